@@ -71,8 +71,8 @@ __all__ = [
     "__version__",
 ]
 
-#: The modules of the names that are not in quorate.model. A name is imported at its first use: a
-#: program that only consumes does not load the producer.
+#: Name -> module, for the names that are not in quorate.model. A name is imported at its first use,
+#: so a program that only consumes does not load the producer.
 _HOMES = {
     "Admin": "quorate.admin.admin",
     "Consumer": "quorate.consumer.consumer",
@@ -85,7 +85,10 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a name of `__all__`, or a module: `quorate.errors` works after `import quorate`."""
+    """Import a name of `__all__`, or a module of quorate at its first use.
+
+    So `quorate.errors` works after `import quorate`.
+    """
     if name in __all__:
         globals()[name] = found = getattr(import_module(_HOMES.get(name, "quorate.model")), name)
         return found
@@ -94,7 +97,7 @@ def __getattr__(name: str) -> Any:
             return import_module(f"quorate.{name}")
         except ModuleNotFoundError as error:
             if error.name != f"quorate.{name}":
-                raise  # the module exists, but a module that it imports is missing
+                raise  # the module exists, but a module that it imports does not
     raise AttributeError(f"module 'quorate' has no attribute {name!r}")
 
 

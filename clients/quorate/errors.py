@@ -32,7 +32,8 @@
         PeerRefusedError  StreamBrokenError  DeadlineExceededError  PeerError
 
 Two flags say what a caller may do: ``retriable`` (the same call may succeed later) and
-``stale_metadata`` (look up the leaders first). A message says what was asked, found and allowed.
+``stale_metadata`` (look up the leaders first). A message says what was asked, what was found and
+what is allowed.
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ from quorate.v1.common_pb2 import ErrorCode
 class QuorateError(Exception):
     """The base class of all errors that Quorate raises on purpose."""
 
-    #: By the class's name: TopicExistsError has ERROR_CODE_TOPIC_EXISTS. A class whose name is that
-    #: of no code has the code of its base class.
+    #: The code with the class's name: TopicExistsError has ERROR_CODE_TOPIC_EXISTS. If there is no
+    #: such code, the class has the code of its base class.
     code: ClassVar[ErrorCode.ValueType] = ErrorCode.ERROR_CODE_UNKNOWN
     retriable: ClassVar[bool] = False
     stale_metadata: ClassVar[bool] = False
@@ -73,7 +74,7 @@ BY_CODE: dict[ErrorCode.ValueType, type[QuorateError]] = {}
 
 
 class UnknownServerError(QuorateError):
-    """The server failed with an unexpected error; its log says more."""
+    """The server failed with an unexpected error. The server's log says more."""
 
     advice = "Look into the server's log, and report it."
 
@@ -91,25 +92,25 @@ class InvalidTopicError(InvalidRequestError):
 
 
 class InvalidPartitionsError(InvalidRequestError):
-    """An impossible number of partitions, or an impossible partition number."""
+    """A number of partitions or the number of a partition is impossible."""
 
     advice = "Use a partition, or a number of partitions, within the range that the message names."
 
 
 class InvalidReplicationFactorError(InvalidRequestError):
-    """A replication factor below 1 or above the number of brokers."""
+    """The replication factor is below 1 or above the number of brokers."""
 
     advice = "Give 1 to the number of brokers, or start more brokers."
 
 
 class InvalidConfigError(InvalidRequestError):
-    """A configuration name or value that is unknown, or not allowed here."""
+    """A configuration's name or value is unknown, or not allowed here."""
 
     advice = "Correct the name or the value; describe_configs() lists those that there are."
 
 
 class InvalidTimestampError(InvalidRequestError):
-    """A record's timestamp lies further in the future than the topic allows."""
+    """A record's timestamp is further in the future than the topic allows."""
 
     advice = "Correct the record's timestamp or the clock that it comes from."
 
@@ -127,7 +128,7 @@ class PolicyViolationError(InvalidRequestError):
 
 
 class UnknownTopicError(QuorateError):
-    """The node that was asked knows no topic or partition of that name or id."""
+    """The node that was asked knows no topic or partition with that name or id."""
 
     advice = "Create the topic, or correct its name; list_topics() shows all."
     retriable = True
@@ -135,19 +136,19 @@ class UnknownTopicError(QuorateError):
 
 
 class TopicExistsError(QuorateError):
-    """A topic of that name exists already."""
+    """There is already a topic with this name."""
 
     advice = "Choose another name, or delete that topic first."
 
 
 class UnknownBrokerError(QuorateError):
-    """No broker of that id is registered."""
+    """No broker with this id is registered."""
 
     advice = "Correct the id; `quorate cluster info` lists the brokers."
 
 
 class NotLeaderError(QuorateError):
-    """The node does not lead the partition. The answer's leader hint names the leader."""
+    """The node does not lead the partition. The leader hint in the answer names the leader."""
 
     advice = "Look the leader up and ask it; producers and consumers do so themselves."
     retriable = True
@@ -161,13 +162,13 @@ class FencedLeaderEpochError(NotLeaderError):
 
 
 class UnknownLeaderEpochError(NotLeaderError):
-    """The caller's leader_epoch is newer than the node's: retry (KIP-320)."""
+    """The caller's leader_epoch is newer than the one that the node knows: retry (KIP-320)."""
 
     advice = "Ask again: that node has not heard of the epoch yet."
 
 
 class ListenerNotFoundError(QuorateError):
-    """The leader's broker has no listener of the name by which this client came in."""
+    """The leader's broker has no listener with the name of the listener that this client used."""
 
     advice = "Give that broker a listener of that name, or use one that every broker has."
     retriable = True
@@ -175,14 +176,17 @@ class ListenerNotFoundError(QuorateError):
 
 
 class NotEnoughReplicasError(QuorateError):
-    """The ISR is smaller than min.insync.replicas: nothing was written."""
+    """The ISR is smaller than min.insync.replicas, so nothing was written."""
 
     advice = "Send again when more replicas are in sync; `quorate cluster health` says which lack."
     retriable = True
 
 
 class NotEnoughReplicasAfterAppendError(QuorateError):
-    """The leader wrote it, but the ISR then fell below min.insync.replicas. It may still commit."""
+    """The leader wrote the batch, but then the ISR fell below min.insync.replicas.
+
+    The batch may still be committed.
+    """
 
     advice = "Read whether it was kept, or send again if a copy does no harm."
     retriable = True
@@ -195,10 +199,10 @@ class CorruptRecordError(QuorateError):
 
 
 class DeserializationError(QuorateError):
-    """A consumer's deserializer refused a record; the deserializer's error is the cause.
+    """A consumer's deserializer refused a record. Its error is the cause of this one.
 
-    `key` and `value` are the record's bytes. The next read begins with the same record: seek to
-    `offset` + 1 to go past it.
+    `key` and `value` are the record's bytes. The next read begins with the same record. To pass it,
+    seek to `offset` + 1.
     """
 
     advice = "Seek behind the record to go on without it, or read its raw bytes from the error."
@@ -226,16 +230,17 @@ class DeserializationError(QuorateError):
 
 
 class OffsetOutOfRangeError(QuorateError):
-    """The offset lies below log_start_offset or above log_end_offset."""
+    """The offset is below log_start_offset or above log_end_offset."""
 
     advice = "Seek to an offset that is held; beginning_offsets() and end_offsets() tell."
 
 
 class LogTruncatedError(OffsetOutOfRangeError):
-    """The log was cut below the position: records that were read are gone (KIP-320).
+    """The log was cut below the position. Records that were read are gone (KIP-320).
 
-    `safe_offset` is the first offset that may hold another record than the one read there, -1 if
-    it is not known. After a seek to it, the consumer reads the records that replaced the lost ones.
+    `safe_offset` is the first offset that may now have another record than the one that was read;
+    -1 if it is not known. After a seek to it, the consumer reads the records that replaced the lost
+    ones.
     """
 
     advice = "Seek to safe_offset to read on from where the log was cut."
@@ -259,19 +264,19 @@ class OutOfOrderSequenceError(QuorateError):
 
 
 class UnknownProducerIdError(QuorateError):
-    """The partition holds no state of that producer_id; it may start at sequence 0 only."""
+    """The partition has no state of this producer_id, which can start only at sequence 0."""
 
     advice = "Make a new producer; what was sent before that is acknowledged stands."
 
 
 class ProducerFencedError(QuorateError):
-    """A newer producer_epoch of the same producer_id has written."""
+    """A producer with the same producer_id and a newer producer_epoch has written."""
 
     advice = "Stop this producer: a newer one goes on in its place."
 
 
 class OutcomeUnknownError(QuorateError):
-    """The request may have been carried out, or not: look before you repeat it."""
+    """The request may or may not have been carried out. Check this before you repeat it."""
 
     advice = "Look whether it was carried out before you repeat it."
 
@@ -280,7 +285,7 @@ class DeliveryTimeoutError(OutcomeUnknownError):
     """A record was not acknowledged within delivery_timeout_ms.
 
     ``may_be_written`` is False if the record was certainly not written: it was never sent, or every
-    broker that was asked refused it before the append. Then it is safe to send it again.
+    broker that was asked refused it before the append. Then the record can safely be sent again.
     """
 
     advice = (
@@ -297,7 +302,7 @@ class RequestTimedOutError(QuorateError):
 
 
 class QuorumUnavailableError(QuorateError):
-    """No controller answers; a controller needs a majority of the voters."""
+    """No controller answers. A controller needs a majority of the voters."""
 
     advice = "Ask again; if it lasts, see that a majority of the voters run and reach each other."
     retriable = True
@@ -310,13 +315,13 @@ class NotControllerError(QuorumUnavailableError):
 
 
 class FencedError(QuorateError):
-    """The caller is fenced, or its broker_epoch or incarnation is old."""
+    """The caller is fenced, or uses an old broker_epoch or incarnation."""
 
     advice = "Register again, or stop: another one has this place."
 
 
 class DuplicateBrokerError(FencedError):
-    """Another living process holds this broker id."""
+    """Another living process has this broker id."""
 
     advice = "Stop the other process, or give this one a node.id of its own."
 
@@ -328,13 +333,13 @@ class IneligibleReplicaError(FencedError):
 
 
 class StalePartitionEpochError(FencedError):
-    """The proposed change is based on an old state of the partition."""
+    """The proposed change starts from an old state of the partition."""
 
     advice = "Read the partition's present state, and decide anew."
 
 
 class WrongClusterError(QuorateError):
-    """The node that was asked belongs to another cluster or quorum_generation."""
+    """The node that was asked belongs to another cluster or another quorum_generation."""
 
     advice = "Correct the address, or make a new client for that cluster."
 
@@ -346,7 +351,7 @@ class StorageError(QuorateError):
 
 
 class OverloadedError(QuorateError):
-    """A bound was reached: try again later."""
+    """A bound was reached. Try again later."""
 
     advice = "Ask again later, or ask for less at once."
     retriable = True
@@ -359,25 +364,25 @@ class UnsupportedError(QuorateError):
 
 
 class AuthorizationError(QuorateError):
-    """The principal may not do this."""
+    """The principal is not allowed to do this."""
 
     advice = "Have the principal allowed to do this."
 
 
 class TopicAuthorizationFailedError(AuthorizationError):
-    """The principal may not do this with that topic."""
+    """The principal is not allowed to do this with the topic."""
 
     advice = "Have the principal allowed to do this with the topic."
 
 
 class ClusterAuthorizationFailedError(AuthorizationError):
-    """The principal may not do this with the cluster."""
+    """The principal is not allowed to do this with the cluster."""
 
     advice = "Have the principal allowed to do this with the cluster."
 
 
 class StoppingError(QuorateError):
-    """The node is stopping: ask another."""
+    """The node is stopping. Ask another node."""
 
     advice = "Ask another node."
     retriable = True
@@ -397,7 +402,7 @@ class ClosedError(QuorateError):
 
 
 class WrongLoopError(QuorateError, RuntimeError):
-    """The client was started in another event loop, thread or process."""
+    """The client belongs to another event loop, thread or process, in which it was started."""
 
     advice = "Use the client in the event loop in which it was started."
 
@@ -411,7 +416,7 @@ class NetworkError(QuorateError):
 
 
 class PeerRefusedError(NetworkError):
-    """No process listens at that address. The call was certainly not carried out."""
+    """No process listens at the address. The call was certainly not carried out."""
 
     advice = "See that a node runs at that address."
 
@@ -429,7 +434,7 @@ class DeadlineExceededError(NetworkError):
 
 
 class PeerError(NetworkError):
-    """The peer answered with an error of the wire (unknown method, too large), not of Quorate."""
+    """The peer answered with an error of gRPC (unknown method, too large), not one of Quorate."""
 
     advice = "Look into that node's log."
     retriable = False
@@ -440,7 +445,7 @@ class PeerError(NetworkError):
 
 
 def to_wire(error: Exception) -> common_pb2.Error:
-    """Return the wire's form of an error; UNKNOWN with its text if it is no QuorateError."""
+    """Return an error as a message. Its code is UNKNOWN if it is no QuorateError."""
     if isinstance(error, QuorateError):
         return common_pb2.Error(code=error.code, message=str(error))
     text = f"{type(error).__name__}: {error}"

@@ -1,4 +1,4 @@
-"""Small frozen values that users see."""
+"""The values that users get. They cannot be changed."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ Header = tuple[str, bytes | None]
 
 
 class TopicPartition(NamedTuple):
-    """A partition by its topic's name."""
+    """A partition, by its topic's name and its number."""
 
     topic: str
     partition: int
 
 
 class RecordMetadata(NamedTuple):
-    """The place of an acknowledged record. ``offset`` is -1 with acks=0."""
+    """Where an acknowledged record was written. ``offset`` is -1 with acks=0."""
 
     topic: str
     partition: int
@@ -30,7 +30,7 @@ class RecordMetadata(NamedTuple):
 
 
 class Record(NamedTuple, Generic[K, V]):
-    """A record as a consumer reads it. A tuple: it is cheap, and there is one for each record."""
+    """A record as a consumer reads it. It is a tuple, because a tuple is made quickly."""
 
     topic: str
     partition: int
@@ -44,7 +44,7 @@ class Record(NamedTuple, Generic[K, V]):
 
     @property
     def timestamp(self) -> int:
-        """The same as timestamp_ms; the name that users of other clients know."""
+        """The same as timestamp_ms. Other clients have this name."""
         return self.timestamp_ms
 
 
@@ -60,7 +60,7 @@ class OffsetAndTimestamp(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PartitionDescription:
-    """A partition as the cluster's metadata has it; leader is -1 if there is none."""
+    """A partition in the cluster's metadata. `leader` is -1 if there is none."""
 
     partition: int
     leader: int
@@ -72,16 +72,16 @@ class PartitionDescription:
 
 @dataclass(frozen=True, slots=True)
 class TopicDescription:
-    """A topic, its partitions in order, and its own configs."""
+    """A topic, its partitions in order, and the configs that were set for it."""
 
     name: str
     topic_id: str
     partitions: tuple[PartitionDescription, ...]
-    #: Empty too if the caller may not describe the topic's configs.
+    #: Also empty if the caller may not describe the topic's configs.
     configs: Mapping[str, str] = field(default_factory=dict)
     internal: bool = False
-    #: From create_topic: a sentence for each setting that is stored but has no effect in this
-    #: release.
+    #: A result of create_topic: a sentence for each setting that is stored but has no effect in
+    #: this release.
     warnings: tuple[str, ...] = ()
 
 
@@ -141,9 +141,9 @@ class LogDirDescription:
 
 @dataclass(frozen=True, slots=True)
 class QuorumReplicaDescription:
-    """A voter or observer as the quorum's leader sees it.
+    """A voter or observer, as the quorum's leader sees it.
 
-    `last_caught_up_ms` is -1 if it never caught up.
+    `last_caught_up_ms` is -1 if the replica never had all records.
     """
 
     id: int
@@ -155,9 +155,9 @@ class QuorumReplicaDescription:
 
     @property
     def lag_ms(self) -> int:
-        """Largest possible age of the oldest record that it lacks.
+        """The largest possible age, in milliseconds, of the oldest record that the replica lacks.
 
-        0: it lacks none. -1: it never had all records.
+        0 if it lacks no record; -1 if it never had all records.
         """
         return 0 if self.lag == 0 else self.last_caught_up_ms
 
@@ -178,8 +178,8 @@ class QuorumDescription:
 class NodeTrouble:
     """A node in trouble.
 
-    `kind` is "voter" or "broker". The `state` of a voter is "not_heard" or "behind"; that of a
-    broker is "fenced", "shutting_down" or "failed_directory".
+    `kind` is "voter" or "broker". The `state` of a voter is "not_heard" or "behind". The `state` of
+    a broker is "fenced", "shutting_down" or "failed_directory".
     """
 
     kind: str
@@ -194,7 +194,7 @@ class NodeTrouble:
 
 @dataclass(frozen=True, slots=True)
 class PartitionTrouble:
-    """The number of partitions in one kind of trouble; up to 100 of them, as TOPIC-PARTITION."""
+    """One kind of trouble: the number of its partitions, and up to 100 as TOPIC-PARTITION."""
 
     count: int = 0
     examples: tuple[str, ...] = ()
@@ -202,10 +202,10 @@ class PartitionTrouble:
 
 @dataclass(frozen=True, slots=True)
 class ClusterHealth:
-    """The troubles of the cluster, as its controller sees them.
+    """The troubles of the cluster, as the controller sees them.
 
-    Partitions: offline have no leader, under_min_isr refuse acks="all", under_replicated have a
-    replica that is not in the ISR.
+    Partitions in `offline` have no leader, those in `under_min_isr` refuse acks="all", and those in
+    `under_replicated` have a replica that is not in the ISR.
     """
 
     controller: int
@@ -216,14 +216,14 @@ class ClusterHealth:
 
     @property
     def healthy(self) -> bool:
-        """Whether there is a controller, every node does its work, and every replica is in sync."""
+        """Whether there is a controller, no node is in trouble, and every replica is in sync."""
         troubles = (self.offline, self.under_min_isr, self.under_replicated)
         return self.controller >= 0 and not self.nodes and not any(t.count for t in troubles)
 
 
 @dataclass(frozen=True, slots=True)
 class NodeLevels:
-    """The levels of a feature that a node's program knows, both ends included.
+    """The levels of a feature that a node's program knows, with both ends.
 
     `kind` is "voter" or "broker". `highest` is 0 until this controller has heard from the node.
     """
@@ -236,7 +236,7 @@ class NodeLevels:
 
 @dataclass(frozen=True, slots=True)
 class FeatureDescription:
-    """A feature of the cluster: the level in force, and what each node knows."""
+    """A feature of the cluster: its level in force, and the levels that each node knows."""
 
     name: str
     level: int
@@ -245,10 +245,10 @@ class FeatureDescription:
 
 @dataclass(frozen=True, slots=True)
 class VoterChange:
-    """The answer of add_voter and remove_voter.
+    """The result of add_voter and remove_voter.
 
-    `already`: the quorum already had the wanted state, and nothing was done. `directory_id` is 32
-    hex digits; empty if the call named no disk and no disk of that id was a voter's.
+    `already`: the quorum was in the wanted state before the call, and nothing was done.
+    `directory_id` is 32 hex digits; it is empty if the call named no disk and no voter had this id.
     """
 
     voter_id: int
@@ -260,7 +260,7 @@ class VoterChange:
 class LeadershipTransfer:
     """The present leader of the metadata quorum.
 
-    `already`: it led before the call, and nothing was done.
+    `already`: this voter led before the call, and nothing was done.
     """
 
     leader: int
@@ -269,7 +269,7 @@ class LeadershipTransfer:
 
 @dataclass(frozen=True, slots=True)
 class ConfigDescription:
-    """A setting; `source` is where its value comes from: "topic", "cluster" or "default"."""
+    """A setting. `source` says where its value comes from: "topic", "cluster" or "default"."""
 
     name: str
     value: str

@@ -1,4 +1,4 @@
-"""Serializers: from a user's values to bytes and back.
+"""Serializers turn a user's values into bytes, and bytes into values.
 
 A serializer is any object with `serialize(topic, value) -> bytes` and
 `deserialize(topic, data) -> value`, or a plain callable `value -> bytes` (`bytes -> value`).
@@ -26,11 +26,11 @@ class String:
         self.encoding = encoding
 
     def serialize(self, topic: str, value: str) -> bytes:
-        """Return the text's bytes; UnicodeEncodeError if the encoding has no such character."""
+        """Return the text's bytes. Raise UnicodeEncodeError if the encoding lacks a character."""
         return value.encode(self.encoding)
 
     def deserialize(self, topic: str, data: bytes) -> str:
-        """Return the text; UnicodeDecodeError if the bytes are not valid in the encoding."""
+        """Return the text. Raise UnicodeDecodeError if the bytes are invalid in the encoding."""
         return data.decode(self.encoding)
 
 
@@ -42,16 +42,16 @@ class Json:
     """
 
     def serialize(self, topic: str, value: Any) -> bytes:
-        """Return the value as JSON; TypeError or ValueError if it has no JSON form."""
+        """Return the value as JSON. Raise TypeError or ValueError if it has no JSON form."""
         return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
     def deserialize(self, topic: str, data: bytes) -> Any:
-        """Return the value; json.JSONDecodeError (a ValueError) if the bytes are not JSON."""
+        """Return the value. Raise json.JSONDecodeError (a ValueError) if the bytes are not JSON."""
         return json.loads(data)
 
 
 def encoder(serializer: object | None) -> Encode | None:
-    """Return a function (topic, value) -> bytes; None if values are bytes already."""
+    """Return a function (topic, value) -> bytes; None if there is no serializer."""
     if serializer is None:
         return None
     method = getattr(serializer, "serialize", None)
@@ -65,7 +65,7 @@ def encoder(serializer: object | None) -> Encode | None:
 
 
 def decoder(deserializer: object | None) -> Decode | None:
-    """Return a function (topic, bytes) -> value; None if values stay bytes."""
+    """Return a function (topic, bytes) -> value; None if there is no deserializer."""
     if deserializer is None:
         return None
     method = getattr(deserializer, "deserialize", None)

@@ -7,11 +7,11 @@
         linger_ms: Annotated[float, Number(0, DAY_MS, doc="how long a record may wait")] = 5,
     ) -> None: ...
 
-`checked` checks every argument that has a rule, and passes it to the call in its plain form (a
-whole float as an int). So the call itself refuses a value that the wire cannot carry: found later,
-by a background task, the value would fail the whole client. None is allowed if the type allows it.
-A wrong type is a TypeError, a wrong value a ValueError (or the rule's own error). Both name the
-call, the argument, the given value and the allowed values.
+`checked` checks every argument that has a rule, and gives it to the call in its plain form (a whole
+float as an int). So the call itself refuses a value that has no place on the wire. Otherwise a
+background task would find the value later, and the whole client would fail. None is allowed if the
+type allows it. A wrong type is a TypeError; a wrong value is a ValueError or the rule's own error.
+Both name the call, the argument, the given value and the allowed values.
 
 On a hot path a rule is called by hand: ``PARTITION.check("send", "partition", value)``.
 """
@@ -48,11 +48,14 @@ class Rule(Protocol):
     """The allowed values of one argument."""
 
     def check(self, call: str, name: str, given: Any) -> Any:
-        """Return the value in its plain form; TypeError or ValueError if it is not allowed."""
+        """Return the value in its plain form.
+
+        Raise TypeError or ValueError if it is not allowed.
+        """
 
 
 def refused(call: str, name: str, allowed: str, given: object) -> str:
-    """Return the sentence that refuses an argument. All rules use this form.
+    """Return the sentence that refuses an argument, for all rules.
 
     >>> refused("Producer", "acks", '"all", 1 or 0', 2)
     'Producer: acks must be "all", 1 or 0, not 2'
@@ -66,7 +69,7 @@ def refused(call: str, name: str, allowed: str, given: object) -> str:
 
 
 def listed(call: str, name: str, said: str, given: Any) -> list[Any]:
-    """Return a list's elements. Strings, bytes and mappings are refused, though iterable."""
+    """Return the elements of a list. Strings, bytes and mappings are refused."""
     if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
         raise TypeError(refused(call, name, said, given))
     return list(given)
@@ -81,7 +84,7 @@ def _each(kind: type[T], found: list[Any], call: str, name: str, said: str) -> l
 
 @dataclass(frozen=True, slots=True)
 class Whole:
-    """A whole number in a range, both ends included; True and False are no numbers.
+    """A whole number in a range, both ends included. True and False are no numbers.
 
     >>> Whole(1, 5).check("call", "n", 2.0)
     2
@@ -90,7 +93,7 @@ class Whole:
     least: int
     most: int
     doc: str = ""
-    #: Text instead of the range in errors, if one number of the range has a special meaning.
+    #: The allowed values in words, for errors; empty: the range.
     allowed: str = ""
     error: type[Exception] = ValueError
 
@@ -111,7 +114,7 @@ class Whole:
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A number in a range, both ends included; infinity and NaN are in no range."""
+    """A number in a range, both ends included. Infinity and NaN are in no range."""
 
     least: float
     most: float
@@ -131,7 +134,7 @@ class Number:
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """True or False, and no other value, even if Python takes it for true or false."""
+    """True or False. Other values that Python takes for true or false are refused."""
 
     doc: str = ""
 
@@ -143,7 +146,7 @@ class Flag:
 
 @dataclass(frozen=True, slots=True)
 class OneOf:
-    """One of a few values; 1, 1.0 and True are different values."""
+    """One of a few values. 1, 1.0 and True are different values."""
 
     values: tuple[Any, ...]
     doc: str = ""
@@ -159,7 +162,7 @@ class OneOf:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A string, by default not an empty one."""
+    """A string. Unless `may_be_empty`, it has a character or more."""
 
     doc: str = ""
     chars_max: int = 1000
@@ -182,7 +185,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """Several strings. A single string is refused: its letters would count as names."""
+    """Several strings. A single string is refused, because its letters would count as names."""
 
     doc: str = ""
     what: str = "names"
@@ -196,7 +199,8 @@ class Names:
         return _each(str, listed(call, name, said, given), call, name, said)
 
 
-#: Characters of URLs, refused in a host: its lookup would fail only after the timeout.
+#: Characters of URLs, which no host has. Without this check the lookup would fail after the
+#: timeout.
 NOT_IN_A_HOST = frozenset("/@?# \t\r\n")
 
 
@@ -237,9 +241,9 @@ class Servers:
 
 @dataclass(frozen=True, slots=True)
 class Coder:
-    """A serializer or deserializer: an object with that method, or a plain function.
+    """A serializer or deserializer: an object with the method, or a function.
 
-    A class is refused, though it can be called: the caller meant one of its objects.
+    A class is refused, although it can be called: the caller meant an object of it.
     """
 
     method: str  # "serialize" or "deserialize"
@@ -271,7 +275,7 @@ class Function:
 
 @dataclass(frozen=True, slots=True)
 class NotThereYet:
-    """A setting whose name is kept for a later release: only None is allowed."""
+    """A setting that a later release will have. Only None is allowed."""
 
     why: str
     error: type[Exception] = InvalidRequestError
@@ -373,7 +377,7 @@ SECURITY = NotThereYet(
 
 
 def checked(call: Callable[P, T]) -> Callable[P, T]:
-    """Return `call` with a check of its arguments by the rules in its signature."""
+    """Return `call` with a check of its arguments. The rules are in its signature."""
     if inspect.iscoroutinefunction(call):
 
         @functools.wraps(call)
@@ -401,7 +405,7 @@ def check_fields(value: Any) -> None:
 
 
 def settings_of(call: Callable[..., Any]) -> dict[str, tuple[Rule, Any]]:
-    """Return the rule and the default of each argument that has a rule."""
+    """Return, for each argument that has a rule, the rule and the default."""
     parameters = inspect.signature(call).parameters
     rules = _rules(inspect.unwrap(call))
     return {name: (rule, parameters[name].default) for name, (rule, _) in rules.items()}
@@ -442,7 +446,7 @@ def _signature(call: Callable[..., Any]) -> inspect.Signature:
 
 @functools.cache
 def _many(call: Callable[..., Any]) -> frozenset[str]:
-    """Return the names of arguments like *topics: their rule applies to each value."""
+    """Return the names of arguments like *topics, whose rule applies to each value."""
     return frozenset(
         name
         for name, one in _signature(call).parameters.items()
@@ -464,7 +468,7 @@ def _name(call: Callable[..., Any]) -> str:
 
 @functools.cache
 def _rules(call: Any) -> dict[str, tuple[Rule, bool]]:
-    """Return each argument's rule, and whether it may be None."""
+    """Return each argument's rule, and whether the argument may be None."""
     found = {}
     for name, hint in type_hints(call, include_extras=True).items():
         if get_origin(hint) is not Annotated:
@@ -478,7 +482,7 @@ def _rules(call: Any) -> dict[str, tuple[Rule, bool]]:
 
 
 def whole_number(given: Any) -> int | None:
-    """Return `given` as an int (a numpy integer too); None if it is not a whole number.
+    """Return `given` as an int; None if it is no whole number. A numpy integer is one.
 
     >>> whole_number(5.0), whole_number(5.5), whole_number(True), whole_number(float("inf"))
     (5, None, None, None)

@@ -57,11 +57,11 @@ BEFORE_OFFSET = Whole(-1, INT64_MAX, "offset of a record, or -1: the high waterm
 
 
 class Admin(QuorumCalls):
-    """Administer a cluster.
+    """Administers a cluster.
 
-    Calls that delete, alter or unregister, and transfer_leadership without a voter, are sent once:
-    they raise OutcomeUnknownError if the answer is lost. The client repeats all other calls.
-    A second create_topic call of the program raises TopicExistsError if the first one was carried
+    A call that deletes, alters or unregisters is sent once, and raises OutcomeUnknownError if the
+    answer is lost. So is transfer_leadership without a voter. The client repeats all other calls. A
+    second create_topic call of the program raises TopicExistsError if the first one was carried
     out.
     """
 
@@ -80,7 +80,10 @@ class Admin(QuorumCalls):
         self._timeout_ms = request_timeout_ms
 
     async def start(self) -> None:
-        """Connect; QuorumUnavailableError if no broker answers within request_timeout_ms."""
+        """Connect to the cluster.
+
+        Raises QuorumUnavailableError if no broker answers within request_timeout_ms.
+        """
         await self._start_once()
 
     async def _begin(self, cluster: Cluster, owner: Owner) -> None:
@@ -89,10 +92,14 @@ class Admin(QuorumCalls):
         self._cluster = cluster
 
     async def stop(self) -> None:
-        """Close; safe to call twice, and while it starts. It may be started again."""
+        """Close the admin. It is safe to call this twice, and while the admin starts.
+
+        The admin can be started again.
+        """
         self._owner.check()
         cluster, self._cluster = self._cluster, None
-        # The admin may be started again in another loop, so it gets a new Owner and a new Lock.
+        # The next start may be in another loop. A Lock and an Owner belong to one loop, so make new
+        # ones.
         owner, self._owner = self._owner, Owner(self._what)
         self._starting = asyncio.Lock()
         if cluster is not None:
@@ -100,7 +107,7 @@ class Admin(QuorumCalls):
         await owner.end_all()
 
     async def _end(self) -> None:
-        """Do nothing: an admin has no background work."""
+        """Do nothing, because an admin has no background work."""
 
     # -- topics ----------------------------------------------------------------------------------
 
@@ -113,12 +120,11 @@ class Admin(QuorumCalls):
         configs: Annotated[Mapping[str, ConfigValue] | None, Configs()] = None,
         assignments: Annotated[Sequence[Sequence[int]], Assignments()] = (),
     ) -> TopicDescription:
-        """Create a topic and return it with the placement that the cluster chose.
+        """Create a topic. Return it with the placement that the cluster chose.
 
         Raises TopicExistsError, InvalidTopicError, InvalidPartitionsError,
-        InvalidReplicationFactorError, InvalidConfigError.
-        Raises NotEnoughReplicasError (retriable) while fewer brokers are alive than the call asks
-        replicas for.
+        InvalidReplicationFactorError or InvalidConfigError. Raises NotEnoughReplicasError
+        (retriable) while fewer brokers are alive than replicas were asked for.
         """
         topic = NewTopic(
             name=name,
@@ -136,10 +142,11 @@ class Admin(QuorumCalls):
         *,
         validate_only: Annotated[bool, Flag("create nothing")] = False,
     ) -> list[TopicDescription]:
-        """Create topics, each independently; the first error is raised after all were tried.
+        """Create topics, each independently of the others.
 
-        Returns when every broker that answers knows the topics, so that any client finds them.
-        With validate_only the call creates nothing and returns an empty list.
+        Raise the first error after all were tried. Before it returns, the call waits until every
+        broker that answers knows the topics, so that any client finds them. With validate_only the
+        call creates nothing and returns an empty list.
         """
         cluster, deadline = self._running(), Deadline(self._timeout_ms)
         request = wire.CreateTopicsRequest(
@@ -147,7 +154,8 @@ class Admin(QuorumCalls):
             validate_only=validate_only,
             timeout_ms=self._timeout_ms,
         )
-        # This client chooses the topic ids, so a repeat of this request returns the first result.
+        # The client chooses the topic ids. So if it sends this request again, the cluster returns
+        # the first result and creates nothing twice.
         response = await self._ask(methods.CREATE_TOPICS, request, deadline=deadline)
         if validate_only:
             return []
@@ -162,13 +170,16 @@ class Admin(QuorumCalls):
 
     @checked
     async def delete_topics(self, topics: Annotated[Iterable[str], Names()]) -> None:
-        """Delete topics and all their records; UnknownTopicError if one does not exist."""
+        """Delete topics and all their records. Raise UnknownTopicError if one does not exist."""
         request = wire.DeleteTopicsRequest(topics=topics, timeout_ms=self._timeout_ms)
         await self._ask(methods.DELETE_TOPICS, request, safe_to_repeat=False)
 
     @checked
     async def list_topics(self, *, internal: Annotated[bool, Flag("too")] = False) -> list[str]:
-        """Return the names of all topics, sorted; internal topics only with `internal`."""
+        """Return the names of all topics, sorted.
+
+        Internal topics are in it only with `internal`.
+        """
         response = await self._ask(methods.DESCRIBE_TOPICS, wire.DescribeTopicsRequest())
         return sorted(
             one.topic.name for one in response.topics if internal or not one.topic.internal
@@ -178,7 +189,7 @@ class Admin(QuorumCalls):
     async def describe_topics(
         self, topics: Annotated[Iterable[str] | None, Names()] = None
     ) -> dict[str, TopicDescription]:
-        """Return topics by name, by default all; UnknownTopicError names a missing topic."""
+        """Return topics by name; None: all topics. UnknownTopicError names a missing topic."""
         names = [] if topics is None else list(topics)
         if topics is not None and not names:
             return {}
@@ -199,7 +210,7 @@ class Admin(QuorumCalls):
     async def describe_configs(
         self, topic: Annotated[str | None, TOPIC] = None
     ) -> list[ConfigDescription]:
-        """Return the settings in force for a topic, or the cluster's topic defaults."""
+        """Return the settings in force for a topic; None: the cluster's defaults for topics."""
         response = await self._ask(
             methods.DESCRIBE_CONFIGS, wire.DescribeConfigsRequest(topic=topic or "")
         )
@@ -210,10 +221,11 @@ class Admin(QuorumCalls):
         self,
         topic: Annotated[str | None, TOPIC] = None,
         *,
-        set: Annotated[Mapping[str, ConfigValue] | None, Configs()] = None,  # the usual word for it
+        # shadows a built-in, but `set` is the usual word
+        set: Annotated[Mapping[str, ConfigValue] | None, Configs()] = None,
         remove: Annotated[Iterable[str], Names()] = (),
     ) -> tuple[str, ...]:
-        """Change settings of a topic; without a topic, the cluster's topic defaults.
+        """Change settings of a topic; None: the cluster's defaults for topics.
 
         Returns one sentence for each setting that is stored but has no effect in this release.
         """
@@ -227,13 +239,13 @@ class Admin(QuorumCalls):
     async def delete_records(
         self, before: Annotated[Mapping[TopicPartition, int], ByPartition(BEFORE_OFFSET)]
     ) -> dict[TopicPartition, int]:
-        """Delete all records below an offset of each partition; return where each log begins now.
+        """Delete all records below an offset of each partition. Return the new start of each log.
 
-        The offset -1 stands for the high watermark. Returns when every replica whose broker is
-        alive has deleted them; the first error is raised after all partitions were tried. A
-        repetition is safe, and an offset below the start of a log changes nothing.
-        Raises OffsetOutOfRangeError for an offset above the high watermark.
-        Raises RequestTimedOutError, which names the brokers that have not deleted them yet.
+        The offset -1 stands for the high watermark. Before it returns, the call waits until every
+        replica whose broker is alive has deleted the records. The first error is raised after all
+        partitions were tried. The call is safe to repeat, and an offset below the start of a log
+        changes nothing. Raises OffsetOutOfRangeError for an offset above the high watermark. Raises
+        RequestTimedOutError, which names the brokers that have not deleted the records yet.
         """
         return await Deletion(self._running(), before, Deadline(self._timeout_ms)).carry_out()
 
@@ -259,26 +271,26 @@ class Admin(QuorumCalls):
     async def describe_health(self) -> ClusterHealth:
         """Return the troubles of the cluster, as the controller sees them.
 
-        Voters that are not heard or are behind; brokers that are fenced, shutting down or have a
-        failed directory; partitions without a leader, under min ISR or under-replicated.
-        Raises QuorumUnavailableError if there is no controller.
+        Of the voters: those that are not heard or are behind. Of the brokers: those that are
+        fenced, shutting down or have a failed directory. Of the partitions: those that have no
+        leader, are under min ISR or are under-replicated. Raises QuorumUnavailableError if there is
+        no controller.
         """
         request = wire.DescribeHealthRequest(timeout_ms=self._timeout_ms)
         return descriptions.health(await self._ask(methods.DESCRIBE_HEALTH, request))
 
     @checked
     async def unregister_broker(self, broker_id: Annotated[int, NODE_ID]) -> None:
-        """Forget a broker that is gone for good; returns when the change is committed.
+        """Forget a broker that is gone for good. Wait until the change is committed.
 
-        Raises UnknownBrokerError if the broker is not registered.
-        Raises InvalidRequestError while its process sends heartbeats, or while partitions have
-        replicas on it.
+        Raises UnknownBrokerError if the broker is not registered. Raises InvalidRequestError while
+        the broker's process sends heartbeats, or while partitions have replicas on the broker.
         """
         request = wire.UnregisterBrokerRequest(broker_id=broker_id)
         await self._ask(methods.UNREGISTER_BROKER, request, safe_to_repeat=False)
 
     async def describe_features(self) -> list[FeatureDescription]:
-        """Return each feature: the level in force, and the levels that each node knows."""
+        """Return each feature: its level in force, and the levels that each node knows."""
         response = await self._ask(methods.DESCRIBE_FEATURES, wire.DescribeFeaturesRequest())
         return descriptions.features(response)
 
@@ -286,12 +298,11 @@ class Admin(QuorumCalls):
     async def update_feature(
         self, name: Annotated[str, Text()], level: Annotated[int, Whole(0, INT32_MAX)]
     ) -> int:
-        """Raise a feature's level for the whole cluster, for good; return the level in force.
+        """Raise a feature's level for the whole cluster, for good. Return the level in force.
 
-        A repetition is safe.
-        Raises UnsupportedError, which names the registered brokers and voters that do not know the
-        level.
-        Raises InvalidRequestError if the level is lower than the one in force.
+        The call is safe to repeat. Raises UnsupportedError, which names the registered brokers and
+        voters that do not know the level. Raises InvalidRequestError if the level is lower than the
+        one in force.
         """
         request = wire.UpdateFeatureRequest(name=name, level=level)
         return (await self._ask(methods.UPDATE_FEATURE, request)).level

@@ -22,11 +22,12 @@ from quorate.net.network import Method, Q, R
 from quorate.v1.admin_pb2 import MetadataRequest
 from quorate.v1.common_pb2 import Error, ErrorCode
 
-#: Time for one broker to answer: a silent broker must not use up the time of the others.
+#: Longest wait for one broker. A silent broker must not use up the time of the others.
 ONE_BROKER_TIMEOUT_MS = 5000
-#: Pause between tries while brokers find no controller. Each broker itself waits before it says so.
+#: Pause before the next try if a broker has found no controller. The broker itself has waited
+#: before it answered.
 TRY_AGAIN_S = 0.25
-#: How long to wait until every broker knows a new topic, and the pause between two questions.
+#: Longest wait until every broker knows a new topic, and the pause between two questions.
 KNOWN_BY_ALL_MS, KNOWN_AGAIN_S = 5000, 0.02
 #: After one of these errors the call may have been carried out.
 UNKNOWN_OUTCOMES = StreamBrokenError | DeadlineExceededError
@@ -35,11 +36,10 @@ UNKNOWN_OUTCOMES = StreamBrokenError | DeadlineExceededError
 async def ask(
     cluster: Cluster, method: Method[Q, R], request: Q, deadline: Deadline, *, safe_to_repeat: bool
 ) -> R:
-    """Ask one broker after another, until a broker that has found a controller answers.
+    """Ask one broker after another, until one that has found a controller answers.
 
-    A call that is not safe to repeat is sent once.
-    Raises the first error that the answer names.
-    Raises OutcomeUnknownError if a call that is not safe to repeat was sent and no answer came.
+    A call that is not safe to repeat is sent once. Raises the first error in the answer. Raises
+    OutcomeUnknownError if a call that is not safe to repeat was sent and no answer came.
     """
     refused: R | None = None
     while True:
@@ -55,7 +55,8 @@ async def ask(
             if refused is not None and (
                 safe_to_repeat or isinstance(error, QuorumUnavailableError)
             ):
-                return _checked(refused)  # that answer says why
+                # the earlier answer says why the call was not carried out
+                return _checked(refused)
             if safe_to_repeat or not isinstance(error, UNKNOWN_OUTCOMES):
                 raise
             raise OutcomeUnknownError(
@@ -71,7 +72,7 @@ async def ask(
 async def wait_until_known(
     cluster: Cluster, topic_ids: Sequence[bytes], deadline: Deadline
 ) -> None:
-    """Wait until each broker knows these topics. A broker that does not answer is skipped."""
+    """Wait until each broker knows these topics. Brokers that do not answer are skipped."""
     request = MetadataRequest(topic_ids=topic_ids)
     until = Deadline(min(deadline.left_ms, KNOWN_BY_ALL_MS))
 
@@ -92,7 +93,7 @@ async def wait_until_known(
 
 
 def _errors(response: Any) -> list[Error]:
-    """Return the errors of an answer: that of the call, then that of each topic in it."""
+    """Return the errors in an answer: first that of the call, then those of its topics."""
     errors = [response.error] if hasattr(response, "error") else []
     return errors + [one.error for one in getattr(response, "topics", ()) if hasattr(one, "error")]
 
@@ -104,5 +105,5 @@ def _checked(response: R) -> R:
 
 
 def _found_no_controller(response: Any) -> bool:
-    """Return whether the broker could not reach a controller. Nothing was done then."""
+    """Return whether the broker found no controller. Then nothing was done."""
     return any(error.code == ErrorCode.ERROR_CODE_QUORUM_UNAVAILABLE for error in _errors(response))

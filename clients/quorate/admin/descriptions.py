@@ -14,7 +14,7 @@ V = TypeVar("V")
 
 
 def topic(described: wire.DescribedTopic) -> model.TopicDescription:
-    """Return a topic as the answering broker knows it."""
+    """Return a topic as the broker that answered knows it."""
     partitions = tuple(
         _value(model.PartitionDescription, one) for one in described.topic.partitions
     )
@@ -25,7 +25,7 @@ def topic(described: wire.DescribedTopic) -> model.TopicDescription:
 
 
 def cluster(response: wire.DescribeClusterResponse) -> model.ClusterDescription:
-    """Return the registered brokers, and the controller."""
+    """Return the registered brokers and the controller."""
     brokers = tuple(
         _value(model.BrokerDescription, one, id=one.broker_id, endpoint=one.listener.endpoint)
         for one in response.brokers
@@ -70,7 +70,7 @@ def health(response: wire.DescribeHealthResponse) -> model.ClusterHealth:
 
 
 def features(response: wire.DescribeFeaturesResponse) -> list[model.FeatureDescription]:
-    """Return each feature with the level in force, and the levels that each node knows."""
+    """Return each feature with its level in force, and the levels that each node knows."""
     found = []
     for one in response.features:
         nodes = tuple(_value(model.NodeLevels, node, kind=_kind(node.voter)) for node in one.nodes)
@@ -79,14 +79,17 @@ def features(response: wire.DescribeFeaturesResponse) -> list[model.FeatureDescr
 
 
 def _value(kind: type[V], message: Message, /, **others: object) -> V:
-    """Return a value with the message's fields of the same names, and with `others`."""
+    """Return a value of class `kind`.
+
+    Its fields have the message's values, or those of `others`.
+    """
     dataclass: Any = kind
     names = [one.name for one in fields(dataclass) if one.name not in others]
     return kind(**{name: _plain(getattr(message, name)) for name in names}, **others)
 
 
 def _plain(value: Any) -> object:
-    """Return a field's value: an id as hex, a list as a tuple."""
+    """Return a field's value in the form for users: an id as hex digits, a list as a tuple."""
     if isinstance(value, bytes):
         return value.hex()
     return value if isinstance(value, str | int) else tuple(value)

@@ -16,7 +16,7 @@ ConfigValue = str | int | float | bool
 
 @dataclass(frozen=True, slots=True)
 class Configs:
-    """Rule: configurations by name. Numbers and booleans become the text that the cluster reads.
+    """Rule: configurations by name. Numbers and booleans become the text that the cluster expects.
 
     >>> Configs().check("create_topic", "configs", {"retention.ms": 1000, "flush.on.ack": True})
     {'retention.ms': '1000', 'flush.on.ack': 'true'}
@@ -63,7 +63,7 @@ class Assignments:
 
 #: A new topic's name. The controller checks the characters.
 NEW_NAME = Text("a topic's name", chars_max=249, error=errors.InvalidTopicError)
-#: Any number that fits the wire: only the controller knows the real bounds.
+#: These rules allow every number that the wire has, because only the controller knows the bounds.
 PARTITIONS = Whole(
     -INT32_MAX,
     INT32_MAX,
@@ -86,7 +86,7 @@ class NewTopic:
     num_partitions: Annotated[int, PARTITIONS] = -1
     replication_factor: Annotated[int, REPLICATION_FACTOR] = -1
     configs: Annotated[Mapping[str, ConfigValue], Configs()] = field(default_factory=dict)
-    #: Explicit placement, instead of the two numbers: the broker ids of each partition, the
+    #: Explicit placement instead of the two numbers: the broker ids of each partition, with the
     #: preferred leader first.
     assignments: Annotated[Sequence[Sequence[int]], Assignments()] = ()
 
@@ -95,7 +95,7 @@ class NewTopic:
 
 
 def to_wire(topic: NewTopic, topic_id: bytes) -> wire.NewTopic:
-    """Return the wire's form of a topic to create."""
+    """Return the topic as a message."""
     return wire.NewTopic(
         name=topic.name,
         topic_id=topic_id,

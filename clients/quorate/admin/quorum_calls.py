@@ -1,4 +1,4 @@
-"""The calls of an admin about the metadata quorum, and how every call of an admin is sent."""
+"""The calls of an admin about the metadata quorum, and the way in which all its calls are sent."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ DIRECTORY_ID = Text(
 class QuorumCalls(Client):
     """The part of an Admin that is about the quorum."""
 
-    #: The time for each call in total.
+    #: Time limit of each call in total.
     _timeout_ms: int
 
     async def describe_quorum(self) -> QuorumDescription:
-        """Return the metadata quorum as its leader sees it.
+        """Return the metadata quorum, as its leader sees it.
 
         Raises QuorumUnavailableError if there is no leader.
         """
@@ -41,14 +41,12 @@ class QuorumCalls(Client):
     async def transfer_leadership(
         self, voter_id: Annotated[int | None, NODE_ID] = None
     ) -> LeadershipTransfer:
-        """Give leadership of the quorum to a voter, by default to the one with most of the log.
+        """Give leadership of the quorum to a voter; None: to the voter whose log has most.
 
-        Returns when that voter leads. With a named voter a repetition is safe: if that voter
-        already leads, it stays leader and the answer says so.
-        Raises InvalidRequestError if the id is not that of a voter.
-        Raises OverloadedError (retriable) if the voter did not catch up in time: the old leader
-        stays.
-        Raises QuorumUnavailableError if there is no leader.
+        The call waits until that voter leads. With a voter id the call is safe to repeat: if that
+        voter leads already, nothing changes and the answer says so. Raises InvalidRequestError if
+        the id is not that of a voter. Raises OverloadedError (retriable) if the voter did not catch
+        up in time; then the old leader stays. Raises QuorumUnavailableError if there is no leader.
         """
         request = wire.TransferLeadershipRequest(voter_id=voter_id)
         response = await self._ask(
@@ -63,13 +61,13 @@ class QuorumCalls(Client):
         directory_id: Annotated[str, DIRECTORY_ID],
         endpoint: Annotated[str, Text("host:port")],
     ) -> VoterChange:
-        """Make an observer that has caught up a voter; returns when the change is committed.
+        """Make an observer that has caught up a voter. Wait until the change is committed.
 
-        `directory_id` is the 32 hex digits that `quorate storage format --new-voter` printed. A
-        repetition is safe; with another endpoint it moves an existing voter there.
-        Raises OverloadedError (retriable) until the node has caught up, and while another change
-        is under way.
-        Raises InvalidRequestError if that id is a voter with another disk: remove it first.
+        `directory_id` is the 32 hex digits that `quorate storage format --new-voter` printed. The
+        call is safe to repeat. For an existing voter it changes the endpoint. Raises
+        OverloadedError (retriable) until the node has caught up, and while another change is under
+        way. Raises InvalidRequestError if that id is a voter with another disk: remove this voter
+        first.
         """
         request = wire.AddVoterRequest(
             voter_id=voter_id,
@@ -85,12 +83,12 @@ class QuorumCalls(Client):
         voter_id: Annotated[int, NODE_ID],
         directory_id: Annotated[str | None, DIRECTORY_ID] = None,
     ) -> VoterChange:
-        """Remove a voter, even the leader, from the quorum; returns when the change is committed.
+        """Remove a voter from the quorum, even the leader. Wait until the change is committed.
 
-        With `directory_id` the voter is removed only if it has that disk. A repetition is safe.
-        Raises OverloadedError (retriable) while another change is under way, or while the leader
-        does not hear a majority of the remaining voters.
-        Raises InvalidRequestError for the only voter.
+        With `directory_id` the voter is removed only if it has that disk. The call is safe to
+        repeat. Raises OverloadedError (retriable) while another change is under way, or while the
+        leader does not hear a majority of the remaining voters. Raises InvalidRequestError for the
+        only voter.
         """
         named = b"" if directory_id is None else bytes.fromhex(directory_id)
         request = wire.RemoveVoterRequest(voter_id=voter_id, directory_id=named)
@@ -108,7 +106,10 @@ class QuorumCalls(Client):
         safe_to_repeat: bool = True,
         deadline: Deadline | None = None,
     ) -> R:
-        """Return the answer, within request_timeout_ms in total; raise the error that it names."""
+        """Return the answer. Raise the error in it, if it has one.
+
+        The time limit is request_timeout_ms in total.
+        """
         cluster = self._running()
         self._owner.check_alive()
         deadline = deadline or Deadline(self._timeout_ms)

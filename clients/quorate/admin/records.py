@@ -1,4 +1,4 @@
-"""Deletes records: each partition at its leader, until each leader has answered."""
+"""Deletes records. Asks the leader of each partition, again and again until it has answered."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from quorate.net.methods import DELETE_RECORDS
 from quorate.v1.common_pb2 import ErrorCode
 from quorate.v1.records_pb2 import DeletedRecords, DeleteRecordsPartition, DeleteRecordsRequest
 
-PARTITIONS_MAX = 1000  # in one request
+#: Most partitions in one request.
+PARTITIONS_MAX = 1000
 
 
 class Deletion:
@@ -26,14 +27,14 @@ class Deletion:
     ) -> None:
         self._cluster = cluster
         self._deadline = deadline
-        #: Partitions without a final answer, with the offsets below which all shall go.
+        #: Partition without a final answer -> the offset below which all records must be deleted.
         self._wanted = dict(before)
         self._starts: dict[TopicPartition, int] = {}
         self._refused: dict[TopicPartition, QuorateError] = {}
         self._last: QuorateError | None = None
 
     async def carry_out(self) -> dict[TopicPartition, int]:
-        """Return where each log begins; raise the first error after all partitions were tried."""
+        """Return the start of each log. Raise the first error after all partitions were tried."""
         while self._wanted:
             if self._deadline.has_passed:
                 raise self._last or RequestTimedOutError(
@@ -77,7 +78,8 @@ class Deletion:
         for key, offset in before.items():
             topic = self._cluster.topics.get(key.topic)
             if topic is None or key.partition >= len(topic.partitions):
-                continue  # the topic was deleted just now; the next round says so
+                # the topic was deleted just now: the next round raises the error
+                continue
             asked[topic.topic_id, key.partition] = key
             request.partitions.append(
                 DeleteRecordsPartition(

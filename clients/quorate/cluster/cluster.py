@@ -34,14 +34,14 @@ from quorate.v1.common_pb2 import LeaderHint
 
 log = logging.getLogger(__name__)
 
-# after this time without an answer the next broker is asked
+#: After this time without an answer, the next broker is asked.
 METADATA_TIMEOUT_MS = 1000
-# the time limit of one look, over all brokers
+#: The time limit of one look, over all brokers.
 REFRESH_TIMEOUT_MS = 30_000
 METADATA_AGE_MAX_S = 30.0
 #: Pause at the start after no bootstrap server has answered, before all are asked again.
 TRY_AGAIN_S = 0.2
-# a new topic is not known to every broker at once
+#: A client waits this long for an unknown topic: not every broker knows a new topic at once.
 UNKNOWN_TOPIC_WAIT_S = 3.0
 NO_ANSWER_WAIT_S = 30.0
 #: Pauses before the 1st, 2nd ... look in a row that brings no news. The row begins again after
@@ -56,9 +56,7 @@ def system_wall_clock_ms() -> int:
 
 
 class _Known(NamedTuple):
-    """What the client asked for, and the offset and epoch of the image that the broker answered
-    from.
-    """
+    """What the client asked for, and the offset and epoch of the image behind the answer."""
 
     asked_for: tuple[tuple[str, ...], bool]
     offset: int

@@ -13,12 +13,13 @@ from quorate.errors import UnknownTopicError
 from quorate.model import TopicPartition
 
 BEFORE_ANY_LOOK = -1
-LOOKS_BETWEEN_RELEASES = 150  # five minutes
+#: A release comes after this many looks: once in five minutes.
+LOOKS_BETWEEN_RELEASES = 150
 LISTENER_CALLS = ("on_partitions_revoked", "on_partitions_assigned")
 
 
 class Assignment:
-    """Follows the view of the cluster; calls `assigned` with the partitions that come and go."""
+    """Follows the view of the cluster. Calls `assigned` when partitions come or go."""
 
     def __init__(self, subscription: Subscription, assigned: Callable[[Change], None]) -> None:
         self.topics: tuple[str, ...] = ()
@@ -28,10 +29,11 @@ class Assignment:
         self._assigned = assigned
         self._listener: Any = None
         self._cluster: Cluster | None = None
-        #: The number of the last metadata request before the subscription was made.
+        #: The number of the last metadata request that was sent before the subscription was made.
         self._made_at = BEFORE_ANY_LOOK
         self._looks = 0
-        #: The exception of the user's listener; the next read raises it.
+        #: The exception that the user's listener raised; None if there is none. The next read
+        #: raises it.
         self.listener_error: Exception | None = None
 
     @property
@@ -43,7 +45,7 @@ class Assignment:
     def subscribe(
         self, topics: Sequence[str], pattern: str | None, listener: object | None = None
     ) -> None:
-        """Read all partitions of these topics, or of every topic whose whole name matches."""
+        """Read all partitions of these topics, or of topics whose whole name matches `pattern`."""
         if bool(topics) == (pattern is not None):
             raise ValueError("subscribe takes topics or a pattern, one of them")
         for name in LISTENER_CALLS:
@@ -57,12 +59,15 @@ class Assignment:
             self.cluster_changed()
 
     def unsubscribe(self) -> None:
-        """Read nothing."""
+        """Read no partition any more."""
         self.topics, self._pattern, self._partitions = (), None, None
         self._assign({}, late=False)
 
     def assign(self, partitions: Iterable[TopicPartition]) -> None:
-        """Read exactly these partitions; UnknownTopicError if a topic has no such partition."""
+        """Read exactly these partitions.
+
+        Raise UnknownTopicError if a known topic has no such partition.
+        """
         named = tuple(map(TopicPartition._make, partitions))
         if self._cluster is not None:
             for key in named:
@@ -81,7 +86,7 @@ class Assignment:
     # -- what the cluster has --------------------------------------------------------------------
 
     def prepare(self, cluster: Cluster) -> None:
-        """Register the wanted topics with the view of the cluster."""
+        """Make the view of the cluster follow the wanted topics."""
         cluster.all_topics = self._wants_all_topics
         cluster.want(self.topics)
 
@@ -93,15 +98,16 @@ class Assignment:
             self.assign(self._partitions)
         self._made_at = cluster.asked
         self.cluster_changed()
-        self._made_at = BEFORE_ANY_LOOK  # the view already has all that this subscription needs
+        # the view has all that this subscription needs already
+        self._made_at = BEFORE_ANY_LOOK
 
     def leave(self) -> None:
-        """Drop the view of the cluster; keep what the user asked for."""
+        """Drop the view of the cluster, but keep what the user asked for."""
         self._cluster = None
         self._subscription.assign({}, late=False)
 
     async def known(self) -> None:
-        """Return when the metadata of all that the subscription asks for is known.
+        """Wait until the metadata of everything that the subscription asks for is known.
 
         Raises UnknownTopicError, QuorumUnavailableError.
         """
@@ -113,13 +119,12 @@ class Assignment:
             await self._cluster.look()
 
     def look_again(self) -> None:
-        """Look for new topics and partitions; cheap if nothing has changed."""
+        """Ask for new topics and partitions. The request is cheap if nothing has changed."""
         if self._cluster is None:
             return
         self._looks += 1
-        if (
-            self._looks % LOOKS_BETWEEN_RELEASES == 0
-        ):  # release topics that were looked up once and are not read
+        if self._looks % LOOKS_BETWEEN_RELEASES == 0:
+            # release topics that were looked up once and are not read
             self._cluster.keep({*self.topics, *(key.topic for key in self._subscription.states)})
         if self.topics or self._wants_all_topics:
             self._look()
@@ -130,7 +135,7 @@ class Assignment:
         self._cluster.request_refresh()
 
     def cluster_changed(self) -> None:
-        """Read the partitions that are new in the cluster; stop reading those that are gone."""
+        """Read the partitions that are new in the cluster. Stop reading those that are gone."""
         cluster = self._cluster
         if cluster is None:
             return
@@ -142,8 +147,8 @@ class Assignment:
             for name in self._names(cluster)
             for number in cluster.topics[name].numbers
         }
-        # The first answer for this subscription tells which partitions exist. Partitions that a
-        # later answer adds are new.
+        # The first answer for this subscription lists the partitions that exist already. Partitions
+        # that only a later answer lists are new.
         self._assign(wanted, late=cluster.answered_before > self._made_at)
 
     def _names(self, cluster: Cluster) -> list[str]:
@@ -156,9 +161,9 @@ class Assignment:
         )
 
     def _name_topics(self, cluster: Cluster) -> None:
-        """Give assigned partitions the topic id that was not known at assign().
+        """Note the topic ids that were not known at assign(), and the new ids of topics.
 
-        A topic that was deleted and created again is read from its beginning.
+        A topic that was deleted and created again has a new id. It is read from its beginning.
         """
         wanted = {}
         for key, state in self._subscription.states.items():
@@ -180,9 +185,9 @@ class Assignment:
             if call is not None and keys:
                 try:
                     call(sorted(keys))
-                except (
-                    Exception
-                ) as error:  # a background task may run this: the user's next read raises it
+                except Exception as error:
+                    # do not raise here, because a background task may be the caller: the user's
+                    # next read raises the error
                     self.listener_error = _tellable(name, error)
 
 
@@ -196,7 +201,10 @@ def _check_exists(cluster: Cluster, key: TopicPartition) -> None:
 
 
 def _tellable(call: str, error: Exception) -> Exception:
-    """Return an error that a read may raise. StopIteration would silently end the user's loop."""
+    """Return an error that a read may raise.
+
+    A StopIteration would silently end the user's loop, so a RuntimeError replaces it.
+    """
     if not isinstance(error, StopIteration | StopAsyncIteration):
         return error
     told = RuntimeError(f"the listener's {call} raised {error!r}")

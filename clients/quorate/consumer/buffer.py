@@ -1,12 +1,12 @@
-"""The fetched records that the user has not read yet: turns, and the bound. A machine.
+"""The fetched records that the user has not read yet: whose turn it is, and the bound. A machine.
 
-* Partitions take turns. A turn is the data of one partition from one answer. Its cost does not
-  depend on the number of partitions.
-* All held data is bounded, that of paused and unread partitions included: at `bytes_max` the
-  fetching stops.
+* Partitions take turns. In one turn the user gets the data of one partition from one answer. The
+  cost of a turn does not depend on the number of partitions.
+* All held data counts against the bound, also that of paused and unread partitions. At `bytes_max`
+  the fetching stops.
 * A partition that the user reads never waits for one that the user does not read. If a read finds
-  nothing and the buffer is full, the buffer is full of other partitions: their data is dropped, the
-  longest unread first, and fetched again when the user reads them.
+  nothing and the buffer is full, it is full of other partitions. Then their data is dropped, the
+  longest unread first. It is fetched again when the user reads these partitions.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from quorate.model import TopicPartition
 
 
 class Buffer:
-    """The buffer; its rules stand at the top of the module.
+    """The buffer. Its rules stand at the top of the module.
 
     Call `changed` after each change of a partition's state.
     """
@@ -27,9 +27,9 @@ class Buffer:
     def __init__(self, bytes_max: int) -> None:
         self.bytes_max = bytes_max
         self.bytes_held = 0
-        #: Partitions that hold data -> the size as counted; the longest unread first.
+        #: Partition with data -> the size that is counted for it. The longest unread is first.
         self._holders: OrderedDict[PartitionState, int] = OrderedDict()
-        #: Partitions with something to read, in the order of their turns -> the turn's number.
+        #: Partition with something to read -> the number of its turn, in the order of the turns.
         self._turns: OrderedDict[PartitionState, int] = OrderedDict()
         self._turns_given = 0
         self._resting: dict[TopicPartition, PartitionState] = {}
@@ -40,7 +40,7 @@ class Buffer:
         return self.bytes_held >= self.bytes_max
 
     def changed(self, state: PartitionState) -> None:
-        """Count the data of a partition, and give it a turn if it has something to read."""
+        """Count the data of a partition. Give the partition a turn if it has something to read."""
         held = state.held_bytes
         self.bytes_held += held - self._holders.get(state, 0)
         if held:
@@ -55,13 +55,13 @@ class Buffer:
             self._resting.pop(state.topic_partition, None)
 
     def first(self) -> PartitionState | None:
-        """Return the partition whose turn it is; None if none has something to read."""
+        """Return the partition whose turn it is; None if no partition has something to read."""
         return next(iter(self._turns), None)
 
     def in_turn(
         self, only: Collection[TopicPartition], states: Mapping[TopicPartition, PartitionState]
     ) -> list[PartitionState]:
-        """Return those of `only` that have something to read, in the order of their turns."""
+        """Return the partitions of `only` that have something to read, in order of their turns."""
         if len(self._turns) < len(only):
             return [state for state in self._turns if state.topic_partition in only]
         known = (states.get(key) for key in only)
@@ -69,7 +69,7 @@ class Buffer:
         return sorted(ready, key=self._turns.__getitem__)
 
     def had_turn(self, state: PartitionState) -> None:
-        """Put a partition that was read behind the others."""
+        """Move a partition that was read behind the others."""
         self.changed(state)
         if state in self._turns:
             self._give_turn(state)
@@ -77,7 +77,10 @@ class Buffer:
             self._holders.move_to_end(state)
 
     def asked_for(self, only: Collection[TopicPartition]) -> list[PartitionState]:
-        """Let resting partitions of `only` (all, if empty) be fetched again; return them."""
+        """Let the resting partitions of `only` be fetched again, and return them.
+
+        An empty `only` means all partitions.
+        """
         if not self._resting:
             return []
         woken = self._asked_of_resting(only)
@@ -87,7 +90,10 @@ class Buffer:
         return woken
 
     def found_nothing(self) -> list[PartitionState]:
-        """Make room in a full buffer after a read that found nothing; return what was dropped."""
+        """Make room in a full buffer after a read that found nothing.
+
+        Returns the partitions whose data was dropped.
+        """
         dropped: list[PartitionState] = []
         if not self.is_full:
             return dropped

@@ -14,10 +14,12 @@ from quorate.model import AnyRecord, TopicPartition
 
 
 class BufferedRecords:
-    """Takes records of one partition after another. `had_turn` is called after each turn.
+    """Takes records of one partition after another out of the buffer.
 
-    An error belongs to one partition. It is raised at that partition's turn, and the partition then
-    goes behind the others: a program that reads on gets their records, and later the error again.
+    `had_turn` is called after each turn.
+
+    An error belongs to one partition, and is raised at its turn. The partition then goes behind the
+    others. So a program that reads on gets their records, and later the error again.
     """
 
     def __init__(
@@ -33,7 +35,7 @@ class BufferedRecords:
         self._had_turn = had_turn
 
     def take_one(self) -> AnyRecord | None:
-        """Return the next record of the buffer; None if there is none."""
+        """Return the next record of the buffer; None if the buffer has none."""
         while (state := self._buffer.first()) is not None:
             try:
                 record = next(self._records(state), None)
@@ -50,7 +52,7 @@ class BufferedRecords:
     ) -> dict[TopicPartition, list[AnyRecord]]:
         """Return up to `limit` records of the buffer, by partition.
 
-        If `only` names partitions, only records of these.
+        If `only` has partitions, returns records of these alone.
         """
         found: dict[TopicPartition, list[AnyRecord]] = {}
         left = limit
@@ -58,14 +60,16 @@ class BufferedRecords:
             records = found.get(state.topic_partition, [])
             before = len(records)
             try:
-                # Records taken before an error stay in the list, and the position is after them.
+                # Records that were taken before an error stay in the list. The position is after
+                # them.
                 records.extend(islice(self._records(state), left))
             except QuorateError as error:
                 state.reading = None
                 if not records and not found:
                     self._raised(state, error)
                     raise
-                left = 0  # return the records before the error now; the next read meets it again
+                # return the records before the error now: the next read meets the error again
+                left = 0
             if records:
                 found[state.topic_partition] = records
             taken = len(records) - before
@@ -84,7 +88,10 @@ class BufferedRecords:
             yield state
 
     def _records(self, state: PartitionState) -> Iterator[AnyRecord]:
-        """Return the rest of the chunk, or the next chunk; without one raise the error."""
+        """Return the rest of the chunk, or else the next chunk.
+
+        If there is neither, raise the error.
+        """
         if state.reading is not None:
             return state.reading
         if not state.chunk:
@@ -96,7 +103,7 @@ class BufferedRecords:
         return state.reading
 
     def _finish(self, state: PartitionState) -> None:
-        """Finish a chunk that is read to its end."""
+        """Finish a chunk of which all records are read."""
         state.finish()
         self._had_turn(state)
 

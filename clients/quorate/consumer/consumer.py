@@ -36,7 +36,7 @@ from quorate.settings import (
     checked,
 )
 
-#: Records that may be read from the buffer before other tasks get a turn.
+#: Most records that are read from the buffer before the consumer yields to other tasks.
 RECORDS_BETWEEN_YIELDS = 512
 POLICIES: dict[str, Reset] = {"earliest": "earliest", "latest": "latest", "none": "none"}
 ALL: frozenset[TopicPartition] = frozenset()
@@ -50,13 +50,13 @@ GROUPS = NotThereYet(
 
 
 class Consumer(ConsumerPositions):
-    """Read records from topics, in order within each partition.
+    """Reads records from topics, in order within each partition.
 
     Iterate it (``async for record in consumer``) or call ``getone``/``getmany``. Positional
     arguments are topics to subscribe to. ``auto_offset_reset`` says where a partition without a
-    position begins: "earliest", "latest", or "none" (OffsetOutOfRangeError). Where a log was cut
-    below the position, "earliest" and "latest" read on from there, and "none" raises
-    LogTruncatedError. Only committed records are seen.
+    position begins: "earliest", "latest", or "none" (OffsetOutOfRangeError). If a log was cut below
+    the position, "earliest" and "latest" continue at the cut, and "none" raises LogTruncatedError.
+    Only committed records are read.
     """
 
     _what: ClassVar[str] = "consumer"
@@ -106,15 +106,18 @@ class Consumer(ConsumerPositions):
     # -- life ------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Connect, subscribe, and fix the positions: records acknowledged afterwards are read.
+        """Connect, subscribe, and fix the positions.
 
-        A partition without a leader is waited for a few seconds only. Its position is looked up
-        when it has a leader. Raises QuorumUnavailableError if no broker answers, UnknownTopicError.
+        The consumer reads all records that are acknowledged after this call.
+
+        The call waits only a few seconds for a partition without a leader. Its position is looked
+        up when it has a leader. Raises QuorumUnavailableError if no broker answers, or
+        UnknownTopicError.
         """
         await self._start_once()
 
     async def stop(self) -> None:
-        """Close; safe to call twice, and while it starts."""
+        """Close the consumer. It is safe to call this twice, and while the consumer starts."""
         await self._stop_once()
 
     async def _begin(self, cluster: Cluster, owner: Owner) -> None:
@@ -162,10 +165,11 @@ class Consumer(ConsumerPositions):
             raise
 
     async def getone(self) -> AnyRecord:
-        """Return the next record; wait until there is one.
+        """Return the next record. Wait until there is one.
 
-        Raises DeserializationError, CorruptRecordError, OffsetOutOfRangeError, LogTruncatedError.
-        Each concerns one partition. Later reads continue there from the same position, in its turn.
+        Raises DeserializationError, CorruptRecordError, OffsetOutOfRangeError or LogTruncatedError.
+        Each concerns one partition. Later reads continue in this partition, at its turn, from the
+        same position.
         """
         while True:
             if self._read_since_yield >= RECORDS_BETWEEN_YIELDS:
@@ -186,10 +190,10 @@ class Consumer(ConsumerPositions):
         timeout_ms: Annotated[float, Number(0, INT32_MAX, "wait for the first")] = 0,
         max_records: Annotated[int | None, Whole(1, INT32_MAX, "of one answer")] = None,
     ) -> dict[TopicPartition, list[AnyRecord]]:
-        """Return up to max_records (default: max_poll_records) available records, by partition.
+        """Return up to max_records (None: max_poll_records) available records, by partition.
 
-        Waits up to timeout_ms for the first record. With partitions named, returns records of these
-        only. Raises the errors of getone, but first returns the records that are there.
+        Waits up to timeout_ms for the first record. If partitions are given, returns records of
+        these alone. Raises the errors of getone, but first returns the records before them.
         """
         limit = self._max_poll_records if max_records is None else max_records
         deadline = Deadline(timeout_ms)
@@ -205,11 +209,12 @@ class Consumer(ConsumerPositions):
                 return found
             if deadline.has_passed:
                 fetcher.found_nothing()
-                await asyncio.sleep(0)  # a loop of polls must not stop the fetching
+                # a loop of polls must not keep the fetching from its work
+                await asyncio.sleep(0)
                 return {}
             await fetcher.wait(deadline.left_s)
 
     async def _let_others_run(self) -> None:
-        """Yield a turn: reads that never find the buffer empty would block the event loop."""
+        """Yield once. Reads that never find the buffer empty would block the event loop."""
         self._read_since_yield = 0
         await asyncio.sleep(0)

@@ -1,10 +1,10 @@
 """The consumer's side of one fetch session: what the broker knows, and what to ask next.
 
-A machine. A partition stays in the broker's session, at the offset last named, until a request
-forgets it. So a request names only the partitions whose fetch has changed, and forgets those that
-are not wanted now. The session looks only at changed partitions, in the order of their changes:
-each is named after a bounded number of requests, and the cost of a request depends on the number
-of changes, not of partitions.
+A machine. The broker's session keeps a partition, with the fetch offset that a request gave last,
+until a request forgets the partition. So a request has only the partitions whose fetch has changed,
+and forgets those that are not wanted now. The session checks only changed partitions, in the order
+of their changes. So each change is sent after a bounded number of requests, and the cost of a
+request depends on the number of changes, not of partitions.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from quorate.consumer.partition_state import PartitionState
 
 Key = tuple[bytes, int]
 
-#: Requests without an answer. The broker reads no more of the stream before it answers one.
+#: Most requests without an answer. The broker reads no further request before it answers one.
 REQUESTS_IN_FLIGHT_MAX = 2
-#: Changed partitions that one request covers: the rest goes into the next one.
+#: Most changed partitions that one request covers. The next request covers the rest.
 CHANGES_MAX = 1000
 
 
 class Told(NamedTuple):
-    """The fetch of a partition that the broker knows, and the request that named it."""
+    """The fetch of a partition that the broker knows, and the request that told it."""
 
     version: int
     request_id: int
@@ -45,7 +45,7 @@ class FetchSession:
         self._members: dict[Key, PartitionState] = {}
         self._told: dict[Key, Told] = {}
         self._changed: OrderedDict[Key, None] = OrderedDict()
-        #: Partitions that are not wanted any more, until the next request forgets them.
+        #: Partitions that are not wanted any more. The next request forgets them.
         self._leaving: dict[Key, None] = {}
         self._in_flight: deque[int] = deque()
         self._last_id = 0
@@ -54,7 +54,7 @@ class FetchSession:
         return len(self._members)
 
     def members(self) -> list[PartitionState]:
-        """Return the partitions that are fetched here."""
+        """Return the partitions that are fetched on this stream."""
         return list(self._members.values())
 
     @property
@@ -64,7 +64,7 @@ class FetchSession:
 
     @property
     def is_idle(self) -> bool:
-        """Whether the broker's session is empty, and nothing has changed here."""
+        """Whether the broker's session is empty, and no partition has changed here."""
         return not self._told and not self._changed
 
     def add(self, state: PartitionState) -> None:
@@ -80,11 +80,11 @@ class FetchSession:
             self._changed[key] = None
 
     def touch(self, state: PartitionState) -> None:
-        """Look at a changed partition when the next request is made."""
+        """Check this partition, which has changed, for the next request."""
         self._changed[_key(state)] = None
 
     def restart(self) -> None:
-        """Start again after the stream's end: on the next stream the broker's session is empty."""
+        """Begin again after the stream's end. The broker's session of the next stream is empty."""
         self._told.clear()
         self._leaving.clear()
         self._in_flight.clear()
@@ -93,7 +93,8 @@ class FetchSession:
     def next_request(self) -> Asked | None:
         """Return the next request; None if there is nothing to ask for now.
 
-        While a request is under way, another one is sent only to name a partition.
+        While a request is under way, another one is sent only for a partition whose fetch has
+        changed.
         """
         if len(self._in_flight) >= REQUESTS_IN_FLIGHT_MAX:
             return None
@@ -124,7 +125,7 @@ class FetchSession:
         return named
 
     def answered(self, request_id: int) -> None:
-        """Count an answer; answers come in the order of the requests."""
+        """Note an answer. Answers come in the order of the requests."""
         while self._in_flight and self._in_flight[0] <= request_id:
             self._in_flight.popleft()
 

@@ -1,7 +1,7 @@
 """The fetch stream to one broker: sends the requests of its session, and takes the answers.
 
-fetch_session.py decides what to ask. Here an answer becomes batches in the buffer, another
-position, or an error that the user's next read raises.
+fetch_session.py decides what to ask. In this module an answer becomes batches in the buffer,
+another position, or an error that the user's next read raises.
 """
 
 from __future__ import annotations
@@ -26,14 +26,15 @@ from quorate.v1.records_pb2 import FetchedPartition, FetchHeader, FetchPartition
 
 log = logging.getLogger(__name__)
 
-#: After this silence beyond fetch_max_wait_ms the broker may have lost its leadership: ask for
-#: metadata again.
+#: If a broker is silent for this long beyond fetch_max_wait_ms, it may have lost its leadership:
+#: the client asks for metadata.
 STALL_S = 1.0
-#: After this silence beyond fetch_max_wait_ms the stream is cut.
+#: If a broker is silent for this long beyond fetch_max_wait_ms, its stream is cut.
 SILENCE_MAX_S = 5.0
-#: Partitions of one stream, until the broker says that it has room for fewer.
+#: Most partitions of one stream, until the broker says that it has room for fewer.
 SESSION_PARTITIONS_MAX = 10_000
-#: Streams in a row that the broker ends because of their requests, before the user gets an error.
+#: After the broker has ended this many streams in a row because of their requests, the user gets an
+#: error.
 REFUSALS_MAX = 5
 REFUSALS = ("INVALID_ARGUMENT", "UNIMPLEMENTED")
 
@@ -53,8 +54,8 @@ class FetchConfig:
 class FetchStream(LeaderStream[FetchRequest, Frame[FetchHeader]]):
     """One fetch stream to one broker, and the partitions that are fetched on it.
 
-    `changed` is called with each partition that an answer has changed, `no_room` with each
-    partition that the broker's session has no room for.
+    `changed` is called with each partition that an answer has changed. `no_room` is called with
+    each partition for which the broker's session has no room.
     """
 
     def __init__(
@@ -67,14 +68,14 @@ class FetchStream(LeaderStream[FetchRequest, Frame[FetchHeader]]):
         no_room: Callable[[PartitionState], None],
     ) -> None:
         super().__init__(cluster, endpoint, FETCH, "fetch")
-        #: Partitions that the broker takes on this stream, as far as this client knows.
+        #: The most partitions that the broker takes on this stream, as far as this client knows.
         self.partitions_max = SESSION_PARTITIONS_MAX
         self.session = FetchSession(config.max_partition_bytes)
         self._config = config
         self._buffer = buffer
         self._changed = changed
         self._no_room = no_room
-        #: The first request of the stream, until it is sent. To send it the stream is opened.
+        #: The first request of the next stream, until it is sent. The stream is opened for it.
         self._first: Asked | None = None
         self._asked_at = 0.0
         self._refusals = 0
@@ -85,12 +86,12 @@ class FetchStream(LeaderStream[FetchRequest, Frame[FetchHeader]]):
         return not len(self.session)
 
     def touch(self, state: PartitionState) -> None:
-        """Look at a changed partition of this stream."""
+        """Check a partition of this stream, which has changed, for the next request."""
         self.session.touch(state)
         self.wake()
 
     def tick(self, now: float) -> bool:
-        """Cut a stream that is silent for too long; return whether the broker is silent already."""
+        """Cut the stream if it is silent for too long. Return whether the broker is silent."""
         if not self.session.awaits_answer:
             return False
         silence = now - self._asked_at - self._config.max_wait_ms / 1000
@@ -169,15 +170,16 @@ class FetchStream(LeaderStream[FetchRequest, Frame[FetchHeader]]):
                 request_id, part.topic_id, part.partition, part.fetch_offset
             )
             if state is None:
-                continue  # a seek came in between, or an earlier answer had the same bytes
+                # a seek came in between, or an earlier answer had the same bytes
+                continue
             if part.error.code != ErrorCode.ERROR_CODE_NONE:
                 self._failed(state, part)
                 continue
             state.high_watermark = part.high_watermark
             state.log_start_offset = part.log_start_offset
             if data:
-                # A small part is copied: a view would keep the whole answer in memory until the
-                # user has read the part.
+                # Copy a small part. A view would keep the whole answer in memory until the user has
+                # read the part.
                 keeps_frame = 2 * len(data) >= len(payload)
                 data = data if keeps_frame else memoryview(bytes(data))
                 self._fetched(state, data, gaps=part.has_gaps)
@@ -189,7 +191,8 @@ class FetchStream(LeaderStream[FetchRequest, Frame[FetchHeader]]):
             )
         except errors.CorruptRecordError as error:
             state.error = error
-            state.corrupt_at = state.fetch_offset  # the next request tells the leader
+            # the next request tells the leader
+            state.corrupt_at = state.fetch_offset
             state.fetch_again()
         else:
             state.fetched(batches, size)
@@ -197,7 +200,8 @@ class FetchStream(LeaderStream[FetchRequest, Frame[FetchHeader]]):
 
     def _failed(self, state: PartitionState, part: FetchedPartition) -> None:
         error = errors.from_wire(part.error)
-        state.version += 1  # the next request names it again, so the broker answers again
+        # the next request has the partition again, so the broker answers for it again
+        state.version += 1
         if isinstance(error, errors.LogTruncatedError):
             self._truncated(state, part)
         elif isinstance(error, errors.OffsetOutOfRangeError):
@@ -212,9 +216,9 @@ class FetchStream(LeaderStream[FetchRequest, Frame[FetchHeader]]):
         self._changed(state)
 
     def _truncated(self, state: PartitionState, part: FetchedPartition) -> None:
-        """React to a leader whose log differs from the log that was read (KIP-320).
+        """React to the answer of a leader whose log differs from the one that was read (KIP-320).
 
-        The held records came from the other log. They are dropped first, and the next fetch asks
+        The held records come from the other log. They are dropped first. Then the next fetch asks
         from the user's position.
         """
         if state.position != state.fetch_offset:
@@ -244,7 +248,8 @@ class FetchStream(LeaderStream[FetchRequest, Frame[FetchHeader]]):
 
     def _out_of_range(self, state: PartitionState, error: errors.QuorateError) -> None:
         if state.held_bytes:
-            self._back_off(state)  # first the user reads the records that were fetched before
+            # first the user reads the records that were fetched before
+            self._back_off(state)
         elif self._config.policy == "none":
             state.error = error
         else:

@@ -1,7 +1,7 @@
 """Fetches the assigned partitions ahead of the user: streams to the brokers, lookups of offsets.
 
-Call `changed` after every change of a partition's state. What follows from a change (a turn for the
-reader, another fetch, a lookup) has a cost that does not depend on the number of partitions.
+Call `changed` after every change of a partition's state. A change may give the reader a turn, or
+cause another fetch or a lookup. The cost of this does not depend on the number of partitions.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from quorate.errors import QuorateError, RequestTimedOutError
 from quorate.model import TopicPartition
 
 TICK_S = 0.1
-#: Pause between looks for new topics and partitions.
+#: Pause between two requests for new topics and partitions.
 LOOK_INTERVAL_S = 2.0
 
 
@@ -55,7 +55,7 @@ class Fetcher:
         self._ticker: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to fetch."""
+        """Begin to fetch, and follow changes of leaders."""
         owner = self.cluster.owner
         self.cluster.on_change(self._leaders_changed)
         owner.on_failure(self._failed)
@@ -78,13 +78,13 @@ class Fetcher:
             self.arrived.ring()
 
     def had_turn(self, state: PartitionState) -> None:
-        """Let other partitions be next: the user has read from this one."""
+        """Let other partitions be next, because the user has read from this one."""
         was_full = self.buffer.is_full
         self.buffer.had_turn(state)
         self._follow(state, was_full)
 
     def asked_for(self, only: Collection[TopicPartition]) -> None:
-        """Note that the user reads these partitions now (all, if none is named)."""
+        """Note that the user reads these partitions now; an empty `only` means all."""
         for state in self.buffer.asked_for(only):
             self._follow(state, was_full=False)
 
@@ -94,9 +94,9 @@ class Fetcher:
             self._follow(state, was_full=True)
 
     async def wait(self, timeout_s: float | None) -> None:
-        """Wait until there may be something to read, after a read that found nothing.
+        """Wait until there may be something to read. Call it after a read that found nothing.
 
-        None: wait without limit.
+        With a timeout of None the wait has no limit.
         """
         self.found_nothing()
         with contextlib.suppress(RequestTimedOutError):
@@ -129,12 +129,12 @@ class Fetcher:
     # -- which broker ----------------------------------------------------------------------------
 
     def endpoint_of(self, state: PartitionState) -> str:
-        """Return the endpoint of a partition's leader; empty if it has none."""
+        """Return the endpoint of a partition's leader; empty if there is none."""
         topic, partition = state.topic_partition
         return self.cluster.leader_endpoint(topic, state.topic_id, partition)
 
     def _leaders_changed(self) -> None:
-        """Look up the leader of each partition, once for all changes in this turn of the loop."""
+        """Find all leaders again, once for all changes in this turn of the loop."""
         if not self._is_placing:
             self._is_placing = True
             asyncio.get_running_loop().call_soon(self._place_all)
@@ -178,7 +178,7 @@ class Fetcher:
         )
 
     def _no_room(self, state: PartitionState) -> None:
-        """Fetch a partition on another stream: the broker takes no more on this one."""
+        """Fetch a partition on another stream, because the broker has no more room on this one."""
         full = self._homes[state]
         self._leave_home(state)
         full.partitions_max = max(1, len(full.session))

@@ -1,8 +1,8 @@
 """Asks the leaders for offsets: for positions that are not known yet, and for the user.
 
 A slow leader does not get the same question again: it still works on the first one, and each
-repetition would make it slower. A question ends without an answer when other brokers lead all its
-partitions, or at its deadline.
+repetition would make it slower. A question ends without an answer at its deadline, or when other
+brokers lead all its partitions.
 """
 
 from __future__ import annotations
@@ -42,28 +42,30 @@ from quorate.v1.records_pb2 import (
 log = logging.getLogger(__name__)
 
 EARLIEST, LATEST = -2, -1
-#: Longest wait for an answer, and for all positions to be known.
+#: Longest wait for an answer, and until all positions are known.
 TIMEOUT_S = 30.0
-#: After this time without an answer, look whether another broker leads.
+#: After this time without an answer, check whether another broker leads.
 SILENCE_S = 1.0
-#: Longest wait for a position in a partition without a leader.
+#: Longest wait for the position in a partition without a leader.
 LEADERLESS_WAIT_S = 5.0
-PARTITIONS_MAX = 1000  # in one request
-LOOKUPS_MAX = 4  # at one broker at a time
+#: Most partitions in one request.
+PARTITIONS_MAX = 1000
+#: Most lookups at one broker at the same time.
+LOOKUPS_MAX = 4
 
 
 class Listed(NamedTuple):
-    """The answer of one leader. A partition that is in neither field is asked for again."""
+    """The answer of one leader. A partition that is in neither field must be asked for again."""
 
     found: dict[TopicPartition, ListedOffset]
     refused: dict[TopicPartition, QuorateError]
 
 
 class OffsetLookup:
-    """The lookups of one consumer; the rule about slow leaders stands at the top of the module.
+    """The lookups of one consumer. The rule about slow leaders stands at the top of the module.
 
-    `endpoint_of` returns the endpoint of a partition's leader, "" if it has none. `changed` is
-    called with each partition whose position was found or refused.
+    `endpoint_of` returns the endpoint of a partition's leader, or "". `changed` is called with each
+    partition whose position was found or refused.
     """
 
     def __init__(
@@ -77,7 +79,8 @@ class OffsetLookup:
         self._subscription = subscription
         self._endpoint_of = endpoint_of
         self._changed = changed
-        #: Partitions without a position -> version of the lookup under way; None: no lookup.
+        #: Partition without a position -> its version when the lookup under way began; None: there
+        #: is no lookup.
         self._wanted: dict[PartitionState, int | None] = {}
         self._lookups: Counter[str] = Counter()
         self._failures: Counter[str] = Counter()
@@ -93,12 +96,15 @@ class OffsetLookup:
     # -- positions that are not known ------------------------------------------------------------
 
     def want(self, state: PartitionState) -> None:
-        """Look up this partition's position soon."""
+        """Look up the position in this partition soon."""
         self._wanted.setdefault(state, None)
         self.look_soon()
 
     def look_soon(self) -> None:
-        """Ask in the next turn of the loop: a leader, or the wanted positions, changed."""
+        """Ask in the next turn of the loop.
+
+        Call it when a leader or the wanted positions have changed.
+        """
         if self._wanted and not self._is_planned and not self._is_stopped:
             self._is_planned = True
             asyncio.get_running_loop().call_soon(self._look)
@@ -109,9 +115,9 @@ class OffsetLookup:
         *,
         leaderless_wait_s: float = LEADERLESS_WAIT_S,
     ) -> None:
-        """Return when each of these positions is known or refused.
+        """Wait until each of these positions is known or refused.
 
-        A partition without a leader is waited for a short while only. Raises RequestTimedOutError.
+        The wait for a partition without a leader is short. Raises RequestTimedOutError.
         """
         loop = asyncio.get_running_loop()
         started = loop.time()
@@ -181,7 +187,7 @@ class OffsetLookup:
             key = state.topic_partition
             answer, refused = listed.found.get(key), listed.refused.get(key)
             if answer is not None:
-                # Before the earliest position there is no record, so no epoch.
+                # There is no record before the earliest position, and so no epoch of such a record.
                 epoch = answer.leader_epoch if times[key] == LATEST else UNKNOWN
                 state.found(answer.offset, epoch, versions[key])
                 if answer.HasField("high_watermark"):
@@ -194,7 +200,7 @@ class OffsetLookup:
         self._go_on(endpoint, answered=bool(listed.found or listed.refused))
 
     def _go_on(self, endpoint: str, *, answered: bool) -> None:
-        """Ask for the rest: at once after an answer, else after a wait that grows each time."""
+        """Ask for the rest: at once after an answer, otherwise after a growing wait."""
         if answered:
             del self._failures[endpoint]
             self.look_soon()
@@ -210,7 +216,7 @@ class OffsetLookup:
         self._changed(state)
 
     def _search(self, topic: str) -> None:
-        """Look for a topic that is not known yet."""
+        """Ask the cluster for a topic that is not known yet."""
         if topic not in self._searched:
             self._searched[topic] = None
             self._cluster.owner.spawn(self._find_topic(topic), f"topic-{topic}")
@@ -230,7 +236,7 @@ class OffsetLookup:
     async def list_offsets(
         self, wanted: Mapping[TopicPartition, int], *, timeout_s: float = TIMEOUT_S
     ) -> dict[TopicPartition, ListedOffset]:
-        """Ask the leaders for offsets by time (-2 earliest, -1 latest) until all have answered.
+        """Ask the leaders for offsets by time (-2: earliest, -1: latest) until all have answered.
 
         Raises UnknownTopicError, RequestTimedOutError.
         """
@@ -264,7 +270,7 @@ class OffsetLookup:
         return found
 
     def _hindrance(self, keys: Iterable[TopicPartition]) -> QuorateError | None:
-        """Return why a leader of these partitions cannot be reached, if that is known."""
+        """Return why a leader of these partitions cannot be reached; None if no reason is known."""
         views = (self._cluster.partition(*key) for key in keys)
         return next((view.hindrance for view in views if view and view.hindrance), None)
 
@@ -273,7 +279,7 @@ class OffsetLookup:
     async def _ask(
         self, endpoint: str, times: Mapping[TopicPartition, int], deadline: Deadline
     ) -> Listed:
-        """Ask one leader, in as many requests as necessary; raises the errors of the network."""
+        """Ask one leader, in as many requests as necessary. Raises the errors of the network."""
         keys = list(times)
         listed = Listed({}, {})
         for start in range(0, len(keys), PARTITIONS_MAX):
@@ -294,7 +300,8 @@ class OffsetLookup:
         for key, time in times.items():
             topic = self._cluster.topics.get(key.topic)
             if topic is None or key.partition >= len(topic.partitions):
-                continue  # the topic was deleted just now; the caller asks again
+                # the topic was deleted just now: the caller asks again
+                continue
             asked[topic.topic_id, key.partition] = key
             request.partitions.append(
                 ListOffsetsPartition(
@@ -313,7 +320,7 @@ class OffsetLookup:
         keys: Collection[TopicPartition],
         deadline: Deadline,
     ) -> ListOffsetsResponse:
-        """Wait for the answer for as long as this broker leads any of the partitions."""
+        """Wait for the answer while this broker leads one of the partitions."""
         connection = self._cluster.connection(endpoint, "control")
         call = asyncio.ensure_future(
             connection.unary(LIST_OFFSETS, request, timeout_ms=max(1, deadline.left_ms))
@@ -356,7 +363,7 @@ def _no_position(key: TopicPartition) -> OffsetOutOfRangeError:
 
 
 def _names(states: Collection[PartitionState]) -> str:
-    """Return the names of the first ten."""
+    """Return the names of the first ten partitions, and the number of the others."""
     named = [f"{one.topic}-{one.partition}" for one in (s.topic_partition for s in states)]
     rest = f" and {len(named) - 10} more" if len(named) > 10 else ""
     return ", ".join(sorted(named)[:10]) + rest

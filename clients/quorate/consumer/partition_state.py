@@ -1,11 +1,11 @@
-"""Where a consumer stands in one partition. A machine: no clock, no wire.
+"""Where a consumer is in one partition. A machine: it has no clock and no network.
 
     position          the offset of the next record that the user gets
     fetch_offset      the next offset to ask a broker for
     between them      held records: fetched, but not read by the user yet
 
-Both have the leader_epoch of the record just below them. The next fetch carries that epoch, so the
-leader notices if the log was cut and has grown again (KIP-320).
+Each of the two offsets has the leader_epoch of the record before it. The next fetch sends this
+epoch, so the leader notices if the log was cut and has grown again (KIP-320).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from quorate.settings import INT32_MAX
 Reset = Literal["earliest", "latest", "none"]
 Batch = tuple[BatchHeader, memoryview]
 UNKNOWN = -1
-#: Epochs that are remembered of what the user has read.
+#: Most epochs of read records that are remembered.
 EPOCHS_MAX = 32
 
 
@@ -33,36 +33,38 @@ class PartitionState:
 
     topic_partition: TopicPartition
     topic_id: bytes
-    #: Where to begin if the position is not known; set by the consumer's policy, or by a seek.
+    #: Where to begin if the position is not known. The consumer's policy or a seek sets it.
     reset: Reset = "latest"
     position: int = UNKNOWN
     position_epoch: int = UNKNOWN
     fetch_offset: int = UNKNOWN
     fetch_epoch: int = UNKNOWN
-    #: Grows whenever the next fetch differs from the one before. So an answer to an older fetch is
+    #: Grows whenever the next fetch differs from the one before. So the answer to an older fetch is
     #: recognised, even if the offset is the same again.
     version: int = 0
-    #: The leader_epoch that the last request named; the leader that answers has this one.
+    #: The leader_epoch in the last request. The leader that answers has this epoch.
     asked_epoch: int = INT32_MAX
     high_watermark: int = UNKNOWN
     log_start_offset: int = UNKNOWN
     paused: bool = False
-    #: A fetch failed: the next one waits for a moment.
+    #: A fetch failed, and the next one waits for a moment.
     is_backing_off: bool = False
-    #: Its held records were dropped to make room. It is not fetched until the user reads it.
+    #: The held records were dropped to make room. The partition is not fetched until the user reads
+    #: it.
     is_resting: bool = False
-    #: Offset at which a batch failed its CRC. The next fetch from there reports it to the broker.
+    #: The offset at which a batch failed its CRC. The next fetch from this offset tells the broker.
     corrupt_at: int = UNKNOWN
-    #: The next read raises this error, and forgets it.
+    #: The next read raises this error and forgets it; None: there is no error.
     error: QuorateError | None = None
-    #: The batches of one answer that the user reads now. Those of later answers are in `ahead`.
+    #: The batches that the user reads now, all of one answer. The batches of later answers are in
+    #: `ahead`.
     chunk: deque[Batch] = field(default_factory=deque)
     chunk_bytes: int = 0
-    #: The iterator over the chunk's records; None before the first one.
+    #: The iterator over the chunk's records; None before the first record.
     reading: Iterator[AnyRecord] | None = None
     ahead: deque[tuple[deque[Batch], int]] = field(default_factory=deque)
     ahead_bytes: int = 0
-    #: (epoch, first offset read of it), for the epochs that the user has read since the last seek.
+    #: (epoch, offset of the first record read with it), for the epochs read since the last seek.
     epochs: list[tuple[int, int]] = field(default_factory=list)
 
     @property
@@ -72,16 +74,16 @@ class PartitionState:
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of all answers that are fetched and not read to their end."""
+        """Bytes of all answers that were fetched and are not read to their end."""
         return self.chunk_bytes + self.ahead_bytes
 
     @property
     def is_readable(self) -> bool:
-        """Whether there is something for the user: records, or an error."""
+        """Whether there is something for the user: records or an error."""
         return not self.paused and bool(self.chunk or self.ahead or self.error is not None)
 
     def is_wanted(self, ahead_bytes_max: int) -> bool:
-        """Whether more of this partition should be fetched."""
+        """Return whether more of this partition should be fetched."""
         return (
             not self.paused
             and self.fetch_offset != UNKNOWN
@@ -94,9 +96,10 @@ class PartitionState:
     # -- where to read ---------------------------------------------------------------------------
 
     def seek(self, offset: int, epoch: int = UNKNOWN) -> None:
-        """Go to an offset; `epoch` is that of the last record before it, if it is known.
+        """Set the position to an offset.
 
-        Held records from that offset on are kept, unless `epoch` is given.
+        `epoch` is the epoch of the last record before it, if known. Held records from this offset
+        on are kept, unless `epoch` is given.
         """
         self.error = None
         self.is_backing_off = self.is_resting = False
@@ -111,7 +114,7 @@ class PartitionState:
         self.fetch_again()
 
     def seek_to_known_end(self) -> bool:
-        """Go to the last known high watermark; return False if none is known."""
+        """Set the position to the last known high watermark. Return False if none is known."""
         end = self.high_watermark
         if end == UNKNOWN:
             return False
@@ -119,17 +122,20 @@ class PartitionState:
         return True
 
     def seek_to(self, reset: Reset) -> None:
-        """Go to one end, whose offset is looked up; drop the held records."""
+        """Set the position to the beginning or end, whose offset is looked up.
+
+        Drop the held records.
+        """
         self.seek(UNKNOWN)
         self.reset = reset
 
     def found(self, offset: int, epoch: int, version: int) -> None:
-        """Take the offset that was looked up, unless a seek came in between."""
+        """Take over the offset that was looked up, unless a seek came in between."""
         if version == self.version and self.fetch_offset == UNKNOWN:
             self.seek(offset, epoch)
 
     def fetch_again(self) -> None:
-        """Fetch again from the position on; drop the held records."""
+        """Drop the held records, and fetch again from the position on."""
         self._drop_held()
         self.fetch_offset, self.fetch_epoch = self.position, self.position_epoch
         self.version += 1
@@ -142,7 +148,7 @@ class PartitionState:
     # -- fetched, then read ----------------------------------------------------------------------
 
     def fetched(self, batches: list[Batch], size: int) -> None:
-        """Take whole batches that begin at or below fetch_offset."""
+        """Add the batches of one answer. They are whole, and begin at or below fetch_offset."""
         self.ahead.append((deque(batches), size))
         self.ahead_bytes += size
         last = batches[-1][0]
@@ -150,12 +156,12 @@ class PartitionState:
         self.version += 1
 
     def take(self) -> None:
-        """Make the next held answer the chunk."""
+        """Make the next answer the chunk that the user reads."""
         self.chunk, self.chunk_bytes = self.ahead.popleft()
         self.ahead_bytes -= self.chunk_bytes
 
     def finish(self) -> None:
-        """Drop the chunk: it is read to its end."""
+        """Drop the chunk, because all its records are read."""
         self.chunk_bytes = 0
         self.reading = None
 
@@ -167,15 +173,16 @@ class PartitionState:
             del self.epochs[:-EPOCHS_MAX]
 
     def passes(self, header: BatchHeader) -> None:
-        """Move the position past a batch that is read, or had no records for the user."""
+        """Move the position past a batch that was read, or that had no records for the user."""
         if header.end_offset > self.position:
             self.position, self.position_epoch = header.end_offset, header.leader_epoch
 
     def safe_offset(self, epoch: int, end_offset: int) -> int:
-        """Return the first offset that may now hold another record than the one the user read.
+        """Return the first offset at which the log may now have another record than the user read.
 
-        `epoch` is the leader's largest epoch that is not above that of the position, and ends at
-        `end_offset`. All records that the user read of later epochs are gone.
+        `epoch`: of the leader's epochs that are not above the position's epoch, the largest.
+        `end_offset`: where it ends in the leader's log. All records of later epochs that the user
+        has read are gone.
         """
         gone = [start for known, start in self.epochs if known > epoch]
         return max(min(end_offset, self.position, *gone), 0)

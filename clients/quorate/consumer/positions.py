@@ -1,4 +1,4 @@
-"""The calls of a consumer that choose its partitions and its positions, and tell them."""
+"""The calls of a consumer that choose its partitions and positions, or return them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ from quorate.settings import (
 
 
 class PendingPositions:
-    """Await it to have the positions fixed. Without await, background tasks look them up."""
+    """Await it to wait until the positions are fixed.
+
+    Without await, background tasks look them up.
+    """
 
     __slots__ = ("_settle",)
 
@@ -60,19 +63,19 @@ class ConsumerPositions(Client):
         pattern: Annotated[str | None, Pattern()] = None,
         listener: object | None = None,
     ) -> PendingPositions:
-        """Read all partitions of these topics, or of every topic whose whole name matches.
+        """Read all partitions of these topics, or of topics whose whole name matches `pattern`.
 
-        Partitions and matching topics that appear later are read from their beginning. The
-        listener's on_partitions_assigned(list) and on_partitions_revoked(list) are called if it
-        has them. They must be plain functions; the next read raises what they raise.
-        On a started consumer, await the call to have the positions fixed.
+        Partitions and matching topics that appear later are read from their beginning. If the
+        listener has on_partitions_assigned(list) or on_partitions_revoked(list), these are called.
+        They must be plain functions. If they raise, the next read raises the same error. On a
+        started consumer, await the call to wait until the positions are fixed.
         """
         self._owner.check()
         self._assignment.subscribe(topics, pattern, listener)
         return PendingPositions(self._settle_all)
 
     def unsubscribe(self) -> None:
-        """Read nothing."""
+        """Read no partition any more."""
         self._owner.check()
         self._assignment.unsubscribe()
 
@@ -83,7 +86,7 @@ class ConsumerPositions(Client):
         """Read exactly these partitions. Partitions that were assigned before keep their positions.
 
         Raises UnknownTopicError if a known topic has no such partition. On a started consumer,
-        await the call to have the positions fixed.
+        await the call to wait until the positions are fixed.
         """
         self._owner.check()
         self._assignment.assign(partitions)
@@ -96,10 +99,11 @@ class ConsumerPositions(Client):
     def _assigned(self, change: Change) -> None:
         if self._fetcher is not None:
             self._fetcher.assigned(change)
-            self._fetcher.arrived.ring()  # a listener may have raised
+            # a listener may have raised: the next read raises the error
+            self._fetcher.arrived.ring()
 
     async def _settle_all(self) -> None:
-        """Return when the position in each assigned partition is known or refused."""
+        """Wait until the position in each assigned partition is known or refused."""
         await self._assignment.known()
         await self._settle(list(self._subscription.states.values()))
 
@@ -116,10 +120,10 @@ class ConsumerPositions(Client):
         offset: Annotated[int, OFFSET],
         leader_epoch: Annotated[int | None, Whole(0, INT32_MAX, "of the record before")] = None,
     ) -> None:
-        """Read on from `offset`, 0 or more.
+        """Continue at `offset`, which is 0 or more.
 
         `leader_epoch` is the epoch of the last record that was read before `offset`, if the caller
-        knows it. If that record is not in the log any more, a read then raises LogTruncatedError,
+        knows it. If this record is not in the log any more, a read then raises LogTruncatedError,
         or auto_offset_reset applies.
         """
         state = self._state(partition)
@@ -130,7 +134,10 @@ class ConsumerPositions(Client):
     def seek_to_beginning(
         self, *partitions: Annotated[TopicPartition, Partition()]
     ) -> PendingPositions:
-        """Read on from the first record held; without names, in all assigned partitions."""
+        """Continue at the first record that the log has.
+
+        Without arguments, do so in all assigned partitions.
+        """
         states = self._states(partitions)
         for state in states:
             self._seek_to("earliest", state)
@@ -138,11 +145,14 @@ class ConsumerPositions(Client):
 
     @checked
     def seek_to_end(self, *partitions: Annotated[TopicPartition, Partition()]) -> PendingPositions:
-        """Read on from the present high watermark; without names, in all assigned partitions.
+        """Continue at the present high watermark.
 
-        With await, it returns when the positions are fixed: the consumer then reads all records
-        acknowledged later, and none acknowledged before the call. Without await, it takes the last
-        high watermark that the leader sent: no record acknowledged after the call is missed either.
+        Without arguments, do so in all assigned partitions.
+
+        With await, the call waits until the positions are fixed. Then the consumer reads all
+        records that are acknowledged later, and none that were acknowledged before the call.
+        Without await, it takes the last high watermark that the leader sent. Then, too, it misses
+        no record that is acknowledged after the call.
         """
         states = self._states(partitions)
         for state in states:
@@ -153,7 +163,7 @@ class ConsumerPositions(Client):
 
     @checked
     async def position(self, partition: Annotated[TopicPartition, Partition()]) -> int:
-        """Return the offset of the next record; look it up if it is not known yet.
+        """Return the offset of the next record. If it is not known yet, look it up.
 
         Raises RequestTimedOutError if the leader does not answer.
         """
@@ -169,14 +179,14 @@ class ConsumerPositions(Client):
 
     @checked
     def pause(self, *partitions: Annotated[TopicPartition, Partition()]) -> None:
-        """Read nothing of these until resume()."""
+        """Read nothing from these partitions until resume()."""
         for state in [self._state(partition) for partition in partitions]:
             state.paused = True
             self._changed(state)
 
     @checked
     def resume(self, *partitions: Annotated[TopicPartition, Partition()]) -> None:
-        """Read on."""
+        """Read from these partitions again."""
         for state in [self._state(partition) for partition in partitions]:
             state.paused = False
             self._changed(state)
@@ -187,21 +197,21 @@ class ConsumerPositions(Client):
 
     @checked
     def highwater(self, partition: Annotated[TopicPartition, Partition()]) -> int | None:
-        """Return the high watermark of the last fetch; None before the first fetch."""
+        """Return the high watermark in the last fetch answer; None before the first answer."""
         mark = self._state(partition).high_watermark
         return None if mark == UNKNOWN else mark
 
     async def lag(self) -> dict[TopicPartition, int]:
-        """Return how many offsets each assigned partition is behind its high watermark."""
+        """Return by how many offsets each assigned partition is behind its high watermark."""
         ends = await self.end_offsets(self.assignment())
         return {key: max(0, ends[key] - await self.position(key)) for key in sorted(ends)}
 
     async def commit(self, offsets: object | None = None) -> NoReturn:
-        """Raise UnsupportedError: committed offsets come with consumer groups."""
+        """Raise UnsupportedError, because committed offsets need consumer groups."""
         raise UnsupportedError("commit() needs a consumer group, and groups are not there yet")
 
     async def committed(self, partition: TopicPartition) -> NoReturn:
-        """Raise UnsupportedError: committed offsets come with consumer groups."""
+        """Raise UnsupportedError, because committed offsets need consumer groups."""
         raise UnsupportedError("committed() needs a consumer group, and groups are not there yet")
 
     # -- questions about partitions, assigned or not -----------------------------------------------
@@ -210,7 +220,7 @@ class ConsumerPositions(Client):
     async def beginning_offsets(
         self, partitions: Annotated[Iterable[TopicPartition], Partitions()]
     ) -> dict[TopicPartition, int]:
-        """Return the first offset held, of each partition."""
+        """Return the offset of the first record that the log of each partition has."""
         return await self._offsets(partitions, EARLIEST)
 
     @checked

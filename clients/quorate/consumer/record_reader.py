@@ -1,4 +1,4 @@
-"""Decodes the bytes of a broker into the records that a user gets."""
+"""Decodes the bytes that a broker sent into the records that a user gets."""
 
 from __future__ import annotations
 
@@ -17,15 +17,17 @@ def whole_batches(
 ) -> tuple[list[Batch], int]:
     """Return the batches of a fetch answer, and their size in bytes.
 
-    Each batch must hold the offset at which the one before it ended, the first one fetch_offset: no
-    CRC covers an offset, and a flipped bit in it would hide records silently. With `gaps`, of a
-    compacted log, a batch may begin above that offset. No CRC covers the epoch either: it is at
-    most `leader_epoch`, that of the leader which answered, and never falls. A consumer that
-    believed a flipped one would name it in each later fetch, and no leader would know it.
+    The first batch must have the offset fetch_offset, and each further batch the offset at which
+    the one before it ended. No CRC covers an offset, and a flipped bit in an offset would hide
+    records silently. With `gaps` (the log is compacted) a batch may begin above this offset.
 
-    The first bad or cut batch ends the list. It is then the first of the next answer, and
-    CorruptRecordError says what is wrong with it. The CRC is checked later, when the records are
-    read.
+    No CRC covers the leader_epoch either. So it must be at most `leader_epoch`, the epoch of the
+    leader that answered, and it must never fall. Otherwise a consumer would believe a flipped epoch
+    and send it in each later fetch, and no leader would know it.
+
+    The first bad or incomplete batch ends the list. It is then the first batch of the next answer,
+    and CorruptRecordError says what is wrong with it. The CRC is checked later, when the records
+    are read.
     """
     found: list[Batch] = []
     position, expected, epoch = 0, fetch_offset, NONE
@@ -48,7 +50,7 @@ def whole_batches(
 
 
 def _following(data: memoryview, position: int, expected: int, *, gaps: bool) -> BatchHeader:
-    """Return the header of the whole batch that has the offset `expected`, or follows it."""
+    """Return the header of the batch that has offset `expected`, or with `gaps` follows it."""
     header = parse_header(data, position)
     if expected >= header.end_offset or (expected < header.base_offset and not gaps):
         raise CorruptRecordError(
@@ -64,7 +66,7 @@ def _following(data: memoryview, position: int, expected: int, *, gaps: bool) ->
 
 
 class RecordReader:
-    """Makes records out of batches, with the user's deserializers."""
+    """Decodes batches into records, with the user's deserializers."""
 
     def __init__(self, decode_key: Decode | None, decode_value: Decode | None) -> None:
         self._decode_key = decode_key
@@ -73,8 +75,8 @@ class RecordReader:
     def read(self, state: PartitionState) -> Iterator[AnyRecord]:
         """Yield the records of a partition's chunk from its position on, and move the position.
 
-        After an error the position is at the record that raised it: the next read begins with that
-        record, and a seek goes past it. Raises DeserializationError, CorruptRecordError.
+        After an error the position is at the record that raised it. The next read begins with this
+        record; a seek can pass it. Raises DeserializationError, CorruptRecordError.
         """
         topic, partition = state.topic_partition
         decode_key, decode_value = self._decode_key, self._decode_value
@@ -123,7 +125,8 @@ def _check(topic_partition: TopicPartition, batch: memoryview, header: BatchHead
 
 
 def _refused(state: PartitionState, raw: RawRecord, error: Exception) -> DeserializationError:
-    # Offsets before this record may be a gap without records. The position moves to this record.
+    # There may be no records between the position and this record. Move the position to this
+    # record.
     state.position = raw.offset
     topic, partition = state.topic_partition
     return DeserializationError(

@@ -1,4 +1,4 @@
-"""The partitions that a consumer reads. A machine: no clock, no wire."""
+"""The partitions that a consumer reads. A machine: it has no clock and no network."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from quorate.model import TopicPartition
 
 
 class Change(NamedTuple):
-    """The partitions that an assignment removed and added."""
+    """The partitions that an assignment removed, and those that it added."""
 
     removed: list[PartitionState]
     added: list[PartitionState]
@@ -24,8 +24,9 @@ class Subscription:
         self.states: dict[TopicPartition, PartitionState] = {}
 
     def assign(self, wanted: Mapping[TopicPartition, bytes], *, late: bool) -> Change:
-        """Make these (with their topic ids) the assigned partitions; keep the state of the others
-        that stay.
+        """Make these partitions, given with their topic ids, the assigned ones.
+
+        A partition that stays assigned keeps its state.
 
         `late`: new partitions appeared under a running subscription. They start at their beginning,
         unless the policy is "none". With "latest" the consumer would miss records that were written
@@ -44,5 +45,6 @@ class Subscription:
             self.states[key] = PartitionState(key, topic_id, reset)
             change.added.append(self.states[key])
         for state in change.removed:
-            state.seek_to("none")  # nothing more is read from it
+            # nothing more is read from it
+            state.seek_to("none")
         return change

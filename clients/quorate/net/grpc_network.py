@@ -136,8 +136,8 @@ class GrpcNetwork:
                         return Answered(found.node_id, found.incarnation)
         except ConnectionRefusedError:
             return Refused()
-        # ValueError: the address is impossible
         except (OSError, TimeoutError, ValueError):
+            # ValueError: the address is impossible
             return NoAnswer()
 
     async def close(self) -> None:
@@ -208,9 +208,7 @@ class GrpcConnection:
             await self._channel.close(None)
 
     async def close_at_the_end(self) -> None:
-        """Close the connection, and leave none of its events for a later event loop of the
-        process.
-        """
+        """Close the connection, and leave none of its events for a later event loop."""
         for stream in list(self._streams):
             stream.abandon()
         if self._has_cancelled and self._channel is not None and not self._closed:

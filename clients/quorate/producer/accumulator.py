@@ -1,22 +1,23 @@
-"""The records that wait or are in flight: batches, the buffer's bound, sequences, retry, order.
+"""The records that wait or are in flight: batches, the buffer's bound, sequences, retries, order.
 
-A machine: no clock, no wire. The producer appends records. The sender drains batches for a broker,
-and reports the outcome of each batch. The rules:
+A machine: it has no clock and no network. The producer appends records. The sender takes out
+batches for a broker, and reports the outcome of each batch. The rules:
 
-* Order holds within a partition, under retry too: while a batch waits to be sent again, no later
-  batch of that partition is sent before all its batches in flight are answered.
-* A batch keeps its sequence over all attempts, so that a broker recognises a duplicate. It gets
-  another sequence only if it was certainly not written, and no earlier batch of that partition is
-  open. OutOfOrderSequence proves that. UnknownProducerId (the broker has forgotten the producer)
-  proves it only for a batch that no earlier attempt may have written; any other batch fails with
-  OutcomeUnknown. Then the partition waits for all its batches in flight, and continues with the
-  next producer_epoch from sequence 0. Brokers fence late batches of the old epoch.
+* Order holds within a partition, also under retries: while a batch waits to be sent again, no later
+  batch of its partition is sent before all its batches in flight are answered.
+* A batch keeps its sequences over all attempts, so that a broker recognises a duplicate. It gets
+  other sequences only if it was certainly not written, and no earlier batch of its partition is
+  open. OutOfOrderSequence proves that it was not written. UnknownProducerId (the broker has
+  forgotten the producer) proves this only for a batch that no earlier attempt may have written; any
+  other batch fails with OutcomeUnknown. Then the partition waits for all its batches in flight, and
+  continues with the next producer_epoch from sequence 0. Brokers fence late batches of the old
+  epoch.
 * A batch that is too large, and was certainly not written, is split into parts. The parts share its
   sequences and its place in the order. A single record that is too large fails alone.
-* A partition's queue may be dropped when it has no batches. Later batches there have a higher
-  epoch: with the old epoch their sequences would be used twice, and look like duplicates.
-* A record's bytes count against the buffer from append to the end of its batch, whatever the
-  outcome.
+* A partition's queue may be dropped when it has no batches. Later batches of the partition have a
+  higher epoch. With the old epoch the producer would use their sequences twice, and the broker
+  would take the batches for duplicates.
+* A record's bytes count against the buffer from the append until its batch has an outcome.
 """
 
 from __future__ import annotations
@@ -45,10 +46,10 @@ from quorate.producer.partition_queue import (
 from quorate.record.batch import DECOMPRESSED_BYTES_MAX, BatchBuilder
 from quorate.record.record import record_bytes_max
 
-#: Bytes after which a request takes no further batch.
+#: A request that has reached this many bytes takes no further batch.
 REQUEST_BYTES_MAX = 1 << 20
 REQUEST_BATCHES_MAX = 4096
-#: Largest batch on the wire: a message of 64 MiB holds it, other batches, and the header.
+#: Largest batch that is sent. A message of 64 MiB has room for it, other batches, and the header.
 WIRE_BATCH_BYTES_MAX = (64 << 20) - 2 * REQUEST_BYTES_MAX
 
 
@@ -67,21 +68,21 @@ class AccumulatorConfig:
 
 
 class Accumulator:
-    """The queues of all partitions of one producer, and their bytes."""
+    """The queues of all partitions of one producer, and the sum of their bytes."""
 
     def __init__(self, config: AccumulatorConfig) -> None:
         self.config = config
         self.identity: ProducerIdentity | None = None
-        #: Why no batch can be sent yet. Batches that expire meanwhile name it in their error.
+        #: Why no batch can be sent yet, or None. Batches that expire name it in their error.
         self.hindrance: QuorateError | None = None
         self.bytes_used = 0
         self.flushes = 0
         #: Why no more records are taken; None while the producer works.
         self.closed: QuorateError | None = None
-        #: Number of records that had no outcome when the accumulator was closed.
+        #: Number of records without an outcome at the time when the accumulator was closed.
         self.abandoned = 0
         self._queues: dict[tuple[str, int], PartitionQueue] = {}
-        #: Queues with batches, in the order of their last turn.
+        #: The queues that have batches. The queue that sent a batch last is at the end.
         self._active: dict[PartitionQueue, None] = {}
 
     # -- in ------------------------------------------------------------------------------------
@@ -111,10 +112,10 @@ class Accumulator:
         value: bytes | None,
         headers: Sequence[Header],
     ) -> tuple[Batch, int, bool]:
-        """Add a record; return its batch, its index there, and whether a batch became ready.
+        """Add a record. Return its batch, its index there, and whether a batch became ready.
 
-        Raises `closed`, and the builder's errors for an impossible record. After an error nothing
-        has changed.
+        Raises `closed`, and the errors of BatchBuilder for an impossible record. After an error
+        nothing has changed.
         """
         if self.closed is not None:
             raise self.closed.with_traceback(None)
@@ -141,7 +142,7 @@ class Accumulator:
         value: bytes | None,
         headers: Sequence[Header],
     ) -> int:
-        """Add a record to an open batch that has room for it; return its index there."""
+        """Add a record to an open batch that has room for it. Return its index in the batch."""
         builder = batch.builder
         before = builder.size
         index = builder.append(timestamp_ms, key, value, headers)
@@ -161,11 +162,11 @@ class Accumulator:
         may_linger: bool,
         carrier: object = None,
     ) -> list[Batch]:
-        """Take at most one batch of each partition that `is_ours`, about `bytes_max` in total.
+        """Take out at most one batch of each partition that `is_ours`, about `bytes_max` in all.
 
-        The batches are in flight until succeeded(), failed() or retry(). Partitions take turns.
-        `carrier` is the stream that will carry the batches. A partition with batches in flight
-        sends no more on another stream.
+        The batches are in flight until succeeded(), failed() or retry(). The next call begins with
+        other partitions. `carrier` is the stream that will send the batches. While a partition has
+        batches in flight on one stream, no batch of it is taken for another stream.
         """
         if self.config.idempotent and self.identity is None:
             return []
@@ -178,7 +179,7 @@ class Accumulator:
             if not queue.may_send(now, self.config.max_in_flight) or not is_ours(queue):
                 continue
             if queue.in_flight and queue.carrier is not carrier:
-                continue  # wait for the outcome of those, or the order is lost
+                continue  # wait for their outcome: two streams would not keep the order
             batch = self._next_encoded(queue, lingers_since)
             if batch is None:
                 continue
@@ -194,21 +195,21 @@ class Accumulator:
         return taken
 
     def linger_ends(self, now: float, is_ours: Callable[[PartitionQueue], bool]) -> float | None:
-        """Return when the first open or backing-off batch may be sent; None if there is none."""
+        """Return the time at which the first waiting batch may be sent; None if there is none."""
         linger_s = self.config.linger_s
         ends = [queue.waits_until(now, linger_s) for queue in self._active if is_ours(queue)]
         return min((end for end in ends if end is not None), default=None)
 
     def waiting(self) -> Iterator[PartitionQueue]:
-        """Return the queues with batches."""
+        """Return the queues that have batches."""
         return iter(list(self._active))
 
     def unfinished(self) -> list[Batch]:
-        """Return every batch that is not done."""
+        """Return every batch that has no outcome yet."""
         return [batch for queue in self._active for batch in queue.batches()]
 
     def _next_encoded(self, queue: PartitionQueue, lingers_since: float | None) -> Batch | None:
-        """Take the next batch that fits the wire. Split, or fail, batches that do not fit."""
+        """Take the next batch that fits into a message, or None. Split, or fail, larger ones."""
         while (batch := queue.take_next(lingers_since)) is not None:
             if self.config.idempotent and batch.base_sequence < 0:
                 assert self.identity is not None or queue.identity is not None
@@ -216,7 +217,7 @@ class Accumulator:
             try:
                 batch.encoded = batch.encoded or batch.builder.build()
                 too_large = _too_large(len(batch.encoded), batch.builder.size)
-            except Exception as error:  # a fault of the codec or of Quorate: only this batch fails
+            except Exception as error:  # a bug of the codec or of Quorate: only this batch fails
                 queue.unnumber(batch)
                 self._finish(batch, UnknownServerError(f"a batch can't be encoded: {error!r}"))
                 continue
@@ -231,19 +232,19 @@ class Accumulator:
 
     def succeeded(self, batch: Batch, base_offset: int, append_time_ms: int) -> None:
         """Finish a batch that the broker acknowledged."""
-        batch.queue.has_gap = False  # the broker has this batch, so also the earlier ones
+        batch.queue.has_gap = False  # the broker has this batch, and so all earlier ones
         batch.base_offset = base_offset
         batch.append_time_ms = append_time_ms
         self._finish(batch, None)
 
     def failed(self, batch: Batch, error: QuorateError) -> None:
-        """Finish a batch that is not sent again: as OutcomeUnknownError if it may be written."""
+        """Finish a batch that is not sent again: with OutcomeUnknownError if it may be written."""
         if batch.is_uncertain and not isinstance(error, OutcomeUnknownError):
             error = _unknown(batch, error)
         self._finish(batch, error)
 
     def retry(self, batch: Batch, error: QuorateError, now: float, backoff_s: float) -> None:
-        """Send a batch again later, before the later batches of its partition."""
+        """Send a batch again after `backoff_s`, before the later batches of its partition."""
         if batch.done or batch not in batch.queue.in_flight:
             return
         queue = batch.queue
@@ -261,10 +262,10 @@ class Accumulator:
         self._restart_after_gap(queue)
 
     def split(self, batch: Batch, error: QuorateError) -> None:
-        """Send a batch that was refused for its size again, in parts of at most half its size.
+        """Send the records of a batch that was too large again, in parts of half its size or less.
 
-        Later batches of the partition get the same size limit. A batch of a single record fails.
-        So does a batch that an earlier attempt may have written: its sequences are not free.
+        Later batches of the partition get the same size limit. A batch of a single record fails. A
+        batch that an earlier attempt may have written fails too: its sequences may be in use.
         """
         queue = batch.queue
         if batch.done:
@@ -288,8 +289,8 @@ class Accumulator:
     def move(self, old: PartitionQueue, new: PartitionQueue, made_at: float) -> None:
         """Move records of a deleted topic, sent since `made_at`, to the new topic of its name.
 
-        Batches that may have been written to the old topic stay there. Batches in flight may come
-        back; until then the new queue sends nothing.
+        Batches that may have been written to the old topic stay in its queue. Batches in flight may
+        come back; until then the new queue sends nothing.
         """
         if new.take_over(old, made_at):
             self._active[new] = None
@@ -312,14 +313,14 @@ class Accumulator:
             self.identity = ProducerIdentity(used.producer_id, used.producer_epoch + 1)
 
     def expire(self, now: float) -> list[Batch]:
-        """Fail every batch past its delivery timeout, oldest first; return these batches."""
+        """Fail every batch past its delivery timeout, oldest first. Return these batches."""
         expired = [batch for batch in self.unfinished() if now >= batch.deadline]
         for batch in expired:
             self._finish(batch, _timed_out(batch, self.config.delivery_timeout_s, self.hindrance))
         return expired
 
     def close(self, error: QuorateError) -> None:
-        """Take no more records. Fail all batches; the outcome of those in flight is unknown."""
+        """Take no more records, and fail all batches. The outcome of those in flight is unknown."""
         self.closed = self.closed or error
         for batch in self.unfinished():
             self.abandoned += batch.count
@@ -330,7 +331,7 @@ class Accumulator:
         if not queue.has_gap or queue.in_flight:
             return
         if not queue.restart():
-            self.identity = None  # the sender asks for a new id; the next send uses it
+            self.identity = None  # the sender asks for a new id, which the next batches get
         for batch in [batch for batch in queue.ready if batch.is_uncertain]:
             assert batch.refusal is not None
             self.failed(batch, batch.refusal)
@@ -346,7 +347,7 @@ class Accumulator:
         self._tell(batch)
 
     def _leave(self, batch: Batch) -> None:
-        """Take a batch that is done out of its queue, and free its bytes."""
+        """Take a batch that has its outcome out of its queue, and free its bytes."""
         batch.queue.remove(batch)
         batch.done = True
         batch.encoded = None
@@ -390,7 +391,7 @@ def _timed_out(
 
 
 def _too_large(size: int, raw_size: int) -> str:
-    """Return why no broker takes such a batch, or no consumer reads it; empty if they do."""
+    """Return why a batch of this size cannot be sent or read; empty if it can."""
     if size > WIRE_BATCH_BYTES_MAX:
         return f"{size} bytes; a message of the wire carries a batch of {WIRE_BATCH_BYTES_MAX}"
     if raw_size > DECOMPRESSED_BYTES_MAX:

@@ -1,4 +1,4 @@
-"""Checks what `send` and the producer are given, so that no wrong value reaches a batch."""
+"""Checks the arguments of the producer and of `send`, so that no wrong value reaches a batch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from quorate.serializers import Encode
 
 
 def as_bytes(name: str, value: Any, encode: Encode | None) -> bytes:
-    """Return a key's or value's bytes; TypeError names the argument or serializer at fault."""
+    """Return a key or a value as bytes. TypeError names the argument or serializer at fault."""
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value)
     if encode is not None:
@@ -26,7 +26,7 @@ def as_bytes(name: str, value: Any, encode: Encode | None) -> bytes:
 
 
 def level_of(codec: int, level: int | None) -> int | None:
-    """Return the level; ValueError if the codec does not have it."""
+    """Return `level`. Raise ValueError if the codec does not have this level."""
     if level is None:
         return None
     levels = LEVELS.get(codec)
@@ -37,7 +37,7 @@ def level_of(codec: int, level: int | None) -> int | None:
 
 
 def as_headers(headers: Iterable[Header]) -> tuple[Header, ...]:
-    """Return headers as pairs; TypeError names the header that is not a pair."""
+    """Return the headers as pairs. TypeError names a header that is not a pair."""
     try:
         pairs = tuple(headers)
     except TypeError:

@@ -1,7 +1,7 @@
-"""Splits a batch that is too large into parts, which then carry its records.
+"""Splits a batch that is too large into parts.
 
 The parts divide the batch's sequences among them, in order and without a gap. So later batches of
-the partition keep their sequences (KIP-126). This is safe only for a batch that was certainly not
+the partition keep their sequences (KIP-126). This is safe only if the batch was certainly not
 written.
 """
 
@@ -13,10 +13,10 @@ from quorate.record.record import record_bytes_max
 
 
 def parts_of(batch: Batch, bytes_max: int) -> list[Batch]:
-    """Return batches of at most `bytes_max` (or of one record) with this one's records, in order.
+    """Return the batch's records, in order, as batches of at most `bytes_max`, or of one record.
 
-    Each part takes over the batch's place in the order, deadline, attempts, time of the first
-    attempt, and its share of the sequences.
+    Each part takes over the batch's deadline, attempts, time of the first attempt and place in the
+    order. It gets its share of the batch's sequences.
     """
     parts: list[Batch] = []
     builder: BatchBuilder | None = None

@@ -1,4 +1,4 @@
-"""The senders that wait for room in a producer's buffer."""
+"""The calls of `send` that wait for room in a producer's buffer."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from quorate.producer.accumulator import Accumulator
 
 
 class BufferRoom:
-    """The senders that wait until their record fits into the buffer, in the order of arrival.
+    """The calls of `send` that wait until their record fits into the buffer, oldest first.
 
-    One sender is woken at a time, so that smaller records do not overtake a large one for ever. The
-    next sender is woken in the next turn of the loop, even if the first one fails after its wait:
+    Only the first one is woken. Otherwise small records could overtake a large one for ever. When
+    its wait ends, the next one is woken in the next turn of the loop, even if the first one fails:
     otherwise the others would wait for ever.
     """
 
@@ -22,9 +22,9 @@ class BufferRoom:
         self.waiting: deque[asyncio.Future[None]] = deque()
 
     async def wait(self, size: int) -> None:
-        """Return when `size` bytes fit; the caller takes them before it waits for anything else.
+        """Wait until `size` bytes fit. The caller must use them before its next await.
 
-        Raises RecordTooLargeError, OverloadedError after the delivery timeout, and the error given
+        Raises RecordTooLargeError, OverloadedError after the delivery timeout, or the error given
         to `close`.
         """
         accumulator = self._accumulator
@@ -37,11 +37,12 @@ class BufferRoom:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + config.delivery_timeout_s
         is_first = True
-        accumulator.flushes += 1  # the batches that fill the buffer must not linger
+        # the batches that fill the buffer must be sent at once, without lingering
+        accumulator.flushes += 1
         try:
             while (is_first and self.waiting) or not accumulator.has_room(size):
                 waiter = loop.create_future()
-                # A sender that was woken but did not fit stays first.
+                # A call that was woken but whose record did not fit stays first.
                 (self.waiting.append if is_first else self.waiting.appendleft)(waiter)
                 is_first = False
                 await self._turn(waiter, deadline)
@@ -61,7 +62,7 @@ class BufferRoom:
             timer.cancel()
 
     def give(self) -> None:
-        """Wake the first sender: there may be room."""
+        """Wake the first waiting call, because there may be room."""
         if self._accumulator.bytes_used >= self._accumulator.config.buffer_bytes_max:
             return
         while self.waiting:
@@ -71,7 +72,7 @@ class BufferRoom:
                 return
 
     def close(self, error: QuorateError) -> None:
-        """Fail all waiting senders: the producer takes no more records."""
+        """Fail all waiting calls, because the producer takes no more records."""
         while self.waiting:
             waiter = self.waiting.popleft()
             if not waiter.done():

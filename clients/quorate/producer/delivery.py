@@ -17,16 +17,16 @@ from quorate.producer.partition_queue import Batch
 
 log = logging.getLogger(__name__)
 
-#: The sender finishes a batch by its deadline. After this extra time the sender must be broken.
+#: The sender finishes a batch by its deadline. If it has not after this extra time, it is broken.
 END_GRACE_S = 5.0
 
 
 class Delivery(Awaitable[RecordMetadata]):
-    """The outcome of one record: await it, ask it later, or give it to asyncio.wait.
+    """The outcome of one record. Await it, ask it later, or give it to asyncio.wait.
 
-    No task has to await it. It resolves to a RecordMetadata, or raises the QuorateError for which
-    the record was not acknowledged (OutcomeUnknownError: it may have been written). It cannot be
-    cancelled: a sent record cannot be taken back.
+    A program may also drop it. It resolves to a RecordMetadata, or raises the QuorateError for
+    which the record was not acknowledged. After OutcomeUnknownError the record may have been
+    written. A delivery cannot be cancelled, because a sent record cannot be taken back.
     """
 
     __slots__ = ("_batch", "_callbacks", "_index", "_owner", "_timestamp_ms")
@@ -39,7 +39,7 @@ class Delivery(Awaitable[RecordMetadata]):
         self._callbacks: list[_Callback] | None = None
 
     def done(self) -> bool:
-        """Whether the record was acknowledged or has failed."""
+        """Return whether the record was acknowledged or has failed."""
         return self._current().done
 
     def cancelled(self) -> bool:
@@ -47,7 +47,7 @@ class Delivery(Awaitable[RecordMetadata]):
         return False
 
     def result(self) -> RecordMetadata:
-        """Return the record's place, or raise the error for which it was not acknowledged.
+        """Return where the record was written, or raise the error of the failed record.
 
         Raises asyncio.InvalidStateError if the outcome is not known yet.
         """
@@ -59,7 +59,7 @@ class Delivery(Awaitable[RecordMetadata]):
         return RecordMetadata(batch.queue.topic, batch.queue.partition, offset, timestamp)
 
     def exception(self) -> QuorateError | None:
-        """Return the error for which the record was not acknowledged; None if it was.
+        """Return the error for which the record was not acknowledged; None if it was acknowledged.
 
         Raises asyncio.InvalidStateError if the outcome is not known yet.
         """
@@ -68,7 +68,10 @@ class Delivery(Awaitable[RecordMetadata]):
     def add_done_callback(
         self, callback: Callable[[Delivery], object], *, context: Context | None = None
     ) -> None:
-        """Call `callback` in the event loop when it is done; in the next turn if it is already."""
+        """Call `callback` in the event loop when the outcome is known.
+
+        If it is known already, the call comes in the next turn.
+        """
         self._owner.check()
         batch = self._observed()
         context = context or copy_context()
@@ -80,7 +83,7 @@ class Delivery(Awaitable[RecordMetadata]):
         batch.callbacks[added] = None
 
     def remove_done_callback(self, callback: Callable[[Delivery], object]) -> int:
-        """Remove a callback; return how often it was registered."""
+        """Remove a callback. Return how many times it had been added."""
         removed = [one for one in self._callbacks or () if one.callback == callback]
         for one in removed:
             self._current().callbacks.pop(one, None)
@@ -95,7 +98,7 @@ class Delivery(Awaitable[RecordMetadata]):
         return self.result()
 
     def _current(self) -> Batch:
-        """Return the batch that carries the record now. It is a part if the batch was split."""
+        """Return the batch that has the record now, which is a part if the batch was split."""
         batch = self._batch
         if batch.parts:
             batch, self._index = batch.holder(self._index)
@@ -111,7 +114,7 @@ class Delivery(Awaitable[RecordMetadata]):
         return batch
 
     def _observed(self) -> Batch:
-        """Return the batch, after noting in it that the caller asked for this record's outcome."""
+        """Return the batch, and note in it that the caller asked for this record's outcome."""
         batch = self._current()
         if not batch.done:
             if batch.observed is None:
@@ -121,7 +124,8 @@ class Delivery(Awaitable[RecordMetadata]):
 
     def _batch_done(self, told: _Callback) -> None:
         batch = self._current()
-        if not batch.done:  # it was split
+        # the batch was split: wait for the record's part
+        if not batch.done:
             batch.callbacks[told] = None
             return
         self._callbacks = [one for one in self._callbacks or () if one is not told] or None
@@ -130,7 +134,7 @@ class Delivery(Awaitable[RecordMetadata]):
 
 @dataclass(slots=True, eq=False)
 class _Callback:
-    """A user's callback. The batch calls it when the batch is done."""
+    """A user's callback. The batch calls it when the batch has its outcome."""
 
     delivery: Delivery
     callback: Callable[[Delivery], object]
@@ -141,7 +145,7 @@ class _Callback:
 
 
 def count_undelivered(batch: Batch) -> int:
-    """Return the number of failed records of a batch whose outcome no task asked for; log it."""
+    """Log a batch that failed. Return the number of its records whose outcome no task asked for."""
     unobserved = batch.count - len(batch.observed or ())
     if batch.error is None or not unobserved:
         return 0
@@ -156,7 +160,7 @@ def count_undelivered(batch: Batch) -> int:
 
 
 async def until_done(batch: Batch) -> None:
-    """Wait until a batch, and the parts that it was split into, have their outcomes."""
+    """Wait until a batch has its outcome, and the parts into which it was split have theirs."""
     if not batch.done:
         await _end_of(batch)
     for part in batch.parts:
@@ -164,9 +168,10 @@ async def until_done(batch: Batch) -> None:
 
 
 async def _end_of(batch: Batch) -> None:
-    """Wait for a batch's end. Each waiter has its own future, so it can be cancelled alone.
+    """Wait until a batch has its outcome. Each waiter has a future, so each can be cancelled alone.
 
-    Raises DeliveryTimeoutError at END_GRACE_S after the batch's deadline: the sender is broken.
+    Raises DeliveryTimeoutError at END_GRACE_S after the batch's deadline, because then the sender
+    is broken.
     """
     loop = asyncio.get_running_loop()
     waiter = loop.create_future()

@@ -1,6 +1,6 @@
 """The batches of one partition that have no outcome yet, in order.
 
-The accumulator decides about them.
+The accumulator decides what happens to the batches.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ PRODUCER_EPOCH_MAX = 32767
 
 @dataclass(frozen=True, slots=True)
 class ProducerIdentity:
-    """The producer id and epoch under which a partition's batches are numbered."""
+    """The producer id and epoch in a partition's batches. Sequences count within them."""
 
     producer_id: int
     producer_epoch: int
@@ -29,42 +29,44 @@ class ProducerIdentity:
 class Batch:
     """Records of one partition that are sent together, and their outcome.
 
-    A batch that was too large is done, and has `parts`: batches that carry its records now. A batch
-    that is done keeps no bytes, so a Delivery that a user keeps costs little memory.
+    `done` means that the batch has its outcome, or that it was split. After a split, `parts` are
+    the batches that have its records. A batch that is done keeps no bytes, so a Delivery that a
+    user keeps costs little memory.
     """
 
     queue: PartitionQueue
     builder: BatchBuilder
     opened_at: float
     deadline: float
-    #: The place among the partition's batches, independent of sequences. A part's number
-    #: extends that of its batch: 7, 7.0, 7.1, 8.
+    #: The place among the partition's batches, independent of sequences. A part's number extends
+    #: that of the split batch: 7, 7.0, 7.1, 8.
     number: tuple[int, ...]
     encoded: bytes | None = None
     #: Bytes of the records, as they count against the buffer.
     bytes: int = 0
-    #: Size at which the next batch begins.
+    #: A record that would make the batch larger begins the next batch.
     bytes_max: int = field(init=False)
     attempts: int = 0
     first_sent_at: float = 0.0
-    #: An attempt ended without proof that nothing was written.
+    #: Whether an attempt has ended without proof that it wrote nothing.
     is_uncertain: bool = False
     base_sequence: int = -1
     urgent: bool = False
     done: bool = False
-    #: Indexes of the records whose outcome a task asked for before the end.
+    #: Indexes of the records whose outcome a task asked for before the batch had it.
     observed: set[int] | None = None
     error: QuorateError | None = None
-    #: The error for which it had to be sent again, the last time.
+    #: The last error after which the batch had to be sent again.
     refusal: QuorateError | None = None
     base_offset: int = -1
     append_time_ms: int = -1
-    #: Called when the batch is done, each once. A dict, so that a waiter that gives up can
+    #: Called when the batch is done, each once. It is a dict, so that a waiter that gives up can
     #: remove its callback cheaply.
     callbacks: dict[Callable[[], object], None] = field(default_factory=dict)
-    #: Called before the callbacks. After a split the parts have it instead.
+    #: Called before `callbacks`. After a split, each part calls it instead.
     on_end: Callable[[Batch], object] | None = None
-    #: After a split: the batches that carry the records, and the first record of each.
+    #: After a split: the batches that have the records now, and the index of each one's first
+    #: record.
     parts: Sequence[Batch] = ()
     _part_starts: Sequence[int] = ()
 
@@ -73,11 +75,11 @@ class Batch:
 
     @property
     def count(self) -> int:
-        """Records in the batch."""
+        """Number of records in the batch."""
         return self.builder.count
 
     def holder(self, index: int) -> tuple[Batch, int]:
-        """Return the batch that carries a record now, and the record's index there."""
+        """Return the batch that has a record now, and the record's index in that batch."""
         batch = self
         while batch.parts:
             part = bisect_right(batch._part_starts, index) - 1
@@ -86,12 +88,12 @@ class Batch:
         return batch, index
 
     def replace_by(self, parts: Sequence[Batch]) -> None:
-        """Let `parts` carry the records from now on."""
+        """Note that the batch was split into `parts`, which have its records from now on."""
         self.parts = parts
         self._part_starts = [0, *accumulate(part.count for part in parts[:-1])]
 
     def take_callbacks(self) -> list[Callable[[], object]]:
-        """Return the callbacks that the caller must call now, and forget them."""
+        """Return the callbacks, and forget them. The caller must call them now."""
         told = list(self.callbacks)
         self.callbacks.clear()
         return told
@@ -99,41 +101,42 @@ class Batch:
 
 @dataclass(slots=True, eq=False)
 class PartitionQueue:
-    """The batches of one partition, in order: in flight, then ready, then the open one."""
+    """The batches of one partition, in order: those in flight, the ready ones, the open one."""
 
     topic: str
     topic_id: bytes
     partition: int
-    #: Size limit of a batch: as configured, and smaller after a broker refused a batch as too
+    #: Size limit of a batch. It is the configured limit, until a broker refuses a batch as too
     #: large.
     batch_bytes_max: int
     #: Number of the topic's partitions when the last record was sent to it; -1: not known.
     partition_count: int = -1
     batches_opened: int = 0
-    #: A broker proved that a sequence is missing. No batch is sent while others are in flight.
+    #: A broker proved that a sequence is missing. No batch is sent until all in flight are
+    #: answered.
     has_gap: bool = False
-    #: The broker has forgotten the producer: the gap does not prove that earlier attempts wrote
-    #: nothing.
+    #: The broker has forgotten the producer. Then the gap does not prove that earlier attempts
+    #: wrote nothing.
     is_forgotten: bool = False
     open: Batch | None = None
     ready: deque[Batch] = field(default_factory=deque)
     in_flight: list[Batch] = field(default_factory=list)
-    #: The stream that carries the batches in flight. A new leader's stream sends nothing before
-    #: all of them are answered.
+    #: The stream that sent the batches in flight. The stream to a new leader sends none of this
+    #: partition before all of them are answered.
     carrier: object = None
     retry_at: float = 0.0
     identity: ProducerIdentity | None = None
     next_sequence: int = 0
-    #: When the topic was first missing in the metadata; None: it is there.
+    #: The time at which the topic was first missing in the metadata; None: it is not missing.
     gone_at: float | None = None
-    #: Why the leader cannot be reached, for the errors of batches that expire meanwhile.
+    #: Why the leader cannot be reached; None if it can. For the errors of batches that expire.
     hindrance: QuorateError | None = None
-    #: The queue of the deleted topic of the same name. Its batches in flight may come back, and
-    #: then go first.
+    #: The queue of the deleted topic of the same name. Its batches in flight may come back, and are
+    #: sent before those of this queue.
     predecessor: PartitionQueue | None = None
 
     def batches(self) -> Iterator[Batch]:
-        """Yield every batch that is not done, oldest first."""
+        """Yield every batch that has no outcome, oldest first."""
         yield from self.in_flight
         yield from self.ready
         if self.open is not None:
@@ -141,7 +144,7 @@ class PartitionQueue:
 
     @property
     def is_retrying(self) -> bool:
-        """Whether a batch that was sent before waits to be sent again."""
+        """Whether the next batch was sent before and waits to be sent again."""
         return bool(self.ready) and self.ready[0].attempts > 0
 
     @property
@@ -152,7 +155,7 @@ class PartitionQueue:
     # -- out -----------------------------------------------------------------------------------
 
     def may_send(self, now: float, in_flight_max: int) -> bool:
-        """Whether the next batch may be sent: it must not overtake one that may come back."""
+        """Return whether the next batch may be sent without overtaking one that may come back."""
         if self.has_gap or self.retry_at > now or len(self.in_flight) >= in_flight_max:
             return False
         if self.predecessor is not None:
@@ -163,16 +166,16 @@ class PartitionQueue:
 
     @property
     def _is_same_run(self) -> bool:
-        """Whether all batches in flight come before the next one: resending keeps the order."""
+        """Whether all batches in flight come before the next one, so that the order is kept."""
         following = self.ready[0]
         return self.identity is not None and all(
             comes_after(following, batch) for batch in self.in_flight
         )
 
     def waits_until(self, now: float, linger_s: float) -> float | None:
-        """Return when the next batch may be sent, at the end of its linger or its backoff.
+        """Return the time at which the next batch may be sent, at the end of its linger or backoff.
 
-        None if that does not depend on time.
+        None if this does not depend on time.
         """
         if self.ready or self.has_gap:
             return self.retry_at if self.retry_at > now else None
@@ -181,7 +184,10 @@ class PartitionQueue:
         return max(self.open.opened_at + linger_s, self.retry_at)
 
     def take_next(self, lingers_since: float | None) -> Batch | None:
-        """Take the next batch, but not an open one that was opened after `lingers_since`."""
+        """Take out the next batch. An open batch is taken only if it was opened by `lingers_since`.
+
+        None if there is no such batch. `lingers_since` None: no batch lingers.
+        """
         if self.ready:
             return self.ready.popleft()
         batch = self.open
@@ -195,7 +201,7 @@ class PartitionQueue:
     # -- in ------------------------------------------------------------------------------------
 
     def complete(self) -> bool:
-        """Move the open batch to the ready ones; return whether there was one."""
+        """Move the open batch to the ready ones. Return whether there was one."""
         batch, self.open = self.open, None
         if batch is None:
             return False
@@ -212,10 +218,10 @@ class PartitionQueue:
         self.ready.insert(index, batch)
 
     def take_over(self, old: PartitionQueue, made_at: float) -> bool:
-        """Take over the batches since `made_at` of a deleted topic's queue; return if any.
+        """Take over the batches of a deleted topic's queue since `made_at`.
 
-        A batch that may have been written to the deleted topic stays there: here it would be
-        written twice.
+        Return whether there were any. A batch that may have been written to the deleted topic stays
+        in `old`. In the new topic it would be written a second time.
         """
         has_taken = False
         for batch in list(old.batches()):
@@ -231,7 +237,7 @@ class PartitionQueue:
         return has_taken
 
     def remove(self, batch: Batch) -> None:
-        """Take out a batch."""
+        """Take a batch out of the queue."""
         if batch in self.in_flight:
             self.in_flight.remove(batch)
         elif batch is self.open:
@@ -242,7 +248,7 @@ class PartitionQueue:
     # -- sequences -----------------------------------------------------------------------------
 
     def number(self, batch: Batch, identity: ProducerIdentity | None) -> None:
-        """Give a batch the next sequences, under `identity` if the queue has none yet."""
+        """Give a batch the next sequences. A queue without an identity takes `identity`."""
         if self.identity is None:
             self.identity = identity
             self.next_sequence = 0
@@ -256,20 +262,20 @@ class PartitionQueue:
         batch.encoded = None
 
     def unnumber(self, batch: Batch) -> None:
-        """Take back the sequences of the batch that was numbered last, if it was never sent."""
+        """Take back the sequences of the batch that got them last, if it was never sent."""
         if batch.base_sequence >= 0 and not batch.attempts:
             self.next_sequence = batch.base_sequence
             batch.base_sequence = -1
         batch.encoded = None
 
     def restart(self) -> bool:
-        """Continue with the next epoch from sequence 0: no batch after the gap was written.
+        """Continue with the next epoch from sequence 0, because no batch after the gap was written.
 
         No earlier batch is open. So the gap proves that the batch before it was lost (it expired,
-        or failed for good), and that no later batch was written either. Batches in flight behind
-        the gap meet the same gap and come back first. If the broker has forgotten the producer,
-        this holds only for batches that no earlier attempt may have written. The others stay
-        uncertain, and must not be sent again. Returns False if the producer id has no epoch left.
+        or failed for good), and that no later batch was written. Batches in flight behind the gap
+        are refused for it, too, and come back first. If the broker has forgotten the producer, this
+        holds only for batches that no earlier attempt may have written; the others stay uncertain,
+        and must not be sent again. Returns False if the producer id has no epoch left.
         """
         assert self.has_gap, "only a gap proves that nothing was written"
         assert not self.in_flight, "what is in flight behind a gap comes back first"
@@ -290,5 +296,5 @@ class PartitionQueue:
 
 
 def comes_after(one: Batch, other: Batch) -> bool:
-    """Return whether `one` follows `other` in their partition."""
+    """Return whether `one` comes after `other` in the order of their partition."""
     return one.number > other.number

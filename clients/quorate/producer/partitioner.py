@@ -1,8 +1,8 @@
-"""Chooses the partition of a record: by its key as Kafka's Java client does, else sticky.
+"""Chooses the partition of a record: by its key, as Kafka's Java client does, or else sticky.
 
-A partitioner is any callable `(key, partitions, available) -> partition`: `partitions` are all
-of the topic, in order, `available` those of them that have a leader. Nothing here waits, and random
-numbers come from outside.
+A partitioner is any callable `(key, partitions, available) -> partition`. `partitions` are all
+partitions of the topic, in order. `available` are those that have a leader. Nothing in this module
+waits, and random numbers come from the caller.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def murmur2(data: bytes) -> int:
 
 
 def partition_for_key(key: bytes, count: int) -> int:
-    """Return the partition, of `count`, that Kafka's Java client picks for that key.
+    """Return the partition, of `count` partitions, that Kafka's Java client picks for this key.
 
     >>> partition_for_key(b"customer-42", 10) == partition_for_key(b"customer-42", 10)
     True
@@ -52,7 +52,7 @@ def partition_for_key(key: bytes, count: int) -> int:
 
 
 class RoundRobinPartitioner:
-    """Gives each record, whatever its key, to the next partition that has a leader."""
+    """Gives each record to the next partition that has a leader, whatever the record's key."""
 
     def __init__(self) -> None:
         self._turn = 0
@@ -67,10 +67,10 @@ class RoundRobinPartitioner:
 
 
 class Sticky:
-    """Keeps a topic's records without a key on one partition, until it got its share of bytes.
+    """Keeps a topic's records without a key on one partition until it has got its share of bytes.
 
-    So the partitions take turns with whole batches, instead of a few records each. A slow broker
-    has larger batches, but its partitions do not get more bytes (KIP-794).
+    So each partition gets whole batches in turn, and not a few records each. A slow broker gets
+    larger batches, but its partitions do not get more bytes (KIP-794).
     """
 
     def __init__(self, chance: Random, share_bytes: int) -> None:
@@ -78,17 +78,19 @@ class Sticky:
         self._share_bytes = share_bytes
         self._spent = 0
         self._partition = -1
-        #: The partitions with a leader at the last choice; None if there were none. While the
-        #: topic's `available` is this very object, the next record goes to `queue`.
+        #: The `available` of the last choice; None if it was empty. While the topic still has this
+        #: same object, the next record goes to `queue`.
         self.available: Sequence[int] | None = None
         self.queue: PartitionQueue | None = None
-        #: The last batch opened in `queue`. It is counted when the next one is opened.
+        #: The last batch that was opened in `queue`. Its bytes are counted when the next one is
+        #: opened.
         self.batch: Batch | None = None
 
     def partition(self, partitions: Sequence[int], available: Sequence[int]) -> int:
-        """Return the present partition. It changes by `move_on`, or if the partition has no leader.
+        """Return the present partition. If it has no leader, choose another one first.
 
-        `available` must be an immutable sequence: pass another object when the leaders change.
+        `move_on` also changes it. `available` must be immutable: pass another object when the
+        leaders change.
         """
         if available is self.available:
             return self._partition
@@ -99,7 +101,7 @@ class Sticky:
         return self._partition
 
     def move_on(self, partitions: Sequence[int], available: Sequence[int]) -> None:
-        """Choose another partition with a leader, if there is one."""
+        """Change to another partition with a leader, if there is one."""
         candidates = available or partitions
         others = [candidate for candidate in candidates if candidate != self._partition]
         self.available = available or None
@@ -111,12 +113,12 @@ class Sticky:
         self.batch = None
 
     def count(self) -> None:
-        """Count the bytes of the last batch, which gets no more records."""
+        """Count the bytes of the last batch. The batch must get no more records."""
         if self.batch is not None:
             self._spent += self.batch.bytes
             self.batch = None
 
     @property
     def had_its_share(self) -> bool:
-        """Whether the present partition got its share of bytes."""
+        """Whether the present partition has got its share of bytes."""
         return self._spent >= self._share_bytes

@@ -1,6 +1,6 @@
 """The produce stream to one broker: fills requests with batches, and matches answers to batches.
 
-It stands below the sender, which decides what an answer means for a batch.
+The sender decides what an answer means for a batch.
 """
 
 from __future__ import annotations
@@ -29,14 +29,15 @@ from quorate.v1.records_pb2 import (
     ProduceResult,
 )
 
-#: Requests to one broker that it may not have read yet. Batches that the broker has read, and that
-#: wait for their replicas, do not count.
+#: Most requests to one broker that it may not have read yet. Batches that the broker has read, and
+#: that wait for their replicas, do not count.
 UNREAD_REQUESTS_MAX = 5
-#: After this time a request counts as read: one partition that is stuck must not stop the others.
+#: After this time a request counts as read though no answer shows it. Its only answer may wait for
+#: a partition that is stuck, and other partitions must go on.
 UNREAD_S = 0.1
-#: After this silence a broker may have lost its leadership: ask for metadata again.
+#: After this silence the broker may have lost its leadership, so the client asks for metadata.
 STALL_S = 0.4
-#: A living broker reports a timed-out request itself, within this time after the timeout.
+#: A living broker itself reports the timeout of a request, within this time after the timeout.
 ANSWER_GRACE_S = 1.0
 
 
@@ -56,16 +57,17 @@ class StreamOwner(Protocol):
 
 
 class ProduceStream(LeaderStream[Frame[ProduceHeader], ProduceResponse]):
-    """The produce stream to one broker. It is opened when a batch waits for it."""
+    """The produce stream to one broker. It is opened when there is a batch for this broker."""
 
     def __init__(self, sender: StreamOwner, endpoint: str) -> None:
         super().__init__(sender.cluster, endpoint, PRODUCE, "produce")
         self.sender = sender
         self.accumulator = sender.accumulator
-        #: The batches of each request that is not answered in full; None: that batch is answered.
+        #: Request id -> its batches; None instead of a batch that is answered. A request is removed
+        #: when all its batches are answered.
         self._in_flight: dict[int, list[Batch | None]] = {}
-        #: Requests that the broker may not have read -> time of sending. An answer proves that the
-        #: broker has read all requests up to that one.
+        #: Request id -> time of sending, for requests that the broker may not have read. An answer
+        #: proves that the broker has read all requests up to the answered one.
         self._unread: dict[int, float] = {}
         self._sent_at: dict[int, float] = {}
         self._next_id = 1
@@ -73,20 +75,23 @@ class ProduceStream(LeaderStream[Frame[ProduceHeader], ProduceResponse]):
 
     @property
     def is_unused(self) -> bool:
-        """Whether nothing is in flight."""
+        """Whether no request waits for an answer."""
         return not self._in_flight
 
     def wake_for_linger(self) -> None:
-        """Wake at the end of a new batch's linger; at once if the broker has read all requests."""
+        """Wake the stream at the end of a new batch's linger.
+
+        If the broker has read all requests, wake it at once.
+        """
         if not self._unread or self.accumulator.flushes or not self.is_open:
             self.wake()
         elif self._timer is None or self._timer.when() < asyncio.get_running_loop().time():
             self._set_timer(self.accumulator.config.linger_s)
 
     def tick(self, now: float) -> bool:
-        """Take back batches that another broker leads now; cut a stream that is silent too long.
+        """Take back batches that another broker leads now.
 
-        Returns whether the broker is silent already.
+        Cut the stream if it is silent for too long. Returns whether the broker is silent.
         """
         if not self._sent_at:
             return False
@@ -113,7 +118,8 @@ class ProduceStream(LeaderStream[Frame[ProduceHeader], ProduceResponse]):
                 continue
             endpoint = endpoint_of(self.cluster, batch.queue)
             if endpoint and endpoint != self.endpoint:
-                batches[index] = None  # ignore its answer, if one still comes
+                # an answer that still comes for it is ignored
+                batches[index] = None
                 self.sender.lost(batch, StreamBrokenError("another broker leads"), wait_ms=0)
 
     # -- answers ---------------------------------------------------------------------------------
@@ -147,7 +153,8 @@ class ProduceStream(LeaderStream[Frame[ProduceHeader], ProduceResponse]):
             for batch in batches:
                 if batch is not None:
                     self.sender.lost(batch, error)
-        self.sender.wake()  # the batches that came back may be for another broker
+        # the batches that came back may be for another broker
+        self.sender.wake()
 
     # -- requests --------------------------------------------------------------------------------
 
@@ -216,12 +223,12 @@ class ProduceStream(LeaderStream[Frame[ProduceHeader], ProduceResponse]):
 
 
 def endpoint_of(cluster: Cluster, queue: PartitionQueue) -> str:
-    """Return the endpoint of the leader of a queue's partition; empty if it has none."""
+    """Return the endpoint of the leader of a queue's partition; empty if there is none."""
     return cluster.leader_endpoint(queue.topic, queue.topic_id, queue.partition)
 
 
 def in_doubt_ms(batch: Batch, now: float) -> int:
-    """Return the time since a batch was first sent, if an attempt may have written it; else 0."""
+    """Return the milliseconds since a batch was first sent; 0 if no attempt may have written it."""
     if not batch.is_uncertain:
         return 0
     return min(int((now - batch.first_sent_at) * 1000) + 1, UINT32_MAX)

@@ -49,20 +49,20 @@ ACKS = {"all": -1, -1: -1, 0: 0, 1: 1}
 
 
 class Producer(Client):
-    """Write records to topics.
+    """Writes records to topics.
 
-    ``acks``: "all" (every in-sync replica has it), 1 (the leader has it) or 0 (sent; nothing more
-    is known). ``enable_idempotence=None`` means True for acks="all", else False; True with other
-    acks is a ValueError. ``linger_ms``: how long a record may wait for further records while a
-    request is under way to its broker. ``max_in_flight``: unacknowledged batches per partition, 1
-    to 5; order holds under retry. Without idempotence a broker can't see a gap, so with acks=1 only
-    one batch of a partition is under way at a time.
+    ``acks``: "all" (all in-sync replicas have the record), 1 (the leader has it) or 0 (the record
+    was sent, and no more is known). ``enable_idempotence=None`` means True for acks="all", else
+    False; True with other acks is a ValueError. ``linger_ms``: how long a record may wait for
+    further records while a request is under way to its broker. ``max_in_flight``: unacknowledged
+    batches per partition, 1 to 5; the order holds under retries. Without idempotence a broker
+    cannot detect a gap, so with acks=1 only one batch of a partition is under way at a time.
 
     ``send`` waits only while ``buffer_memory`` bytes of records are unacknowledged. A batch of one
-    partition holds up to ``max_batch_size`` bytes. ``compression_type``: None, "gzip", "snappy",
-    "lz4" or "zstd"; ``compression_level``: Kafka's numbers, 1 to 9 for gzip, 1 to 17 for lz4,
-    -131072 to 22 for zstd, None for the codec's default. A record that is not acknowledged after
-    ``delivery_timeout_ms`` has failed. Without serializers, keys and values are bytes or None; a
+    partition has up to ``max_batch_size`` bytes. ``compression_type``: None, "gzip", "snappy",
+    "lz4" or "zstd". ``compression_level``: Kafka's numbers, 1 to 9 for gzip, 1 to 17 for lz4,
+    -131072 to 22 for zstd; None: the codec's default. A record that is not acknowledged after
+    ``delivery_timeout_ms`` has failed. Without serializers, keys and values are bytes or None. A
     serializer is a callable or has serialize(topic, value).
 
         async with Producer(bootstrap_servers="localhost:7092") as producer:
@@ -121,13 +121,13 @@ class Producer(Client):
         self._routes: Routes
         self._sticky: dict[str, Sticky] = {}
         self._must_yield = False
-        #: Warns if this object is collected without stop(), also at the interpreter's end.
+        #: Warns if the producer is garbage collected, or the interpreter ends, without stop().
         self._unstopped: weakref.finalize[[], Producer] | None = None
         #: Number of failed records whose outcome no task had asked for.
         self.undelivered = 0
 
     async def start(self) -> None:
-        """Connect; QuorumUnavailableError if no bootstrap server answers in request_timeout_ms."""
+        """Connect. Raise QuorumUnavailableError without an answer within request_timeout_ms."""
         await self._start_once()
 
     async def stop(self) -> None:
@@ -157,7 +157,7 @@ class Producer(Client):
         if self._unstopped is not None:
             self._unstopped.detach()
         stopped = self._stopped_error()
-        # Take no more records: a record taken after the flush would never be sent.
+        # Take no more records. A record that is taken after the flush would never be sent.
         self._accumulator.closed = self._accumulator.closed or stopped
         self._room.close(stopped)
         try:
@@ -175,7 +175,7 @@ class Producer(Client):
         timestamp_ms: int | None = None,
         headers: Iterable[Header] | None = None,
     ) -> Delivery:
-        """Put a record into the buffer, and return its Delivery; wait only if the buffer is full.
+        """Put a record into the buffer, and return its Delivery. Wait only if the buffer is full.
 
         Raises UnknownTopicError, InvalidPartitionsError, RecordTooLargeError, ClosedError, and the
         errors of serializers.
@@ -184,14 +184,14 @@ class Producer(Client):
         cluster = self._cluster
         if cluster is None:
             raise self._not_running_error()
-        if (
-            self._must_yield
-        ):  # yield before the record is taken: a caller that is cancelled here sent nothing
+        # yield before the record is taken: a caller that is cancelled here has sent nothing
+        if self._must_yield:
             self._must_yield = False
             await asyncio.sleep(0)
         try:
             view = cluster.topics.get(topic)
-        except TypeError:  # `topic` is unhashable, so no string
+        except TypeError:
+            # `topic` is not hashable, and so no string
             view = cluster.topics.get(TOPIC.check("send", "a topic's name", topic))
         if view is None:
             view = await self._routes.find(topic)
@@ -224,7 +224,7 @@ class Producer(Client):
             self._sender.wake()
             await self._room.wait(size)
             view = cluster.topics.get(topic, view)
-        # No await from here on: all that happened during the waits above is visible now.
+        # There is no await from here on: what happened during the waits above is visible now.
         if accumulator.closed is not None:
             raise accumulator.closed.with_traceback(None)
         sticky = self._sticky.get(topic) if key is None and partition is None else None
@@ -254,7 +254,7 @@ class Producer(Client):
         timestamp_ms: int | None = None,
         headers: Iterable[Header] | None = None,
     ) -> Sequence[Delivery]:
-        """Put many records into the buffer; the same as a `send` for each value and its key."""
+        """Put many records into the buffer, as a `send` for each value and its key would do."""
         if keys is not None and len(keys) != len(values):
             raise ValueError(
                 f"send_many got {len(values)} values and {len(keys)} keys; they must match"
@@ -279,14 +279,14 @@ class Producer(Client):
         timestamp_ms: int | None = None,
         headers: Iterable[Header] | None = None,
     ) -> RecordMetadata:
-        """Send a record, without lingering, and wait until it is acknowledged."""
+        """Send a record without lingering, and wait until it is acknowledged."""
         delivery = await self.send(topic, value, key, partition, timestamp_ms, headers)
         delivery._batch.urgent = True
         self._sender.opened(delivery._batch.queue, is_urgent=True)
         return await delivery
 
     async def flush(self) -> None:
-        """Wait, without lingering, until every record sent so far is acknowledged or has failed."""
+        """Wait until every record sent so far has its outcome. No batch lingers meanwhile."""
         self._owner.check()
         if self._cluster is None:
             return
@@ -307,7 +307,10 @@ class Producer(Client):
     # -- inside ----------------------------------------------------------------------------------
 
     def _move_on(self, view: TopicView, queue: PartitionQueue) -> PartitionQueue:
-        """Return the queue of the next batch without a key. A queue that is left gets completed."""
+        """Return the queue for the next batch without a key.
+
+        If this is another queue, the open batch of the old one gets no more records.
+        """
         left, queue = queue, self._routes.begin(view, queue)
         if queue is not left and left.complete():
             self._opened(left, completed=True)
@@ -331,7 +334,10 @@ class Producer(Client):
         return batch, index
 
     def _opened(self, queue: PartitionQueue, *, completed: bool) -> None:
-        """Tell the sender that a batch was opened. If one became full, the next send yields."""
+        """Tell the sender that a batch was opened.
+
+        `completed`: another batch became full by that; then the next send yields to the event loop.
+        """
         self._sender.opened(queue, is_urgent=completed)
         self._must_yield |= completed
 

@@ -1,6 +1,6 @@
-"""Chooses the partition, and so the queue, of a record; for every topic in use.
+"""Chooses the partition of a record, and so its queue, for every topic in use.
 
-A topic that was deleted, or got no record for minutes, is forgotten, here and in the view of the
+A topic that was deleted, or got no record for minutes, is forgotten here and in the view of the
 cluster. Otherwise a producer with many short-lived topics would ask for the metadata of all of them
 for ever.
 """
@@ -15,14 +15,14 @@ from quorate.producer.partition_queue import PartitionQueue
 from quorate.producer.partitioner import Partitioner, Sticky, partition_for_key
 from quorate.settings import PARTITION
 
-#: Pause between two checks for idle topics, and the idle checks in a row after which a topic is
-#: forgotten.
+#: Pause between two checks for idle topics. A topic that was idle in IDLE_LOOKS_MAX checks in a row
+#: is forgotten.
 IDLE_LOOK_S = 60.0
 IDLE_LOOKS_MAX = 5
 
 
 class Routes:
-    """The queues of the topics in use, and the partition that records without a key go to."""
+    """The queues of the topics in use, and the partitions of records without a key."""
 
     def __init__(
         self, cluster: Cluster, accumulator: Accumulator, partitioner: Partitioner | None
@@ -33,14 +33,15 @@ class Routes:
         self.queues: dict[str, tuple[TopicView, dict[int, PartitionQueue]]] = {}
         self.sticky: dict[str, Sticky] = {}
         self._looked_at = 0.0
-        #: Topic -> number of batches opened up to the last check, and checks in a row without a new
-        #: batch.
+        #: Topic -> number of batches opened up to the last check, and number of checks in a row
+        #: that found no new batch.
         self._idle: dict[str, tuple[int, int]] = {}
 
     async def find(self, topic: str) -> TopicView:
-        """Return the view of a topic; ask for it if necessary. The topic is in use from now on.
+        """Return the view of a topic. Ask the cluster if it is not known.
 
-        Raises UnknownTopicError, QuorumUnavailableError, and the failure of the producer.
+        The topic is in use from now on. Raises UnknownTopicError, QuorumUnavailableError, and the
+        failure of the producer.
         """
         if self._accumulator.closed is not None:
             raise self._accumulator.closed.with_traceback(None)
@@ -49,7 +50,10 @@ class Routes:
         return view
 
     def queue(self, view: TopicView, partition: int) -> PartitionQueue:
-        """Return a partition's queue for this view. A topic created again has other queues."""
+        """Return a partition's queue.
+
+        A topic that was created again has another view and other queues.
+        """
         queues = self.use(view)
         queue = queues.get(partition)
         if queue is None:
@@ -66,9 +70,10 @@ class Routes:
         return known[1]
 
     def choose(self, view: TopicView, key: bytes | None, partition: int | None) -> PartitionQueue:
-        """Return the queue of a record: by partition, by the partitioner, by key, or sticky.
+        """Return the queue for a record.
 
-        Raises TypeError or InvalidPartitionsError if there is no such partition.
+        The partition is the given one, or chosen by the partitioner, by the key, or sticky. Raises
+        TypeError or InvalidPartitionsError if there is no such partition.
         """
         if partition is not None:
             partition = PARTITION.check("send", "partition", partition)
@@ -101,10 +106,10 @@ class Routes:
         return queue
 
     def begin(self, view: TopicView, queue: PartitionQueue) -> PartitionQueue:
-        """Return the queue for a record without a key that the open batch has no room for.
+        """Return the queue for a record without a key, if the open batch has no room for it.
 
-        The queue of another partition, if there is an open batch (it is full) or the partition had
-        its share of bytes.
+        Another partition is chosen if the present one has a full batch, or has got its share of
+        bytes.
         """
         sticky = self.sticky[view.name]
         is_full = queue.open is not None
@@ -117,7 +122,7 @@ class Routes:
     # -- topics that are not in use any more -----------------------------------------------------
 
     def forget_unused(self, now: float) -> None:
-        """Forget deleted topics. Each minute, also check for idle ones."""
+        """Forget deleted topics. Once a minute, also check for idle topics."""
         for name, (view, queues) in list(self.queues.items()):
             if view.is_gone and name not in self._cluster.topics and _are_empty(queues):
                 self._forget(name, is_gone=True)

@@ -1,8 +1,8 @@
-"""Drives the accumulator: one produce stream per broker; reacts to answers and breaks.
+"""Drives the accumulator: one produce stream per broker. Reacts to answers and breaks.
 
-The accumulator decides what is sent, in which order, and what is sent again; the sender waits. A
+The accumulator decides what is sent, in which order, and what is sent again. The sender waits. A
 stream takes batches out of the accumulator only when the wire can take a request. So for a slow
-broker batches get fuller, instead of requests queueing up.
+broker the batches become fuller, and requests do not queue up.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from quorate.v1.records_pb2 import InitProducerIdRequest, ProduceResult
 log = logging.getLogger(__name__)
 
 TICK_S = 0.1
-IDENTITY_TIMEOUT_MS = 2000  # for one broker; it answers sooner if it finds no controller
-#: Time that a topic may be missing before its waiting records fail. Not every broker knows a topic
-#: that was created again just now.
+#: Longest wait for one broker. A broker answers sooner if it finds no controller.
+IDENTITY_TIMEOUT_MS = 2000
+#: How long a topic may be missing before its waiting records fail. A topic that was just created
+#: again is not known to every broker at once.
 GONE_WAIT_S = 3.0
 #: Statuses of the wire that a retry does not change.
 FINAL_STATUSES = (
@@ -36,14 +37,16 @@ FINAL_STATUSES = (
     "INVALID_ARGUMENT",
     "RESOURCE_EXHAUSTED",
 )
-#: Errors that prove that this attempt wrote nothing. After any other, the batch may be written.
+#: Errors that prove that this attempt wrote nothing. After any other error, the batch may be
+#: written. An error that a broker raises before its append belongs here.
 NOT_WRITTEN = (
     errors.AuthorizationError,
     errors.NotLeaderError,
     errors.NotEnoughReplicasError,
     errors.OverloadedError,
     errors.StoppingError,
-    # Offline, or disk full; after a failed append a broker sends OutcomeUnknownError.
+    # The log is offline, or the disk is full. After a failed append a broker answers with
+    # OutcomeUnknownError instead.
     errors.StorageError,
     errors.UnknownTopicError,
     errors.InvalidRequestError,
@@ -80,7 +83,7 @@ class Sender:
         cluster.owner.on_failure(self.fail)
 
     def start(self) -> None:
-        """Begin to send."""
+        """Start the tick, which expires late batches."""
         self._ticker = self.cluster.owner.spawn(self._tick(), "producer-tick")
 
     async def stop(self) -> None:
@@ -89,12 +92,15 @@ class Sender:
         await self._streams.stop()
 
     def fail(self, error: errors.QuorateError) -> None:
-        """Fail all records, also later ones: the producer does not work any more."""
+        """Fail all records, also later ones, because the producer does not work any more."""
         log.error("the producer failed: %s", error, exc_info=error.__cause__)
         self.accumulator.close(error)
 
     def opened(self, queue: PartitionQueue, *, is_urgent: bool) -> None:
-        """Tell the stream of a queue that a batch was opened, or must not wait any longer."""
+        """Tell the stream of a queue that a batch was opened.
+
+        `is_urgent`: a batch of the queue must not linger any longer.
+        """
         if self.cluster.owner.failure is not None:
             return
         if self.accumulator.config.idempotent and self.accumulator.identity is None:
@@ -119,7 +125,7 @@ class Sender:
         return self._streams.add(ProduceStream(self, endpoint))
 
     def wake(self) -> None:
-        """Look at all queues and streams: leaders may have changed, or batches may be ready."""
+        """Check all queues and streams. Leaders may have changed, or batches may be ready."""
         if self.cluster.owner.failure is not None:
             return
         if self.accumulator.config.idempotent and self.accumulator.identity is None:
@@ -135,11 +141,11 @@ class Sender:
             self.refresh()
 
     def refresh(self) -> None:
-        """Ask for metadata again, for new leaders. Cluster limits how often."""
+        """Ask for metadata, to learn new leaders. Cluster limits how often."""
         self.cluster.request_refresh()
 
     def _is_gone(self, queue: PartitionQueue) -> bool:
-        """Return whether the topic was deleted: the newest metadata lacks its id."""
+        """Return whether the topic was deleted: the newest metadata does not have its id."""
         topic = self.cluster.topics.get(queue.topic)
         if topic is None or topic.topic_id != queue.topic_id:
             return True
@@ -149,9 +155,10 @@ class Sender:
     def _rehome(self, queue: PartitionQueue) -> bool:
         """Move the waiting batches of a deleted topic to the new topic of the same name.
 
-        A record goes to the topic that had the name when it was sent. If there is no new topic for
-        GONE_WAIT_S, or it has another number of partitions, waiting batches fail. Batches in flight
-        are left alone: their broker answers. Returns whether to ask for metadata again.
+        A record goes to the topic that had the name when the record was sent. The waiting batches
+        fail if no new topic exists within GONE_WAIT_S, or if it has another number of partitions.
+        Batches in flight are left alone, because their broker answers. Returns whether to ask for
+        metadata again.
         """
         topic = self.cluster.topics.get(queue.topic)
         if topic is None:
@@ -202,7 +209,7 @@ class Sender:
     def lost(
         self, batch: Batch, error: errors.QuorateError, *, wait_ms: float | None = None
     ) -> None:
-        """Send a batch again, whole or in parts, or fail it, depending on its error."""
+        """React to the error of an attempt: send the batch again, whole or in parts, or fail it."""
         if batch.done:
             return
         if not isinstance(error, NOT_WRITTEN):
@@ -220,16 +227,18 @@ class Sender:
 
     def _is_worth_a_retry(self, batch: Batch, error: errors.QuorateError) -> bool:
         if isinstance(error, errors.NotLeaderError | errors.UnknownTopicError):
-            return True  # if the topic is gone for good, `wake` fails the batch
+            # if the topic is gone for good, `wake` fails the batch
+            return True
         if self.acks == 0:
-            return False  # at most once
+            # acks=0 promises to send a record at most once
+            return False
         if isinstance(error, errors.OutOfOrderSequenceError | errors.UnknownProducerIdError):
             return self.accumulator.config.idempotent and batch.base_sequence >= 0
         if isinstance(error, errors.PeerError):
             return error.status not in FINAL_STATUSES
-        # OutcomeUnknownError, StorageError: another broker may lead, and know the outcome.
-        # WrongClusterError: nothing was done; the next metadata request shows the right address,
-        # or fails the client.
+        # OutcomeUnknownError, StorageError: another broker may lead now, and know the outcome.
+        # WrongClusterError: the other cluster did nothing. The next metadata request shows the
+        # right address, or fails the client.
         return error.retriable or isinstance(
             error, errors.OutcomeUnknownError | errors.StorageError | errors.WrongClusterError
         )
@@ -250,7 +259,8 @@ class Sender:
                 )
                 errors.raise_if_error(response.error)
             except errors.AuthorizationError as error:
-                self.fail(error)  # a retry does not help, and no batch may be sent without an id
+                # a retry does not help, and no batch may be sent without an id
+                self.fail(error)
                 return
             except errors.QuorateError as error:
                 log.debug("no producer id yet: %s", error)
@@ -265,7 +275,7 @@ class Sender:
                 return
 
     async def _tick(self) -> None:
-        """Expire late batches, and ask for metadata again while a broker is silent."""
+        """Expire late batches. Ask for metadata again while a broker is silent."""
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(TICK_S)

@@ -1,4 +1,4 @@
-"""A producer that was never stopped: it is garbage collected, or the interpreter ends."""
+"""A producer that was never stopped before it was garbage collected or the interpreter ended."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class UnstoppedProducer:
-    """The parts of a producer that outlive it. Holds no reference to the producer."""
+    """The parts of a producer that outlive it. This object holds no reference to the producer."""
 
     loop: asyncio.AbstractEventLoop
     cluster: Cluster
@@ -26,7 +26,8 @@ class UnstoppedProducer:
     def tell(self) -> None:
         """Warn how many records were lost, and end the background tasks.
 
-        While its loop runs, a producer lives until its records are delivered: none are lost then.
+        While its loop runs, a producer is not collected before its records are delivered. So then
+        no records are lost.
         """
         if not self.cluster.owner.is_in_this_process:
             return  # the producer belongs to the parent process

@@ -1,9 +1,9 @@
-"""Kafka record batch v2: build, parse, check, stamp and read.
+"""Kafka's record batch, version 2: build, parse, check, stamp and read.
 
-A batch is encoded once, in the producer, and decoded once, in the consumer. In between, servers
-check its header and CRC, stamp base_offset and leader_epoch (which the CRC does not cover) and
-move bytes. All bytes may be hostile: every fault in them raises CorruptRecordError, and no other
-error.
+The producer encodes a batch once, and the consumer decodes it once. Servers in between check its
+header and CRC, and stamp base_offset and leader_epoch, which the CRC does not cover. They do not
+touch the other bytes. All bytes may be hostile: every fault in them raises CorruptRecordError, and
+no other error.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ HEADER: Final = struct.Struct(
     "i"  # batch_length: the bytes after this field
     "i"  # leader_epoch: outside the CRC, so that the leader may stamp it
     "b"  # magic: 2
-    "I"  # crc: CRC-32C of all that follows
+    "I"  # crc: CRC-32C of all bytes after this field
     "h"  # attributes: codec (bits 0-2), and the flags below
     "i"  # last_offset_delta
     "q"  # base_timestamp: the first record's
@@ -52,22 +52,22 @@ CODEC_MASK: Final = 0x07
 LOG_APPEND_TIME: Final = 0x08
 TRANSACTIONAL: Final = 0x10
 CONTROL: Final = 0x20
-#: base_timestamp is the time when the batch's tombstones may be removed (KIP-534). Only compaction
-#: sets this bit.
+#: base_timestamp is the time from which the batch's tombstones may be removed (KIP-534). Only
+#: compaction sets this bit.
 DELETE_HORIZON: Final = 0x40
 _KNOWN_ATTRIBUTES: Final = 0x7F
 
-#: Largest timestamp in milliseconds: its sum with a delta still fits 64 bits.
+#: Largest timestamp in milliseconds. The sum of it and a delta still fits into 64 bits.
 TIMESTAMP_MAX: Final = 1 << 62
-#: Stands for no timestamp, producer_id, producer_epoch, base_sequence or leader_epoch.
+#: The value for: no timestamp, producer_id, producer_epoch, base_sequence or leader_epoch.
 NONE: Final = -1
-#: Largest decompressed size that `records` allows by default.
+#: Largest decompressed size that `records` allows, unless its caller gives another.
 DECOMPRESSED_BYTES_MAX: Final = 64 << 20
-#: Largest sequence; the next one is 0.
+#: Largest sequence. The next one is 0.
 SEQUENCE_MAX: Final = (1 << 31) - 1
 
 _BEFORE_LENGTH: Final = 12  # bytes of base_offset and batch_length
-_BEFORE_CRC_COVERS: Final = 21  # bytes up to and with the crc
+_BEFORE_CRC_COVERS: Final = 21  # bytes up to the end of crc
 _STAMPED: Final = 16  # bytes of base_offset, batch_length, leader_epoch
 _OFFSET: Final = struct.Struct(">q")
 _INT32: Final = struct.Struct(">i")
@@ -78,7 +78,10 @@ _COVERED: Final = struct.Struct(">hiqqqhii")  # the part of the header that the 
 
 @dataclass(frozen=True, slots=True)
 class BatchHeader:
-    """The header of one batch. `parse_header` has checked the values; `check` checks the CRC."""
+    """The header of one batch.
+
+    `parse_header` has checked its values; only `check` checks the CRC.
+    """
 
     base_offset: int
     batch_length: int
@@ -125,7 +128,7 @@ class BatchHeader:
 
     @property
     def last_sequence(self) -> int:
-        """The last record's sequence; -1 without a producer_id. Sequences wrap at 2**31."""
+        """The last record's sequence; -1 if there is no producer_id. After 2**31 - 1 follows 0."""
         if self.producer_id == NONE:
             return NONE
         return (self.base_sequence + self.last_offset_delta) & SEQUENCE_MAX
@@ -133,9 +136,9 @@ class BatchHeader:
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class BatchBuilder:
-    """A batch that grows record by record: a list of pieces, which `build` joins.
+    """A batch to which records are added: a list of pieces, which `build` joins.
 
-    `producer_id`, `producer_epoch` and `base_sequence` may be set until `build`.
+    `producer_id`, `producer_epoch` and `base_sequence` may be set before each `build`.
     """
 
     codec: int = compression.NONE
@@ -143,7 +146,7 @@ class BatchBuilder:
     producer_id: int = NONE
     producer_epoch: int = NONE
     base_sequence: int = NONE
-    #: Records so far.
+    #: Number of records so far.
     count: int = field(default=0, init=False)
     #: Upper bound of the batch's bytes; exact if the batch is not compressed.
     size: int = field(default=HEADER_BYTES, init=False)
@@ -158,11 +161,11 @@ class BatchBuilder:
         value: bytes | None,
         headers: Sequence[Header] = (),
     ) -> int:
-        """Add a record and return its index in the batch.
+        """Add a record. Return its index in the batch.
 
-        Raises TypeError if key or value is neither bytes nor None, or timestamp_ms no whole number.
-        Raises InvalidTimestampError if timestamp_ms is not -1 (none) to 2**62. After an error the
-        batch is unchanged.
+        Raises TypeError if key or value is neither bytes nor None, or if timestamp_ms is no whole
+        number. Raises InvalidTimestampError if timestamp_ms is not from -1 (none) to 2**62. After
+        an error the batch is unchanged.
         """
         if key.__class__ is not bytes and key is not None:
             key = _as_bytes("key", key)
@@ -176,7 +179,8 @@ class BatchBuilder:
         if index:
             delta = timestamp_ms - self._base_timestamp
         else:
-            if not isinstance(timestamp_ms, int):  # for later records, encoding the delta fails
+            # for later records, the encoding of the delta fails
+            if not isinstance(timestamp_ms, int):
                 raise TypeError(f"timestamp_ms must be a whole number, not {timestamp_ms!r}")
             delta = 0
             self._base_timestamp = timestamp_ms
@@ -187,7 +191,7 @@ class BatchBuilder:
         return index
 
     def records(self) -> Iterator[RawRecord]:
-        """Yield the records so far. Their offsets are their indexes in the batch."""
+        """Yield the records so far. The offset of each is its index in the batch."""
         return decode_records(
             b"".join(self._pieces),
             0,
@@ -199,11 +203,11 @@ class BatchBuilder:
         )
 
     def release(self) -> None:
-        """Free the records' bytes. `build` and `records` stop working; count and size stay."""
+        """Free the bytes of the records. Only `count` and `size` can be used afterwards."""
         self._pieces = []
 
     def build(self, *, base_offset: int = 0, leader_epoch: int = NONE) -> bytes:
-        """Return the batch. It may be built again, even with another sequence."""
+        """Return the batch. It can be built again, also with another sequence."""
         assert self._pieces, "a batch has at least one record, and is not released"
         pieces = self._pieces
         size = self.size
@@ -237,11 +241,11 @@ class BatchBuilder:
 
 
 def parse_header(buffer: Buffer, position: int = 0, *, from_producer: bool = False) -> BatchHeader:
-    """Return the header at `position`. Only the header's 61 bytes are necessary.
+    """Return the header at `position`. The bytes after the header need not be there.
 
-    With `from_producer`, base_offset is 0 and leader_epoch -1, whatever the bytes hold: the leader
-    stamps both. Raises CorruptRecordError if the header is cut or impossible. Only `check` looks at
-    the CRC.
+    With `from_producer`, base_offset becomes 0 and leader_epoch -1, because the leader stamps both
+    anyway. Raises CorruptRecordError if the header is incomplete or impossible. The CRC is not
+    checked.
     """
     try:
         fields = HEADER.unpack_from(buffer, position)
@@ -263,7 +267,10 @@ def parse_header(buffer: Buffer, position: int = 0, *, from_producer: bool = Fal
 
 
 def split(buffer: Buffer) -> Iterator[tuple[BatchHeader, memoryview]]:
-    """Yield each batch of `buffer` as a view; CorruptRecordError at an impossible or cut one."""
+    """Yield each batch of `buffer` as a view.
+
+    Raise CorruptRecordError at a bad or incomplete one.
+    """
     view = memoryview(buffer)
     position = 0
     while position < len(view):
@@ -279,7 +286,7 @@ def split(buffer: Buffer) -> Iterator[tuple[BatchHeader, memoryview]]:
 
 
 def complete_prefix(buffer: Buffer) -> int:
-    """Return the size of the whole batches at the start; the last batch after them may be cut.
+    """Return the size of the whole batches at the start of `buffer`. An incomplete one may follow.
 
     Raises CorruptRecordError if a length is impossible.
     """
@@ -300,11 +307,11 @@ def complete_prefix(buffer: Buffer) -> int:
 def check(
     batch: Buffer, header: BatchHeader | None = None, *, from_producer: bool = False
 ) -> BatchHeader:
-    """Return the header of exactly one batch, after checking its size and CRC.
+    """Check the size and CRC of exactly one batch. Return its header.
 
-    `header` is the header, if it was parsed from these bytes already. With `from_producer`, the
-    batch must also be one that a producer may send: a record for every offset, and no attribute of
-    a leader or of compaction. Raises CorruptRecordError.
+    `header` saves the parsing, if these bytes were parsed already. With `from_producer`, the batch
+    must be one that a producer may send: it has a record for every offset, and no attribute of a
+    leader or of compaction. Raises CorruptRecordError.
     """
     header = header or parse_header(batch, from_producer=from_producer)
     if header.size != len(batch):
@@ -322,19 +329,19 @@ def check(
 
 
 def stamp(batch: bytearray | memoryview, *, base_offset: int, leader_epoch: int) -> None:
-    """Write both into the batch, in place; the CRC does not cover them."""
+    """Write base_offset and leader_epoch into the batch. The CRC does not cover them."""
     _OFFSET.pack_into(batch, 0, base_offset)
     _INT32.pack_into(batch, _BEFORE_LENGTH, leader_epoch)
 
 
 def stamped_prefix(batch: Buffer, *, base_offset: int, leader_epoch: int) -> bytes:
-    """Return the first 16 bytes of the stamped batch; the rest, batch[16:], is unchanged."""
+    """Return the first 16 bytes of the stamped batch. The rest, batch[16:], is unchanged."""
     (batch_length,) = _INT32.unpack_from(batch, 8)
     return _PREFIX.pack(base_offset, batch_length, leader_epoch)
 
 
 def with_log_append_time(batch: Buffer, now_ms: int) -> bytes:
-    """Return the batch with LogAppendTime `now_ms`, and a CRC over it."""
+    """Return the batch with LogAppendTime `now_ms` and the CRC that fits it."""
     changed = bytearray(batch)
     covered = list(_COVERED.unpack_from(changed, _BEFORE_CRC_COVERS))
     covered[0] |= LOG_APPEND_TIME
@@ -344,9 +351,10 @@ def with_log_append_time(batch: Buffer, now_ms: int) -> bytes:
 
 
 def decompressed_size_bound(batch: Buffer, header: BatchHeader) -> int:
-    """Return an upper bound for the bytes of the batch's records, without decompressing.
+    """Return an upper bound for the decompressed size of the batch's records.
 
-    See compression.size_bound. Raises CorruptRecordError for impossible compressed bytes.
+    Nothing is decompressed: see compression.size_bound. Raises CorruptRecordError for impossible
+    compressed bytes.
     """
     return compression.size_bound(header.codec, memoryview(batch)[HEADER_BYTES:])
 
@@ -357,11 +365,11 @@ def records(
     *,
     size_max: int = DECOMPRESSED_BYTES_MAX,
 ) -> Iterator[RawRecord]:
-    """Yield the records of one batch, decoding each when it is asked for.
+    """Yield the records of one batch. Each is decoded when it is asked for.
 
-    `header` is the header, if it was parsed from these bytes already. Call `check` first: the CRC
-    is not checked here.
-    Raises CorruptRecordError for impossible bytes, or if they decompress to more than `size_max`.
+    `header` saves the parsing, if these bytes were parsed already. Call `check` first, because this
+    function does not check the CRC. Raises CorruptRecordError for impossible bytes, or if they
+    decompress to more than `size_max`.
     """
     header = header or parse_header(batch)
     return decoded(*record_bytes(batch, header, size_max=size_max), header)
@@ -370,7 +378,7 @@ def records(
 def record_bytes(
     batch: Buffer, header: BatchHeader, *, size_max: int = DECOMPRESSED_BYTES_MAX
 ) -> tuple[bytes, int]:
-    """Return bytes with the decompressed records, and the position of the first one."""
+    """Return bytes that have the decompressed records, and the position of the first record."""
     if header.size != len(batch):
         raise CorruptRecordError(f"a batch says {header.size} bytes, and has {len(batch)}")
     if header.codec == compression.NONE:
@@ -380,7 +388,7 @@ def record_bytes(
 
 
 def decoded(data: bytes, position: int, header: BatchHeader) -> Iterator[RawRecord]:
-    """Yield the records in what `record_bytes` returned; CorruptRecordError for impossible ones."""
+    """Yield the records in the result of `record_bytes`. Raise CorruptRecordError at a bad one."""
     return decode_records(
         data,
         position,
@@ -440,7 +448,7 @@ def _impossible(header: BatchHeader) -> str | None:
 
 def _less_than_none(header: BatchHeader) -> str | None:
     names: Sequence[str] = ("leader_epoch", "producer_id")
-    if header.producer_id != NONE:  # without it, clients write any value into the other two
+    if header.producer_id != NONE:  # without a producer_id, clients write any value into these two
         names = (*names, "producer_epoch", "base_sequence")
     for name in names:
         if getattr(header, name) < NONE:
@@ -449,7 +457,7 @@ def _less_than_none(header: BatchHeader) -> str | None:
 
 
 def _impossible_from_producer(header: BatchHeader) -> str | None:
-    """Return why a header is impossible from a producer; None if it is possible."""
+    """Return why no producer may send such a header; None if a producer may."""
     if header.count < 1 or header.last_offset_delta != header.count - 1:
         return f"{header.count} records, and last_offset_delta {header.last_offset_delta}"
     if header.attributes & (LOG_APPEND_TIME | CONTROL | DELETE_HORIZON):

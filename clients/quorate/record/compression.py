@@ -1,9 +1,9 @@
-"""The codecs of record batches, by Kafka's numbers; decompression is bounded.
+"""The codecs of record batches, by Kafka's numbers. Decompression is bounded.
 
-It stands below batch.py. The compressed bytes come from a peer or a disk, so their headers cannot
-be trusted. Before a byte of zstd, LZ4 or snappy is decompressed, the headers of all blocks are
-read: the blocks that are really there bound the output and the decoder's window. gzip has no such
-headers: its output is counted, and stops at the bound.
+Compressed bytes come from a peer or a disk, so their headers cannot be trusted. For zstd, LZ4 and
+snappy, the headers of all blocks are read before a byte is decompressed: the blocks that are really
+there bound the output and the decoder's window. gzip has no such headers. Its output is counted,
+and stops at the bound.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ SNAPPY: Final = 2
 LZ4: Final = 3
 ZSTD: Final = 4
 
-#: Names of the codecs; the index is the number in the attributes of a batch.
+#: Names of the codecs. The index is the codec's number in the attributes of a batch.
 NAMES: Final = ("none", "gzip", "snappy", "lz4", "zstd")
 
-#: Name -> number. See codec_named.
+#: Name -> number. codec_named also refuses unknown names.
 CODECS: Final[Mapping[str, int]] = MappingProxyType(
     {name: number for number, name in enumerate(NAMES)}
 )
@@ -51,24 +51,24 @@ CODECS: Final[Mapping[str, int]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Levels:
-    """The levels of a codec, with Kafka's numbers: `least` to `most`, and `default`."""
+    """The levels of a codec, with Kafka's numbers: from `least` to `most`, and `default`."""
 
     least: int
     most: int
     default: int
 
     def allow(self, level: int) -> bool:
-        """Return whether `level` is one of them."""
+        """Return whether the codec has this level."""
         return self.least <= level <= self.most or level == self.default
 
     @property
     def allowed(self) -> str:
-        """The levels in words."""
+        """The levels in words, for errors."""
         span = f"{self.least} to {self.most}"
         return span if self.least <= self.default <= self.most else f"{self.default}, or {span}"
 
 
-#: snappy has no levels. gzip's -1 is zlib's own default, 6.
+#: snappy has no levels. gzip's -1 stands for zlib's own default, 6.
 LEVELS: Final[Mapping[int, Levels]] = MappingProxyType(
     {GZIP: Levels(1, 9, -1), LZ4: Levels(1, 17, lz4.FAST_LEVEL), ZSTD: Levels(-131072, 22, 3)}
 )
@@ -94,7 +94,7 @@ _DECOMPRESS_INTO: Final[Mapping[int, Callable[[Buffer, bytearray], int]]] = {
 
 
 def codec_named(name: str) -> int:
-    """Return the number of a codec; UnsupportedError names the codecs that there are."""
+    """Return the number of a codec. For an unknown name UnsupportedError lists the codecs."""
     codec = CODECS.get(name)
     if codec is None:
         raise UnsupportedError(f"compression {name!r} is not supported; there is {_there()}")
@@ -102,9 +102,9 @@ def codec_named(name: str) -> int:
 
 
 def compress(codec: int, data: Buffer, level: int | None = None) -> bytes:
-    """Return the compressed bytes. Without a level, the codec's default level.
+    """Return the compressed bytes. A level of None is the codec's default.
 
-    Raises UnsupportedError for a codec that there is not.
+    Raises UnsupportedError for an unknown codec.
     """
     if codec == NONE:
         return bytes(data)
@@ -116,13 +116,12 @@ def compress(codec: int, data: Buffer, level: int | None = None) -> bytes:
 
 
 def size_bound(codec: int, data: Buffer) -> int:
-    """Return an upper bound for the decompressed size of `data`, from its headers.
+    """Return an upper bound for the decompressed size of `data`. Only headers are read.
 
-    Exact for snappy, without a codec, and for frames whose header has the size, as those that
-    `compress` makes with zstd. For gzip it is 1032 times the size, since no header tells more. The
-    cost grows with the number of blocks, at most `BLOCKS_MAX`.
-    Raises CorruptRecordError for impossible headers.
-    Raises UnsupportedError for a codec that there is not.
+    The bound is exact for snappy, without a codec, and for frames whose header has the size (zstd
+    frames of `compress` have it). For gzip the bound is 1032 times the size, because no header says
+    more. The cost grows with the number of blocks, at most `BLOCKS_MAX`. Raises CorruptRecordError
+    for impossible headers. Raises UnsupportedError for an unknown codec.
     """
     if codec not in _SIZE_BOUND:
         raise _unsupported(codec)
@@ -130,15 +129,14 @@ def size_bound(codec: int, data: Buffer) -> int:
 
 
 def decompress(codec: int, data: Buffer, size_max: int) -> bytes:
-    """Return the decompressed bytes, at most `size_max`.
+    """Return the decompressed bytes, `size_max` of them at most.
 
-    Memory: twice the output, which is at most `size_bound` of the data, and the decoder's window:
-    once the output again for zstd, 8 MiB for LZ4, 1 MiB for the others. Output beyond `size_max` is
-    never made.
-    Raises OversizeError, a CorruptRecordError, if the output is above `size_max` (gzip) or
-    `size_bound` is (the others).
+    The memory used is twice the output, and the decoder's window: once the output again for zstd,
+    8 MiB for LZ4, 1 MiB for the others. The output is never larger than `size_bound` or `size_max`.
+    Raises OversizeError, a CorruptRecordError, if the output (gzip) or `size_bound` (the others) is
+    above `size_max`.
     Raises CorruptRecordError if the bytes do not decompress.
-    Raises UnsupportedError for a codec that there is not.
+    Raises UnsupportedError for an unknown codec.
     """
     if codec == GZIP:
         return gzip.decompress(data, size_max)

@@ -1,4 +1,4 @@
-"""One record inside a batch: its bytes, and the two hot loops of the client.
+"""One record in a batch: its bytes, and the two hot loops of the client.
 
     length           varint   bytes after this field
     attributes       int8     unused, 0
@@ -8,8 +8,8 @@
     value length     varint   -1: null;  then the value
     headers          varint   count;  then each: key length, key (UTF-8), value length, value
 
-Varints are zigzag. Almost all fit one or two bytes. Those are written from a table, and read in
-line: a call for each field would double the cost. The module stands below batch.py.
+Varints are zigzag. Almost all of them fit into one or two bytes. These are written from a table and
+read without a call, because a call for each field would double the cost.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ RECORD_OVERHEAD_MAX: Final = 32
 
 
 class RawRecord(NamedTuple):
-    """A record as its bytes have it. None is null, b"" is empty."""
+    """A record as it is in the bytes. None is null; b"" is empty."""
 
     offset: int
     timestamp_ms: int
@@ -39,7 +39,7 @@ class RawRecord(NamedTuple):
 
 
 def record_bytes_max(key: bytes | None, value: bytes | None, headers: Sequence[Header]) -> int:
-    """Return an upper bound for a record's bytes, for any place in a batch."""
+    """Return an upper bound for the bytes of a record at any place in a batch."""
     size = (len(key) if key else 0) + (len(value) if value else 0) + RECORD_OVERHEAD_MAX
     return size + headers_bytes_max(headers) if headers else size
 
@@ -54,7 +54,7 @@ def headers_bytes_max(headers: Sequence[Header]) -> int:
 
 
 def varint(value: int) -> bytes:
-    """Return the varint of a number that is 0 or more, as protobuf has it too.
+    """Return the varint of a number that is 0 or more. protobuf has the same varints.
 
     >>> varint(300).hex()
     'ac02'
@@ -91,7 +91,7 @@ def encode_record(
     value: bytes | None,
     headers: Sequence[Header],
 ) -> int:
-    """Append the pieces of one record; return its size in bytes."""
+    """Append the pieces of one record. Return its size in bytes."""
     timestamp = (
         _VARINTS[timestamp_delta]
         if 0 <= timestamp_delta < _TABLE_END
@@ -145,10 +145,11 @@ def decode_records(  # noqa: C901, PLR0912, PLR0915 - one hot loop, unrolled on 
     base_timestamp: int,
     log_append_time: int | None,
 ) -> Iterator[RawRecord]:
-    """Yield `count` records that fill `data` from `position` on, one at a time.
+    """Yield `count` records, one by one. They must fill `data` from `position` to its end.
 
-    `base_timestamp` is 2**62 at most. With `log_append_time`, that is every record's timestamp.
-    Raises CorruptRecordError at the first impossible byte; the records yielded before are whole.
+    `base_timestamp` is 2**62 at most. `log_append_time`, unless None, replaces every record's
+    timestamp. Raises CorruptRecordError at the first impossible byte; the records before it are
+    valid.
     """
     new = tuple.__new__
     record_type = RawRecord
@@ -157,7 +158,8 @@ def decode_records(  # noqa: C901, PLR0912, PLR0915 - one hot loop, unrolled on 
     try:
         for _ in range(count):
             start = position
-            # Each of the next five blocks reads a varint: one or two bytes in line, rarely more.
+            # Each of the next five blocks reads a varint: one or two bytes without a call, rarely
+            # more.
             raw = data[position]
             position += 1
             if raw >= 0x80:
@@ -170,7 +172,7 @@ def decode_records(  # noqa: C901, PLR0912, PLR0915 - one hot loop, unrolled on 
             end = position + (raw >> 1)
             if raw & 1 or end > data_end:
                 raise _corrupt(start, "its length")
-            position += 1  # attributes, unused
+            position += 1  # the attributes have no use
 
             raw = data[position]
             position += 1
@@ -265,9 +267,11 @@ def find_by_time(
     timestamp_ms: int,
     start: int,
 ) -> tuple[int, int] | None:
-    """Return (offset, timestamp) of the first of `count` records at or after a time and an offset.
+    """Return (offset, timestamp) of the first of `count` records not before a time and an offset.
 
-    Reads only the lengths and times of the records. Decoding the records takes five times as long.
+    None if there is none.
+
+    Only the lengths and times are read, because decoding the records takes five times as long.
     Raises CorruptRecordError if these are impossible.
     """
     wanted = timestamp_ms - base_timestamp
@@ -388,9 +392,10 @@ def with_timestamp_delta(record: bytes, delta: int) -> bytes:
 
 
 def _decode_headers(data: bytes, position: int, end: int) -> tuple[tuple[Header, ...], int]:
-    """Return a record's headers and the position after them; IndexError beyond the data."""
+    """Return a record's headers and the position after them. Raise IndexError beyond the data."""
     raw, position = _read_varint(data, position)
-    if raw & 1 or raw > end - position:  # a header has at least two bytes, and raw is twice them
+    # a header has two bytes or more, and raw is twice the number of headers
+    if raw & 1 or raw > end - position:
         raise _corrupt(position, "its number of headers")
     headers: list[Header] = []
     for _ in range(raw >> 1):
@@ -416,7 +421,10 @@ def _read_bytes(data: bytes, position: int, end: int) -> tuple[bytes | None, int
 
 
 def _read_varint(data: bytes, position: int, *, bits: int = 32) -> tuple[int, int]:
-    """Return a varint, still zigzagged, and the position after it; IndexError beyond the data."""
+    """Return a varint, still in zigzag form, and the position after it.
+
+    Raises IndexError beyond the data.
+    """
     raw = shift = 0
     start = position
     while True:
