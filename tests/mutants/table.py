@@ -2025,6 +2025,16 @@ MUTANTS = (
     ),
     Mutant(
         "tombstones-stay",
+        "a tombstone goes though a batch that stays as it is may hold an older record of its key",
+        f"{COMPACTION}/batch_filter.py",
+        "            and not self._has_passed_over\n",
+        "",
+        (
+            f"{COMPACTION_TESTS}/test_cleaning.py::test_a_tombstone_stays_behind_a_batch_that_stays_as_it_is",
+        ),
+    ),
+    Mutant(
+        "tombstones-stay",
         "tombstones go while a replica is away that may have missed them",
         f"{COMPACTION}/compactor.py",
         "may_drop_tombstones=set(state.broker_ids) <= set(state.isr),",

@@ -7,7 +7,8 @@ A machine. The rules:
   topic's policy. Control and transactional batches stay as they are.
 * A tombstone gets its delete horizon in the pass whose map holds it: from now on no earlier record
   of its key is left. It goes in a pass after that time, so that a reader that has seen the record
-  before it sees the tombstone too (KIP-534).
+  before it sees the tombstone too (KIP-534). Behind a batch that stays as it is no tombstone goes:
+  that batch may hold an earlier record of its key.
 * Offsets, timestamps, headers, sequence and epoch of what stays are unchanged, and so are the
   batch's first and last offset and its codec.
 * A batch without records stays, empty, if it is the first of a leader_epoch, the last of its
@@ -74,6 +75,8 @@ class BatchFilter:
     def __init__(self, offsets: OffsetMap, rules: Rules) -> None:
         self._offsets = offsets
         self._rules = rules
+        #: A batch was met that stays as it is, with whatever keys it has.
+        self._has_passed_over = False
         self.counts = Counts()
 
     def filtered(self, header: BatchHeader, batch: Buffer, *, segment_end: int) -> Buffer | None:
@@ -84,12 +87,14 @@ class BatchFilter:
         if not header.count:
             return batch if self._must_stay(header, segment_end) else None
         if not may_be_filtered(header):
+            self._has_passed_over = self._has_passed_over or not header.is_control
             return batch
         try:
             data, found = outlines(batch, header)
             kept, tombstones = self._kept(header, found)
         except (CorruptRecordError, UnsupportedError):
             self.counts.not_decoded += 1
+            self._has_passed_over = True
             return batch
         self.counts.records += header.count
         self.counts.dropped += header.count - len(kept)
@@ -128,6 +133,7 @@ class BatchFilter:
         rules = self._rules
         return (
             rules.may_drop_tombstones
+            and not self._has_passed_over
             and header.end_offset <= rules.map_end
             and bool(header.attributes & record_batch.DELETE_HORIZON)
             and rules.now_ms >= header.base_timestamp
@@ -136,7 +142,10 @@ class BatchFilter:
     def _new_horizon(self, header: BatchHeader) -> int | None:
         """Return the delete horizon to write into a batch; None: it has one, or gets none now."""
         rules = self._rules
-        is_covered = rules.first_dirty <= header.base_offset < header.end_offset <= rules.map_end
+        is_covered = (
+            rules.first_dirty <= header.base_offset < header.end_offset <= rules.map_end
+            and header.count <= self._offsets.keys_max
+        )
         if header.attributes & record_batch.DELETE_HORIZON or not is_covered:
             return None
         return min(rules.now_ms + rules.delete_retention_ms, record_batch.TIMESTAMP_MAX)

@@ -113,6 +113,40 @@ async def test_keys_that_do_not_fit_the_map_take_several_passes() -> None:
     await log.close(clean=False)
 
 
+async def tombstone_expires(*, first: list[Pair], second: list[Pair], keys: int) -> bool:
+    """Compact two batches, and again after the delete horizon; return whether b"a" has a value."""
+    disk = await new_disk()
+    log = await new_log(disk)
+    await append(log, first)
+    await append(log, second)
+    for value in (b"1", b"2"):
+        await append(log, [(b"z", value)])
+        await log.roll()
+    await append(log, [(b"z", b"3")])
+    await compact(disk, log, keys=keys)
+    await append(log, [(b"z", b"4")])
+    await log.roll()
+    await append(log, [(b"z", b"5")])
+    await compact(disk, log, now_ms=NOW_MS + 1_000, keys=keys)
+    return b"a" in final(await read(log))
+
+
+async def test_a_tombstone_stays_if_its_batch_does_not_fit_the_map() -> None:
+    """Earlier records of its keys stay then, too, and would come back without it."""
+    many: list[Pair] = [(b"%d" % number, b"v") for number in range(20)]
+    deleted: list[Pair] = [*many, (b"a", None)]
+    assert not await tombstone_expires(first=[(b"a", b"v")], second=deleted, keys=12)
+
+
+async def test_a_tombstone_stays_behind_a_batch_that_stays_as_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """That batch may hold an earlier record of its key, which would come back without it."""
+    monkeypatch.setattr("quorate_broker.compaction.batch_filter.RECORDS_MAX", 5)
+    many: list[Pair] = [(b"a", b"v")] * 6
+    assert not await tombstone_expires(first=many, second=[(b"a", None)], keys=100)
+
+
 async def test_a_batch_with_a_wrong_crc_stops_the_pass() -> None:
     """A new batch would give its bytes a right one."""
     disk = await new_disk()
