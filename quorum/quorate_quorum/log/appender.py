@@ -20,14 +20,14 @@ from quorate_quorum.log.syncer import Syncer
 
 log = structlog.get_logger(__name__)
 
-#: Batches noted in one turn of the loop: a few milliseconds.
+#: The most batches that one turn of the event loop notes: a few milliseconds of work.
 _TURN_MAX = 512
 
 Batches = Sequence[tuple[BatchHeader, Sequence[Buffer]]]
 
 
 class Appender:
-    """Appends to one log. The caller holds the guard's turn to write."""
+    """Appends to one log. The caller holds Guard.exclusive."""
 
     def __init__(
         self, parts: Parts, syncer: Syncer, reader: Reader, observed: ObservedState | None
@@ -45,7 +45,7 @@ class Appender:
     async def append(self, batches: Batches) -> None:
         """Append batches. See Log.append.
 
-        Before the write only the epochs have changed. They are taken back if there is no room.
+        Before the write, only the epochs change. If there is no room, that change is undone.
         """
         extent = self._extent
         size = 0
@@ -85,7 +85,7 @@ class Appender:
     async def _note_written(
         self, segment: Segment, index: SegmentIndex, position: int, batches: Batches
     ) -> None:
-        """Note where the batches lie. The log's end moves later, so no reader asks for them yet."""
+        """Note where the batches are. Readers do not ask for them before the log's end moves."""
         for number, (header, _) in enumerate(batches, 1):
             segment.add_to(index, position, header)
             position += header.size
@@ -97,7 +97,7 @@ class Appender:
         self._reader.recent.thin_out()
 
     async def _segment_for(self, size: int, end_offset: int) -> Segment:
-        """Return the active segment. Begin a new one first if the append does not fit."""
+        """Return the active segment. If the append does not fit, begin a new one first."""
         if not self._segments.all:
             await self._parts.directory.make()
             if self._parts.config.track_synced:
@@ -117,7 +117,7 @@ class Appender:
         await self._parts.epoch_file.write(self._extent.epochs)
 
     async def why_roll_idle(self) -> str:
-        """Return why the active segment must be closed though nothing is appended; "": it stays."""
+        """Return why the active segment must be closed without an append; "" if it need not be."""
         if not self._segments.all:
             return ""
         return why_roll(await self._active(), self._parts.config, log_start=self._extent.start)
@@ -135,8 +135,8 @@ class Appender:
     async def roll(self, reason: str) -> None:
         """Close the active segment and begin a new one.
 
-        The closed segment is synced in the background, one at a time. TryAgainError leaves the log
-        as it was.
+        The closed segment is synced in the background, after the one that was closed before it.
+        TryAgainError leaves the log as it was.
         """
         await self._syncer.wait_for_background()
         closing = self._segments.active
@@ -157,9 +157,9 @@ class Appender:
         self.rolled()
 
     async def save_indexes(self) -> None:
-        """Write the active segment's indexes and the observer's state, if there is room.
+        """Write the active segment's indexes and the Observer's state, if there is room.
 
-        The next open is quicker with them, and correct without.
+        With them the next open is quicker. Without them it builds them again.
         """
         with done_without("index", self._path):
             await self._segments.active.write_index()
@@ -167,9 +167,9 @@ class Appender:
             await self._observed.save()
 
     async def prepare_stop(self) -> None:
-        """Sync all records. Save the indexes and the observer's state too, if there is room.
+        """Sync all records. Save the indexes and the Observer's state, too, if there is room.
 
-        Takes the guard's turn by itself.
+        The caller does not hold Guard.exclusive: this method takes it.
         """
         parts = self._parts
         checkpoints = parts.checkpoints
@@ -189,4 +189,4 @@ class Appender:
 
 
 def _nothing() -> None:
-    """Do nothing: there is no listener."""
+    """Do nothing. It stands in until the owner sets `rolled`."""

@@ -1,6 +1,6 @@
-"""The check that each segment ends where the next one begins, and is the one that was compacted.
+"""Checks that a closed segment ends where the next one begins, and fits its checksum file.
 
-A closed segment may be gone or have lost its end, and nothing else in the log shows that.
+A closed segment may be gone or have lost its end, and nothing else in the log would show that.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from quorate_quorum.log.segment import Segment
 
 
 async def gap_after(disk: Disk, segment: Segment, next_base: int) -> str | None:
-    """Return what is wrong between a closed segment and the next one; None if nothing is.
+    """Return what is wrong at the end of a closed segment; None if nothing is wrong.
 
-    It reads from the last entry of the index on, and does not look at the batches before that.
+    It reads from the index's last entry on. It does not check the batches before that.
     """
     position = await _near_the_end(segment)
     end = segment.base_offset
@@ -29,7 +29,7 @@ async def gap_after(disk: Disk, segment: Segment, next_base: int) -> str | None:
 
 
 async def _near_the_end(segment: Segment) -> int:
-    """Return the position of a batch near the end: the index's last entry on disk, or 0."""
+    """Return the position of a batch near the end: of the index's last entry on disk, or 0."""
     last_offset, position = await segment.last_entry_on_disk()
     if position < segment.size and await segment.names_a_batch(last_offset, position):
         return position

@@ -1,17 +1,18 @@
 """The checkpoints of a log on disk: how far it is synced, how far committed, where it begins.
 
-Each is a slot file. The rules that keep them true:
+Each checkpoint is a slot file. These rules keep them true:
 
 * `synced` moves only after a sync of the log has succeeded, and is itself synced before that sync
-  returns. So at open a bad batch below it is corruption, and a bad one above it is a tail to cut.
-  (If a power loss brought back an older value, an open would cut a damaged record as a tail,
-  although a majority counts on it: docs/guarantees.md.)
+  returns. So at open, a bad batch below it means corruption, and a bad one above it is a tail to
+  cut. If a power loss could bring back an older value, an open would cut a damaged record that a
+  majority counts on (docs/guarantees.md).
 * Before the log is cut below `synced` or `high-watermark`, these are lowered and synced.
 * `cleaned` is how far compaction has come, with the epoch of the record before it. A lower value is
-  safe: compaction does the rest again. A value that covers records of another history is not: a
-  tombstone would go although an older record of its key is left. So a cut lowers it first.
-* `log-start` is synced before records at the start are given up: a log whose first segment begins
-  above it has lost some. It may lie inside the first segment.
+  safe: compaction does that part again. A value that covers records of another history is not
+  safe: a tombstone could be removed while an older record of its key is left. So a cut lowers
+  `cleaned` first.
+* `log-start` is synced before records at the start are removed. A log whose first segment begins
+  above `log-start` has lost records. `log-start` may lie inside the first segment.
 """
 
 from __future__ import annotations
@@ -42,16 +43,16 @@ class Checkpoints:
         self.cleaned_slot = SlotFile(directory.disk, directory.file(CLEANED_FILE))
         self._lowered = (self.synced_slot, self.high_watermark_slot, self.cleaned_slot)
         self._slots = (*self._lowered, self._start_slot)
-        #: Held while `synced` is written. It can't be the writers' lock: a roll holds that while it
-        #: waits for a sync. A cut first counts itself and then waits for this lock, so that no sync
-        #: notes records that the cut removes.
+        #: Held while `synced` is written. It can't be Guard.exclusive, because a roll holds that
+        #: while it waits for a sync. A cut first adds 1 to `truncations` and then waits for this
+        #: lock, so that no sync notes records that the cut removes.
         self._writing_synced = asyncio.Lock()
-        #: One past the last record that a successful sync covered. The slot holds it durably; in a
-        #: log that was opened without track_synced, only after the first sync.
+        #: One past the last record that a successful sync covered. The slot holds this value
+        #: durably; if the log was opened without track_synced, only after the first sync.
         self.synced_end = 0
-        #: The slot's value at first, which is a lower bound; later the value that the owner sets.
+        #: At first the slot's value, which is a lower bound; later the value that the owner sets.
         self.high_watermark = 0
-        #: The leader_epoch in which high_watermark was learnt; -1 if there is none.
+        #: The leader_epoch in which the owner learnt high_watermark; -1 if there is none.
         self.hw_epoch = -1
 
     async def load(self) -> None:
@@ -65,14 +66,14 @@ class Checkpoints:
     # `synced`: (end, epoch of the record before it)
 
     async def reserve_synced(self) -> None:
-        """Make the slot file now, so that no acknowledgement fails later for lack of room."""
+        """Make the slot file now, so that no acknowledgement fails later because of a full disk."""
         self._made(await self.synced_slot.reserve())
 
     async def note_synced(self, end: int, truncations: int, *, is_promise: bool) -> None:
         """Note a sync that began when `truncations` cuts had been counted.
 
-        OSError if that fails. Unless `is_promise`, only an error of the disk itself is raised: the
-        older value stays, and it is a valid lower bound.
+        OSError if the slot can't be written. Unless `is_promise`, only an error of the disk is
+        raised: otherwise the older value stays, which is a valid lower bound.
         """
         async with self._writing_synced:
             if truncations != self._extent.truncations or end <= self.synced_end:
@@ -82,13 +83,13 @@ class Checkpoints:
             else:
                 with done_without("synced", self._directory.path):
                     await self.advance_synced(end)
-            if truncations == self._extent.truncations:  # else the cut lowers the slot next
+            if truncations == self._extent.truncations:  # otherwise a cut lowers the slot next
                 self.synced_end = end
 
     async def save_synced(self) -> None:
-        """Write `synced_end` once more, if possible."""
+        """Write `synced_end` once more, if the disk takes it."""
         async with self._writing_synced:
-            with done_without("synced", self._directory.path):  # an older one is a lower bound
+            with done_without("synced", self._directory.path):  # an older value is a lower bound
                 await self.advance_synced(self.synced_end)
 
     async def advance_synced(self, end: int) -> None:
@@ -96,23 +97,23 @@ class Checkpoints:
         await self._made_durably(made)
 
     async def replace_synced(self, end: int) -> None:
-        """Write `synced` for a log that starts again at `end`, if possible.
+        """Write `synced` for a log that begins again at `end`, if the disk takes it.
 
-        The caller lowered it before, so an older value is safe too.
+        The caller has lowered `synced` before, so its older value is safe, too.
         """
         async with self._writing_synced:
             with done_without("synced", self._directory.path):
                 await self._replace_synced(end)
 
     async def _replace_synced(self, end: int) -> None:
-        """Write both slots durably: after a cut neither may cover records that are gone."""
+        """Write both slots durably: after a cut, neither may cover records that are gone."""
         made = await self.synced_slot.write(end, self._extent.epoch_before(end), sync=True)
         await self._made_durably(made)
 
     # `high-watermark`: (offset, epoch)
 
     async def save_high_watermark(self, offset: int, epoch: int, *, sync: bool = False) -> None:
-        """Write a high watermark, if possible: an older one is still a lower bound."""
+        """Write a high watermark, if the disk takes it: an older value is still a lower bound."""
         with done_without("high watermark", self._directory.path):
             self._made(await self.high_watermark_slot.write(offset, epoch, sync=sync))
 
@@ -120,14 +121,14 @@ class Checkpoints:
 
     @property
     def known_start(self) -> int:
-        """Where the log begins. An undamaged log has a segment that begins there or below."""
+        """The log's start. An undamaged log has a segment that begins at it or below it."""
         return 0 if self._start_slot.value is None else self._start_slot.value[0]
 
     @property
     def moving_to(self) -> int:
-        """While the log begins again elsewhere: the higher one of the old and the new start.
+        """While the log begins again elsewhere: the higher one of the old and the new start; or -1.
 
-        Its first segment may then begin as high. -1: no such move was under way.
+        The first segment may then begin at any offset up to this one. -1: no move was under way.
         """
         return -1 if self._start_slot.value is None else self._start_slot.value[1]
 
@@ -136,19 +137,19 @@ class Checkpoints:
         self._made(await self._start_slot.reserve())
 
     async def move_start(self, offset: int) -> None:
-        """Write `log-start` durably, before anything below it is removed."""
+        """Write `log-start` durably. The caller removes what is below it only afterwards."""
         await self._made_durably(await self._start_slot.write(offset, -1, sync=True))
 
     async def begin_move(self, old: int, new: int) -> None:
-        """Note durably that the only, empty segment is renamed from one start to another.
+        """Note durably that the only segment, which is empty, is renamed to another start.
 
-        A crash leaves one of the two names, and both must be right.
+        A crash leaves one of the two names, and an open must accept both.
         """
         low, high = sorted((old, new))
         await self._made_durably(await self._start_slot.write(low, high, sync=True))
 
     async def settle_start(self, offset: int) -> None:
-        """At open: make the start durable where a crash interrupted its change."""
+        """At open: if a crash interrupted a change of the start, make the start durable."""
         if self._start_slot.is_half_written or self.moving_to >= 0:
             await self.move_start(offset)
 
@@ -156,7 +157,7 @@ class Checkpoints:
 
     @property
     def cleaned_end(self) -> int:
-        """All below was compacted; 0 if that is not known."""
+        """All records below it were compacted; 0 if that is not known."""
         offset, epoch = self.cleaned_slot.value or (0, -1)
         is_ours = offset <= self._extent.end and epoch == self._extent.epoch_before(offset)
         return offset if is_ours else 0
@@ -173,9 +174,9 @@ class Checkpoints:
     # Cuts
 
     async def lower(self, end: int) -> None:
-        """Lower the slots to `end`, before a cut: no slot may cover what the cut removes.
+        """Lower the slots to `end` before a cut: no slot may cover what the cut removes.
 
-        The caller sets `high_watermark`: it must not go back in a log that begins again further on.
+        The caller sets `high_watermark`, which must not fall if the log begins again higher up.
         """
         self.synced_end = min(self.synced_end, end)
         async with self._writing_synced:
@@ -188,12 +189,12 @@ class Checkpoints:
             await self.high_watermark_slot.write(end, known[1], sync=True)
 
     def know_nothing_above(self, offset: int) -> bool:
-        """Whether no slot says that there was a record at or above `offset`."""
+        """Return whether no slot says that there was a record at or above `offset`."""
         slots = (self.synced_slot.value, self.high_watermark_slot.value)
         return all(slot is None or slot[0] <= offset for slot in slots)
 
     def must_be_lowered(self, end: int) -> bool:
-        """Whether a slot is above `end`, or a lowering of it was interrupted half way."""
+        """Return whether a slot is above `end`, or a crash interrupted the lowering of one."""
         return any(
             slot.is_half_lowered or (slot.value is not None and slot.value[0] > end)
             for slot in self._lowered

@@ -1,9 +1,9 @@
-"""The checksum file of a compacted segment: what Kafka's CRC leaves out.
+"""The checksum file of a compacted segment: it covers what Kafka's CRC leaves out.
 
 The CRC of a batch does not cover base_offset, batch_length and leader_epoch. In other segments each
-batch must begin where the one before it ends, so a changed offset shows. In a compacted one it may
-look like a gap. `00000000000000000042.checksum` lies beside the segment. It is durable before the
-segment is, and gone before the segment is cut.
+batch must begin where the one before it ends, so a changed offset shows. In a compacted segment a
+changed offset may look like a gap. The file `00000000000000000042.checksum` is beside the segment.
+It is made durable before the segment is, and is removed before the segment is cut.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from quorate.record.batch import BatchHeader
 from quorate_quorum.disk import Disk, read_whole
 from quorate_quorum.log.segment import CHECKSUM, Segment
 
-#: The fields of one batch, as they lie at its start.
+#: The three fields of one batch that its CRC leaves out, in their order.
 _STAMPED = struct.Struct(">qii")
 LAYOUT = struct.Struct(
     ">"
@@ -37,7 +37,7 @@ _MAGIC = b"QSEG"
 
 @dataclass(frozen=True, slots=True)
 class SegmentChecksum:
-    """What a compacted segment holds."""
+    """The extent and the checksum of a compacted segment."""
 
     base_offset: int
     end_offset: int
@@ -59,7 +59,7 @@ class SegmentChecksum:
 
     @classmethod
     def decode(cls, content: bytes) -> SegmentChecksum | None:
-        """Return the checksum in a file; None if it is damaged, or of another version."""
+        """Return the checksum in a file; None if the file is damaged or of another version."""
         if len(content) != LAYOUT.size + _CRC.size:
             return None
         body = content[: LAYOUT.size]
@@ -73,7 +73,7 @@ class SegmentChecksum:
 
 
 class Checksummer:
-    """Makes the checksum of a segment, batch by batch."""
+    """Computes the checksum of a segment, batch by batch."""
 
     def __init__(self, base_offset: int) -> None:
         self._base_offset = base_offset
@@ -94,16 +94,16 @@ class Checksummer:
 
 
 async def checksum_of(disk: Disk, path: str) -> SegmentChecksum | None:
-    """Return the checksum in the file at `path`; None if there is none, or it is damaged."""
+    """Return the checksum in the file at `path`; None if the file is missing or damaged."""
     if not await disk.exists(path):
         return None
     return SegmentChecksum.decode(await read_whole(disk, path))
 
 
 async def misfit(disk: Disk, segment: Segment, next_base: int) -> str | None:
-    """Return what shows without reading a segment that it is not the compacted one; None: nothing.
+    """Return how a segment differs from its checksum file in base, end or size; None if it fits.
 
-    A segment without a checksum file fits.
+    The segment is not read. A segment without a checksum file fits.
     """
     path = segment.path(CHECKSUM)
     if not await disk.exists(path):
@@ -119,7 +119,7 @@ async def misfit(disk: Disk, segment: Segment, next_base: int) -> str | None:
 
 
 async def difference(segment: Segment, known: SegmentChecksum) -> str | None:
-    """Read a whole segment; return how it differs from its checksum, None if it does not."""
+    """Read a whole segment. Return how it differs from its checksum; None if it does not."""
     found = Checksummer(segment.base_offset)
     position = 0
     while position < segment.size:

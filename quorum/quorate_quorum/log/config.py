@@ -21,25 +21,25 @@ AT_OPEN: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogConfig:
-    """How a log is kept and opened. Log.configure changes an open log, except for AT_OPEN."""
+    """How a log is stored and opened. Log.configure changes an open log, except for AT_OPEN."""
 
-    #: A segment is closed before it would grow beyond this; at most 2 GiB - 1.
+    #: A segment is closed before it would become larger than this; at most 2 GiB - 1.
     segment_bytes: int = DEFAULT_TOPIC_CONFIG.segment_bytes
-    #: A segment is closed when its first record is that old.
+    #: A segment is closed when its first record is as old as this.
     segment_ms: int = LONG_MAX
-    #: Bytes between two entries of the offset index.
+    #: The least bytes between two entries of the offset index.
     index_interval_bytes: int = 4096
-    #: Acknowledgements wait for syncs (the metadata log, flush.on.ack). So an open writes the tail
-    #: again and syncs it before use.
+    #: Whether acknowledgements wait for syncs (the metadata log, flush.on.ack). Then an open writes
+    #: the tail again and syncs it before use.
     track_synced: bool = False
-    #: Check every batch at open, not only those that no sync is known to have covered.
+    #: Whether an open checks every batch, not only those that may not have been synced.
     verify_all: bool = False
-    #: The observer's state is saved after this many batches, or this many bytes of them. A cut or
-    #: an open replays about that much.
+    #: The state of the log's Observer is saved after this many batches, or this many bytes of them.
+    #: At a cut or an open, the Observer is shown about as many again.
     snapshot_batches: int = 20_000
     snapshot_bytes: int = 64 << 20
-    #: Keep the good batches of a log that is corrupt below its synced end, and report the log as
-    #: damaged. Set verify_all with it.
+    #: Whether to keep the good batches of a log that is corrupt below its synced end, and report it
+    #: as damaged. Set verify_all, too.
     salvage: bool = False
 
     @classmethod

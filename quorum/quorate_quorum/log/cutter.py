@@ -1,14 +1,14 @@
 """Cuts of a log: at its end, at its start, or of all that it holds.
 
-The steps have an order that makes a crash at any point harmless:
+The order of the steps makes a crash at any point harmless:
 
-* A cut first counts itself and marks the directory. Then it lowers the slots durably. Then it
-  removes whole segments, last first, so that a crash leaves a prefix of the log.
-* A cut is synced before the next append: otherwise cut bytes could come back between newer ones.
-* Before the start moves, all records below the new one are synced: otherwise a power loss could
+* A cut first adds 1 to `truncations` and marks the directory. Then it lowers the slots durably.
+  Then it removes whole segments, last first, so that a crash leaves a prefix of the log.
+* A cut is synced before the next append. Otherwise cut bytes could come back between newer ones.
+* Before the start moves, all records below the new start are synced. Otherwise a power loss could
   leave a log that ends below its start.
 * Before segments at the start are removed, the names of the segments that stay and the log's new
-  start are made durable. An open goes on with a removal that a crash interrupted.
+  start are made durable. An open completes a removal that a crash interrupted.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from quorate_quorum.log.syncer import Syncer
 
 
 class Cutter:
-    """Cuts one log. The caller holds the guard's turn to write."""
+    """Cuts one log. The caller holds Guard.exclusive."""
 
     def __init__(
         self, parts: Parts, syncer: Syncer, reader: Reader, observed: ObservedState | None
@@ -42,7 +42,7 @@ class Cutter:
     async def cut_end(self, end_offset: int) -> None:
         """Cut the log to `end_offset`, or to the start of the batch that lies across it.
 
-        If the log's start lies in that batch, too, the log begins again where the batch did.
+        If the log's start lies inside that batch, too, the log begins again where the batch begins.
         """
         segments, extent = self._segments, self._extent
         at = max(segments.at(end_offset), 0)
@@ -71,7 +71,7 @@ class Cutter:
         await self._reload_observer()
 
     async def start_again_at(self, offset: int) -> None:
-        """Remove every record. The next record that is appended has `offset`."""
+        """Remove every record. The next record that is appended gets `offset`."""
         segments, extent, checkpoints = self._segments, self._extent, self._checkpoints
         await self._begin(extent.start)
         if segments.all:
@@ -81,7 +81,7 @@ class Cutter:
             if await self._parts.snapshots.remove_above(-1):
                 self._directory.changed()
         if segments.all and segments.bases[0] < extent.start:
-            # Until the next rename the log begins where it did.
+            # Until the second rename, the log begins at its old start.
             await segments.move_last(extent.start)
             await segments.begin(extent.start)
         lost = extent.lost_start
@@ -104,7 +104,8 @@ class Cutter:
         extent = self._extent
         if not extent.start < offset <= extent.end:
             return
-        # Also the names of what stays: a power loss may keep a removal alone.
+        # This syncs the names of the segments that stay, too. Otherwise a power loss could keep the
+        # removal of the old files and lose these names.
         await self._syncer.sync_to(offset)
         try:
             await self._checkpoints.move_start(offset)
@@ -117,9 +118,9 @@ class Cutter:
             await self._parts.epoch_file.write_if_possible(extent.epochs)
 
     async def begin_below(self, base_offset: int) -> None:
-        """Let the first batch of an empty log begin below the log's start, which lies inside it.
+        """Let an empty log begin with a batch that begins at `base_offset`, below the log's start.
 
-        An open that finds no batch lets the log begin at its start again.
+        If an open then finds no batch, the log begins at its start again.
         """
         assert self._extent.start == self._extent.end
         assert not self._segments.size
@@ -137,11 +138,11 @@ class Cutter:
             await self._segments.drop(self._segments.all[0])
 
     async def _end_at(self, segment: Segment, position: int, end_offset: int) -> int:
-        """Return where the log ends if it is cut at `position`; the end that was asked, or less.
+        """Return where the log ends if it is cut at `position`: at `end_offset` or below it.
 
         CorruptRecordError if the batches on both sides of the cut do not show that this is the
-        right place. A flipped bit in the offsets of a batch would otherwise cut other records too,
-        or leave out records between the last batch and the end.
+        right place. Otherwise a flipped bit in a batch's offsets could cut other records, too, or
+        leave a gap between the last batch and the end.
         """
         end = await segment.end_before(position, end_offset)
         if position < segment.size:

@@ -1,4 +1,4 @@
-"""The notes that a log keeps of its damage, until the owner says that they are settled."""
+"""The notes that a log keeps of its damage, until the owner removes them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from quorate_quorum.log.parts import Parts
 
 
 class DamageNotes:
-    """The notes of one log. Each is durable when its call returns."""
+    """The notes of one log. Each method returns after its change is durable."""
 
     def __init__(self, parts: Parts) -> None:
         self._directory = parts.directory
@@ -17,27 +17,27 @@ class DamageNotes:
         self._checkpoints = parts.checkpoints
 
     async def accept_start(self) -> None:
-        """Accept the log's present start: no other replica has the records that are missing."""
+        """Accept the log's present start, because no replica has the records that are missing."""
         if self._extent.lost_start is not None:
             async with self._guard.exclusive("accepting the start"):
                 await self._checkpoints.move_start(self._extent.start)
                 self._extent.lost_start = None
 
     async def forget_damage(self) -> None:
-        """Forget the damage: no other node depends on the lost records any more."""
+        """Forget the damage, because no other node depends on the lost records any more."""
         if await self._directory.has(DAMAGED_FILE):
             async with self._guard.exclusive("forgetting damage"):
                 await self._directory.unmark_durably(DAMAGED_FILE)
 
     async def note_corrupt(self) -> None:
-        """Remember that bytes of this log are bad: it then opens only for salvage.
+        """Note that bytes of this log are bad, so that it opens only for salvage.
 
-        It works on a failed log too. A StorageError leaves the log as it was.
+        The method also works after the log has failed. A StorageError leaves the log as it was.
         """
         with leaving_all_as_it_was(f"{self._directory.path}: can't note that it is corrupt"):
             await self._directory.mark_durably(CORRUPT_FILE)
 
     async def forget_corrupt(self) -> None:
-        """Forget the note, for the only copy: a salvage would cut good batches behind bad bytes."""
+        """Remove the note from the only copy: a salvage would cut good batches behind bad bytes."""
         with leaving_all_as_it_was(f"{self._directory.path}: can't forget that it is corrupt"):
             await self._directory.unmark_durably(CORRUPT_FILE)

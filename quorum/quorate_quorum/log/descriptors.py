@@ -1,10 +1,10 @@
-"""The limit of open files of a disk: above it, the least recently used files are closed.
+"""The limit of a disk's open files. Above it, the least recently used files are closed.
 
 A broker has some files for every replica, and the usual limit of a process is 1,024 open files. So
-a file of the Disk seam may be closed while it is idle, and is opened again when it is used. Its
+a file of the Disk seam may be closed while it is idle, and is opened again at its next use. Its
 owner does not notice. Two rules:
 
-* A file is synced before it is closed here. When a write fails later, the kernel tells only the
+* A file is synced before it is closed here. If a write fails later, the kernel tells only the
   descriptors that are open at that time, or the next one once. So a sync after a close and a reopen
   could succeed although bytes are lost. If the sync before the close fails, the file remembers the
   failure and can't be used any more.
@@ -20,15 +20,15 @@ import resource
 from collections import OrderedDict
 from typing import Protocol
 
-#: How many of the least recently used files are searched for one that can be closed at once.
+#: The number of least recently used files that are searched for one that can be closed at once.
 LOOK_MAX = 32
-#: No disk keeps more files open, even if the process may.
+#: A disk keeps no more files open than this, even if the process may.
 OPEN_MAX = 65_536
 OPEN_MIN = 64
 
 
 class Holder(Protocol):
-    """A file whose descriptor may be taken away while no operation uses it."""
+    """A file whose descriptor may be closed while no operation uses it."""
 
     @property
     def is_idle(self) -> bool:
@@ -39,14 +39,14 @@ class Holder(Protocol):
         """Whether nothing was written since the last sync."""
 
     def release(self) -> None:
-        """Close the descriptor; the next operation asks for another."""
+        """Close the descriptor. The next operation opens another one."""
 
     async def settle(self) -> None:
         """Sync the file. An error is remembered, not raised."""
 
 
 class Descriptors:
-    """The descriptors of one disk. It exceeds `open_max` only while all of them are in use."""
+    """The descriptors of one disk. More than `open_max` are open only while all are in use."""
 
     def __init__(self, open_max: int | None = None) -> None:
         self.open_max = share_of_limit() if open_max is None else open_max
@@ -65,7 +65,7 @@ class Descriptors:
         self._open.pop(holder, None)
 
     async def make_room(self) -> None:
-        """Close the least recently used files until one more may be opened, or all are in use."""
+        """Close least recently used files until one more may be opened, or all are in use."""
         while len(self._open) >= self.open_max:
             oldest = [one for one, _ in zip(self._open, range(LOOK_MAX), strict=False)]
             idle = [one for one in oldest if one.is_idle]
@@ -75,9 +75,9 @@ class Descriptors:
             if not victim.is_synced:
                 await victim.settle()
                 if victim not in self._open:
-                    continue  # its owner closed it meanwhile
+                    continue  # its owner closed it during the sync
                 if not victim.is_idle or not victim.is_synced:
-                    self.used(victim)  # its owner used it meanwhile: it is not the oldest any more
+                    self.used(victim)  # its owner used it during the sync: it is the newest now
                     return
             victim.release()
 
@@ -99,7 +99,7 @@ class Descriptors:
 
 
 def share_of_limit() -> int:
-    """Return how many descriptors a disk may keep open: half of what this process may have."""
+    """Return how many descriptors a disk may keep open: half of the process's limit."""
     soft = OPEN_MAX
     with contextlib.suppress(OSError, ValueError):
         soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]

@@ -4,10 +4,10 @@
 00000000000000000042.index       offset to position, of a closed segment
 00000000000000000042.timeindex   timestamp to offset, of a closed segment
 00000000000000000042.checksum    of a compacted segment: see checksum.py
-00000000000000000042.snapshot    the observer's state after all records below offset 42
+00000000000000000042.snapshot    the Observer's state after all records below offset 42
 leader-epoch-checkpoint          which leader_epoch begins at which offset
 synced, high-watermark, log-start, cleaned    slot files: see checkpoints.py
-cutting, damaged, corrupt, compacted markers: empty files
+cutting, damaged, corrupt, compacted          markers: empty files
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ SYNCED_FILE = "synced"
 HIGH_WATERMARK_FILE = "high-watermark"
 LOG_START_FILE = "log-start"
 CLEANED_FILE = "cleaned"
-#: The marker of a cut that is under way. An open that finds it syncs what it sees before it goes
-#: on: the process may have died between the cut and its sync, and the power may still fail.
+#: Marks a cut that is under way. An open that finds it syncs what it sees before it continues: the
+#: process may have died between the cut and its sync, and a power loss may follow.
 CUTTING_FILE = "cutting"
-#: The marker that is made before a damaged end is cut. A later open learns that this log had more.
+#: Made before a damaged end is cut. From it a later open learns that this log had more records.
 DAMAGED_FILE = "damaged"
-#: The marker that is made when bytes of a log in use are found to be bad: an open that checks only
-#: the end would not find them again. Such a log opens only for salvage, which removes the marker.
+#: Made when bytes of a log in use are found to be bad: an open that checks only the end would not
+#: find them again. Such a log opens only for salvage, which removes the marker.
 CORRUPT_FILE = "corrupt"
-#: The marker of a log in which compaction may have removed whole batches: only there may a batch
-#: begin above the end of the one before it. It is made before the first such gap, and stays.
+#: Marks a log from which compaction may have removed whole batches. Only in such a log may a batch
+#: begin above the end of the one before it. The marker is made before the first such gap, and
+#: stays.
 COMPACTED_FILE = "compacted"
 
 
@@ -37,15 +38,15 @@ class Directory:
     """The directory of one log.
 
     A name that is made, renamed or removed survives a power loss only after the directory is
-    synced. So each of these calls is followed by `changed()`, and later by `sync()`.
+    synced. So the caller calls `changed()` after each of these, and `sync()` later.
     """
 
     def __init__(self, disk: Disk, path: str) -> None:
         self.disk = disk
         self.path = path
-        #: Whether names in this directory changed since it was last synced.
+        #: Whether names in this directory have changed since it was last synced.
         self.has_unsynced_names = False
-        #: Whether the directory's own name, in its parent, is not known to be synced.
+        #: Whether the directory's own name in its parent may not be synced.
         self._is_unsynced_itself = False
         self._syncing = asyncio.Lock()
 
@@ -67,11 +68,11 @@ class Directory:
         self.has_unsynced_names = True
 
     def distrust(self) -> None:
-        """Note that the last process may have ended before it synced any name here."""
+        """Note that the last process may have ended before it synced the names here."""
         self.has_unsynced_names = self._is_unsynced_itself = True
 
     async def sync(self) -> None:
-        """Return when every name that exists now is durable. Concurrent calls take turns."""
+        """Wait until every name that exists now is durable. Concurrent calls take turns."""
         async with self._syncing:
             if self._is_unsynced_itself:
                 await self.disk.sync_directory(self.path.rpartition("/")[0] or "/")
@@ -85,12 +86,12 @@ class Directory:
                     raise
 
     async def mark(self, marker: str) -> None:
-        """Make a marker, not yet durably."""
+        """Make a marker. It is not durable yet."""
         file = await self.disk.open(self.file(marker), create=True)
         await file.close()
 
     async def unmark(self, marker: str) -> None:
-        """Remove a marker that exists, not yet durably."""
+        """Remove a marker that exists. The removal is not durable yet."""
         await self.disk.remove(self.file(marker))
 
     async def mark_durably(self, marker: str) -> None:

@@ -3,14 +3,14 @@
 Nearly every call on a disk may end in an OSError, and few of these mean that the disk is broken.
 The scope of an error says how much of a node the error stops:
 
-    FILE       one name or file: its owner stops, or goes on without it
-    ROOM       the disk has no room: the node takes no more records until it has
+    FILE       one name or file: its owner stops, or continues without it
+    ROOM       the disk has no room: the node takes no more records until there is room
     PROCESS    this process has too many files open, or no memory: the caller tries again
     DIRECTORY  the disk: every replica in the log directory moves elsewhere
 
-An errno that the table does not name has the scope DIRECTORY: leaving a good disk costs a copy,
-staying on a bad one costs records. After a failed sync it is unknown what is on the medium, so
-every SyncError has the scope DIRECTORY, whatever its errno.
+An errno that the table does not name has the scope DIRECTORY: to leave a good disk costs a copy, to
+stay on a bad one costs records. After a failed sync it is unknown what is on the medium. So every
+SyncError has the scope DIRECTORY, whatever its errno.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ log = structlog.get_logger(__name__)
 
 
 class Scope(Enum):
-    """How much of a node an error stops. See the module."""
+    """How much of a node an error stops; the module says what each scope means."""
 
     FILE = "file"
     ROOM = "room"
@@ -87,17 +87,17 @@ def scope_of(error: OSError) -> Scope:
 
 
 def is_passing(error: OSError) -> bool:
-    """Whether the same call may succeed later: there was no room, or the process is at a limit."""
+    """Return whether the same call may succeed later: no room, or the process is at a limit."""
     return scope_of(error) in (Scope.ROOM, Scope.PROCESS)
 
 
 def is_of_disk(error: OSError) -> bool:
-    """Whether the node must stop using the disk."""
+    """Return whether the node must stop using the disk."""
     return scope_of(error) is Scope.DIRECTORY
 
 
 def blames_disk(error: OSError | StorageError) -> bool:
-    """Whether the node must stop using the disk. A log reports this as a bare StorageError."""
+    """Return whether the node must stop using the disk. A log raises a bare StorageError then."""
     return is_of_disk(error) if isinstance(error, OSError) else type(error) is StorageError
 
 
@@ -118,7 +118,7 @@ def storage_error(text: str, error: OSError, *, nothing_done: bool = False) -> S
 
 @contextmanager
 def leaving_all_as_it_was(text: str) -> Iterator[None]:
-    """Translate an OSError of work that changes nothing if it fails: see storage_error."""
+    """Translate an OSError of work that changes nothing if it fails, as storage_error does."""
     try:
         yield
     except OSError as error:
@@ -127,7 +127,7 @@ def leaving_all_as_it_was(text: str) -> Iterator[None]:
 
 @contextmanager
 def done_without(what: str, directory: str) -> Iterator[None]:
-    """Go on if the work on `what` fails, for it can be made again. Raise an error of the disk."""
+    """Ignore a failure of the work on `what`, which can be made again; raise errors of the disk."""
     try:
         yield
     except OSError as error:

@@ -1,8 +1,9 @@
 """The table of epochs: at which offset each leader_epoch begins.
 
-With it a diverged replica finds where to cut its log (KIP-101). The file `leader-epoch-checkpoint`
-is written before the first record of a new epoch is visible. Nothing depends on it: an open notices
-that it is missing, torn or old, and builds it again from the batches, for each batch has its epoch.
+With it a replica whose log diverges finds where to cut the log (KIP-101). The file
+`leader-epoch-checkpoint` is written before the first record of a new epoch is visible. Nothing
+depends on the file: an open notices if it is missing, torn or old, and builds it again from the
+batches, each of which has its epoch.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ _VERSION = "1"
 class EpochCache:
     """Epochs in order, with the offset at which each begins. Both grow strictly.
 
-    An epoch without a record has no entry: two logs may disagree about where it began, and a
-    follower would search for ever for the offset where the logs diverge (KAFKA-10706).
+    An epoch without a record has no entry. Two logs might disagree about where it begins, and a
+    follower would search for ever for the offset at which the logs diverge (KAFKA-10706).
     """
 
     def __init__(self, entries: Iterable[tuple[int, int]] = ()) -> None:
@@ -58,14 +59,14 @@ class EpochCache:
         return True
 
     def epoch_at(self, offset: int) -> int:
-        """The epoch of the record at `offset`, which must be in the log; -1 if none is known."""
+        """Return the epoch of the record at `offset`, which must be in the log; -1 if not known."""
         index = bisect_right(self._starts, offset) - 1
         return self._epochs[index] if index >= 0 else -1
 
     def end_offset_for(self, epoch: int, log_end: int) -> tuple[int, int] | None:
-        """Return the largest known epoch not above `epoch`, and the offset where it ends.
+        """Return the largest known epoch not above `epoch`, and the offset at which it ends.
 
-        None if there are no epochs, or if `epoch` is above the last one: its end is not known. An
+        None if there are no epochs, or if `epoch` is above the last one, whose end is not known. An
         epoch below the first one ends where the first one begins, as in Kafka.
 
         >>> EpochCache([(1, 0), (4, 9)]).end_offset_for(3, 20)
@@ -81,7 +82,7 @@ class EpochCache:
         return self._epochs[index], self._starts[index + 1]
 
     def truncate_from_end(self, end: int) -> bool:
-        """Forget epochs that begin at or above `end`; return whether there were any."""
+        """Forget the epochs that begin at or above `end`. Return whether there were any."""
         before = len(self._starts)
         while self._starts and self._starts[-1] >= end:
             self._epochs.pop()
@@ -89,7 +90,7 @@ class EpochCache:
         return len(self._starts) != before
 
     def truncate_from_start(self, start: int) -> bool:
-        """Forget epochs that end at or below `start`. The epoch that covers it now begins there.
+        """Forget the epochs that end at or below `start`. The epoch at `start` now begins there.
 
         Return whether anything changed.
         """
@@ -108,7 +109,7 @@ class EpochCache:
 
 
 def decode(content: bytes) -> EpochCache | None:
-    """Return the epochs of a checkpoint file; None if it is not whole, or of another version."""
+    """Return the epochs in a checkpoint file; None if it is not whole, or of another version."""
     body, mark, crc = content.rpartition(b"crc ")
     try:
         if not mark or int(crc, 16) != crc32c(body):
@@ -124,7 +125,7 @@ def decode(content: bytes) -> EpochCache | None:
 
 
 def misfit(epoch: int, started: int | None, before: int | None) -> str | None:
-    """Return why a batch of a metadata log can't be of `epoch` after one of `before`, or None.
+    """Return why a metadata batch of `epoch` can't follow one of epoch `before`; None if it can.
 
     `started` is the epoch that the batch's EpochStart event names; None if it has no such event.
     `before` is -1 for the first batch of the log, and None if the epoch before is not known.

@@ -1,8 +1,8 @@
 """Events of the metadata log as record batches, and back.
 
 Each record's value is one MetadataEvent; each batch is one Outcome. The module is in the log room
-because both Raft, which encodes proposals, and the metadata room, which decodes committed batches,
-import it.
+because two higher rooms import it: Raft, which encodes proposals, and metadata, which decodes
+committed batches.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def encode_events(
     return builder.build(base_offset=base_offset, leader_epoch=epoch)
 
 
-#: The events at the two ends of a snapshot file (snapshots/file.py). They are nowhere else.
+#: The events at the two ends of a snapshot file (snapshots/file.py). No other file has them.
 SNAPSHOT_ENDS = ("snapshot_start", "snapshot_end")
 
 
@@ -42,9 +42,9 @@ def decode_events(
 ) -> list[MetadataEvent]:
     """Return the events of one whole batch, after a check of its CRC.
 
-    CorruptRecordError if the bytes are not a batch of events that this version knows.
+    CorruptRecordError if the bytes are not a batch of events that this program knows.
     CorruptRecordError if they hold one of SNAPSHOT_ENDS and `snapshot_ends` is false.
-    UnknownLevelError if they set a feature to a level that is not in `known` (None: no check).
+    UnknownLevelError if they set a feature to a level that is not in `known` (None: not checked).
     """
     header = record_batch.check(batch)
     events: list[MetadataEvent] = []
@@ -65,7 +65,7 @@ def decode_events(
             raise CorruptRecordError(
                 f"record {record.offset} of the metadata log is a {kind}: only a snapshot has one"
             )
-        # Check the level before the events that follow: at a new level these may be of a new kind.
+        # Check the level before later events are decoded: at a new level they may be of a new kind.
         if known is not None and event.HasField("feature"):
             check_level(known, event.feature.name, event.feature.level)
         events.append(event)

@@ -12,19 +12,19 @@ from quorate_quorum.log.epochs import FILE_NAME, EpochCache, decode
 
 @dataclass(slots=True)
 class Extent:
-    """The records [start, end) and their epochs.
+    """The records from `start` to below `end`, and their epochs.
 
-    `end` grows after an append has reached the page cache. It falls only in a cut, and a cut first
-    adds 1 to `truncations`. An operation that waited compares `truncations` with the value at its
-    begin, and drops its result if they differ.
+    `end` grows after an append has reached the page cache. It falls only in a cut, which first adds
+    1 to `truncations`. An operation that waited compares `truncations` with the value at its begin,
+    and drops its result if they differ.
     """
 
-    #: First offset that readers see. It may lie inside the first segment, or inside a batch.
+    #: The first offset that readers see. It may lie inside the first segment, or inside a batch.
     start: int = 0
     #: One past the last record.
     end: int = 0
     truncations: int = 0
-    #: The offset at which the log began before it lost segments at its start; None: it lost none.
+    #: The log's start before segments at its start were lost; None: none were lost.
     lost_start: int | None = None
     epochs: EpochCache = field(default_factory=EpochCache)
     #: Whether compaction may have removed whole batches: see COMPACTED_FILE.
@@ -33,11 +33,11 @@ class Extent:
     is_changed: bool = False
 
     def epoch_before(self, offset: int) -> int:
-        """The epoch of the record that ends at `offset`; -1 if none is known."""
+        """Return the epoch of the record just below `offset`; -1 if it is not known."""
         return self.epochs.epoch_at(offset - 1)
 
     def begin_cut(self, end: int) -> None:
-        """Move the end to `end`: from now on nothing at or above it is read or noted as synced."""
+        """Move the end to `end`. From now on no operation reads above it, or notes it as synced."""
         self.truncations += 1
         self.end = end
         self.is_changed = True
@@ -46,7 +46,8 @@ class Extent:
 class EpochFile:
     """The file `leader-epoch-checkpoint` of one log.
 
-    It is never synced: an open notices an old or torn one after a power loss, and builds it again.
+    The file is never synced. After a power loss an open notices if it is old or torn, and builds it
+    again.
     """
 
     def __init__(self, directory: Directory) -> None:
@@ -64,7 +65,7 @@ class EpochFile:
         self._directory.changed()
 
     async def write_if_possible(self, epochs: EpochCache) -> None:
-        """Write the file after a cut or at open, unless that fails on a good disk.
+        """Write the file after a cut or at open. A failure is ignored, unless the disk is broken.
 
         An open notices an old file, and an append of a new epoch writes the file first.
         """

@@ -15,7 +15,7 @@ log = structlog.get_logger(__name__)
 
 
 class LogCorruptError(StorageError):
-    """Bytes that a sync had covered have changed."""
+    """Bytes of the log are bad although a sync had covered them."""
 
 
 class Guard:
@@ -41,7 +41,7 @@ class Guard:
 
     @asynccontextmanager
     async def exclusive(self, what: str) -> AsyncIterator[None]:
-        """Hold the turn to write. Any failure except TryAgainError ends the use of the log."""
+        """Hold the right to write. Any failure except TryAgainError ends the use of the log."""
         async with self._writing:
             self.check()
             try:
@@ -67,7 +67,7 @@ class Guard:
     def error(
         self, what: str, error: OSError | CorruptRecordError, *, nothing_done: bool
     ) -> StorageError:
-        """Return the exception to raise. `nothing_done`: the log may be used as before."""
+        """Return the exception to raise. `nothing_done`: the failed call changed nothing."""
         text = f"{self._directory}: {what}"
         if isinstance(error, CorruptRecordError):
             return LogCorruptError(f"{text}: {error}")

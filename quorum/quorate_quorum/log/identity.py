@@ -7,9 +7,9 @@
     quorum.generation=1
     crc32c=8 hex digits        of all lines before
 
-Both servers read it before anything else. A node refuses to start if the file is missing or of
-another version: a voter that starts empty where data had been would forget its votes and its
-acknowledgements (KAFKA-15412).
+Both servers read this file before anything else. A node refuses to start if the file is missing or
+of another version: a voter that starts empty where data had been would have forgotten its votes and
+its acknowledgements (KAFKA-15412).
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from quorate_quorum.disk import Disk, read_whole, replace_whole
 from quorate_quorum.node.config import ConfigError
 
 FILE_NAME: Final = "meta.properties"
-#: The directory of the metadata log. Formatting makes it in a voter's log directory, and never in a
-#: broker's.
+#: The directory of the metadata log. `storage format` makes it in a voter's log directory, never in
+#: a broker's.
 METADATA_DIRECTORY: Final = "__cluster_metadata-0"
 VERSION: Final = 2
 BYTES_MAX: Final = 4096
-#: The highest generation. No quorum is recovered so often: a file with a later one is damaged.
+#: The highest generation. No quorum is recovered so often: a file with a higher one is damaged.
 GENERATION_MAX: Final = 10**9
 CLUSTER_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _VALUES: Final = {
@@ -45,7 +45,7 @@ _VALUES: Final = {
 class Identity:
     """The cluster and node to which a directory belongs.
 
-    `directory_id` is 16 random bytes that formatting draws, so a replaced disk has another one.
+    `directory_id` is 16 random bytes that `storage format` draws, so a replaced disk has another.
     `quorum_generation` is 0 in a broker's directory until the broker learns it.
     """
 
@@ -64,15 +64,15 @@ class WrongIdentityError(ConfigError):
 
 
 class UnreadableIdentityError(ConfigError):
-    """A meta.properties that is damaged, or that this release did not write."""
+    """A meta.properties is damaged, or another release wrote it."""
 
 
 async def read_identity(
     disk: Disk, directory: str, *, cluster_id: str | None = None, node_id: int | None = None
 ) -> Identity:
-    """Return the identity of a directory, which must have the `cluster_id` and `node_id` given.
+    """Return the identity of a directory, which must have the given `cluster_id` and `node_id`.
 
-    Raises NotFormattedError, UnreadableIdentityError, WrongIdentityError, or OSError.
+    None: any. Raises NotFormattedError, UnreadableIdentityError, WrongIdentityError, or OSError.
     """
     path = f"{directory}/{FILE_NAME}"
     try:
@@ -104,7 +104,7 @@ async def read_identity(
 
 
 async def is_of_voter(disk: Disk, directory: str) -> bool:
-    """Return whether a directory was formatted for a voter, and not for a broker."""
+    """Return whether a directory was formatted for a voter; False if for a broker."""
     return await disk.exists(f"{directory}/{METADATA_DIRECTORY}")
 
 

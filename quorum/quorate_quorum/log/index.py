@@ -1,9 +1,9 @@
 """The two sparse indexes of a segment: offset to position, and timestamp to offset.
 
 On disk they are Kafka's `.index` (4-byte relative offset, 4-byte position) and `.timeindex`
-(8-byte timestamp, 4-byte relative offset). They are a cache of the segment: they are checked
-against the batches when they are used, and built again from them. A file that is bad from some
-entry on is used up to that entry, for a prefix is a valid index.
+(8-byte timestamp, 4-byte relative offset). They are a cache: they are checked against the batches
+when they are used, and built again from the batches. A file that is bad from some entry on is used
+up to that entry, because a prefix of an index is a valid index.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ OFFSET_ENTRY = struct.Struct(">II")
 TIME_ENTRY = struct.Struct(">qI")
 #: The largest index, as in Kafka (log.index.size.max.bytes).
 INDEX_BYTES_MAX = 10 * 1024 * 1024
-#: How many entries are loaded from disk in one turn of the loop.
+#: The number of entries that are loaded from disk in one turn of the event loop.
 PIECE_ROWS = 16_384
 
 
 class SegmentIndex:
-    """The positions of some batches of a segment, and the greatest timestamps so far.
+    """The positions of some batches of a segment, and the greatest timestamps up to each.
 
-    Offsets are relative to the segment's base offset. A batch is named by its last offset, as in
-    Kafka. All four columns grow strictly; the two columns of a pair have the same length.
+    Offsets are relative to the segment's base offset. An entry has the last offset of its batch, as
+    in Kafka. All four columns grow strictly; the two columns of a pair have the same length.
     """
 
     def __init__(self, interval_bytes: int) -> None:
@@ -43,12 +43,12 @@ class SegmentIndex:
 
     @property
     def max_timestamp(self) -> int:
-        """The greatest timestamp in the segment; -1 if it has none."""
+        """The greatest timestamp in the segment; -1 if the segment has none."""
         return self._max_time
 
     @property
     def is_full(self) -> bool:
-        """Whether an index is as large on disk as it may be."""
+        """Whether one of the two indexes is as large on disk as it may be."""
         return (
             len(self._offsets) * OFFSET_ENTRY.size >= INDEX_BYTES_MAX
             or len(self._times) * TIME_ENTRY.size >= INDEX_BYTES_MAX
@@ -56,11 +56,11 @@ class SegmentIndex:
 
     @property
     def last_entry(self) -> tuple[int, int]:
-        """(relative last offset, position) of the last batch that has an entry, or (-1, 0)."""
+        """(relative last offset, position) of the last batch that has an entry; else (-1, 0)."""
         return (self._offsets[-1], self._positions[-1]) if self._offsets else (-1, 0)
 
     def add(self, last_offset: int, position: int, size: int, max_timestamp: int) -> None:
-        """Note a batch. Batches come in order; a batch that is already covered may come again."""
+        """Note a batch. Batches come in order. A batch that was noted before may come again."""
         if max_timestamp > self._max_time:
             self._max_time = max_timestamp
             self._max_time_offset = last_offset
@@ -72,19 +72,19 @@ class SegmentIndex:
         self._bytes_since_entry += size
 
     def floor(self, offset: int) -> tuple[int, int]:
-        """(relative last offset, position) of the last entry at or below `offset`, or (-1, 0)."""
+        """Return (relative last offset, position) of the last entry up to `offset`, or (-1, 0)."""
         found = bisect_right(self._offsets, offset) - 1
         return (self._offsets[found], self._positions[found]) if found >= 0 else (-1, 0)
 
     def floor_of_time(self, timestamp: int) -> int:
-        """A relative offset at or below that of the first record with at least this timestamp."""
+        """Return a relative offset below which every record has a lower timestamp than this."""
         found = bisect_left(self._times, timestamp) - 1
         return self._time_offsets[found] if found >= 0 else 0
 
     def truncate(self, end: int) -> None:
-        """Forget batches that end above relative offset `end`.
+        """Forget the batches that end above the relative offset `end`.
 
-        The times of batches after last_entry are forgotten too: the caller then notes the batches
+        The times of batches after last_entry are forgotten, too: the caller then notes the batches
         from last_entry on again.
         """
         keep = bisect_left(self._offsets, end)
@@ -100,7 +100,7 @@ class SegmentIndex:
         return _interleave((self._offsets, 4), (self._positions, 4))
 
     def encode_times(self) -> bytes:
-        """The bytes of the time index. Its last entry is for the segment's greatest timestamp."""
+        """Return the bytes of the time index, after noting the segment's greatest timestamp."""
         self._note_time()
         return _interleave((self._times, 8), (self._time_offsets, 4))
 
@@ -128,7 +128,7 @@ class SegmentIndex:
                 break
             yield
         if not self._times:
-            # Both files are written together: offsets without times are not to be trusted.
+            # Both files are written together, so offsets without times can't be trusted.
             del self._offsets[:], self._positions[:]
         self.truncate((1 << 32) - 1)
 
@@ -184,7 +184,7 @@ def _pieces(content: bytes, *types: str) -> Iterator[list[array[int]]]:
 
 
 def _rising(before: int, column: array[int]) -> int:
-    """Return the length of the strictly growing prefix, which must begin above `before`.
+    """Return the length of the strictly growing prefix. It must begin above `before`, else it is 0.
 
     >>> _rising(0, array("I", [1, 2, 3])), _rising(0, array("I", [1, 3, 3, 4]))
     (3, 2)

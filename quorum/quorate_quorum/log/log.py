@@ -1,6 +1,6 @@
 """The log on disk: one implementation for the metadata log and for every partition.
 
-A directory holds segments, their indexes, the leader-epoch checkpoint, snapshots of an observer's
+A directory holds segments, their indexes, the leader-epoch checkpoint, snapshots of an Observer's
 state, slot files and markers (see directory.py). Each role has its module:
 
     recovery, scan       at open: find the good batches, cut the rest
@@ -14,7 +14,7 @@ state, slot files and markers (see directory.py). Each role has its module:
     observer, observed   state that follows the log
     guard                one writer at a time, and no use after a failed write
     extent               which records the log holds now
-    damage_notes         what is remembered of damage
+    damage_notes         notes of damage that outlast the process
 
 Appends, cuts and rolls take turns; reads overlap them. After the first failed write or sync every
 call raises StorageError: only a new open can tell what the log holds. ReopenError is about this
@@ -85,8 +85,8 @@ class Log:
     ) -> Log:
         """Open a log; an empty one if the directory has none. Nothing is made before an append.
 
-        `run` is what the log directory remembers of its last run. `inspect` looks at every batch,
-        so it needs verify_all; a batch that it refuses counts as bad.
+        `run` is what the log directory says of its last run. `inspect` checks every batch, so it
+        needs verify_all; a batch that it refuses counts as bad.
 
         LogCorruptError if bytes below the last known sync are bad.
         ReopenError if a later open may succeed, or if only the log's files are to blame.
@@ -99,7 +99,7 @@ class Log:
         observed = None if observer is None else ObservedState(observer, parts)
         try:
             await recovery.carry_out()
-            if parts.extent.end < parts.extent.start:  # nothing is left of what can be read
+            if parts.extent.end < parts.extent.start:  # no record at or above the start is left
                 reader = Reader(parts.segments, parts.extent)
                 await Cutter(parts, syncer, reader, None).start_again_at(parts.extent.start)
             if observed is not None and parts.segments.all:
@@ -126,7 +126,7 @@ class Log:
 
     @property
     def lost_start(self) -> int | None:
-        """The offset at which the log began before it lost segments; None: it lost none."""
+        """The log's start before it lost segments there; None: it lost none."""
         return self._extent.lost_start
 
     @property
@@ -145,22 +145,22 @@ class Log:
 
     @property
     def has_segments(self) -> bool:
-        """Whether anything was ever appended here."""
+        """Whether a record was ever appended to this log."""
         return bool(self._segments.all)
 
     @property
     def size(self) -> int:
-        """Bytes of all segments."""
+        """The size of all segments in bytes."""
         return self._segments.size
 
     @property
     def synced_end(self) -> int:
-        """One past the last record that is known to survive a power loss: see Checkpoints."""
+        """One past the last record that is known to survive a power loss (Checkpoints)."""
         return self._checkpoints.synced_end
 
     @property
     def high_watermark(self) -> int:
-        """The checkpoint's value at first, a lower bound; later the value that the owner sets."""
+        """At first the checkpoint's value, a lower bound; later the value that the owner sets."""
         return self._checkpoints.high_watermark
 
     @high_watermark.setter
@@ -169,7 +169,7 @@ class Log:
 
     @property
     def hw_epoch(self) -> int:
-        """The leader_epoch in which high_watermark was learnt; -1 if there is none."""
+        """The leader_epoch in which the owner learnt high_watermark; -1 if there is none."""
         return self._checkpoints.hw_epoch
 
     @hw_epoch.setter
@@ -177,22 +177,22 @@ class Log:
         self._checkpoints.hw_epoch = epoch
 
     async def segments(self) -> list[SegmentInfo]:
-        """Describe the segments for retention, oldest first; none if the log is cut meanwhile."""
+        """Describe the segments, oldest first, for retention. Empty if the log is cut meanwhile."""
         return await self._unless_cut(self._segments.describe(), [], "can't read")
 
     def on_roll(self, rolled: Callable[[], None]) -> None:
         self._appender.rolled = rolled
 
     def segment_base(self, offset: int) -> int:
-        """The base offset of the segment that holds `offset`; of the first one if none does."""
+        """Return the base offset of the segment that holds `offset`; of the first if none does."""
         return self._segments.bases[max(self._segments.at(offset), 0)]
 
     # Appends
 
     async def append(self, batches: Batches) -> None:
-        """Append batches in one write. Their headers carry the final offsets and epochs.
+        """Append batches in one write. Their headers have the final offsets and epochs.
 
-        When it returns the batches are in the page cache, and log_end_offset has moved.
+        After the call the batches are in the page cache, and log_end_offset has moved.
         TryAgainError leaves the log as it was; any other failure ends the use of the log.
         """
         if batches:
@@ -209,7 +209,7 @@ class Log:
                 await self._appender.roll("asked")
 
     async def roll_if_due(self) -> bool:
-        """Close the active segment if it is too old, or below the start; return whether it was."""
+        """Close the active segment if it is too old or below the start. Return whether it was."""
         if not await self._unless_cut(self._appender.why_roll_idle(), "", "can't read"):
             return False
         async with self._guard.exclusive("roll"):
@@ -219,7 +219,7 @@ class Log:
             return bool(reason)
 
     def configure(self, config: LogConfig) -> None:
-        """Apply a new configuration from now on. What AT_OPEN names stays as it was."""
+        """Apply a new configuration from now on. The settings in AT_OPEN stay as they were."""
         now = self._parts.config
         self._parts.config = replace(config, **{name: getattr(now, name) for name in AT_OPEN})
 
@@ -230,8 +230,8 @@ class Log:
     ) -> bytes:
         """Return whole batches that end at or below `end`, from the one that holds `offset` on.
 
-        If `offset` lies in a gap of a compacted log, they begin with the first one after it. They
-        have at most `bytes_max` bytes; with `at_least_one` the first batch may be larger. They
+        If `offset` lies in a gap of a compacted log, begin with the first batch after it. The
+        batches have at most `bytes_max` bytes; with `at_least_one` the first may be larger. They
         never cross the end of a segment. The result is empty if there is no such batch, or if the
         log was cut meanwhile. Raises OffsetOutOfRangeError, LogCorruptError, StorageError.
         """
@@ -262,7 +262,7 @@ class Log:
         return await self._unless_cut(searching, None, "can't search")
 
     async def _unless_cut(self, reading: Awaitable[T], otherwise: T, what: str) -> T:
-        """Await a read; return `otherwise` if the log is cut meanwhile: its files are others."""
+        """Await a read. Return `otherwise` if the log is cut meanwhile: the result may be wrong."""
         truncations = self._extent.truncations
         try:
             found = await reading
@@ -283,14 +283,14 @@ class Log:
         return self._checkpoints.synced_end
 
     async def checkpoint_high_watermark(self, offset: int, epoch: int) -> None:
-        """Remember a high watermark and the leader_epoch in which it was learnt."""
+        """Write down a high watermark, and the leader_epoch in which the owner learnt it."""
         checkpoints = self._checkpoints
         checkpoints.high_watermark = offset
         checkpoints.hw_epoch = epoch
         if not self._segments.all or checkpoints.high_watermark_slot.value == (offset, epoch):
             return
         async with self._guard.exclusive("checkpoint"):
-            if checkpoints.high_watermark == offset:  # else a newer one waits for its turn
+            if checkpoints.high_watermark == offset:  # otherwise a newer one waits for its turn
                 await checkpoints.save_high_watermark(offset, epoch)
 
     # Cuts
@@ -298,7 +298,7 @@ class Log:
     async def truncate(self, end_offset: int) -> None:
         """Cut the log to `end_offset`. A batch that lies across it is removed as a whole.
 
-        When it returns the cut is durable. Nothing happens if the log ends there or below.
+        After the call the cut is durable. Nothing happens if the log ends there or below.
         """
         if end_offset >= self._extent.end:
             self._guard.check()
@@ -309,12 +309,12 @@ class Log:
                 await self._cutter.cut_end(end_offset)
 
     async def truncate_fully_and_start_at(self, offset: int) -> None:
-        """Remove every record. The next record that is appended has `offset`."""
+        """Remove every record. The next record that is appended gets `offset`."""
         async with self._guard.exclusive("truncate"):
             await self._cutter.start_again_at(offset)
 
     async def move_start(self, offset: int) -> None:
-        """Let the log begin at `offset`, durably. Nothing happens unless that is in (start, end].
+        """Let the log begin at `offset`, durably. Nothing happens unless start < offset <= end.
 
         TryAgainError leaves the log as it was. `remove_below_start` then frees the disk.
         """
@@ -323,14 +323,14 @@ class Log:
                 await self._cutter.move_start(offset)
 
     async def begin_below(self, base_offset: int) -> None:
-        """Let the first batch of an empty log lie across its start."""
+        """Let the first batch of an empty log begin below the log's start, and end above it."""
         async with self._guard.exclusive("beginning inside a batch"):
             await self._cutter.begin_below(base_offset)
 
     async def remove_below_start(self) -> None:
         """Remove the segments that lie below the start as a whole; the active one stays.
 
-        Each takes a turn of its own: appends do not wait for all. An open goes on with it.
+        Appends go on between two removals. After a crash an open removes the rest.
         """
         while self._cutter.has_segments_below_start:
             async with self._guard.exclusive("delete"):
@@ -339,7 +339,7 @@ class Log:
     # The stop
 
     async def close(self, *, clean: bool) -> None:
-        """Close the files. If `clean`, sync all first: StorageError if that fails."""
+        """Close the files. If `clean`, sync all records first: StorageError if that fails."""
         guard = self._guard
         if guard.is_closed:
             return

@@ -1,4 +1,4 @@
-"""The observer of one log, kept in step with its batches."""
+"""The Observer of one log, its state and its snapshots: see observer.py."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from quorate_quorum.log.parts import Parts
 
 
 class ObservedState:
-    """An observer in step with its log, and the snapshots that keep a reload short."""
+    """Shows each batch of the log to its Observer, and takes snapshots of the Observer's state."""
 
     def __init__(self, observer: Observer, parts: Parts) -> None:
         self._observer = observer
@@ -22,13 +22,13 @@ class ObservedState:
         self._unsaved_batches = self._unsaved_bytes = 0
 
     def observe(self, header: BatchHeader) -> None:
-        """Show an appended batch to the observer."""
+        """Show an appended batch to the Observer."""
         self._observer.observe(header)
         self._unsaved_batches += 1
         self._unsaved_bytes += header.size
 
     async def reload(self) -> None:
-        """Restore the newest snapshot at or below the end, then replay the headers above it."""
+        """Restore the newest snapshot at or below the log's end, then show the headers above it."""
         offset = await self._restore()
         self._unsaved_batches = self._unsaved_bytes = 0
         segments = self._parts.segments
@@ -39,7 +39,7 @@ class ObservedState:
         await self.save_if_due()
 
     async def save_if_due(self) -> None:
-        """Take a snapshot if a reload would replay more than it should."""
+        """Take a snapshot if a reload would have to show too many batches or bytes."""
         config = self._parts.config
         if (
             self._unsaved_batches >= config.snapshot_batches
@@ -48,7 +48,7 @@ class ObservedState:
             await self.save()
 
     async def save(self) -> None:
-        """Take a snapshot at the end of the log, if possible: the state can be built again."""
+        """Take a snapshot at the end of the log. If that fails on a good disk, do without it."""
         with done_without("producers", self._parts.directory.path):
             end = self._extent.end
             self._unsaved_batches = self._unsaved_bytes = 0
@@ -58,7 +58,7 @@ class ObservedState:
             self._parts.directory.changed()
 
     async def _restore(self) -> int:
-        """Restore the newest good snapshot. Return the offset from which to replay."""
+        """Restore the newest good snapshot. Return the offset from which to show batches."""
         extent = self._extent
         for offset in reversed(await self._parts.snapshots.offsets()):
             if not extent.start <= offset <= extent.end:
@@ -68,9 +68,9 @@ class ObservedState:
                 continue
             epoch, state = found
             if offset > extent.start and epoch != extent.epoch_before(offset):
-                continue  # it belongs to records that were cut
+                continue  # the snapshot covers records that were cut
             self._observer.reset()
-            # Another release may have written the snapshot: the state can be built again.
+            # Another release may have written the snapshot. Then try an older one.
             with suppress(CorruptRecordError):
                 self._observer.restore(state)
                 return offset

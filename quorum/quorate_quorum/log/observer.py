@@ -1,10 +1,10 @@
 """State that follows the log, such as what producers have written, and its snapshots.
 
 The state is built from the batches. A cut or an open restores the newest snapshot at or below the
-log's end and replays the batches above it. Snapshots are taken so often that little is replayed.
-Old ones are thinned out: few are left, and a deep cut still finds one near. A snapshot's file is
-named by the offset at which it ends. Its CRC shows whether it is whole; the epoch of the record
-before that offset shows whether it belongs to this history of the log. A reload ignores any other
+log's end and shows the batches above it to the Observer. Snapshots are taken so often that these
+are few. Old ones are removed, but so that a deep cut still finds a snapshot nearby. A snapshot's
+file is named by the offset at which it ends. Its CRC shows whether it is whole. The epoch of the
+record before that offset shows whether it fits the present log. A reload ignores any other
 snapshot, and nothing is lost.
 """
 
@@ -33,13 +33,13 @@ _MAGIC = b"QSNP"
 
 
 class Observer(Protocol):
-    """State that follows the log."""
+    """State that follows the log: it is shown the header of each batch."""
 
     def observe(self, header: BatchHeader) -> None:
-        """Take in an appended or replayed batch. Batches come in order."""
+        """Take in the header of an appended batch, or of one at a reload. Batches are in order."""
 
     def reset(self) -> None:
-        """Forget everything: a reload follows."""
+        """Forget everything, because a reload follows."""
 
     def snapshot(self) -> bytes:
         """Return the state as bytes."""
@@ -62,10 +62,10 @@ def unpack(content: bytes) -> tuple[int, int, bytes] | None:
 
 
 def superfluous(offsets: Sequence[int], end: int) -> list[int]:
-    """Return which snapshots can be removed, so that the rest lie wider apart the older they are.
+    """Return the snapshots that can be removed. Those that stay are wider apart the older they are.
 
-    The gap between two that stay is at most their distance to `end`. So of n snapshots about
-    log2(n) stay, and a cut of the last d offsets replays about d more.
+    The distance between two that stay is at most their distance to `end`. So of n snapshots about
+    log2(n) stay, and after a cut of the last d offsets a reload shows about d more.
 
     >>> superfluous([10, 20, 30, 40, 50, 60, 70, 80], end=80)
     [20, 30, 50]
@@ -80,7 +80,7 @@ def superfluous(offsets: Sequence[int], end: int) -> list[int]:
 
 
 class ObserverSnapshots:
-    """The snapshots in one log's directory. No change here is synced."""
+    """The snapshots in one log's directory. No method syncs its change."""
 
     def __init__(self, disk: Disk, directory: str) -> None:
         self._disk = disk
@@ -113,7 +113,7 @@ class ObserverSnapshots:
     async def thin(self, start: int, end: int, kept: Container[int]) -> None:
         """Remove the snapshots that a log from `start` to `end` does not need.
 
-        Snapshots at the offsets in `kept`, the starts of segments, stay.
+        Snapshots at the offsets in `kept`, the base offsets of segments, stay.
         """
         offsets = [offset for offset in await self.offsets() if offset not in kept]
         below = [offset for offset in offsets if offset < start]

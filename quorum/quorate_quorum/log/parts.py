@@ -1,4 +1,4 @@
-"""The parts of one log, joined. An open fills them from the disk; then the log works with them."""
+"""The parts of one log. An open fills them from the disk; then the log works with them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from quorate_quorum.log.segments import Segments
 
 
 class Parts:
-    """The parts that two or more roles of the log use. What only one role uses belongs to it."""
+    """The parts that two or more roles of the log use. A part of one role belongs to that role."""
 
     def __init__(self, disk: Disk, path: str, config: LogConfig) -> None:
         #: The present configuration. Log.configure replaces it.
@@ -27,7 +27,7 @@ class Parts:
         self.snapshots = ObserverSnapshots(disk, path)
 
     async def mark_cut(self) -> None:
-        """Mark on the disk that a cut is under way: see CUTTING_FILE."""
+        """Mark on the disk that a cut is under way (CUTTING_FILE)."""
         await self.directory.make()
         await self.directory.mark(CUTTING_FILE)
 

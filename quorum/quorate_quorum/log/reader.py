@@ -1,4 +1,4 @@
-"""The search for the bytes of whole batches: from memory at a log's end, by index further back."""
+"""Finds the bytes of whole batches: from memory at a log's end, by the index further back."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from quorate_quorum.log.extent import Extent
 from quorate_quorum.log.segment import Segment, walk
 from quorate_quorum.log.segments import Segments
 
-#: How many positions of the newest batches are kept: reads at the log's end need no index.
+#: The most positions of newest batches that are kept, so that reads at the log's end need no index.
 RECENT_BATCHES_MAX = 4096
-#: How many next positions of readers are kept: a reader that goes on needs no index either.
+#: The most next positions of readers that are kept, so that a reader that goes on needs no index.
 READERS_MAX = 32
-#: The least bytes that a read of older batches fetches: it searches them for the batch.
+#: The least bytes that a read of older batches fetches, to search them for the batch.
 _READ_BYTES_MIN = 4096
 
 
@@ -23,8 +23,8 @@ class RecentBatches:
     """The positions of the newest batches of the active segment.
 
     The first of `_offsets` is where the oldest batch begins; the others are where batches end.
-    `_positions` are the same places in bytes. Both lists have the same length. They are empty while
-    not even the end of the log is known.
+    `_positions` are the same places in bytes, so both lists have the same length. They are empty
+    while not even the end of the log is known.
     """
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class RecentBatches:
         self._positions: list[int] = []
 
     def restart(self, end_offset: int, position: int) -> None:
-        """Keep only the end of the log, which lies at `position`."""
+        """Keep only the end of the log, which is at `position` of the active segment."""
         self._offsets = [end_offset]
         self._positions = [position]
 
@@ -41,12 +41,12 @@ class RecentBatches:
         self._positions = []
 
     def add(self, end_offset: int, position: int) -> None:
-        """Note a batch that ends at `end_offset`, and in the file at `position`."""
+        """Note a batch that ends at `end_offset`, and at `position` of the active segment."""
         self._offsets.append(end_offset)
         self._positions.append(position)
 
     def thin_out(self) -> None:
-        """Forget the older half if there are too many."""
+        """If too many batches are noted, forget the older half."""
         if len(self._offsets) > RECENT_BATCHES_MAX:
             del self._offsets[: -RECENT_BATCHES_MAX // 2]
             del self._positions[: -RECENT_BATCHES_MAX // 2]
@@ -55,7 +55,7 @@ class RecentBatches:
         return bool(self._offsets) and offset >= self._offsets[0]
 
     def find(self, offset: int, end: int, bytes_max: int, *, at_least_one: bool) -> tuple[int, int]:
-        """Return the start and stop positions of the batches that a read asks for. See Reader.read.
+        """Return the start and stop positions of the batches that a read asks for (Reader.read).
 
         >>> recent = RecentBatches()
         >>> recent.restart(10, 0); recent.add(12, 100); recent.add(15, 300)
@@ -78,19 +78,19 @@ class RecentBatches:
 
 
 class Reader:
-    """Reads one log. If a cut overtakes a read, the caller drops the result."""
+    """Reads one log. If the log is cut during a read, the caller drops the result."""
 
     def __init__(self, segments: Segments, extent: Extent) -> None:
         self._segments = segments
         self._extent = extent
         self.recent = RecentBatches()
-        #: The offset that a reader will ask for next -> (its segment, position).
+        #: The offset that a reader will ask for next -> (its segment, its position there).
         self._next: OrderedDict[int, tuple[Segment, int]] = OrderedDict()
         if segments.all:
             self.restart()
 
     def restart(self) -> None:
-        """Keep only the end of the log: the active segment is a new one, or was cut."""
+        """Keep only the end of the log, because the active segment is new or was cut."""
         self.recent.restart(self._extent.end, self._segments.active.size)
 
     def forget(self) -> None:
@@ -99,14 +99,14 @@ class Reader:
         self._next.clear()
 
     def forget_older(self) -> None:
-        """Forget the positions in closed segments, because others took the place of some."""
+        """Forget the positions in closed segments, because compacted segments replaced some."""
         self._next.clear()
 
     async def read(self, offset: int, end: int, bytes_max: int, *, at_least_one: bool) -> bytes:
         """Return whole batches that end at or below `end`, from the one that holds `offset` on.
 
-        They have at most `bytes_max` bytes; with `at_least_one` the first batch may be larger. They
-        never cross the end of a segment. Raises OSError, CorruptRecordError.
+        The batches have at most `bytes_max` bytes; with `at_least_one` the first may be larger.
+        They never cross the end of a segment. Raises OSError, CorruptRecordError.
         """
         if not self.recent.holds(offset):
             segments = self._segments
@@ -165,7 +165,7 @@ class Reader:
         if stop - start > bytes_max and not at_least_one:
             return b""
         if stop > start and truncations == self._extent.truncations:
-            # After a cut the position may lie in the middle of a batch.
+            # Only then: after a cut, the position may lie in the middle of a batch.
             self._next[next_offset] = (segment, position + stop)
             if len(self._next) > READERS_MAX:
                 self._next.popitem(last=False)
@@ -173,12 +173,11 @@ class Reader:
 
 
 async def _check_batch_at(segment: Segment, position: int, offset: int, until: int | None) -> None:
-    """Raise CorruptRecordError if the batch with `offset`, which the read left out, is damaged.
+    """Check the batch with `offset`, which a read left out. CorruptRecordError if it is damaged.
 
-    In a log with gaps it may begin above `offset`, and ends at or below `until`; else that is None.
-
-    Otherwise a batch with a flipped bit in its length or offsets would look for ever like one that
-    may not be read yet.
+    Without this check, a batch with a flipped bit in its length or offsets would look for ever like
+    one that may not be read yet. `until`: in a log with gaps, the batch may begin above `offset`,
+    but ends at or below `until`; None in other logs.
     """
     header = parse_header(await segment.file.read_at(position, HEADER_BYTES))
     if position + header.size > segment.size:

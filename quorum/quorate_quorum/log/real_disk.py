@@ -1,8 +1,8 @@
 """The Disk seam on a real file system: quick calls run in line, the others in a pool of threads.
 
-Handing a small append or a read from the page cache to a thread costs more than the call itself.
-So these run in line and block the loop for microseconds. Reads that would miss the cache, large
-appends, every sync and the removal of files go to a pool of threads. Appends, overwrites and
+To hand a small append, or a read from the page cache, to a thread costs more than the call itself.
+So these run in line and block the event loop for microseconds. Reads that would miss the cache,
+large appends, every sync and the removal of files go to a pool of threads. Appends, overwrites and
 truncates of one file keep the order of their calls.
 """
 
@@ -26,14 +26,15 @@ T = TypeVar("T")
 
 #: The largest in-line append: half a millisecond of copying, which a thread would not shorten.
 APPEND_IN_LINE_BYTES_MAX = 1024 * 1024
-#: After a slower in-line append the next ones go to the pool: the disk is busy.
+#: After an in-line append that was slower than this, the next ones go to the pool: the disk is
+#: busy.
 APPEND_IN_LINE_SECONDS_MAX = 0.005
 APPENDS_IN_POOL_AFTER_A_SLOW_ONE = 64
 #: The page cache is probed at the first and last byte of a read, and at this distance in between.
 PROBE_EVERY_BYTES = 256 * 1024
-#: A larger read goes to the pool even if cached: copying it would stall the loop.
+#: A larger read goes to the pool even if it is cached: the copy would stall the event loop.
 READ_IN_LINE_BYTES_MAX = 4 * 1024 * 1024
-#: The kernel takes at most this many pieces in one write (IOV_MAX).
+#: The most pieces that the kernel takes in one write (IOV_MAX).
 PIECES_MAX = 1024
 LOCK_FILE = ".lock"
 
@@ -42,23 +43,26 @@ _fdatasync: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
 
 
 class RealFile:
-    """A file of the operating system. Its descriptor may be taken away between two operations."""
+    """A file of the operating system. Descriptors may close its descriptor between two operations.
+
+    The next operation opens the file again.
+    """
 
     def __init__(self, disk: RealDisk, path: str, descriptor: int, flags: int) -> None:
         self._disk = disk
         self._path = path
-        #: The open descriptor; -1 while it is taken away.
+        #: The open descriptor; -1 while it is closed.
         self._descriptor = descriptor
         self._flags = flags & ~os.O_CREAT
         found = os.fstat(descriptor)
         self._identity = (found.st_dev, found.st_ino)
-        #: How often the file was changed, and how many of these changes a sync has covered.
+        #: The number of changes of the file, and how many of them a sync has covered.
         self._changes = self._synced_changes = 0
         self._sync_failure: SyncError | None = None
-        #: The position of the next append. It is ahead of the file's end while the pool appends.
+        #: The position of the next append. It is beyond the file's end while the pool appends.
         self._size = found.st_size
         self._order = asyncio.Lock()
-        #: The number of operations in the pool. While they run the descriptor must stay open: the
+        #: The number of operations in the pool. While they run, the descriptor must stay open: the
         #: kernel could give its number to another file.
         self._in_pool = 0
         self._idle: asyncio.Future[None] | None = None
@@ -146,7 +150,7 @@ class RealFile:
             await self._idle
         self.release()
 
-    # for Descriptors
+    # -- for Descriptors
 
     @property
     def is_idle(self) -> bool:
@@ -166,13 +170,13 @@ class RealFile:
         try:
             await self.sync()
         except SyncError as error:
-            self._sync_failure = error  # no caller waits here: the next use of the file raises it
+            self._sync_failure = error  # raised at the next use of the file, as no caller waits now
             self._synced_changes = self._changes
         except OSError:
-            return  # the file was closed or can't be opened, so it is still unsynced
+            return  # the file was closed or can't be opened: it stays unsynced
 
     async def _ready(self) -> None:
-        """Make sure that there is a descriptor. The caller uses it before it waits again."""
+        """Open the descriptor if it is closed. The caller must use it before its next await."""
         self._check_open()
         if self._descriptor < 0:
             await self._disk.descriptors.make_room()
@@ -204,7 +208,7 @@ class RealFile:
     def _is_cached(self, position: int, length: int) -> bool:
         """Return whether the page cache seems to hold the range.
 
-        It may lack a page between two probes; reading that page blocks the loop for a short time.
+        A page between two probes may be missing: to read it blocks the event loop for a short time.
         """
         if _NOWAIT is None or not self._disk.probes:
             return False
@@ -218,7 +222,7 @@ class RealFile:
         except OSError as error:
             if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
                 raise
-            self._disk.probes = False  # this file system does not support it: always use the pool
+            self._disk.probes = False  # this file system can't be probed: always use the pool
             return False
         return True
 
@@ -232,7 +236,7 @@ class RealFile:
     def _left_pool(self, done: asyncio.Future[T]) -> None:
         self._in_pool -= 1
         if not done.cancelled():
-            done.exception()  # marks it as seen; a caller that still waits gets it too
+            done.exception()  # marks it as seen; a caller that still waits gets it, too
         if not self._in_pool and self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
 
@@ -252,13 +256,13 @@ class RealLock:
 class RealDisk:
     """The machine's own file system. Close it to end its threads.
 
-    It keeps at most `open_max` files open; None: half of this process's limit.
+    At most `open_max` files are open; None: half of this process's limit.
     """
 
     def __init__(self, *, threads: int = 8, open_max: int | None = None) -> None:
         self.descriptors = Descriptors(open_max)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="disk")
-        #: Whether reads may probe the page cache. Cleared if the file system does not support it.
+        #: Whether reads may probe the page cache. False if the file system does not support that.
         self.probes = True
         self._boot_id = _read_boot_id()
 
@@ -323,7 +327,7 @@ class RealDisk:
 
 
 class ReadOnlyDisk(RealDisk):
-    """A disk for tools that look at a node's files. It refuses every call that changes a file."""
+    """A disk for tools that only read a node's files. It refuses every call that changes a file."""
 
     async def open(self, path: str, *, create: bool = False) -> File:
         if create:
@@ -392,7 +396,7 @@ def _write_all(descriptor: int, pieces: Sequence[Buffer], position: int, length:
             if got != wanted:
                 raise OSError(errno.ENOSPC, f"short write: {written} of {length} bytes")
     except OSError:
-        with contextlib.suppress(OSError):  # the first error is the one that is raised
+        with contextlib.suppress(OSError):  # the first error is raised, not this one
             os.ftruncate(descriptor, position)
         raise
 
@@ -403,7 +407,7 @@ def _overwrite_all(descriptor: int, data: Buffer, position: int) -> None:
 
 
 def _read_all(descriptor: int, position: int, length: int) -> bytes:
-    """Read `length` bytes, or to the end of the file. One call of pread may return less."""
+    """Read `length` bytes, or up to the end of the file. One call of pread may return fewer."""
     found = os.pread(descriptor, length, position)
     if len(found) == length or not found:
         return found

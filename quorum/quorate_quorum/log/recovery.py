@@ -1,19 +1,20 @@
-"""The recovery of a log when it is opened: find what it holds, and cut what is bad.
+"""The recovery of a log when it is opened: it finds what the log holds, and cuts what is bad.
 
-* Batches above `synced` must be good and follow one another. At the first that does not, the log
-  is cut, whatever valid bytes follow. Below `synced` this is corruption, and the open fails.
+* Batches above `synced` must be good and follow one another. The log is cut at the first one that
+  is not, whatever valid bytes follow. Below `synced` such a batch means corruption, and the open
+  fails.
 * With `track_synced`, bytes above `synced` are written again and synced before use: after a failed
   sync, pages may be readable although no medium has them.
-* Each segment must end where the next begins: otherwise readers would miss records silently. A log
-  whose first segment begins above `log-start` has lost segments (`lost_start`): if such a replica
-  led, its followers would drop theirs. Otherwise the log begins at `log-start`, and segments that
-  lie below it as a whole are removed: a crash had interrupted that.
+* Each segment must end where the next one begins: otherwise readers would miss records silently. A
+  log whose first segment begins above `log-start` has lost segments (`lost_start`). If such a
+  replica led, its followers would drop their own. Otherwise the log begins at `log-start`, and
+  segments that lie below it as a whole are removed, as a crash had interrupted their removal.
 * Everything else (indexes, epochs, snapshots) is built again from the batches.
 * `Recovered.damaged` reports that records of completed writes are gone. Within one boot, a bad
-  batch that no kill explains shows it. In any boot, an end below the checkpoint of the high
-  watermark shows it. The marker `damaged` is made before anything is cut, for a later start would
-  find nothing wrong with the rest. It stays until the owner says that no other node depends on the
-  lost records.
+  batch that no kill explains shows that. In any boot, an end below the checkpoint of the high
+  watermark shows it. The marker `damaged` is made before anything is cut, because a later start
+  would find nothing wrong with the rest. The marker stays until the owner says that no other node
+  depends on the lost records.
 
 run_file.py says whether the last run of the log directory stopped cleanly. That decides only what
 is reported of a cut. The tail is always checked.
@@ -51,7 +52,7 @@ from quorate_quorum.log.torn import is_torn
 
 log = structlog.get_logger(__name__)
 
-#: The bytes that a rewrite of the tail copies at a time.
+#: The bytes that are copied at a time when the tail is written again.
 _COPY_BYTES = 1024 * 1024
 
 
@@ -61,14 +62,14 @@ class Recovered:
 
     #: Whether the directory's last run stopped cleanly.
     was_clean: bool
-    #: Whether the machine has not booted since: then all completed writes are there.
+    #: Whether the machine has not booted since that run: then all completed writes are there.
     same_boot: bool
-    #: The bytes at the end that were not valid batches, and were cut.
+    #: The number of bytes at the end that were not valid batches, and were cut.
     cut_bytes: int
-    #: Whether whole batches may have been cut, and not only the write that a crash interrupted.
+    #: Whether whole batches may have been cut, not only the write that a crash interrupted.
     lossy: bool
     #: Why records of completed writes are missing, although the last run's tail should be intact;
-    #: empty if that is not the case.
+    #: empty if none are.
     damaged: str = ""
 
 
@@ -92,11 +93,11 @@ class Recovery:
         self._is_marked_corrupt = False
         #: Whether a cut was under way when the last run ended, or is now.
         self._is_cutting = False
-        #: All bytes below this offset survived a sync: a bad batch there is corruption.
+        #: All bytes below this offset survived a sync. A bad batch there means corruption.
         self._synced = 0
 
     async def carry_out(self) -> None:
-        """Find the batches, cut the bad ones, and make the rest durable where that is in doubt."""
+        """Find the batches, cut the bad ones, and sync the rest where it may not be synced."""
         if await self._directory.disk.exists(self._directory.path):
             await self._find()
         if self._config.salvage:
@@ -128,7 +129,7 @@ class Recovery:
     # Find
 
     async def _find(self) -> None:
-        """Open the segments and checkpoints, and remove the files that crashes left behind."""
+        """Open the segments and checkpoints, and remove the files that a crash left behind."""
         directory = self._directory
         wrong = await replacement.recover(directory, salvage=self._config.salvage)
         if wrong:
@@ -158,7 +159,7 @@ class Recovery:
         self._extent.is_changed = not self._run.marker_present
 
     async def _give_up_synced(self) -> None:
-        """For a salvage, set `synced` to 0: synced batches have changed, so each is checked."""
+        """For a salvage, set `synced` to 0: synced batches are bad, so each batch is checked."""
         synced = self._checkpoints.synced_slot.value
         if self._is_marked_corrupt:
             await self._mark_damaged("a bad batch was found in it while it was in use")
@@ -219,11 +220,11 @@ class Recovery:
         extent.epochs.truncate_from_start(extent.start)
         if self._config.verify_all and known is not None:
             self._compare_epochs(known)
-        if extent.end < extent.start and not is_blank:  # all below the start had been synced
+        if extent.end < extent.start and not is_blank:  # all records below the start were synced
             await self._lost(f"it ends at {extent.end}, and had begun at {extent.start}")
 
     async def _find_start(self) -> None:
-        """Find where the log begins, and remove what lies below it."""
+        """Find where the log begins, and remove the segments below it."""
         extent, segments, checkpoints = self._extent, self._segments, self._checkpoints
         first, known = segments.bases[0], checkpoints.known_start
         extent.start = max(first, known)
@@ -238,7 +239,7 @@ class Recovery:
             await segments.drop(segments.all[0])
 
     async def _lost(self, found: str) -> None:
-        """Note that records are missing at the start; a voter does not start then."""
+        """Note that records are missing at the start. A voter does not start then."""
         if self._config.verify_all and not self._config.salvage:
             raise self._corrupt(found)
         await self._mark_damaged(found)
@@ -253,13 +254,13 @@ class Recovery:
             return None
         known.truncate_from_start(start)
         if known.entries[0][1] > start:
-            return None  # a power loss undid a deletion: the file lacks the oldest batches
+            return None  # a power loss undid a removal, so the file lacks the oldest batches
         return known
 
     def _compare_epochs(self, known: EpochCache) -> None:
-        """Compare the batches' epochs with the checkpoint file: the CRC does not cover them."""
+        """Compare the batches' epochs with the checkpoint file: a CRC does not cover an epoch."""
         scanned = [e for e in self._extent.epochs.entries if e[1] < self._synced]
-        if scanned:  # the log's first batch may be above its start: see COMPACTED_FILE
+        if scanned:  # in a compacted log, the first batch may be above the start
             known.truncate_from_start(scanned[0][1])
         expected = [e for e in known.entries if e[1] < self._synced]
         if expected and scanned != expected:
@@ -276,7 +277,7 @@ class Recovery:
     async def _cut(self, good: GoodEnd, bad: str) -> None:
         """Cut the log where the good batches end.
 
-        If they end below the segment's base offset, the whole segment is removed.
+        If that is below the segment's base offset, the whole segment is removed.
         """
         segments, at = self._segments, good.at
         segment = segments.all[at]
@@ -321,7 +322,7 @@ class Recovery:
             self._is_cutting = True
             await self._parts.mark_cut()
         await checkpoints.lower(end)
-        await self._segments.active.forget_checksum()  # it will grow
+        await self._segments.active.forget_checksum()  # appends will not fit it
         if self._is_cutting:
             await checkpoints.write_again()
             await self._parts.finish_cut()
@@ -335,9 +336,9 @@ class Recovery:
         await self._parts.epoch_file.write_if_possible(extent.epochs)
 
     async def _compare_high_watermark(self) -> None:
-        """Mark the log as damaged if the checkpoint is above its end.
+        """Mark the log as damaged if the high watermark's checkpoint is above its end.
 
-        A cut lowers the checkpoint first, so records are gone then.
+        A cut lowers the checkpoint first, so records are gone in that case.
         """
         known, end = self._checkpoints.high_watermark_slot.value, self._extent.end
         is_sure = self._run.tail_intact or self._config.track_synced
@@ -345,7 +346,7 @@ class Recovery:
             await self._mark_damaged(f"the log ends at {end}; {known[0]} was committed")
 
     async def _make_synced_sure(self) -> None:
-        """Make `synced` durable: after a kill perhaps only the page cache has it."""
+        """Make `synced` durable: after a kill, perhaps only the page cache has it."""
         if self._synced < self._extent.end:
             await self._write_tail_again()
         elif self._checkpoints.synced_slot.value is not None:

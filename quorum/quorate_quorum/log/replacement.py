@@ -1,7 +1,7 @@
-"""The replacement of segments by one compacted segment: a crash leaves the old ones or the new one.
+"""Replaces segments by one compacted segment. A crash leaves the old ones or the new one.
 
-The compactor has written the batches to `B.log.cleaned` and synced it; B is the base offset of the
-first segment. Every step is durable before the next one begins:
+The compactor has written the batches to `B.log.cleaned` and synced that file. B is the base offset
+of the first segment. Every step is durable before the next one begins:
 
     1  `compacted`              the marker: batches may leave gaps
     2  `B.checksum.swap`        the new checksum file
@@ -10,8 +10,8 @@ first segment. Every step is durable before the next one begins:
     5  `B.checksum`             B.checksum.swap renamed
     6  `B.log`                  B.log.swap renamed, which replaces the old one
 
-An open that finds `B.log.swap` does steps 4 to 6 again. It removes every other file with the ending
-`.cleaned` or `.swap`. The producers' snapshots stay: they hold for any form of the log below them.
+An open that finds `B.log.swap` does steps 4 to 6 again. It removes every other file that ends with
+`.cleaned` or `.swap`. Snapshots of producers stay: they fit the log below them in either form.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _INDEXES = (INDEX, TIME_INDEX)
 
 
 class Replacer:
-    """Replaces segments of one open log. The caller holds the guard's turn to write."""
+    """Replaces segments of one open log. The caller holds Guard.exclusive."""
 
     def __init__(self, parts: Parts, reader: Reader) -> None:
         self._parts = parts
@@ -51,7 +51,7 @@ class Replacer:
         await replace_whole(self._directory.disk, path + SWAP, new.encode())
 
     async def replace(self, new: SegmentChecksum) -> bool:
-        """Replace the closed segments of [new.base_offset, new.end_offset) by the cleaned file.
+        """Replace the closed segments from new.base_offset to new.end_offset by the cleaned file.
 
         Returns False, and changes nothing, if the log does not have exactly these segments, or the
         file is not whole. Raises OSError.
@@ -80,7 +80,7 @@ class Replacer:
         return True
 
     def _old(self, new: SegmentChecksum) -> list[Segment]:
-        """Return the segments that `new` replaces; none if they do not begin and end with it."""
+        """Return the segments that `new` replaces; empty if they do not begin and end with it."""
         segments = self._segments
         found = [
             segment
@@ -96,7 +96,7 @@ class Replacer:
 
 
 async def finish(directory: Directory, new: SegmentChecksum, bases: list[int]) -> None:
-    """Do steps 4 to 6. `bases` are the old segments that may still be there."""
+    """Do steps 4 to 6. `bases` are the base offsets of old segments that may still exist."""
     disk = directory.disk
     for base in bases:
         endings = _INDEXES if base == new.base_offset else (LOG, *_INDEXES, CHECKSUM)
@@ -105,7 +105,7 @@ async def finish(directory: Directory, new: SegmentChecksum, bases: list[int]) -
             if await disk.exists(path):
                 await disk.remove(path)
     await _sync(directory)
-    for ending in _INDEXES:  # they are a cache: an open makes them again
+    for ending in _INDEXES:  # not durably: an open makes them again
         path = directory.file(file_name(new.base_offset, ending))
         if await disk.exists(path + CLEANED):
             await disk.rename(path + CLEANED, path)
@@ -117,9 +117,10 @@ async def finish(directory: Directory, new: SegmentChecksum, bases: list[int]) -
 
 
 async def recover(directory: Directory, *, salvage: bool) -> str:
-    """Finish the replacement that a crash interrupted, or undo it. Return "".
+    """Complete or undo the replacement that a crash interrupted. Return "", or what is wrong.
 
-    LogCorruptError if the new segment is bad. With `salvage` it goes, and the fault is returned.
+    LogCorruptError if the new segment is bad. With `salvage` it is removed instead, and the result
+    says what is wrong with it.
     """
     disk = directory.disk
     names = await disk.list(directory.path)
@@ -149,7 +150,10 @@ async def recover(directory: Directory, *, salvage: bool) -> str:
 
 
 async def _fault(directory: Directory, base: int, new: SegmentChecksum | None) -> str | None:
-    """Return what is wrong with a swapped file: it was synced, so nothing may be."""
+    """Return how a `.log.swap` file differs from its checksum; None if it does not, or has none.
+
+    The file was synced, so any difference is damage.
+    """
     if new is None:
         return None
     disk, path = directory.disk, directory.file(file_name(base, LOG) + SWAP)

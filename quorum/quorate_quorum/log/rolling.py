@@ -1,4 +1,4 @@
-"""When the active segment is closed and a new one begins."""
+"""Decides when the active segment is closed and a new one begins."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from quorate_quorum.log.segment import RELATIVE_MAX
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Active:
-    """The active segment, as this decision sees it."""
+    """The active segment, as `why_roll` needs it."""
 
     base_offset: int
     end_offset: int
     size: int
-    #: Milliseconds since its first record was appended, by this node's clock. Timestamps of
-    #: records do not count: a record of last year must not close each segment that it is in.
+    #: Milliseconds since its first record was appended, by this node's clock. The timestamps of
+    #: records do not count: an old timestamp would close each segment at once.
     age_ms: int
-    #: Whether one of its indexes is as large as an index may be.
+    #: Whether one of the segment's indexes is as large as an index may be.
     is_index_full: bool
 
 
@@ -30,9 +30,9 @@ def why_roll(
     adding_bytes: int = 0,
     adding_end: int = 0,
 ) -> str:
-    """Return why the active segment must be closed before an append; "" if it need not be.
+    """Return why the active segment must be closed; "" if it need not be.
 
-    Without `adding_bytes` the question is about a segment that may be idle.
+    With `adding_bytes`, the segment is asked about before an append; without, it may be idle.
 
     >>> active = Active(base_offset=5, end_offset=9, size=90, age_ms=50, is_index_full=False)
     >>> config = LogConfig(segment_bytes=100, segment_ms=50)
@@ -54,5 +54,5 @@ def why_roll(
     if active.is_index_full:
         return "index"
     if not adding_bytes and log_start >= active.end_offset:
-        return "start"  # so that the segment can be removed
+        return "start"  # only a closed segment can be removed
     return ""

@@ -1,12 +1,12 @@
 """The last run of a log directory: whether it stopped cleanly, its boot, whether a sync failed.
 
-A log directory (not a log) has one `run` file and one `clean-stop` marker. A start reads both and
-reports them when it registers. They stay unchanged until the registration is applied, so that a
-second start after a crash during loading reads the same verdict (KAFKA-10471). Then `begin_run`
-writes this boot's id, and after that removes the marker, before the first append.
+A log directory (not a log) has one `run` file and one `clean-stop` marker. A broker reads both at
+its start, and reports them when it registers. They stay unchanged until the registration is
+applied, so that a second start after a crash during loading reads the same (KAFKA-10471). Then
+`begin_run` writes this boot's id, and after that removes the marker, before the first append.
 
-The file fits in one sector and keeps its size, so on a disk without room it is overwritten in
-place. A device writes a sector whole or not at all, and the CRC shows a damaged file.
+The file fits in one sector and keeps its size, so on a full disk it is overwritten in place. A
+device writes a sector whole or not at all, and the CRC shows a damaged file.
 """
 
 from __future__ import annotations
@@ -28,39 +28,39 @@ _FILE_BYTES = 256
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """The last run of a log directory, as this run sees it."""
+    """The last run of a log directory, as this run knows it."""
 
     #: Whether the last run synced and closed everything.
     marker_present: bool
-    #: The boot in which the last run began; None if unknown.
+    #: The id of the boot in which the last run began; None if it is not known.
     boot_id: str | None
     #: Whether a sync failed: later writes may be readable although no medium has them.
     sync_failed: bool
-    #: Whether the running kernel is the one of boot_id: then its page cache still has all writes.
+    #: Whether the kernel still runs in the boot boot_id: its page cache then has all writes.
     same_boot: bool
-    #: Whether the directory shows that there was a last run at all.
+    #: Whether there was a last run at all.
     has_begun: bool = False
 
     @property
     def tail_intact(self) -> bool:
-        """Whether all completed writes of the last run are there."""
+        """Whether all completed writes of the last run are still there."""
         return self.marker_present or self.same_boot
 
 
-#: The assumption for a directory whose last run is not known.
+#: Used for a directory whose last run is not known.
 UNKNOWN = Run(marker_present=False, boot_id=None, sync_failed=False, same_boot=False)
-#: For a log that was closed, not cleanly, and is opened again within one run.
+#: Used for a log that was not closed cleanly, and is opened again by the same run.
 THIS_RUN = Run(marker_present=False, boot_id=None, sync_failed=False, same_boot=True)
 
 
 async def read_run(disk: Disk, log_dir: str) -> Run:
-    """Return the verdict on the last run. StorageError for an unknown version."""
+    """Return what is known of the last run. StorageError if the file has an unknown version."""
     marker_present = await disk.exists(f"{log_dir}/{MARKER_FILE}")
     path = f"{log_dir}/{RUN_FILE}"
     if not await disk.exists(path):
         return Run(marker_present, None, sync_failed=False, same_boot=False)
     found = decode(path, await read_whole(disk, path))
-    if found is None:  # the file is written atomically, so the medium is bad: trust nothing
+    if found is None:  # no crash leaves half of the file, so the disk has damaged it: trust nothing
         return Run(
             marker_present=False, boot_id=None, sync_failed=True, same_boot=False, has_begun=True
         )
@@ -70,7 +70,7 @@ async def read_run(disk: Disk, log_dir: str) -> Run:
 
 
 async def begin_run(disk: Disk, log_dir: str) -> None:
-    """Begin this run's verdict. Call it after the registration is applied, before any append."""
+    """Begin this run's file. Call it after the registration is applied, before any append."""
     await _write(disk, log_dir, disk.boot_id(), sync_failed=False, sync=True)
     marker = f"{log_dir}/{MARKER_FILE}"
     if await disk.exists(marker):
@@ -79,7 +79,7 @@ async def begin_run(disk: Disk, log_dir: str) -> None:
 
 
 async def set_sync_failed(disk: Disk, log_dir: str) -> None:
-    """Remember that a sync failed, durably if the disk still can. Call it before the report."""
+    """Note that a sync failed, durably if the disk still can. Call it before the report."""
     try:
         await _write(disk, log_dir, disk.boot_id(), sync_failed=True, sync=True)
     except OSError:
@@ -118,9 +118,9 @@ async def _overwrite(disk: Disk, path: str, content: bytes, *, sync: bool) -> No
 
 
 def decode(path: str, content: bytes) -> tuple[str | None, bool] | None:
-    """Return (boot id, whether a sync failed) of a `run` file; None if it is damaged.
+    """Return (boot id, whether a sync failed) of a `run` file; None if the file is damaged.
 
-    StorageError for an unknown version.
+    StorageError if it has an unknown version.
     """
     body, mark, crc = content.rpartition(b"crc=")
     try:

@@ -1,4 +1,4 @@
-"""The search, at open, for the end of a log's good batches."""
+"""Finds the end of a log's good batches when the log is opened."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from quorate_quorum.log.segments import Segments
 class GoodEnd:
     """The place where the good batches of a log end."""
 
-    #: One past the last good batch; None if the scan found none, and began inside a segment.
+    #: One past the last good batch; None if no batch was found and the scan began inside a segment.
     offset: int | None
     #: The index of the segment in Segments.all, and the position in that segment.
     at: int
@@ -27,9 +27,9 @@ class GoodEnd:
 
 
 class Scan:
-    """One scan. Each batch must be good, follow the one before it, and not be of an older epoch.
+    """One scan. Each batch must be good, follow the one before it, and not have an older epoch.
 
-    In a log with gaps a batch may begin above the end of the one before it. The scan notes good
+    In a log with gaps, a batch may begin above the end of the one before it. The scan notes good
     batches in the indexes of the segments and in the extent's epochs.
     """
 
@@ -45,7 +45,7 @@ class Scan:
         self._epochs = extent.epochs
         self._has_gaps = extent.has_gaps
         self._inspect = inspect
-        #: The disk with the checksum files, if the scan compares them.
+        #: The disk with the checksum files; None: the scan does not compare them.
         self._checksums = checksums
         #: The offset at which the next batch must begin; None if the scan starts inside a segment.
         self._expected = expected
@@ -64,7 +64,7 @@ class Scan:
         return GoodEnd(self._expected, len(self._segments.all), 0, None)
 
     async def _pass(self, segment: Segment, position: int) -> tuple[int, str | None]:
-        """Scan one segment. Return where its good batches end, and what is wrong there."""
+        """Scan one segment. Return where its good batches end, and what is wrong there, or None."""
         if self._checksums is not None:
             try:
                 await check_whole(self._checksums, segment)
@@ -86,7 +86,7 @@ class Scan:
         return position, None
 
     def _misfit(self, segment: Segment, header: BatchHeader) -> str | None:
-        """Return why a good batch can't be the next one of this log, or None."""
+        """Return why a good batch can't be the next one of this log; None if it can."""
         offset = header.base_offset
         if self._expected is None:
             self._expected = offset
@@ -102,7 +102,8 @@ class Scan:
 async def scan_start(segment: Segment, good: int) -> int:
     """Give the first segment of a scan its index. Return the position from which to scan.
 
-    All below the offset `good` is good: the scan begins at the last entry of the index below it.
+    All batches below the offset `good` are good, so the scan begins at the index's last entry below
+    it.
     """
     segment.index = segment.new_index()
     if good <= segment.base_offset:

@@ -1,7 +1,7 @@
 """One segment of a log: a file of batches named by its base offset, with its two indexes.
 
 The indexes are in memory while they are used. They are written when the segment is closed or the
-log is stopped cleanly. A segment without them, after a crash, is scanned at its next read.
+log is stopped cleanly. If a crash leaves a segment without indexes, its next read scans it.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from quorate_quorum.disk import Buffer, Disk, File, read_whole, replace_whole
 from quorate_quorum.log.index import OFFSET_ENTRY, TIME_ENTRY, SegmentIndex
 
 LOG, INDEX, TIME_INDEX, SNAPSHOT = ".log", ".index", ".timeindex", ".snapshot"
-#: Of a compacted segment: see checksum.py.
+#: The ending of a compacted segment's checksum file (checksum.py).
 CHECKSUM = ".checksum"
-#: A scan reads this many bytes at a time, or one whole batch if that is larger. Between two chunks
-#: the loop has a turn. A chunk has at most CHUNK_BATCHES_MAX batches: some milliseconds of work.
+#: The bytes that a scan reads at a time; one whole batch if that is larger. Other tasks run between
+#: two chunks. A chunk has at most CHUNK_BATCHES_MAX batches: some milliseconds of work.
 CHUNK_BYTES = 64 * 1024
 CHUNK_BATCHES_MAX = 256
-#: A lookup of a batch reads this many bytes from its index entry on: usually they hold the batch.
+#: The bytes that a search for a batch reads from an index entry on. Usually they hold the batch.
 LOOKUP_BYTES = 8 * 1024
-#: The largest batch. A greater length is damage.
+#: The largest batch. A larger length in a header means damage.
 BATCH_BYTES_MAX = 256 * 1024 * 1024
-#: The largest relative offset and position: they have four bytes, which Kafka reads as signed.
+#: The largest relative offset and position: an index has four bytes for each, signed in Kafka.
 RELATIVE_MAX = (1 << 31) - 1
 
-#: The fields that a walk over batches reads: base_offset, batch_length; at byte 23
+#: The fields of a batch that `walk` reads: base_offset, batch_length, and at byte 23
 #: last_offset_delta.
 _START = struct.Struct(">qi")
 _DELTA = struct.Struct(">i")
@@ -41,7 +41,7 @@ _BEFORE_LENGTH = 12
 
 
 def file_name(offset: int, ending: str) -> str:
-    """Return the name that Kafka gives a file that begins at `offset`.
+    """Return Kafka's name for a file that begins at `offset`.
 
     >>> file_name(42, LOG)
     '00000000000000000042.log'
@@ -50,23 +50,23 @@ def file_name(offset: int, ending: str) -> str:
 
 
 def offset_of(name: str, ending: str) -> int | None:
-    """Return the offset in a name of file_name's form; None if the name has another form."""
+    """Return the offset in a name that file_name made; None for any other name."""
     stem = name.removesuffix(ending)
     if stem == name or len(stem) != 20 or not stem.isascii() or not stem.isdigit():
         return None
     return int(stem)
 
 
-#: Checks a batch whose CRC is right. Called in the order of the log. CorruptRecordError if the
-#: batch is invalid.
+#: Checks a batch whose CRC is right. It is called in the order of the log, and raises
+#: CorruptRecordError if the batch is invalid.
 Inspect = Callable[[BatchHeader, Buffer], None]
 
 
 @dataclass(slots=True)
 class Chunk:
-    """Some batches of a scan. `position` is where the next batch begins.
+    """Some batches of a scan, each with its position. `position` is where the next batch begins.
 
-    `bad` says why the scan can't go on; None: it can.
+    `bad` says why the scan can't go on; None if it can.
     """
 
     found: list[tuple[int, BatchHeader]]
@@ -86,10 +86,10 @@ class Segment:
         self.base_offset = base_offset
         self.file = file
         self.index: SegmentIndex | None = None
-        #: The bytes of whole, known batches. The file may have more while an append is under way.
+        #: The bytes of whole, noted batches. The file may have more while an append is under way.
         self.size = file.size
         self._max_timestamp: int | None = None
-        #: When its first record was appended, by the loop's clock; None: not known yet.
+        #: The time of the first record's append, by the event loop's clock; None: not known yet.
         self._began_ms: int | None = None
 
     def path(self, ending: str) -> str:
@@ -109,8 +109,8 @@ class Segment:
     ) -> Chunk:
         """Return the batches of the next chunk, from `position` on.
 
-        With `checked`, batches have a right CRC and `inspect` accepts them. A chunk of many batches
-        ends the turn.
+        With `checked`, only batches that have a right CRC, and that `inspect` accepts, are
+        returned. After a chunk of many batches, other tasks run first.
         """
         data = await self.file.read_at(position, min(bytes_max, self.size - position))
         chunk = self._look_at(data, position, checked=checked, inspect=inspect)
@@ -166,7 +166,7 @@ class Segment:
             return self.index
         index = await self.index_on_disk()
         await self._complete(index)
-        if self.index is None:  # else another reader loaded it meanwhile
+        if self.index is None:  # otherwise another reader has loaded it meanwhile
             self.index = index
         return self.index
 
@@ -177,9 +177,9 @@ class Segment:
         self.size += size
 
     async def age_ms(self) -> int:
-        """Milliseconds since the first record was appended; 0 for an empty segment.
+        """Return the milliseconds since the first record was appended; 0 for an empty segment.
 
-        For a segment from before this run, since the last change before it was opened.
+        If an earlier run appended it, the time counts from the file's last change by that run.
         """
         if not self.size:
             return 0
@@ -188,11 +188,11 @@ class Segment:
         return loop_ms() - self._began_ms
 
     async def unchanged_ms(self) -> int:
-        """Milliseconds since the file last changed."""
+        """Return the milliseconds since the file last changed."""
         return await self._disk.unchanged_ms(self.path(LOG))
 
     async def max_timestamp(self) -> int:
-        """The greatest timestamp in the segment; -1 if it has none."""
+        """Return the greatest timestamp in the segment; -1 if the segment has none."""
         if self.index is not None:
             self._max_timestamp = self.index.max_timestamp
         elif self._max_timestamp is None:
@@ -200,7 +200,7 @@ class Segment:
         return self._max_timestamp
 
     async def _max_timestamp_on_disk(self) -> int:
-        """Read the greatest timestamp from the end of the time index, and from what follows it."""
+        """Return the greatest timestamp, from the time index and the batches after its end."""
         last_offset, position = await self.last_entry_on_disk()
         if last_offset < 0 or not await self.names_a_batch(last_offset, position):
             return (await self.loaded_index()).max_timestamp
@@ -223,7 +223,7 @@ class Segment:
             self.index = None
 
     async def cut(self, position: int, end_offset: int) -> None:
-        """Cut the file at `position`, where `end_offset` begins. The caller syncs it."""
+        """Cut the file at `position`, where `end_offset` begins. The caller syncs the file."""
         await self.forget_checksum()
         index = await self.loaded_index()
         await self.remove_index_files()
@@ -233,7 +233,7 @@ class Segment:
         await self._complete(index)
 
     async def _complete(self, index: SegmentIndex) -> None:
-        """Note the batches that the index does not cover yet."""
+        """Note the batches that are not in the index yet."""
         await self.replay(index.last_entry[1], partial(self.add_to, index))
 
     async def replay(self, position: int, note: Callable[[int, BatchHeader], None]) -> None:
@@ -247,7 +247,7 @@ class Segment:
                 raise CorruptRecordError(f"{self.file.path}: {chunk.bad}")
 
     async def index_on_disk(self) -> SegmentIndex:
-        """Return the index from disk; an empty one if its last entry does not name a batch."""
+        """Return the index on disk; an empty one if its last entry does not name a batch."""
         index = self.new_index()
         contents = []
         for ending in (INDEX, TIME_INDEX):
@@ -262,7 +262,7 @@ class Segment:
         return index
 
     async def last_entry_on_disk(self) -> tuple[int, int]:
-        """Return the last entry of the offset index on disk, unchecked; (-1, 0) if none."""
+        """Return the last entry of the offset index on disk, unchecked; (-1, 0) if none exists."""
         entry = await self._last_bytes(INDEX, OFFSET_ENTRY.size)
         if len(entry) < OFFSET_ENTRY.size:
             return -1, 0
@@ -270,7 +270,7 @@ class Segment:
         return last_offset, position
 
     async def _last_bytes(self, ending: str, length: int) -> bytes:
-        """Return the last bytes of one of the segment's files; b"" if there is none."""
+        """Return the last bytes of one of the segment's files; b"" if the file does not exist."""
         path = self.path(ending)
         if not await self._disk.exists(path):
             return b""
@@ -281,7 +281,7 @@ class Segment:
             await file.close()
 
     async def names_a_batch(self, last_offset: int, position: int) -> bool:
-        """Return whether a batch with this relative last offset lies at `position`."""
+        """Return whether a batch that ends at this relative last offset is at `position`."""
         try:
             header = parse_header(await self.file.read_at(position, HEADER_BYTES))
         except CorruptRecordError:
@@ -294,7 +294,7 @@ class Segment:
             index.add(last_offset, position, header.size, header.max_timestamp)
 
     async def write_index(self) -> None:
-        """Write the indexes. The time index comes first: an offset index implies a time index."""
+        """Write the indexes, the time index first: the offset index exists only beside it."""
         index = await self.loaded_index()
         await replace_whole(self._disk, self.path(TIME_INDEX), index.encode_times())
         await replace_whole(self._disk, self.path(INDEX), index.encode_offsets())
@@ -327,15 +327,15 @@ class Segment:
         return position
 
     async def end_before(self, position: int, end: int) -> int:
-        """Return the end of the batch that ends at `position`; the base offset if that is 0.
+        """Return the end offset of the batch whose bytes end at `position`; at 0, the base offset.
 
-        `end` is at or above that end.
+        `end` is an offset at or above the result.
         """
         index = await self.loaded_index()
         found = self.base_offset
         last_offset, at = index.floor(end - 1 - self.base_offset)
         if last_offset >= 0 and not await self.names_a_batch(last_offset, at):
-            at = 0  # position_of has checked another entry, and this one is damaged
+            at = 0  # the entry is damaged; position_of has checked only another one
         while at < position:
             chunk = await self.scan(at, checked=False)
             for where, header in chunk.found:
@@ -347,20 +347,20 @@ class Segment:
         return found
 
     async def forget_checksum(self) -> None:
-        """Remove the checksum file durably, before the segment becomes another one."""
+        """Remove the checksum file durably, before the segment changes."""
         path = self.path(CHECKSUM)
         if await self._disk.exists(path):
             await self._disk.remove(path)
             await self._disk.sync_directory(self._directory)
 
     async def remove_index_files(self) -> None:
-        """Remove the index files, which do not fit the batches or soon will not."""
+        """Remove the index files: they do not fit the batches, or soon will not."""
         for ending in (INDEX, TIME_INDEX):
             if await self._disk.exists(self.path(ending)):
                 await self._disk.remove(self.path(ending))
 
     async def remove(self) -> None:
-        """Remove the segment's files. The batches go first: an open removes leftover indexes."""
+        """Remove the segment's files, the batches first: an open removes indexes that are left."""
         await self.file.close()
         for ending in (LOG, INDEX, TIME_INDEX, SNAPSHOT, CHECKSUM):
             if await self._disk.exists(self.path(ending)):
@@ -370,16 +370,16 @@ class Segment:
 def walk(
     data: bytes, *, offset: int, end: int, bytes_max: int, gaps_from: int | None = None
 ) -> tuple[int, int, int, int]:
-    """Return (start, stop, next offset, bytes wanted) of the batches to hand out from `data`.
+    """Return (start, stop, next offset, bytes wanted) of the batches to return from `data`.
 
     These are whole batches from the one that holds `offset` on; in a gap, from the next one on.
-    They end at or below `end` and have at most `bytes_max` bytes, except that the first may be
-    larger. If `data` holds only a part of the first, start == stop, and bytes wanted is its length.
+    They end at or below `end` and have at most `bytes_max` bytes, but the first may be larger. If
+    `data` holds only a part of the first one, start == stop, and bytes wanted is its length.
 
-    CorruptRecordError for an impossible length, and if a batch does not follow the one before: the
-    CRC does not cover offsets, and readers would miss records silently. In a log with gaps,
-    `gaps_from` is the segment's base offset: a batch begins there or above, and at or above the end
-    of the one before.
+    CorruptRecordError if a length is impossible, or if a batch does not follow the one before it:
+    the CRC does not cover offsets, and readers would miss records silently. In a log with gaps,
+    `gaps_from` is the segment's base offset. Then each batch must begin at or above it, and at or
+    above the end of the batch before.
     """
     at = 0
     start = -1
@@ -395,7 +395,7 @@ def walk(
             follows = base_offset >= expected
         if not (is_possible and follows):
             if start >= 0:
-                break  # hand out the good batches first; a read that begins here raises
+                break  # return the good batches first; a read that begins here raises
             raise CorruptRecordError(
                 f"a batch of offset {base_offset} and length {length} where offset "
                 f"{max(expected, offset)} should be"

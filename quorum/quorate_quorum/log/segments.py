@@ -13,7 +13,7 @@ from quorate_quorum.log.directory import Directory
 from quorate_quorum.log.extent import Extent
 from quorate_quorum.log.segment import LOG, Segment, file_name
 
-#: How many closed segments keep their indexes in memory (at most 5 MiB each).
+#: The most closed segments that keep their indexes in memory (at most 5 MiB each).
 INDEXES_MAX = 4
 
 
@@ -27,15 +27,15 @@ class SegmentInfo:
     max_timestamp: int
     #: Milliseconds since the file last changed.
     unchanged_ms: int
-    #: Why its timestamps can't be read; "": they can.
+    #: Why the segment's timestamps can't be read; "": they can.
     damage: str = ""
 
 
 class Segments:
     """The segments of one log. `bases` are the base offsets of `all`; both change together.
 
-    Each segment ends where the next begins. Segments are removed from one end only, each durably
-    before the next, so that a crash leaves no gap.
+    Each segment ends where the next one begins. Segments are removed at the two ends only, each
+    durably before the next one, so that a crash leaves no gap.
     """
 
     def __init__(self, directory: Directory, extent: Extent, index_interval_bytes: int) -> None:
@@ -44,11 +44,11 @@ class Segments:
         self._index_interval_bytes = index_interval_bytes
         self.all: list[Segment] = []
         self.bases: list[int] = []
-        #: How often compacted segments took the place of others.
+        #: The number of times that a compacted segment has replaced others.
         self.replacements = 0
-        #: Held while they do.
+        #: Held during such a replacement.
         self.replacing = asyncio.Lock()
-        #: Closed segments whose index is in memory, the most recently used last.
+        #: The closed segments whose index is in memory, the most recently used last.
         self._indexed: OrderedDict[int, Segment] = OrderedDict()
 
     @property
@@ -57,7 +57,7 @@ class Segments:
 
     @property
     def size(self) -> int:
-        """Bytes of all segments."""
+        """The size of all segments in bytes."""
         return sum(segment.size for segment in self.all)
 
     def at(self, offset: int) -> int:
@@ -67,7 +67,7 @@ class Segments:
     def with_next_base(self) -> list[tuple[Segment, int]]:
         """Return each segment with the next one's base offset.
 
-        The last segment has one past the end of the log.
+        The last segment has one past the log's end instead.
         """
         if not self.all:
             return []
@@ -75,12 +75,12 @@ class Segments:
         return list(zip(self.all, next_bases, strict=True))
 
     def end_of(self, segment: Segment) -> int:
-        """Return where a segment ends: where the next one begins, or at the end of the log."""
+        """Return the offset at which a segment ends: the next one's base, or the log's end."""
         after = self.at(segment.base_offset) + 1
         return self.bases[after] if after < len(self.bases) else self._extent.end
 
     async def describe(self) -> list[SegmentInfo]:
-        """Describe each segment, oldest first. A damaged one counts by the age of its file."""
+        """Describe each segment, oldest first. For a damaged one the timestamp is -1."""
         while True:
             replacements = self.replacements
             found: list[SegmentInfo] = []
@@ -108,9 +108,10 @@ class Segments:
         return SegmentInfo(segment.base_offset, end, segment.size, newest, unchanged_ms, damage)
 
     async def were_replaced_since(self, replacements: int) -> bool:
-        """Wait for a replacement under way; return whether there was one since that number.
+        """Wait for a replacement under way. Return whether one has ended since that number.
 
-        An operation that began before it may fail: its segments are gone. It then begins again.
+        An operation that began before the replacement may have failed because its segments are
+        gone. Then it begins again.
         """
         async with self.replacing:
             return self.replacements != replacements
@@ -128,9 +129,9 @@ class Segments:
         self._directory.changed()
 
     async def replace(self, old: list[Segment], base_offset: int) -> Segment:
-        """Put the one segment that is on the disk now in the place of neighbours.
+        """Replace neighbours by the one segment that is on the disk now, and return that segment.
 
-        The caller closes their files.
+        The caller closes the old segments' files.
         """
         file = await self._directory.disk.open(self._path(base_offset))
         new = self._segment(base_offset, file)
@@ -154,8 +155,8 @@ class Segments:
     async def move_last(self, offset: int) -> None:
         """Empty the only segment, rename it to begin at `offset`, and close it.
 
-        A crash leaves the old name or the new one. Without any segment the log would forget its
-        offset.
+        A crash leaves the old name or the new one. Without any segment, an open would not know the
+        log's offset.
         """
         segment = self.all.pop()
         self.bases.pop()
@@ -168,7 +169,7 @@ class Segments:
         await self._directory.sync()
 
     async def position_of(self, segment: Segment, offset: int) -> int:
-        """Return Segment.position_of. The index that it loaded stays in memory for a while."""
+        """Return the position, as Segment.position_of. The loaded index stays in memory a while."""
         position = await segment.position_of(offset)
         self.used_index_of(segment)
         return position

@@ -1,8 +1,8 @@
 """A small file that holds two numbers. It is overwritten in place, and never half written.
 
-It has two slots in two sectors, which are written in turn. Each has a sequence number and a CRC;
-the newest good slot counts. So a write needs no rename: a torn write leaves the other slot.
-checkpoints.py says which slot files a log has.
+The file has two slots in two sectors, which are written in turn. Each slot has a sequence number
+and a CRC. The newest good slot counts. So a write needs no rename: if it is torn, the other slot
+still counts. checkpoints.py says which slot files a log has.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from crc32c import crc32c
 from quorate_quorum.disk import Disk, File, read_whole
 from quorate_quorum.log.disk_errors import ReopenError
 
-#: One sector a slot: a device writes a sector whole or not at all.
+#: Each slot has one sector: a device writes a sector whole or not at all.
 SLOT_BYTES = 512
 VERSION = 1
 SLOT = struct.Struct(
@@ -37,11 +37,11 @@ class SlotFile:
         self._path = path
         self._file: File | None = None
         self._sequence = 0
-        #: (offset, epoch) as last written; None if no slot is whole.
+        #: (offset, epoch) as last read or written; None if no slot is whole.
         self.value: tuple[int, int] | None = None
         #: Whether the older slot has a higher offset: a lowering was interrupted, so write again.
         self.is_half_lowered = False
-        #: Whether only one slot has the value: it may not be synced.
+        #: Whether only one slot has the value. Then the value may not be synced.
         self.is_half_written = False
 
     async def load(self) -> None:
@@ -60,20 +60,21 @@ class SlotFile:
             self.is_half_written = len(slots) < 2 or min(slots)[1] != self.value
 
     async def write(self, offset: int, epoch: int, *, sync: bool = False) -> bool:
-        """Write the next slot; with `sync`, both, durably. Return whether that made the file."""
+        """Write the next slot; with `sync`, both, durably. Return whether the file was made."""
         file, made = await self._opened()
         await self._write_next(file, offset, epoch)
         if sync:
-            # Write both slots: then no failure of a later write can bring back an older value.
+            # With both slots written, a failure of a later write can't bring back an older value.
             await file.sync()
             await self._write_next(file, offset, epoch)
             await file.sync()
         return made
 
     async def advance(self, offset: int, epoch: int) -> bool:
-        """Write the next slot durably. Return whether that made the file.
+        """Write the next slot durably. Return whether the file was made.
 
-        One sync is enough for a value that never falls: a torn write leaves a lower bound.
+        One sync is enough for a value that never falls: after a torn write the other slot has a
+        lower bound.
         """
         file, made = await self._opened()
         await self._write_next(file, offset, epoch)
@@ -81,11 +82,11 @@ class SlotFile:
         return made
 
     async def reserve(self) -> bool:
-        """Make the file at its full size. Return whether it was new."""
+        """Make the file at its full size. Return whether it was made."""
         return (await self._opened())[1]
 
     async def _opened(self) -> tuple[File, bool]:
-        """Return the file, and whether it had to be made."""
+        """Return the file, and whether it was made."""
         made = False
         if self._file is None:
             file = await self._disk.open(self._path, create=True)

@@ -1,6 +1,6 @@
-"""Syncs of a log. Each covers all that was appended when it began, for all callers that wait.
+"""Syncs of a log. Each covers everything that was appended before it began, for all its callers.
 
-After the first failed sync the log can't be used any more: pages may be readable although no medium
+After the first failed sync the log can't be used any more. Pages may be readable although no medium
 has them, so a later sync that succeeds would prove nothing.
 """
 
@@ -52,7 +52,7 @@ class Syncer:
     def sync_in_background(self, end: int) -> None:
         """Sync a segment that was closed at `end`.
 
-        One at a time: the caller calls wait_for_background first.
+        One such sync runs at a time: the caller calls wait_for_background first.
         """
         self._background = asyncio.create_task(self._sync_closed(end))
 
@@ -69,9 +69,9 @@ class Syncer:
         try:
             await self.sync_to(end)
         except TryAgainError:
-            return  # the next sync covers it
+            return  # the next sync covers this segment, too
         except StorageError:
-            # The owner's next call raises it.
+            # The owner's next call raises the failure.
             assert self._guard.failure is not None or self._guard.is_closed
 
     def _is_due(self, end: int) -> bool:
@@ -87,7 +87,7 @@ class Syncer:
         try:
             await segment.file.sync()
         except OSError as error:
-            if segment in self._segments.all:  # else it was removed, and needs no sync
+            if segment in self._segments.all:  # a segment that was removed needs no sync
                 raise self._error("sync failed", error) from error
 
     def _error(self, what: str, error: OSError) -> StorageError:

@@ -1,4 +1,4 @@
-"""The search for the first record at or after a time: by the time indexes, then batch by batch."""
+"""Finds the first record at or after a time: by the time indexes, then batch by batch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from quorate_quorum.disk import Disk
 from quorate_quorum.log.segment import Segment
 from quorate_quorum.log.segments import Segments
 
-#: The largest batch that is searched in the loop's turn; a larger one is searched in a thread.
+#: The largest batch that is searched in the event loop. A larger one is searched in a thread.
 SEARCHED_IN_A_TURN_BYTES = 32 * 1024
 
 
@@ -19,7 +19,7 @@ async def first_at(
 ) -> tuple[int, int] | None:
     """Return (offset, timestamp) of the first record in [start, end) at or after the timestamp.
 
-    Raises OSError, CorruptRecordError.
+    None if there is no such record. Raises OSError, CorruptRecordError.
     """
     while True:
         replacements = segments.replacements
@@ -49,7 +49,7 @@ async def _first_at(
         except (OSError, CorruptRecordError):
             if segment in segments.all:
                 raise
-            continue  # it was removed meanwhile
+            continue  # the segment was removed meanwhile
         if found is not None:
             return found
     return None
@@ -82,8 +82,8 @@ async def _first_in(
 ) -> tuple[int, int] | None:
     """Return the first record of a batch at or after the time and the offset; None if it has none.
 
-    Most batches are appended unseen, so a batch may not decode. Then the answer comes from its
-    header.
+    Most batches are appended without being decoded, so a batch may not decode. Then the answer
+    comes from its header.
     """
     with suppress(CorruptRecordError):
         if decompressed_size_bound(batch, header) <= SEARCHED_IN_A_TURN_BYTES:

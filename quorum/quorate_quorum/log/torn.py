@@ -1,10 +1,10 @@
-"""The test whether a bad end of a log is a write that a kill interrupted, or damage.
+"""Tells whether a bad end of a log is a write that a kill interrupted, or damage.
 
-Within one boot, an interrupted write leaves the first part of its bytes, for the kernel lengthens a
+Within one boot, an interrupted write leaves the first part of its bytes: the kernel lengthens a
 file only by what it has copied. So a torn batch has fewer bytes than its length says, and nothing
-follows it. If a bad batch has all its bytes, or other batches of this log follow it, then it was
-written whole and has changed since: the replica has lost records of completed writes. The CRC does
-not cover the length, so even if the length has changed, the CRC still shows where the batch ended.
+follows it. If a bad batch has all its bytes, or other batches of this log follow it, it was written
+whole and has changed since: the replica has lost records of completed writes. The CRC does not
+cover the length. So even if the length has changed, the CRC still shows where the batch ended.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from quorate.record.batch import HEADER_BYTES, check, parse_header
 from quorate_quorum.disk import File
 from quorate_quorum.log.segment import BATCH_BYTES_MAX
 
-#: The bytes of base_offset and batch_length: the length counts what follows them.
+#: The size of base_offset and batch_length. The length counts the bytes after them.
 _BEFORE = 12
 #: The position in a batch from which the CRC covers the bytes. The CRC itself is just before it.
 _CRC_COVERS_FROM = 21
-#: How many batches the search checks by CRC. A tail with more bytes that look like batches counts
-#: as damage.
+#: The most batches that the search checks by their CRC. If more bytes of a tail look like batches,
+#: the tail counts as damage.
 _CHECKED_MAX = 64
 _READ_BYTES = 1 << 20
 
@@ -34,7 +34,7 @@ async def is_torn(
 ) -> bool:
     """Return whether the bytes from `position` to `size` are the first part of a write.
 
-    The batch with offset `next_offset` should be there; with `gaps`, it or a later one.
+    `next_offset` is the log's end: the write must begin with that offset; with `gaps`, at or above.
     """
     start = await file.read_at(position, _BEFORE)
     if len(start) < _BEFORE:
@@ -52,8 +52,8 @@ async def is_torn(
 async def _is_whole(file: File, position: int, size: int) -> bool:
     """Return whether the CRC shows that a batch ends before `size`, though its length says more.
 
-    The CRC is tried at each of the last bytes, for a torn write may follow the batch, and wherever
-    the next batch may begin.
+    The CRC is tried at each of the last bytes, because a torn write may follow the batch, and at
+    each place where the next batch may begin.
     """
     head = await file.read_at(position, HEADER_BYTES)
     if len(head) < HEADER_BYTES:
@@ -84,7 +84,7 @@ def _ends(data: bytes, offset_prefix: bytes, left: int) -> list[int]:
 async def _has_a_later_batch(file: File, position: int, size: int, after: int) -> bool:
     """Return whether a whole batch with an offset above `after` follows.
 
-    The length of the bad batch may have changed, so every position is tried.
+    Every position is tried, because the length of the bad batch may have changed.
     """
     looks_like_one = re.compile(
         b"(?=" + re.escape(after.to_bytes(8, "big")[:4]) + b".{12}\x02)", re.DOTALL

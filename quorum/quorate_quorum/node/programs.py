@@ -8,11 +8,11 @@ import sys
 from collections.abc import AsyncIterator
 from typing import Protocol
 
-#: The longest line that a program writes.
+#: The longest line that a program may write.
 LINE_BYTES_MAX = 16 * 1024 * 1024
-#: How long a program may take to end after its input has ended.
+#: The time that a program has to end after its input has ended. Then it is killed.
 END_SECONDS_MAX = 0.5
-#: How much of its last error output is told.
+#: The most bytes of a program's last error output that end() returns.
 ERROR_BYTES_MAX = 4096
 
 
@@ -20,20 +20,20 @@ class Program(Protocol):
     """A running program."""
 
     async def write(self, line: bytes) -> None:
-        """Write a line to its input. Raises OSError if it has ended."""
+        """Write a line to the program's input. Raises OSError if the program has ended."""
 
     def lines(self) -> AsyncIterator[bytes]:
-        """Yield the lines of its output until that ends."""
+        """Yield the lines of the program's output until the output ends."""
 
     async def end(self) -> str:
-        """End it if it runs; return how it ended: its exit status, and its last error output."""
+        """End the program. Return a text with its exit status and its last error output."""
 
 
 class Programs(Protocol):
     """Starts programs."""
 
     async def start(self, module: str) -> Program:
-        """Start `python -m module`. Raises OSError."""
+        """Start `python -m module`. OSError if it can't be started."""
 
 
 class RealPrograms:
@@ -43,14 +43,14 @@ class RealPrograms:
         """Start `python -m module`, with this interpreter and this environment."""
         process = await asyncio.create_subprocess_exec(
             sys.executable,
-            "-P",  # a module in the working directory is none of ours
+            "-P",  # do not import modules from the working directory
             "-m",
             module,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             limit=LINE_BYTES_MAX,
-            start_new_session=True,  # an interrupt from the terminal is for the node
+            start_new_session=True,  # Ctrl-C on the terminal must stop only the node
         )
         return _RealProgram(process)
 
@@ -70,7 +70,7 @@ class _RealProgram:
         try:
             while line := await self._process.stdout.readline():
                 yield line
-        except ValueError as error:  # a longer line
+        except ValueError as error:  # the line is longer than LINE_BYTES_MAX
             raise OSError(f"{error}") from error
 
     async def end(self) -> str:
@@ -89,7 +89,7 @@ class _RealProgram:
         return f"status {process.returncode}" + (f": {told}" if told else "")
 
     async def _read_errors(self) -> bytes:
-        """Read all error output, so that the program never waits; return its end."""
+        """Read all error output, and return its end. A program whose output is not read blocks."""
         assert self._process.stderr is not None
         kept = b""
         while data := await self._process.stderr.read(ERROR_BYTES_MAX):
