@@ -18,6 +18,7 @@ from quorate.record.batch import (
     HEADER_BYTES,
     LOG_APPEND_TIME,
     MAGIC,
+    NONE,
     BatchHeader,
     Buffer,
     record_bytes,
@@ -76,12 +77,16 @@ def with_records(
 
 
 def emptied(header: BatchHeader) -> bytes:
-    """Return the batch without records: its offsets, its epoch and its producer's sequences."""
+    """Return the batch without records: its offsets, its epoch and its producer's sequences.
+
+    It has no timestamp, because no record has one. Kafka's tools compare the time index with the
+    records.
+    """
     return _rebuilt(
         header,
         attributes=header.attributes & ~(CODEC_MASK | DELETE_HORIZON),
-        base_timestamp=header.base_timestamp,
-        max_timestamp=header.max_timestamp,
+        base_timestamp=NONE,
+        max_timestamp=NONE,
         count=0,
         body=b"",
     )

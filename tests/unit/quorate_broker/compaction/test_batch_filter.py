@@ -165,6 +165,7 @@ def test_a_tombstone_goes_after_its_horizon_and_not_before() -> None:
     assert check(later).base_timestamp == NOW_MS + 100
 
 
-def test_an_emptied_batch_has_no_codec_and_no_horizon() -> None:
+def test_an_emptied_batch_has_no_codec_no_horizon_and_no_time() -> None:
     batch = keyed(10, THREE, codec=compression.ZSTD)
-    assert check(emptied(parse_header(batch))).attributes == 0
+    header = check(emptied(parse_header(batch)))
+    assert (header.attributes, header.max_timestamp) == (0, -1)
