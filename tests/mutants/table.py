@@ -1971,8 +1971,8 @@ MUTANTS = (
         "last-record-survives",
         "the last record of a key goes with the older ones",
         f"{COMPACTION}/batch_filter.py",
-        "elif last_offset_of(key) > base + outline[3]:",
-        "elif last_offset_of(key) >= base + outline[3]:",
+        "elif last_offset_of(key) > base + delta:",
+        "elif last_offset_of(key) >= base + delta:",
         (
             f"{COMPACTION_TESTS}/test_cleaning.py::test_a_compacted_log_has_the_same_last_values_as_the_raw_one",
         ),

@@ -115,12 +115,12 @@ class BatchFilter:
         tombstones = False
         without_key = 0
         for outline in found:
-            key = outline[4]
+            _, _, _, delta, key, has_value = outline
             if key is None:
                 without_key += 1
-            elif last_offset_of(key) > base + outline[3]:
+            elif last_offset_of(key) > base + delta:
                 continue
-            elif not outline[5]:
+            elif not has_value:
                 if has_expired:
                     continue
                 tombstones = True

@@ -238,9 +238,11 @@ def _put(offsets: OffsetMap, header: BatchHeader, batch: Buffer) -> None:
     """Put the keys of a batch into the map; none of a batch that does not decode here."""
     base = header.base_offset
     try:
-        found = [(one.key, base + one.offset_delta) for one in outlines(batch, header)[1]]
+        found = [
+            (key, base + delta)
+            for _, _, _, delta, key, _ in outlines(batch, header)[1]
+            if key is not None
+        ]
     except (CorruptRecordError, UnsupportedError):
         return  # it stays as it is, and so does all before it
-    for key, offset in found:
-        if key is not None:
-            offsets.put(key, offset)
+    offsets.put(found)

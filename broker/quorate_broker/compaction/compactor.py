@@ -125,8 +125,9 @@ class Compactor:
         if lags.max_lag_ms < NO_LAG:
             await _roll_if_overdue(log, lags.max_lag_ms, now_ms)
             oldest_dirty_ms = await _timestamp_at(log, _first_dirty(log))
-        if len(log.compaction.bases) < 2:
-            return None
+        bases = log.compaction.bases
+        if not bases or _first_dirty(log) >= bases[-1]:
+            return None  # all closed segments are clean
         return plan_for(
             await log.segments(),
             first_dirty=_first_dirty(log),

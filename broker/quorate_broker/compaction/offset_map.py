@@ -11,6 +11,7 @@ The table has open addressing. A dict would need eight times the memory for each
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from hashlib import blake2b
 
 HASH_BYTES = 16
@@ -43,15 +44,17 @@ class OffsetMap:
         """Whether `more` keys surely fit."""
         return self.keys + more <= self.keys_max
 
-    def put(self, key: bytes, offset: int) -> None:
-        """Note a record. Offsets of one key grow."""
-        slot = self._known.get(key, -1)
-        if slot < 0:
-            slot = self._slot_of(key)
-            if not self._offsets[slot]:
-                assert self.keys < self.keys_max, "has_room was not asked"
-                self.keys += 1
-        self._offsets[slot] = offset + 1
+    def put(self, records: Iterable[tuple[bytes, int]]) -> None:
+        """Note the keys and offsets of some records. Offsets of one key grow."""
+        known, offsets = self._known, self._offsets
+        for key, offset in records:
+            slot = known.get(key, -1)
+            if slot < 0:
+                slot = self._slot_of(key)
+                if not offsets[slot]:
+                    assert self.keys < self.keys_max, "has_room was not asked"
+                    self.keys += 1
+            offsets[slot] = offset + 1
 
     def get(self, key: bytes) -> int:
         """Return the last offset of a key; -1 if the key was never put."""

@@ -56,16 +56,15 @@ def with_records(
     bit DELETE_HORIZON says so (KIP-534).
     """
     if delete_horizon_ms is None:
-        pieces = [data[one.start : one.stop] for one in kept]
+        pieces = [data[start:stop] for start, stop, *_ in kept]
     else:
         shift = header.base_timestamp - delete_horizon_ms
         pieces = [
-            with_timestamp_delta(data[one.start : one.stop], one.timestamp_delta + shift)
-            for one in kept
+            with_timestamp_delta(data[start:stop], delta + shift) for start, stop, delta, *_ in kept
         ]
     newest = header.max_timestamp
     if not header.attributes & LOG_APPEND_TIME:
-        newest = header.base_timestamp + max(one.timestamp_delta for one in kept)
+        newest = header.base_timestamp + max(delta for _, _, delta, *_ in kept)
     return _rebuilt(
         header,
         attributes=header.attributes | (0 if delete_horizon_ms is None else DELETE_HORIZON),

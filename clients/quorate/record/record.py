@@ -307,18 +307,13 @@ def find_by_time(
     return None
 
 
-class Outline(NamedTuple):
-    """Where one record lies in the records of its batch, and what compaction must know of it."""
-
-    start: int
-    stop: int
-    timestamp_delta: int
-    offset_delta: int
-    key: bytes | None
-    has_value: bool
+#: Where one record lies in the records of its batch, and what compaction must know of it: start,
+#: stop, timestamp delta, offset delta, key, and whether it has a value. A plain tuple: a named one
+#: costs a tenth of a pass.
+Outline = tuple[int, int, int, int, bytes | None, bool]
 
 
-def decode_outlines(  # noqa: C901 - one hot loop, unrolled on purpose
+def decode_outlines(  # noqa: C901, PLR0912, PLR0915 - one hot loop, unrolled on purpose
     data: bytes, position: int, *, count: int, last_offset_delta: int
 ) -> Iterator[Outline]:
     """Yield the outlines of `count` records that fill `data` from `position` on.
@@ -326,8 +321,6 @@ def decode_outlines(  # noqa: C901 - one hot loop, unrolled on purpose
     Values and headers are not decoded: that takes half of the time of decode_records.
     Raises CorruptRecordError at the first impossible byte that it reads.
     """
-    new = tuple.__new__
-    outline_type = Outline
     data_end = len(data)
     previous = -1
     try:
@@ -336,20 +329,35 @@ def decode_outlines(  # noqa: C901 - one hot loop, unrolled on purpose
             raw = data[position]
             position += 1
             if raw >= 0x80:
-                raw, position = _read_varint(data, position - 1)
+                high = data[position]
+                if high < 0x80:
+                    raw += (high << 7) - 0x80
+                    position += 1
+                else:
+                    raw, position = _read_varint(data, position - 1)
             end = position + (raw >> 1)
             if raw & 1 or end > data_end:
                 raise _corrupt(start, "its length")
             raw = data[position + 1]  # after the attributes
             position += 2
             if raw >= 0x80:
-                raw, position = _read_varint(data, position - 1, bits=64)
+                high = data[position]
+                if high < 0x80:
+                    raw += (high << 7) - 0x80
+                    position += 1
+                else:
+                    raw, position = _read_varint(data, position - 1, bits=64)
             timestamp_delta = (raw >> 1) ^ -(raw & 1)
 
             raw = data[position]
             position += 1
             if raw >= 0x80:
-                raw, position = _read_varint(data, position - 1)
+                high = data[position]
+                if high < 0x80:
+                    raw += (high << 7) - 0x80
+                    position += 1
+                else:
+                    raw, position = _read_varint(data, position - 1)
             offset_delta = raw >> 1
             if raw & 1 or not previous < offset_delta <= last_offset_delta:
                 raise _corrupt(start, "its offset")
@@ -370,8 +378,7 @@ def decode_outlines(  # noqa: C901 - one hot loop, unrolled on purpose
             raw = data[position]
             if position >= end:
                 raise _corrupt(start, "the length of its parts")
-            fields = (start, end, timestamp_delta, offset_delta, key, raw != 1)
-            yield new(outline_type, fields)
+            yield start, end, timestamp_delta, offset_delta, key, raw != 1
             position = end
     except IndexError:
         raise CorruptRecordError(

@@ -73,6 +73,9 @@ class Compaction:
         with leaving_all_as_it_was(f"{self.directory}: can't write a checksum"):
             await self._replacer.prepare(new)
         async with self._guard.exclusive("replacing segments"):
-            if truncations != self._extent.truncations:
-                return False
-            return await self._replacer.replace(new)
+            is_same = truncations == self._extent.truncations
+            if is_same and await self._replacer.replace(new):
+                return True
+        with leaving_all_as_it_was(f"{self.directory}: can't remove what a compaction wrote"):
+            await self._replacer.abandon(new.base_offset)
+        return False

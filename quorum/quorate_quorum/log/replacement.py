@@ -59,6 +59,14 @@ class Replacer:
         async with self._segments.replacing:
             return await self._replace(new)
 
+    async def abandon(self, base_offset: int) -> None:
+        """Remove what a pass wrote for a segment that the log does not take."""
+        disk = self._directory.disk
+        for ending in (LOG + CLEANED, INDEX + CLEANED, TIME_INDEX + CLEANED, CHECKSUM + SWAP):
+            path = self._directory.file(file_name(base_offset, ending))
+            if await disk.exists(path):
+                await disk.remove(path)
+
     async def _replace(self, new: SegmentChecksum) -> bool:
         old = self._old(new)
         path = self._directory.file(file_name(new.base_offset, LOG))

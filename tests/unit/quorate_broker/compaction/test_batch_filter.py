@@ -27,8 +27,7 @@ CODECS = [compression.NONE, compression.ZSTD]
 def filter_with(later: dict[bytes, int], **rules: Any) -> BatchFilter:
     """Return a filter of a pass whose map holds `later`."""
     offsets = OffsetMap(10_000, bytes(16))
-    for key, offset in later.items():
-        offsets.put(key, offset)
+    offsets.put(later.items())
     values: dict[str, Any] = {
         "first_dirty": 0,
         "map_end": 1000,

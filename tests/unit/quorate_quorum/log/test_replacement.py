@@ -163,9 +163,11 @@ async def test_what_a_pass_was_made_of_must_still_be_there() -> None:
     await log.truncate(11)
     assert not await log.compaction.replace_segments(new, before)
     assert not await log.compaction.replace_segments(await clean(disk, [5, 11], 0, 12), 0)
+    new = await clean(disk)
     disk.put(f"{PATH}/{0:020d}.log.cleaned", b"half of it")
     assert not await log.compaction.replace_segments(new, log.truncations)
     assert await offsets(log) == ALL[:11]
+    assert not [one for one in disk.names(PATH) if one.endswith((".cleaned", ".swap"))]
     await log.close(clean=False)
 
 
