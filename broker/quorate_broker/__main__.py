@@ -9,8 +9,7 @@ from quorate_quorum.node.environment import Environment
 
 async def start(config: BrokerConfig) -> process.Server:
     """Start a broker on this machine's network and disks."""
-    # grpc is imported here, because it reads environment variables at its import, and the process
-    # has set them by now.
+    # grpc reads environment variables when it is imported. By now the process has set them.
     from quorate.net.grpc_network import GrpcNetwork, GrpcOptions
     from quorate_broker.server import BrokerServer
     from quorate_quorum.log.real_disk import RealDisk

@@ -1,6 +1,6 @@
 """The content of a broker's heartbeats, and what the broker does with each answer.
 
-The broker sends a heartbeat at each interval, and at once in these cases:
+The broker sends a heartbeat at each interval. It sends one at once in these cases:
 
 * it has carried out the image up to the offset that the controller waits for;
 * a log directory failed;
@@ -34,13 +34,14 @@ from quorate_quorum.v1.controller_pb2 import (
 
 log = structlog.get_logger(__name__)
 
-#: Replica ends in one heartbeat; the controller asks again for the rest.
+#: The most end offsets of replicas in one heartbeat. The controller asks again for the rest.
 ENDS_MAX = 10_000
 
 
 class Heartbeats:
-    """The heartbeats of a broker. `fenced` is called when the controller does not know the
-    registration.
+    """Sends the heartbeats of a broker.
+
+    `fenced` is called when the controller does not know the registration.
     """
 
     def __init__(
@@ -62,9 +63,9 @@ class Heartbeats:
         self._fenced = fenced
         self._publisher: Publisher | None = None
         self._stream: HeartbeatStream | None = None
-        #: The logs of the first image are open. Before that this broker asks to stay fenced.
+        #: Whether the logs of the first image are open. Before, this broker asks to stay fenced.
         self._is_open = False
-        #: The controller wants a heartbeat at once when the image is carried out up to this offset.
+        #: The controller wants a heartbeat at once when the image is carried out up to this offset;
         #: 0: it does not.
         self._notify_offset = 0
         self._losses_known = 0
@@ -94,14 +95,15 @@ class Heartbeats:
             is_due = True
         if self._losses_known != len(self._replicas.losses):
             self._losses_known = len(self._replicas.losses)
-            is_due = True  # losses changed: report the next ones, or that none is left
+            # the losses have changed: report the next ones, or that none is left
+            is_due = True
         if is_due:
             self.push()
 
     async def leave(self) -> None:
-        """Ask the controller to move leadership away; return when this broker may stop.
+        """Ask the controller to move leadership to other brokers. Wait until this broker may stop.
 
-        It waits at most controlled_shutdown_timeout_ms, and at most
+        The wait is at most controlled_shutdown_timeout_ms in total, and at most
         controlled_shutdown_silence_max_ms without an answer of a controller.
         """
         if self._stream is None:
@@ -125,7 +127,7 @@ class Heartbeats:
         log.info("left", waited_ms=round((loop.time() - begun) * 1000))
 
     async def stop(self) -> None:
-        """Send no more heartbeats. Safe to call twice."""
+        """Send no more heartbeats. It is safe to call this twice."""
         if self._stream is not None:
             await self._stream.close()
 
@@ -147,7 +149,7 @@ class Heartbeats:
         )
 
     def _lossy(self) -> list[LossyReplica]:
-        """Return the lossy replicas to report; none before the logs are open."""
+        """Return the lossy replicas to report; empty before the logs are open."""
         return self._replicas.losses.to_tell(self._replicas.image) if self._is_open else []
 
     def _lossy_found(self) -> None:
@@ -155,14 +157,14 @@ class Heartbeats:
             self.push()
 
     def _take_ends(self) -> list[ReplicaEnd]:
-        """Return the log ends that the controller asked for, once; none before logs are open."""
+        """Return the log ends that the controller asked for; empty before the logs are open."""
         if not self._is_open:
             return []
         wanted, self._ends_wanted = self._ends_wanted, []
         return [end for one in wanted if (end := self._end_of(one)) is not None]
 
     def _end_of(self, one: PartitionId) -> ReplicaEnd | None:
-        """Return a replica's log end; None if it is not here or offline, so not a candidate."""
+        """Return a replica's log end; None if it is offline or not here, and so no candidate."""
         try:
             last_epoch, log_end_offset = self._replicas.replica_end(one.topic_id, one.partition)
         except QuorateError as error:
@@ -180,7 +182,7 @@ class Heartbeats:
     # -- the answer
 
     def _heard(self, response: HeartbeatResponse) -> None:
-        """Take an answer of the controller. The stream handles NOT_CONTROLLER itself."""
+        """Process an answer of the controller. The stream itself handles NOT_CONTROLLER."""
         if response.error.code != ErrorCode.ERROR_CODE_NONE:
             log.warning("heartbeat_refused", reason=response.error.message, repeats=True)
             if response.error.code == ErrorCode.ERROR_CODE_FENCED and not self._wants_shutdown:

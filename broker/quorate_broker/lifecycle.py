@@ -1,12 +1,13 @@
-"""The states of a broker towards the controller: registered, fenced, unfenced, leaving.
+"""The states of a broker for the controller: registered, fenced, unfenced, leaving.
 
     register -> the image reaches the registration -> run file, strays, logs -> heartbeats say how
     far the image is carried out -> unfenced -> ... -> asks to leave -> stopped
 
-A broker registers once in each run. If the controller fences it because it was silent, it goes on
-with its heartbeats, and is unfenced again when it has caught up. If an answer says FENCED (the
-broker was unregistered, or the controller knows another broker_epoch), it registers again. If it
-sees another incarnation with its own id, it stops: two processes must never write to one replica.
+A broker registers once in each run. If the controller fences it because it was silent, it continues
+to send heartbeats, and is unfenced when it has caught up again. If an answer says FENCED (the
+broker was unregistered, or the controller knows another broker_epoch), it registers again. If the
+image has another incarnation with the broker's own id, it stops: two processes must never write to
+one replica.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ from quorate_quorum.node.listeners import ListenerAddress
 
 log = structlog.get_logger(__name__)
 
-CATCH_UP_LOG_MS = 5_000  # how often a broker that waits for the image says so
+#: A broker that waits for the image logs it this often
+CATCH_UP_LOG_MS = 5_000
 
 
 class Lifecycle:
@@ -72,14 +74,15 @@ class Lifecycle:
             fenced=lambda: self._own("register-again", self._register_again()),
         )
         self.is_fenced = True
-        #: Set when the image has reached the registration: answers from it are not out of date.
+        #: Set when the image has reached the registration. Then answers from the image are not out
+        #: of date.
         self.caught_up = asyncio.Event()
         self.unfenced = asyncio.Event()
 
     async def register(self, listeners: tuple[ListenerAddress, ...], publisher: Publisher) -> None:
         """Register these listeners, begin heartbeats, and open the logs in the background.
 
-        Raises DuplicateBrokerError, WrongClusterError, InvalidRequestError, ConfigError.
+        Raises DuplicateBrokerError, WrongClusterError, InvalidRequestError or ConfigError.
         """
         self._listeners = listeners
         self._replicas.on_directory_failed = self.directory_failed
@@ -106,13 +109,17 @@ class Lifecycle:
         self.heartbeats.applied(image)
 
     def directory_failed(self, directory_id: bytes, reason: str) -> None:
-        """Give a directory up whose disk failed: it is noted on the disk first, then reported."""
-        if not self._is_stopped:  # at a stop, close_logs handles the failed directories
+        """Give up a directory whose disk failed.
+
+        The failure is noted on the disk, and then reported.
+        """
+        # at a stop, close_logs handles the failed directories
+        if not self._is_stopped:
             name = f"lose-{directory_id.hex()}"
             self._own(name, self._directories.lose(directory_id, reason))
 
     async def stop(self) -> None:
-        """End the heartbeats and all tasks. Safe to call twice."""
+        """End the heartbeats and all tasks. It is safe to call this twice."""
         self._is_stopped = True
         await self._tasks.end_all()
         await self.heartbeats.stop()
@@ -131,7 +138,10 @@ class Lifecycle:
         return response.apply_offset
 
     async def _open(self, apply_offset: int, publisher: Publisher) -> None:
-        """When the image has reached the registration: let this run begin, and open the logs."""
+        """Wait until the image has reached the registration.
+
+        Then begin this run, and open the logs.
+        """
         await self._catch_up(apply_offset)
         await self._directories.begin_run()
         self._replicas.directories = self._directories.for_replicas
@@ -151,7 +161,10 @@ class Lifecycle:
         publisher.start(self._client.image)
 
     async def _enter(self, generation: int) -> None:
-        """Store the generation that is followed now; strays of an older one are not removed."""
+        """Store the generation that is followed now.
+
+        Strays of an older one are not removed any more.
+        """
         is_over = self._strays is not None and self._strays.quorum_generation != generation
         if is_over:
             self._tasks.cancel(*self._tasks.named("lifecycle-strays"))
@@ -167,7 +180,7 @@ class Lifecycle:
                 return
 
     async def _register_again(self) -> None:
-        """Register again: the controller does not know this registration any more."""
+        """Register again, because the controller does not know this registration any more."""
         try:
             await self._register()
             if self.caught_up.is_set():
@@ -192,7 +205,7 @@ class Lifecycle:
     # Tasks
 
     def _own(self, name: str, work: Coroutine[Any, Any, Any]) -> None:
-        """Run `work` as a task, unless one of that name runs. Its failure stops the broker."""
+        """Run `work` as a task, unless a task of this name runs. Its failure stops the broker."""
         name = f"lifecycle-{name}"
         if self._tasks.named(name):
             work.close()

@@ -1,8 +1,9 @@
-"""Hands the images of the quorum to the Reconciler, one at a time and in order.
+"""Gives the images of the quorum to the Reconciler, one at a time and in order.
 
-The client hands over each image in the loop and does not wait. A queue is in between, because
-opening and cutting logs takes time. An image counts as applied only when the Reconciler has carried
-it out. Heartbeats report the applied offset, and the controller unfences this broker by it.
+QuorumClient calls the Publisher with each image, in the loop, and does not wait. The Publisher
+queues the image, because opening and cutting logs takes time. An image counts as applied only when
+the Reconciler has carried it out. Heartbeats report the applied offset, and the controller unfences
+this broker by it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from quorate_quorum.metadata.image import MetadataImage
 
 log = structlog.get_logger(__name__)
 
-#: Images that may wait to be carried out; with more, the broker stops.
+#: Most images that wait to be carried out. With more, the broker stops.
 QUEUE_MAX = 100_000
 WAITERS_MAX = 10_000
 
@@ -30,7 +31,7 @@ WAITERS_MAX = 10_000
 class Publisher:
     """An ImageListener. `applied` is called after each image that was carried out.
 
-    `fail` stops the node. It is called if an image can't be carried out as a whole, because the
+    `fail` stops the node. It is called if an image cannot be carried out completely, because the
     node is then in an unknown state.
     """
 
@@ -69,7 +70,7 @@ class Publisher:
         self._arrived.set()
 
     def start(self, image: MetadataImage) -> None:
-        """Open the logs of this image, then carry out each later one. None may be missed."""
+        """Open the logs of this image, and then carry out each later image. None may be missed."""
         assert not self._is_started, "a publisher starts once"
         self._is_started = True
         self._tasks.spawn(self._run(image), "publisher")
@@ -80,7 +81,10 @@ class Publisher:
         return self._has_loaded
 
     async def wait_applied(self, offset: int, *, timeout_ms: int) -> None:
-        """Wait until all below `offset` is carried out; RequestTimedOutError if not in time."""
+        """Wait until everything below `offset` is carried out.
+
+        Raises RequestTimedOutError if it is not in time.
+        """
 
         def late() -> RequestTimedOutError:
             return RequestTimedOutError(
@@ -91,7 +95,7 @@ class Publisher:
         await self._reached.wait(offset, timeout_ms=timeout_ms, late=late)
 
     async def stop(self) -> None:
-        """Stop carrying out images. Safe to call twice."""
+        """Carry out no more images. It is safe to call this twice."""
         await self._tasks.end_all()
 
     async def _run(self, image: MetadataImage) -> None:

@@ -23,14 +23,15 @@ class Registration:
 
     cluster_id: str
     broker_id: int
-    #: Identifies this run of the broker: another process with the same id has another incarnation.
+    #: Identifies this run of the broker. Another process with the same id has another incarnation.
     incarnation: bytes
-    #: The offset of the registration in the metadata log; it grows with every registration.
+    #: The offset of the registration's record in the metadata log. It grows with every
+    #: registration.
     broker_epoch: int = UNREGISTERED
 
     @property
     def is_known(self) -> bool:
-        """Whether the controller has given an epoch. Before that this broker leads nothing."""
+        """Whether the controller has given an epoch. Before, this broker leads no partition."""
         return self.broker_epoch != UNREGISTERED
 
     def given(self, broker_epoch: int) -> Registration:

@@ -5,7 +5,7 @@
     stop    leave -> take nothing new -> end streams -> close logs, synced -> mark -> unlock
 
 The broker listens before it registers, because the controller connects to it at once. A part that
-can't go on calls fail(). Then the broker stops without a leave, and reports the reason.
+cannot continue calls fail(). Then the broker stops without a leave, and reports the reason.
 """
 
 from __future__ import annotations
@@ -53,16 +53,17 @@ from quorate_quorum.node.server import NodeServer
 
 log = structlog.get_logger(__name__)
 
-#: The time in which all parts but the leave and the logs must end, so that a stop is over in 5 s.
+#: The time limit of a stop for all parts but the leave and the logs, so that a stop takes 5 s at
+#: most.
 ROOMS_STOP_MAX_S = 1.5
-#: The time in which all logs must be closed and synced: a disk that hangs must not block the exit.
+#: The time limit for closing and syncing all logs. A disk that hangs must not block the exit.
 LOGS_CLOSE_MAX_S = 10.0
 
 
 class BrokerServer(NodeServer[BrokerConfig]):
-    """A broker process. start() waits for a controller, and returns when the broker is registered.
+    """A broker process. start() waits for a controller, and until the broker is registered.
 
-    After that its logs are opened, and then it is unfenced.
+    After that the broker opens its logs, and then it is unfenced.
     """
 
     role = "broker"
@@ -77,7 +78,7 @@ class BrokerServer(NodeServer[BrokerConfig]):
 
     @property
     def replicas(self) -> Replicas:
-        """The replicas that are held here. The broker must have started."""
+        """The replicas of this broker. The broker must have started."""
         assert self._rooms is not None, "the broker has not started"
         return self._rooms.replicas
 
@@ -87,7 +88,7 @@ class BrokerServer(NodeServer[BrokerConfig]):
         return self._rooms is None or self._rooms.lifecycle.is_fenced
 
     async def unfenced(self) -> None:
-        """Wait until the broker is unfenced and may lead; NodeFailed if it stops before."""
+        """Wait until the broker is unfenced and may lead. Raise NodeFailed if it stops before."""
         assert self._rooms is not None, "the broker has not started"
         await self._unless_ending(self._rooms.lifecycle.unfenced.wait())
 
@@ -216,7 +217,10 @@ class _Rooms:
         )
 
     async def close_logs(self, *, clean: bool) -> None:
-        """Close every log. With `clean`, sync them, and mark directories whose logs all closed."""
+        """Close every log.
+
+        With `clean`, sync them, and mark the directories whose logs all closed.
+        """
         await self.reconciler.close(clean=clean)
         for directory_id, reason in self.replicas.failed_directories.items():
             await self._directories.lose(directory_id, reason)

@@ -28,7 +28,8 @@ app = typer.Typer(
     cls=lazy_group(COMMANDS),
     help="A Kafka-style replicated commit log: start clusters, administer them, look inside.",
     no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},  # every command below has them too
+    # the commands below inherit these names of the help option
+    context_settings={"help_option_names": ["-h", "--help"]},
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=MARKUP,
@@ -48,11 +49,11 @@ def main_options(
     ),
 ) -> None:
     """Start clusters, administer them, look inside."""
-    # Warnings of the client library go where diagnostics go: standard output is for answers.
+    # The client library's warnings go to standard error. Standard output is for answers.
     logging.basicConfig(level=logging.WARNING, format="quorate: %(message)s", stream=sys.stderr)
 
 
 def main() -> None:
-    """Run the command; the entry point of the package."""
+    """Run the command. This is the entry point of the package."""
     open_standard_streams()
     app()

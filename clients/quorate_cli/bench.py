@@ -1,8 +1,8 @@
-"""`quorate bench`: throughput, latency, and the gap under kill.
+"""`quorate bench`: throughput, latency, and the silence after a kill.
 
-produce and latency run against --bootstrap, or against a local cluster of three voters and three
-brokers that they start themselves; failover always starts its own. JSON: a list `runs`, and for
-each figure {"median", "min", "max", "all"}.
+produce, consume and latency measure the cluster of --bootstrap, or else start a local cluster of
+three voters and three brokers. failover always starts its own cluster. The JSON document has a list
+`runs`, and for each figure {"median", "min", "max", "all"}.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ Run = dict[str, Any]
 
 @contextlib.contextmanager
 def own_cluster(voters: int = 3, brokers: int = 3) -> Iterator[LocalCluster]:
-    """Start a local cluster in a temporary folder; stop it at the end."""
+    """Start a local cluster in a temporary folder, and stop it at the end."""
     with tempfile.TemporaryDirectory(prefix="quorate-bench-", ignore_cleanup_errors=True) as folder:
         shape = Shape(voters=voters, brokers=brokers, port=free_port(max(voters, brokers)))
         cluster = LocalCluster(Path(folder), shape)
@@ -73,7 +73,7 @@ def own_cluster(voters: int = 3, brokers: int = 3) -> Iterator[LocalCluster]:
 
 
 def figures(runs: list[Run], names: tuple[str, ...]) -> dict[str, Any]:
-    """Return median, min, max and all values of each figure over the runs.
+    """Return the median, minimum, maximum and all values of each figure over the runs.
 
     >>> figures([{"gap_ms": 3.0}, {"gap_ms": 1.0}], ("gap_ms",))["gap_ms"]["median"]
     2.0
@@ -136,7 +136,10 @@ def _or_fail(main: Callable[[], Any]) -> Any:
 def _measure(
     bootstrap: str | None, measured: Callable[[str, LocalCluster | None], Awaitable[list[Run]]]
 ) -> list[Run]:
-    """Return what `measured` finds at that cluster, or at an own one, once it is ready."""
+    """Return the result of `measured` for a cluster: that of `bootstrap`, or else a new local one.
+
+    The local cluster is ready before `measured` is called.
+    """
 
     async def when_ready(cluster: LocalCluster) -> list[Run]:
         await cluster.wait_ready()
@@ -179,7 +182,7 @@ def produce(
     bootstrap: Own = None,
     output: Output = "text",
 ) -> None:
-    """Measure throughput of one producer, with CPU seconds of every process."""
+    """Measure the throughput of one producer, and the CPU seconds of every process."""
     as_json = check_output(output)
 
     async def measured(servers: str, cluster: LocalCluster | None) -> list[Run]:
@@ -257,7 +260,7 @@ def consume(
     bootstrap: Own = None,
     output: Output = "text",
 ) -> None:
-    """Measure how fast one consumer reads what was written before."""
+    """Measure how fast one consumer reads records that were written before."""
     as_json = check_output(output)
 
     async def measured(servers: str, _cluster: LocalCluster | None) -> list[Run]:
@@ -312,7 +315,7 @@ def latency(
     bootstrap: Own = None,
     output: Output = "text",
 ) -> None:
-    """Measure send_and_wait, one record after another."""
+    """Measure the time of send_and_wait, one record after another."""
     as_json = check_output(output)
 
     async def measured(servers: str, _cluster: LocalCluster | None) -> list[Run]:
@@ -363,11 +366,11 @@ def failover(
     runs: Runs = 10,
     output: Output = "text",
 ) -> None:
-    """Kill a leader under load: the longest silence on any partition that it led.
+    """Kill a leader under load, and measure the longest silence on any partition that it led.
 
-    broker: kill -9 of the broker that leads most. broker+controller: the quorum's leader in the
-    same moment. controller: the quorum's leader alone. pause: SIGSTOP of the broker, SIGCONT
-    8 s later. stop: SIGTERM of the broker.
+    broker: kill -9 of the broker that leads most. broker+controller: also kill -9 of the quorum's
+    leader, at the same moment. controller: kill -9 of the quorum's leader alone. pause: SIGSTOP of
+    the broker, and SIGCONT 8 s later. stop: SIGTERM of the broker.
     """
     as_json = check_output(output)
     if scenario not in SCENARIOS:
@@ -425,7 +428,7 @@ async def _failover_once(
                 await asyncio.sleep(3)
             stop.set()
             sent = await load
-        # The gap begins at the strike, and ends while every partition still has load.
+        # The measured time begins at the kill. It ends while every partition still gets records.
         end = min(t[-1] for t in acks.times.values()) if acks.times else at
         idle, _ = acks.longest_silence(list(range(partitions)), at - 3, at)
         gap, partition = acks.longest_silence(led, at - 0.05, max(end, at))
@@ -457,7 +460,7 @@ def _strike(cluster: LocalCluster, scenario: str, victim: int, controller: int) 
 
 
 async def _new_controller(admin: Admin, old: int, at: float) -> float | None:
-    """Return the ms until another voter leads the quorum; None if that takes over 10 s."""
+    """Return the milliseconds until another voter leads the quorum; None after 10 s without one."""
     loop = asyncio.get_running_loop()
     while loop.time() < at + 10:
         with contextlib.suppress(QuorateError):
@@ -468,9 +471,9 @@ async def _new_controller(admin: Admin, old: int, at: float) -> float | None:
 
 
 async def _count_distinct(servers: str, name: str) -> int:
-    """Return the number of different values in the topic. Raises QuorateError for duplicates.
+    """Return the number of different values in the topic.
 
-    Otherwise a duplicate could hide a lost record in `missing`.
+    Raises QuorateError for duplicates. Otherwise a duplicate could hide a lost record in `missing`.
     """
     values: set[bytes] = set()
     count = 0

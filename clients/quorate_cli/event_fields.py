@@ -1,4 +1,4 @@
-"""A metadata event as output: every field that has a value, numbers as numbers, ids in hex."""
+"""A metadata event as output: its fields with numbers as numbers and ids in hex."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from google.protobuf.message import Message
 
 
 def fields_of(message: Message) -> dict[str, Any]:
-    """Return the fields by name. Only optional fields that were not set are left out.
+    """Return the fields by name. Only optional fields that are not set are left out.
 
-    A 0 is shown, because broker 0 and partition 0 exist. Bytes (always ids or hashes) are in hex,
-    as in meta.properties and in the configuration files.
+    A 0 is in the output, because broker 0 and partition 0 exist. Bytes are always ids or hashes.
+    They are in hex, as in meta.properties and in the configuration files.
     """
     found: dict[str, Any] = {}
     for field in message.DESCRIPTOR.fields:

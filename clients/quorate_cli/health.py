@@ -1,4 +1,4 @@
-"""`quorate cluster health`: may the next machine be taken down?"""
+"""`quorate cluster health`: can the next machine be taken down?"""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NO_CONTROLLER = "no controller (a majority of the voters must run and reach each
 ASK_AGAIN_S = 0.5
 EXAMPLES_SHOWN = 10
 WAIT_MAX_S = 24 * 3600
-#: The troubles of partitions, by their names in ClusterHealth and in the JSON document.
+#: The troubles of partitions: their names in ClusterHealth and JSON -> their names in text.
 TROUBLES = {
     "offline": "without a leader",
     "under_min_isr": "under min ISR",
@@ -40,8 +40,10 @@ def health(
         ),
     ] = 0.0,
 ) -> None:
-    """Exit 0 only if all is well: a controller, every voter heard and caught up, no broker fenced
-    or shutting down, no partition offline, under min ISR or under-replicated. Else say what is not.
+    """Exit with 0 only if the cluster is healthy; else say what is wrong.
+
+    Healthy means: there is a controller, it hears every voter, and each has caught up; no broker is
+    fenced or shutting down; no partition is offline, under min ISR or under-replicated.
     """
 
     async def ask() -> tuple[ClusterHealth, str]:
@@ -54,7 +56,8 @@ def health(
         while True:
             try:
                 found, why = await asyncio.wait_for(ask(), session.timeout + TIMEOUT_SLACK_S)
-            except (QuorateError, TimeoutError):  # no broker answers
+            except (QuorateError, TimeoutError):
+                # no broker answers
                 if loop.time() >= until:
                     raise
             else:
@@ -71,7 +74,7 @@ def health(
 
 
 async def _health(admin: Admin, timeout: float) -> tuple[ClusterHealth, str]:
-    """Return the controller's answer. Without a controller, an empty one and a broker's reason.
+    """Return the controller's answer, or an empty one with the reason of a broker.
 
     Raises an error if no broker answers.
     """
@@ -104,7 +107,8 @@ def _reasons(found: ClusterHealth, why: str) -> list[str]:
     for name, what in TROUBLES.items():
         trouble: PartitionTrouble = getattr(found, name)
         if trouble.count:
-            shown = trouble.examples[:EXAMPLES_SHOWN]  # none, if we may not describe the topics
+            # empty if the caller may not describe the topics
+            shown = trouble.examples[:EXAMPLES_SHOWN]
             more = trouble.count - len(shown)
             noun = "partition" if trouble.count == 1 else "partitions"
             names = f": {', '.join(shown)}" if shown else ""
@@ -114,7 +118,7 @@ def _reasons(found: ClusterHealth, why: str) -> list[str]:
 
 
 def _json(found: ClusterHealth, reasons: list[str]) -> dict[str, Any]:
-    """Return the JSON document. A list has at most 100 partitions; `counts` covers all."""
+    """Return the JSON document. Its lists have at most 100 partitions; `counts` covers all."""
     troubles: dict[str, PartitionTrouble] = {name: getattr(found, name) for name in TROUBLES}
     return {
         "healthy": found.healthy,

@@ -1,8 +1,8 @@
 """A group of commands that imports each command at its first use.
 
-Commands import large modules: the client library, gRPC, some even the servers. `quorate --version`
-and `quorate --help` need none of them, and `quorate topic list` does not need those of
-`quorate storage dump`.
+Commands import large modules: the client library, gRPC, and some of them the servers. `quorate
+--version` and `quorate --help` need none of these modules. `quorate topic list` does not need those
+of `quorate storage dump`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Any, Final, Literal
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-#: "rich": help and errors have colours and boxes. None: they are plain text, because standard
-#: error is piped or closed.
+#: "rich": help and errors have colours and boxes. None: standard error is piped or closed, and they
+#: are plain text.
 MARKUP: Final[Literal["rich"] | None] = (
     "rich" if sys.stderr is not None and sys.stderr.isatty() else None
 )
@@ -26,11 +26,12 @@ MARKUP: Final[Literal["rich"] | None] = (
 
 @dataclass(frozen=True, slots=True)
 class Later:
-    """A command that is not imported yet."""
+    """A command that is imported later, at its first use."""
 
-    #: "module:name" of a command's function or of a group's Typer. The module is in this package.
+    #: "module:name" of the command's function or the group's Typer. The module is in this package.
     path: str
-    #: The help text. Empty: the command's docstring, so the help of the group imports the command.
+    #: The help text. If it is empty, the command's docstring is the help, and the help of the group
+    #: imports the command.
     help: str = ""
     #: More keywords for Typer.command.
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -40,7 +41,7 @@ class Later:
         module, _, attribute = self.path.partition(":")
         found = getattr(importlib.import_module(f"quorate_cli.{module}"), attribute)
         send_server_logs_to_stderr()
-        # A command gets Typer's settings from a parent.
+        # A command takes some of Typer's settings from its parent.
         parent = typer.Typer(rich_markup_mode=MARKUP)
         parent.callback()(lambda: None)
         if isinstance(found, typer.Typer):
@@ -52,7 +53,7 @@ class Later:
 
 
 def lazy_group(lazy: Mapping[str, Later]) -> type[TyperGroup]:
-    """Return the class of a group with these commands, before those registered with Typer."""
+    """Return the class of a group that has these commands before those registered with Typer."""
 
     class LazyGroup(TyperGroup):
         def __init__(self, **settings: Any) -> None:
@@ -61,13 +62,13 @@ def lazy_group(lazy: Mapping[str, Later]) -> type[TyperGroup]:
             self.commands = {**described, **self.commands}
 
         def get_command(self, ctx: Any, cmd_name: str) -> Any:
-            """Return a command for the help of this group; import it only if its help is empty."""
+            """Return a command for the help of this group. Import it only if its help is empty."""
             if cmd_name in lazy and not lazy[cmd_name].help:
                 return lazy[cmd_name].load(cmd_name)
             return super().get_command(ctx, cmd_name)
 
         def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-            """Return the command that is about to run, imported."""
+            """Return the command that is about to run, after importing it."""
             name, command, rest = super().resolve_command(ctx, args)
             if name is not None and name in lazy and lazy[name].help:
                 command = lazy[name].load(name)
@@ -80,7 +81,8 @@ def send_server_logs_to_stderr() -> None:
     """Send warnings of server code to standard error, if a command has imported server code.
 
     Standard output is for answers. The client library logs with `logging`, the servers with
-    structlog. This function does not import structlog: that takes as long as a small command.
+    structlog. This function does not import structlog, because the import takes as long as a small
+    command.
     """
     if "structlog" not in sys.modules:
         return

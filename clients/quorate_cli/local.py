@@ -1,8 +1,8 @@
 """A cluster of real processes on this machine, for `up`, `demo`, `bench` and the tests.
 
-Brokers have the ids 0, 1, ...; voters have 100, 101, .... Broker i listens on port + 100 i, voter i
-on port + 1 + 100 i. A node has one folder, with its configuration, its data and its output.
-`cluster.json` holds the shape, so that a later start runs the same cluster.
+Brokers have the ids 0, 1, ... and voters the ids 100, 101, .... Broker i listens on port + 100 i,
+and voter i on port + 1 + 100 i. Each node has a folder with its configuration, data and output.
+`cluster.json` has the shape, so that a later start runs the same cluster.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ HOST = "127.0.0.1"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """The numbers of nodes, the racks, and the first port. Port 0: any free ports."""
+    """The numbers of nodes, the racks, and the first port. Port 0 means any free ports."""
 
     voters: int = 3
     brokers: int = 3
@@ -62,7 +62,7 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """The plan of one node's process."""
+    """One node, and how its process runs."""
 
     id: int
     kind: str  # "voter" or "broker"
@@ -77,7 +77,7 @@ class Node:
 
 
 class LocalCluster:
-    """Processes that can be started, killed, paused and stopped one by one."""
+    """The nodes of a cluster, as processes that can be started, killed, paused and stopped."""
 
     def __init__(self, folder: Path, shape: Shape) -> None:
         self.folder = folder
@@ -98,7 +98,7 @@ class LocalCluster:
 
     @property
     def bootstrap_servers(self) -> str:
-        """The endpoints of all brokers, with commas between them."""
+        """The endpoints of all brokers, separated by commas."""
         return ",".join(node.endpoint for node in self.brokers)
 
     def prepare(self) -> None:
@@ -123,7 +123,7 @@ class LocalCluster:
             memory.write_text(json.dumps({"cluster_id": self.cluster_id, **asdict(self.shape)}))
 
     def start(self, node_ids: Iterable[int] | None = None) -> None:
-        """Start the processes of these nodes, by default of all nodes."""
+        """Start the processes of these nodes; None: of all nodes."""
         for node_id in self.nodes if node_ids is None else node_ids:
             node = self.nodes[node_id]
             with (node.folder / "output.log").open("ab") as output:
@@ -147,7 +147,7 @@ class LocalCluster:
             process.send_signal(number)
 
     def kill(self, *node_ids: int) -> None:
-        """Kill these nodes with SIGKILL, all at the same moment; wait for their end."""
+        """Kill these nodes with SIGKILL, all at the same moment, and wait for their ends."""
         for node_id in node_ids:
             self.signal(node_id, signal.SIGKILL)
         for node_id in node_ids:
@@ -156,9 +156,9 @@ class LocalCluster:
     def stop(
         self, node_ids: Iterable[int] | None = None, *, timeout: float = 15.0
     ) -> dict[int, int]:
-        """Send SIGTERM to these nodes, by default to all, at once; return their exit statuses.
+        """Send SIGTERM to these nodes at once (None: to all), and wait. Return their exit statuses.
 
-        A process that does not end in time is killed (its status is then -9).
+        A process that does not end in time is killed. Its status is then -9.
         """
         chosen = list(self.processes if node_ids is None else node_ids)
         for node_id in chosen:
@@ -174,7 +174,7 @@ class LocalCluster:
         return statuses
 
     def died(self) -> list[tuple[Node, int]]:
-        """Return the nodes whose process has ended, with the status, and forget the processes."""
+        """Return the nodes whose process has ended, with its status. Forget these processes."""
         ended = []
         for node_id, process in list(self.processes.items()):
             status = process.poll()
@@ -184,7 +184,7 @@ class LocalCluster:
         return ended
 
     def cpu_seconds(self) -> dict[int, float]:
-        """Return user and system seconds of each running process (Linux; else empty)."""
+        """Return the user and system seconds of each running process; empty unless on Linux."""
         return {
             node_id: seconds
             for node_id, process in self.processes.items()
@@ -192,7 +192,7 @@ class LocalCluster:
         }
 
     def rss_bytes(self) -> dict[int, int]:
-        """Return resident bytes of each running process (Linux; else empty)."""
+        """Return the resident bytes of each running process; empty unless on Linux."""
         found = {}
         for node_id, process in self.processes.items():
             with contextlib.suppress(OSError, ValueError, IndexError):
@@ -201,10 +201,10 @@ class LocalCluster:
         return found
 
     async def wait_ready(self, *, timeout: float = 30.0) -> DescribeClusterResponse:
-        """Wait until every running broker sees all running brokers as alive.
+        """Wait until every running broker knows that all running brokers are alive.
 
-        Raises TimeoutError after `timeout` seconds.
-        Raises QuorumUnavailableError when a process has ended.
+        Raises TimeoutError after `timeout` seconds. Raises QuorumUnavailableError when a process
+        has ended.
         """
         running = [node for node in self.brokers if node.id in self.processes]
         async with asyncio.timeout(timeout):
@@ -253,7 +253,8 @@ class LocalCluster:
         if node.rack:
             lines.append(f"broker.rack = {json.dumps(node.rack)}")
         if node.kind == "broker":
-            # All nodes run on this host. Different names make them different hosts for placement.
+            # All nodes run on this host. With different names, placement takes them for different
+            # hosts.
             lines.append(f"broker.host = {json.dumps(f'{HOST}-{node.id}')}")
         return "\n".join(lines) + "\n"
 
@@ -276,7 +277,7 @@ class LocalCluster:
 
 
 def check_port_free(endpoint: str) -> None:
-    """Raise OSError, with the endpoint in its text, if a process listens there already."""
+    """Raise OSError that names the endpoint if a process listens there already."""
     host, _, port = endpoint.rpartition(":")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -290,7 +291,7 @@ def check_port_free(endpoint: str) -> None:
 
 
 def free_port(nodes: int) -> int:
-    """Return a first port for that many nodes of each kind; all their ports are free now."""
+    """Return the first port for `nodes` nodes of each kind. All their ports are free now."""
     for _ in range(100):
         with socket.socket() as probe:
             probe.bind((HOST, 0))
@@ -308,7 +309,7 @@ def free_port(nodes: int) -> int:
 
 
 def process_cpu_seconds(pid: int) -> float | None:
-    """Return the user and system seconds that a process has used (Linux; else None)."""
+    """Return the user and system seconds that a process has used; None unless on Linux."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -317,16 +318,16 @@ def process_cpu_seconds(pid: int) -> float | None:
 
 
 def _placed(shape: Shape) -> Shape:
-    """Return the shape; if its port is 0, with a port that is free now."""
+    """Return the shape. A port of 0 is replaced by one that is free now."""
     if shape.port != ANY_PORT:
         return shape
     return replace(shape, port=free_port(max(shape.voters, shape.brokers)))
 
 
 def _remembered(folder: Path, shape: Shape) -> Shape:
-    """Return the shape of the cluster that is in the folder already; without one, `shape`.
+    """Return the shape of the cluster that the folder has already; else `shape`.
 
-    Raises ValueError if a value of `shape` differs from that cluster and from the default: the
+    Raises ValueError if a value of `shape` differs both from that cluster and from the default: the
     endpoints and ids are in the metadata log, and cannot change.
     """
     memory = folder / MEMORY
@@ -368,9 +369,9 @@ def _sees_alive(answer: DescribeClusterResponse | None, brokers: Sequence[Node])
 def _python() -> list[str]:
     """Return the command that runs a module.
 
-    On Linux the module gets SIGTERM when this process dies, for whatever reason. The child asks the
-    kernel for that itself: a preexec_fn would run between fork and exec, where the threads of a
-    gRPC client of this process crash it.
+    On Linux the module gets SIGTERM when this process dies, for whatever reason. The new process
+    itself asks the kernel for this. A preexec_fn would run between fork and exec, where the threads
+    of a gRPC client of this process crash it.
     """
     if sys.platform != "linux":
         return [sys.executable, "-m"]

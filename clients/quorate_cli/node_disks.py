@@ -17,7 +17,7 @@ FIRST_GENERATION = 1
 
 
 def seeded_configs() -> dict[str, str]:
-    """Return the cluster's topic defaults that formatting writes."""
+    """Return the cluster's defaults for topics, which formatting writes."""
     return {
         name: spec.shown(spec.default) for name, spec in CONFIGS.items() if spec.scope != "cluster"
     }
@@ -30,7 +30,7 @@ async def format_voters(
     disk_of: Callable[[int], Disk] | None = None,
     chance: random.Random | None = None,
 ) -> None:
-    """Format all initial voters, given as (id, endpoint, log directory), of a new cluster."""
+    """Format all initial voters of a new cluster, given as (id, endpoint, log directory)."""
     chance = chance or random.SystemRandom()
     members = [Voter(node_id, chance.randbytes(16), endpoint) for node_id, endpoint, _ in voters]
     for member, (_, _, directory) in zip(members, voters, strict=True):
@@ -48,7 +48,10 @@ async def format_broker(
     disk: Disk | None = None,
     chance: random.Random | None = None,
 ) -> None:
-    """Format the log directories of a broker. Directories of this broker stay as they are."""
+    """Format the log directories of a broker.
+
+    Directories that are formatted for it do not change.
+    """
     chance = chance or random.SystemRandom()
     with _used(disk) as used:
         for directory in directories:
@@ -60,5 +63,5 @@ async def format_broker(
 
 
 def _used(disk: Disk | None) -> AbstractContextManager[Disk]:
-    """Return a context with the disk; without one, with the real disk until the context ends."""
+    """Return a context with `disk`; None: with the real disk, which is closed at its end."""
     return closing(RealDisk()) if disk is None else nullcontext(disk)

@@ -1,7 +1,7 @@
 """The output of commands, and their exit statuses.
 
-Exit status: 0 done; 1 the cluster refused; 2 wrong usage; 3 no answer within the timeout.
-Answers go to standard output, as text or as one JSON document; diagnostics to standard error.
+Exit status: 0 done; 1 the cluster refused; 2 wrong usage; 3 no answer within the timeout. Answers
+go to standard output, as text or as one JSON document. Diagnostics go to standard error.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Output = Annotated[
 
 
 def check_output(output: str) -> bool:
-    """Return whether to print JSON; wrong usage if the word is neither text nor json."""
+    """Return whether to print JSON. Wrong usage if the word is neither text nor json."""
     if output not in ("text", "json"):
         usage_error(f"--output must be text or json, not {output!r}")
     return output == "json"
@@ -35,7 +35,8 @@ def check_output(output: str) -> bool:
 
 def console(*, stderr: bool = False) -> Console:
     """Return a Console. It prints with colours on a terminal, and plainly to a pipe."""
-    from rich.console import Console  # late: many commands do not need it
+    # import it here, because many commands do not need it
+    from rich.console import Console
 
     return Console(stderr=stderr, highlight=False)
 
@@ -49,7 +50,7 @@ def print_json(document: object) -> None:
 def print_table(
     columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None
 ) -> None:
-    """Print a rich table on a terminal, plain columns to a pipe."""
+    """Print a rich table to a terminal, or plain columns to a pipe."""
     terminal = console()
     if not terminal.is_terminal:
         sys.stdout.write(aligned([columns, *rows]))
@@ -63,7 +64,7 @@ def print_table(
 
 
 def aligned(rows: Sequence[Sequence[object]]) -> str:
-    """Return rows as aligned columns; an empty cell is a dash.
+    """Return the rows as aligned columns. An empty cell becomes a dash.
 
     >>> print(aligned([("id", "rack"), (100, ""), (1, "A")]), end="")
     id   rack
@@ -80,7 +81,7 @@ def aligned(rows: Sequence[Sequence[object]]) -> str:
 
 
 def tell(message: str, style: str = "") -> None:
-    """Print a line to standard error, in a style of rich."""
+    """Print a line to standard error. `style` is a style of rich."""
     console(stderr=True).print(message, style=style, markup=False, soft_wrap=True)
 
 
@@ -90,12 +91,12 @@ def say(message: str) -> None:
 
 
 def note(text: str) -> None:
-    """Print information that is no fault to standard error."""
+    """Print a piece of information, which is no fault, to standard error."""
     sys.stderr.write(f"note: {text}\n")
 
 
 def warn(messages: Iterable[str]) -> None:
-    """Print warnings to standard error: what was done may not have the expected effect."""
+    """Print warnings to standard error: the command's change may not have the expected effect."""
     for message in messages:
         tell(f"quorate: warning: {message}", "yellow")
 
@@ -107,7 +108,7 @@ def fail(message: str, status: int) -> NoReturn:
 
 
 def usage_error(message: str) -> NoReturn:
-    """Print what is wrong with the command line, and end with status 2."""
+    """Print what is wrong with the command line, and end the command with status 2."""
     fail(message, WRONG_USAGE)
 
 
@@ -123,7 +124,7 @@ def os_reason(error: OSError) -> str:
 
 
 def leave_on(main: Callable[[], object]) -> None:
-    """Run a command that asks no cluster; turn errors into a message and an exit status."""
+    """Run a command that asks no cluster. Errors become a message and an exit status."""
     try:
         main()
     except BrokenPipeError:
@@ -139,6 +140,7 @@ def leave_on(main: Callable[[], object]) -> None:
 
 
 def no_more_output() -> NoReturn:
-    """End with status 0: the reader of the output has closed the pipe, as `head` does."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's last flush
+    """End with status 0, because the reader of the output has closed the pipe (as `head` does)."""
+    # Python flushes standard output at exit, and would fail on the closed pipe
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     raise typer.Exit(0)

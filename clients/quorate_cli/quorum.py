@@ -21,7 +21,7 @@ app = typer.Typer(
             "recover": Later("recover:recover"),
             "add-voter": Later("quorum_voters:add_voter"),
             "remove-voter": Later("quorum_voters:remove_voter"),
-            # Words after PATH belong to the shell: `quorum shell DIR find / -name leader`.
+            # Words after PATH belong to the shell, as in `quorum shell DIR find / -name leader`.
             "shell": Later(
                 "quorum_shell:shell",
                 settings={"context_settings": {"allow_interspersed_args": False}},
@@ -85,7 +85,7 @@ def transfer(
         ),
     ] = None,
 ) -> None:
-    """Give leadership of the quorum to another voter. Safe to repeat if the voter is named."""
+    """Give leadership of the quorum to another voter. With an ID, the command is safe to repeat."""
     done = session.ask(lambda admin: admin.transfer_leadership(voter))
     already = " already" if done.already else ""
     session.answer(asdict(done), f"voter {done.leader} leads{already}\n")

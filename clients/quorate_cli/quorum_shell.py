@@ -1,4 +1,4 @@
-"""`quorate quorum shell`: walk through the metadata that a disk holds; no quorum is needed."""
+"""`quorate quorum shell`: look at the metadata on a disk. No quorum is needed."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def shell(
     limit: Annotated[int, typer.Option(min=1, help="Most lines that one command prints.")] = LIMIT,
     output: Output = "text",
 ) -> None:
-    """Walk through the metadata on a disk, of a node that runs or not; nothing is written.
+    """Look at the metadata on the disk of a node, which may run. Nothing is written.
 
-    What may not be committed is said on standard error. Options stand before PATH. Exit status 1
-    if a command failed, was cut at the limit, or the disk's content is damaged.
+    Standard error says what may not be committed. Options must come before PATH. Exit status 1 if a
+    command failed or was cut at the limit, or if the disk's content is damaged.
     """
     as_json = check_output(output)
     leave_on(lambda: _shell(path, [] if command is None else command, limit, as_json=as_json))
@@ -60,9 +60,9 @@ async def _read(path: str) -> Found:
 
 
 def _converse(walk: ImageShell, limit: int) -> bool:
-    """Run line after line; return whether all succeeded.
+    """Run each line as a command. Return whether all succeeded.
 
-    On a terminal always True: a person has seen the errors.
+    On a terminal this returns True, because the user has seen the errors.
     """
     is_terminal = sys.stdin.isatty()
     failed = 0
@@ -87,7 +87,7 @@ def _carry_out_line(walk: ImageShell, line: str, limit: int) -> bool:
 
 
 def _carry_out(walk: ImageShell, words: list[str], limit: int) -> bool:
-    """Print the lines of a command, at most `limit`; False if it failed or was cut."""
+    """Print the lines of a command, at most `limit`. Return False if it failed or was cut."""
     try:
         for number, line in enumerate(walk.run(words)):
             if number == limit:
@@ -106,7 +106,10 @@ def _failed(why: str) -> bool:
 
 
 def _typed(walk: ImageShell) -> Iterator[str]:
-    """Yield the lines that a person types, with history and completion if Python has readline."""
+    """Yield the lines that the user types.
+
+    There is history and completion if Python has readline.
+    """
     with contextlib.suppress(ImportError):
         import readline
 

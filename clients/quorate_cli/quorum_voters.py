@@ -32,9 +32,9 @@ def add_voter(
         ),
     ],
 ) -> None:
-    """Make a node that follows as an observer a voter, or move a voter to another endpoint.
+    """Make an observer a voter, or change the endpoint of a voter.
 
-    Waits until the node has caught up. Safe to repeat: a voter that is there stays.
+    Waits until the node has caught up. Safe to repeat: for a voter nothing changes.
     """
     match = VOTER.fullmatch(voter)
     if match is None:
@@ -58,9 +58,9 @@ def remove_voter(
         ),
     ],
 ) -> None:
-    """Take a voter out of the quorum, also the leader; it goes on as an observer until it stops.
+    """Remove a voter from the quorum, even the leader. It stays an observer until it is stopped.
 
-    Safe to repeat: one that is no voter stays none.
+    Safe to repeat: for a node that is no voter nothing changes.
     """
     match = GONE.fullmatch(voter)
     if match is None:
@@ -75,7 +75,7 @@ def remove_voter(
 
 
 async def _added(admin: Admin, voter_id: int, directory: str, endpoint: str) -> VoterChange:
-    """Add the voter. Refuse a mistyped address: as leader, the voter could not be reached."""
+    """Add the voter. Refuse a mistyped address: when this voter leads, it could not be reached."""
     for one in (await admin.describe_quorum()).observers:
         is_it = (one.id, one.directory_id) == (voter_id, directory)
         if is_it and one.endpoint not in ("", endpoint):
@@ -87,7 +87,11 @@ async def _added(admin: Admin, voter_id: int, directory: str, endpoint: str) -> 
 
 
 async def _removed(admin: Admin, match: re.Match[str]) -> tuple[VoterChange, str | None]:
-    """Return the change, and the other disk of that id that stays a voter, if there is one."""
+    """Return the change.
+
+    If the named disk was no voter any more, but another disk of the same voter id is one, return
+    that disk's id too; else None.
+    """
     done = await admin.remove_voter(int(match["id"]), match["directory"])
     if not done.already or match["directory"] is None:
         return done, None
@@ -102,7 +106,7 @@ def _tell(session: Session, done: VoterChange, text: str) -> None:
 
 
 def _changed(session: Session, change: Callable[[Admin], Awaitable[Done]]) -> Done:
-    """Repeat a change until it is done; after the timeout, raise the last OverloadedError."""
+    """Repeat a change until it is done. After the timeout, raise the last OverloadedError."""
 
     async def question(admin: Admin) -> Done:
         loop = asyncio.get_running_loop()

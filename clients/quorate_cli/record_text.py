@@ -1,4 +1,4 @@
-"""Formats records for output: each on one line, and null different from any text."""
+"""Formats records for output. Each record is on one line, and null differs from every text."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from quorate import Record
 
 AnyRecord = Record[Any, Any]
 
-#: Stands for null in text. JSON has its own null.
+#: The text for null. JSON has its own null.
 NULL: Final = r"\N"
-#: Line ends, and control characters that a terminal would obey; a tab is not among them.
+#: Line ends, and control characters that a terminal would obey. A tab is none of them.
 _BREAKS: Final = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 _SHORT: Final = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 _ESCAPES: Final = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
 
 
 def text(data: bytes | None) -> str | None:
-    """Return bytes as text for JSON; bytes that are not UTF-8 are escaped."""
+    """Return bytes as text for JSON; None for null. Bytes that are not UTF-8 are escaped."""
     return None if data is None else data.decode("utf-8", "backslashreplace")
 
 
@@ -45,7 +45,7 @@ def _escaped(match: re.Match[str]) -> str:
 
 
 def plain(record: AnyRecord) -> str:
-    """Return a record as `topic consume` prints it: partition, offset, key if any, value."""
+    """Return a record as `topic consume` prints it: partition, offset, key (if any), value."""
     key = f"{one_line(record.key, tabs=False)}\t" if record.key is not None else ""
     return f"{record.partition}\t{record.offset}\t{key}{one_line(record.value)}"
 
@@ -77,7 +77,10 @@ _FIELDS: Mapping[str, Callable[[AnyRecord], object]] = {
 
 
 def template(pattern: str) -> Callable[[AnyRecord], str]:
-    r"""Return a function that formats a record by --format; ValueError names the allowed fields."""
+    r"""Return a function that formats a record by --format.
+
+    Raises ValueError that names the allowed fields.
+    """
     pattern = re.sub(r"\\([ntr\\])", lambda match: _ESCAPES[match[1]], pattern)
     allowed = ", ".join("{" + name + "}" for name in _FIELDS)
     wrong = f"--format takes text and the fields {allowed}, not {pattern!r}"
@@ -94,7 +97,8 @@ def template(pattern: str) -> Callable[[AnyRecord], str]:
 
     try:
         printed(Record("", 0, 0, 0, "create_time", None, None, (), 0))
-    except (ValueError, KeyError) as error:  # from the format after a colon
+    except (ValueError, KeyError) as error:
+        # the format after a colon is wrong
         raise ValueError(f"{wrong}: {error}") from None
     return printed
 
@@ -113,7 +117,7 @@ def _time(timestamp_ms: int) -> str:
 
 
 def milliseconds_of(moment: str) -> int:
-    """Return the value of --from-time in milliseconds since 1970; ValueError if it is no time.
+    """Return the value of --from-time in milliseconds since 1970. Raise ValueError if it is none.
 
     >>> milliseconds_of("1700000000123"), milliseconds_of("2023-11-14T22:13:20Z")
     (1700000000123, 1700000000000)

@@ -1,7 +1,7 @@
-"""`quorate quorum recover`: the way back when a majority of the voters' disks is gone.
+"""`quorate quorum recover`: begins again after a majority of the voters' disks is lost.
 
-Offline: it works on one voter's disk while that voter is stopped, and asks the others only what
-they are.
+It works on one voter's disk while this voter is stopped. It asks the other voters only what they
+are.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ def recover(
     output: Output = "text",
     timeout: Timeout = 10.0,
 ) -> None:
-    """Begin a new history of the metadata from this stopped voter's disk, without the lost ones.
+    """Begin a new generation of the metadata from this stopped voter's disk, without the lost ones.
 
-    Only when a majority of the voters' disks is gone for good. Look at every survivor with
-    --dry-run first: the one whose log ends furthest is the one to recover. Exit status 1: refused.
+    Use it only when a majority of the voters' disks is gone for good. First run it with --dry-run
+    on every surviving disk: recover the one whose log ends furthest. Exit status 1: refused.
     """
     as_json = check_output(output)
     document = run(
@@ -83,9 +83,10 @@ async def _recover(path: str, *, dry_run: bool, timeout_ms: int) -> dict[str, An
 async def _claim(
     stack: AsyncExitStack, disk: RealDisk, directory: str, *, dry_run: bool
 ) -> list[str]:
-    """Lock the directory until `stack` ends; return the reasons to refuse.
+    """Lock the directory until `stack` ends. Return the reasons to refuse.
 
-    A dry run only looks whether another process holds the lock. If so, what it reads may change.
+    A dry run takes no lock. It only checks whether another process has it: then the content may
+    change while it is read.
     """
     in_use = f"{directory} is in use by another process: stop this node first"
     if dry_run:
@@ -180,7 +181,7 @@ def _new(survivor: Survivor, begins: Plan) -> dict[str, Any]:
 
 
 def _lines(document: dict[str, Any]) -> list[str]:
-    """Return the document as lines for an operator."""
+    """Return the document as lines of text."""
     disk, new = document["disk"], document["new"]
     snapshot = disk["snapshot"]
     lines = [

@@ -58,19 +58,19 @@ TIMEOUT_MAX_S = 24 * 3600
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """The options that all commands about a cluster have, and the way to it."""
+    """The options of all commands about a cluster, and the way to ask it."""
 
     bootstrap: str
     timeout: float
     as_json: bool
 
     def admin(self) -> Admin:
-        """Return an Admin for the cluster; it is not started."""
+        """Return an Admin for the cluster. It is not started."""
         timeout_ms = milliseconds(self.timeout)
         return Admin(bootstrap_servers=self.bootstrap, request_timeout_ms=timeout_ms)
 
     def ask(self, question: Callable[[Admin], Awaitable[T]]) -> T:
-        """Ask the cluster as `run` does, and return its answer."""
+        """Ask the cluster, and return its answer. Errors are handled as in `run`."""
 
         async def main() -> T:
             async with self.admin() as admin:
@@ -79,12 +79,15 @@ class Session:
         return run(main, timeout=self.timeout)
 
     async def must_exist(self, name: str) -> TopicDescription:
-        """Return a topic. Raises UnknownTopicError at once; clients would wait for its creation."""
+        """Return a topic.
+
+        Raise UnknownTopicError at once if it does not exist: clients would wait.
+        """
         async with asyncio.timeout(self.timeout + TIMEOUT_SLACK_S), self.admin() as admin:
             return (await admin.describe_topics([name]))[name]
 
     def answer(self, document: object, text: str) -> None:
-        """Print an answer: with -o json the document, else the text."""
+        """Print an answer: the document with -o json, else the text."""
         if self.as_json:
             print_json(document)
         else:
@@ -92,7 +95,7 @@ class Session:
 
 
 def in_session(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of a session; its first argument is the Session."""
+    """Give a command the options of a session. Its first argument becomes the Session."""
     shared = inspect.signature(_session, eval_str=True).parameters
     _, *own = inspect.signature(command, eval_str=True).parameters.values()
 
@@ -100,7 +103,7 @@ def in_session(command: Callable[..., None]) -> Callable[..., None]:
     def run_in_session(**given: Any) -> None:
         command(_session(**{name: given.pop(name) for name in shared}), **given)
 
-    # Typer makes a command's options from its signature.
+    # Typer takes a command's options from its signature.
     signature = inspect.Signature([*own, *shared.values()])
     run_in_session.__signature__ = signature  # type: ignore[attr-defined]
     return run_in_session
@@ -113,7 +116,7 @@ def _session(
 
 
 def parse_configs(configs: list[str] | None) -> dict[str, str]:
-    """Return name=value pairs as a dict; end with wrong usage if a pair has no "="."""
+    """Return NAME=VALUE pairs as a dict. Wrong usage if a pair has no "="."""
     parsed = {}
     for one in configs or []:
         name, equals, value = one.partition("=")
@@ -124,7 +127,7 @@ def parse_configs(configs: list[str] | None) -> dict[str, str]:
 
 
 def milliseconds(timeout: float) -> int:
-    """Return --timeout in milliseconds; ValueError if it is out of range.
+    """Return --timeout in milliseconds. Raise ValueError if it is out of range.
 
     >>> milliseconds(2.5)
     2500
@@ -135,9 +138,9 @@ def milliseconds(timeout: float) -> int:
 
 
 def run(main: Callable[[], Coroutine[Any, Any, T]], *, timeout: float, bounded: bool = True) -> T:
-    """Run a command's coroutine; turn its errors into a message and an exit status.
+    """Run a command's coroutine. Errors become a message and an exit status.
 
-    `bounded=False`: the coroutine may run longer than `timeout`, and raises TimeoutError itself if
+    `bounded=False`: the coroutine may run longer than `timeout`. It raises TimeoutError itself if
     one of its waits is too long.
     """
     try:
@@ -168,7 +171,7 @@ def run(main: Callable[[], Coroutine[Any, Any, T]], *, timeout: float, bounded: 
 
 
 def code_name(error: errors.QuorateError) -> str:
-    """Return the error's code by its name in the protocol.
+    """Return the error's code, by its name in the protocol.
 
     >>> from quorate.errors import TopicExistsError
     >>> code_name(TopicExistsError("there"))

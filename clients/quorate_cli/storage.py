@@ -23,5 +23,5 @@ app = typer.Typer(
 
 
 def random_id() -> None:
-    """Print a new id, for --cluster-id or as a voter's directory id."""
+    """Print a new id, for --cluster-id or for a voter's directory id."""
     sys.stdout.write(uuid.uuid4().hex + "\n")

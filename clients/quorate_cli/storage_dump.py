@@ -1,4 +1,4 @@
-"""`quorate storage dump`: what a node's files say."""
+"""`quorate storage dump`: shows what is in a node's files."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def dump(
     ] = False,
     output: Output = "text",
 ) -> None:
-    """Show what a node's files say, running or not; nothing is written. JSON is one row a line.
+    """Show what is in the files of a node, which may run. Nothing is written. JSON: one row a line.
 
-    Of a directory, indexes are named only: dump them by their own path. Exit status 1 if a file
-    is damaged: what can be read of it is shown, and a row of kind fault says where it ends.
+    Indexes in a directory are only listed: dump each by its own path. Exit status 1 if a file is
+    damaged: then the readable part is shown, and a row of kind fault says where it ends.
     """
     as_json = check_output(output)
     asked = Bounds(from_offset, count, records, metadata)
@@ -59,7 +59,8 @@ async def _dump(path: str, asked: Bounds, *, as_json: bool) -> None:
                     show(file_row(file), as_json=as_json)
                     if kind in ("offset-index", "time-index"):
                         continue
-                its = bounds if kind == "segment" else replace(asked)  # segments share one count
+                # all segments share one count
+                its = bounds if kind == "segment" else replace(asked)
                 async with aclosing(rows_of(disk, file, its)) as rows:
                     async for row in rows:
                         damaged |= row["kind"] == "fault"

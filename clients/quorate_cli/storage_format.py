@@ -1,6 +1,7 @@
-"""`quorate storage format`: make a node's disk ready.
+"""`quorate storage format`: makes a node's disk ready.
 
-Formatting is explicit, never at start: a majority of empty disks must not elect a leader.
+Formatting is a command of its own and never happens at a start. Otherwise a majority of empty disks
+could elect a leader.
 """
 
 from __future__ import annotations
@@ -110,9 +111,9 @@ def _voters(node: NodeConfig, text: str, *, standalone: bool) -> list[Voter]:
 
 
 async def _format_new_voter(node: QuorumConfig, cluster_id: str, *, force: bool) -> None:
-    """Format a disk for an observer, and print how it becomes a voter.
+    """Format a disk for an observer, and print the command that makes it a voter.
 
-    The node asks for the quorum when it starts.
+    When the node starts, it asks for the quorum.
     """
     joining.check_servers(node)
     network = default_network()
@@ -134,7 +135,8 @@ async def _format(node: NodeConfig, cluster_id: str, voters: list[Voter], *, for
     with closing(RealDisk()) as disk:
         fresh = [one for one in directories if not await disk.exists(f"{one}/{FILE_NAME}")]
         for one in directories:
-            if one not in fresh:  # WrongIdentityError if it belongs to another node or cluster
+            # raises WrongIdentityError if the directory belongs to another node or cluster
+            if one not in fresh:
                 await read_identity(disk, one, cluster_id=cluster_id, node_id=node.node_id)
         if not fresh and not force:
             raise ConfigError(
@@ -171,7 +173,7 @@ async def _format_one(
 
 
 async def _refuse_if_running(node_id: int, voters: list[Voter]) -> None:
-    """Refuse if another voter has a history: this id must not start again from nothing."""
+    """Refuse if another voter's log has records: then this id must not start again from nothing."""
     network = default_network()
     try:
         for voter in voters:

@@ -1,4 +1,4 @@
-"""`quorate storage verify`: check a node's files against themselves and each other."""
+"""`quorate storage verify`: checks a node's files, each alone and against each other."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def verify(
     path: Annotated[str, typer.Argument(help="A log directory, a partition's, or one file.")],
     output: Output = "text",
 ) -> None:
-    """Check a node's files: checksums, offsets, indexes, epochs, snapshots, state; change nothing.
+    """Check a node's files: checksums, offsets, indexes, epochs, snapshots, state.
 
-    Exit status 0 if all is as it was written, 1 with a list of faults (file, position, what).
-    What a running node is just writing is a note and no fault.
+    Nothing is changed. Exit status 0 if no fault is found; 1 with a list of faults (file, position,
+    what). A write of a running node that is under way is a note, and no fault.
     """
     as_json = check_output(output)
     leave_on(lambda: asyncio.run(_verify(path.rstrip("/") or "/", as_json=as_json)))

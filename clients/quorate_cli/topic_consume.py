@@ -61,10 +61,10 @@ def consume(
         ),
     ] = False,
 ) -> None:
-    r"""Print a topic's records, a line each; without --count or --until-end, for good.
+    r"""Print a topic's records, one a line. Without --count or --until-end, print until Ctrl-C.
 
-    Text: partition, offset, the key if there is one, and the value, between tabs. Null is \N;
-    line breaks and control characters are escaped. JSON has them as they are.
+    Text: partition, offset, key (if any) and value, with tabs between them. Null is \N. Line breaks
+    and control characters are escaped. JSON has them as they are.
     """
     write = _writer(session.as_json, pattern)
     if sum((from_beginning, offset is not None, from_time is not None)) > 1:
@@ -83,7 +83,8 @@ def consume(
             auto_offset_reset=_policy(from_beginning, offset),
         )
         if len(chosen) == len(topic.partitions):
-            consumer.subscribe([name])  # to read also partitions that are added later
+            # so that partitions that are added later are read too
+            consumer.subscribe([name])
         else:
             consumer.assign(chosen)
         async with asyncio.timeout(timeout):
@@ -120,14 +121,14 @@ def _or_usage(read: Callable[[str], Any], given: str) -> Any:
 
 
 def _policy(from_beginning: bool, offset: int | None) -> str:
-    """Return the consumer's auto_offset_reset. An --offset of the user is never replaced."""
+    """Return the consumer's auto_offset_reset. An --offset is never replaced by another one."""
     if offset is not None:
         return "none"
     return "earliest" if from_beginning else "latest"
 
 
 def _partitions(topic: TopicDescription, asked: list[int] | None) -> list[TopicPartition]:
-    """Return the partitions to read; InvalidPartitionsError names one that does not exist."""
+    """Return the partitions to read. InvalidPartitionsError names one that does not exist."""
     count = len(topic.partitions)
     for number in asked or ():
         if number >= count:
@@ -180,9 +181,9 @@ async def _print(
 
 
 async def _until_end(consumer: Consumer, timeout: float) -> AsyncIterator[AnyRecord]:
-    """Yield the records that the partitions hold now.
+    """Yield the records that the partitions have now.
 
-    Raises RequestTimedOutError if records are missing and none comes for `timeout` seconds.
+    Raises RequestTimedOutError if records are missing and none has come for `timeout` seconds.
     """
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(timeout):

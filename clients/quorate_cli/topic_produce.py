@@ -1,4 +1,4 @@
-"""`quorate topic produce`: lines of a file or of standard input become records."""
+"""`quorate topic produce`: each line of a file or of standard input becomes a record."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from quorate.record.compression import NAMES
 from quorate_cli.output import NO_ANSWER, SAID_NO, say, usage_error
 from quorate_cli.session import Name, Session, in_session, milliseconds, run
 
-#: Lines that may wait for their acknowledgement before the next ones are read.
+#: When this many lines wait for their acknowledgement, no more lines are read.
 LINES_AHEAD = 20_000
 #: Most bytes of one read.
 READ_BYTES: Final = 64 << 10
@@ -25,16 +25,16 @@ READ_BYTES: Final = 64 << 10
 
 @dataclass(slots=True)
 class _Tally:
-    """The outcomes of the lines so far."""
+    """The outcomes of the lines that were read so far."""
 
     acked: int = 0
     failed: int = 0
-    #: A record was not acknowledged in time, so later ones would not be either.
+    #: A record was not acknowledged in time. Later records would not be either.
     has_timed_out: bool = False
     waiting: list[Delivery] = field(default_factory=list)
 
     async def settle(self) -> None:
-        """Wait for every record that was sent; print why the first one failed."""
+        """Wait until every record that was sent has its outcome. Print why the first one failed."""
         waiting, self.waiting = self.waiting, []
         for delivery in waiting:
             try:
@@ -44,7 +44,7 @@ class _Tally:
                 self.note(error)
 
     def note(self, error: QuorateError) -> None:
-        """Count a failed record; print the first error."""
+        """Count a failed record. Print the first error."""
         if not self.failed:
             say(str(error))
         self.failed += 1
@@ -62,9 +62,9 @@ def produce(
     acks: Annotated[str, typer.Option(help="all, 1 or 0.")] = "all",
     compression: Annotated[str, typer.Option(help=f"{', '.join(NAMES)}.")] = "none",
 ) -> None:
-    """Write each line of standard input as a record; tell how many were acknowledged.
+    """Write each line of standard input as a record. Say how many were acknowledged.
 
-    A record that is not acknowledged within --timeout has failed; then no more lines are read, and
+    A record that is not acknowledged within --timeout has failed. Then no more lines are read, and
     the exit status is 3.
     """
     if acks not in ("all", "1", "0"):
@@ -110,7 +110,8 @@ async def _produce_lines(
             key, value = _split_key(line, key_separator)
             try:
                 tally.waiting.append(await producer.send(name, value, key))
-            except QuorateError as error:  # only this record fails: too large, or no room in time
+            except QuorateError as error:
+                # only this record fails: it is too large, or there was no room in time
                 tally.note(error)
                 if tally.has_timed_out:
                     break
@@ -121,7 +122,7 @@ async def _produce_lines(
 
 
 class Lines:
-    """The lines of a file or pipe, each as soon as it is there.
+    """The lines of a file or pipe. Each is returned as soon as it is there.
 
     So `tail -f log | quorate topic produce` sends each line when it is written.
     """
@@ -131,7 +132,7 @@ class Lines:
         self._rest: list[bytes] = []
 
     def next(self) -> list[bytes]:
-        """Wait for a line; return it and the lines that are there already. Empty at the end."""
+        """Wait for a line. Return it and all lines that are there already; empty at the end."""
         while data := self._source.read1(READ_BYTES):
             head, newline, tail = data.rpartition(b"\n")
             if not newline:

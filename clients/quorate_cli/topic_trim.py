@@ -14,7 +14,7 @@ from quorate_cli import record_text
 from quorate_cli.output import print_json, usage_error
 from quorate_cli.session import Name, Session, in_session, run
 
-#: The word for the high watermark, and the offset that stands for it.
+#: The word for the high watermark, and the offset that means it.
 END, HIGH_WATERMARK = "end", -1
 
 
@@ -68,7 +68,7 @@ def trim(
 async def _first_at(
     session: Session, chosen: list[TopicPartition], since_ms: int
 ) -> dict[TopicPartition, int]:
-    """Return the first offset of that time in each partition; its end if no record is that late."""
+    """Return the first offset from that time on in each partition; -1 if there is none."""
     async with Consumer(bootstrap_servers=session.bootstrap) as consumer:
         found = await consumer.offsets_for_times(dict.fromkeys(chosen, since_ms))
     return {one: HIGH_WATERMARK if at is None else at.offset for one, at in found.items()}

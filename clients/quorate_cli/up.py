@@ -1,4 +1,4 @@
-"""`quorate up`: a local cluster until Ctrl-C."""
+"""`quorate up`: runs a local cluster until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def up(
         bool, typer.Option("--embedded", help="Run all nodes in this one process.")
     ] = False,
 ) -> None:
-    """Run the command; app.py has its help."""
+    """Run the command. Its help is in app.py."""
     try:
         shape = Shape(
             voters=voters,
@@ -52,7 +52,8 @@ def up(
             cluster = LocalCluster(folder, shape)
             cluster.prepare()
             if embedded:
-                from quorate_cli.embedded import run_embedded  # late: it imports both servers
+                # import it here, because it imports both servers
+                from quorate_cli.embedded import run_embedded
 
                 run_embedded(cluster, lambda: announce(cluster, is_temporary=data is None))
             else:
@@ -67,8 +68,8 @@ def up(
 def cluster_folder(data: Path | None) -> Iterator[Path]:
     """Yield the folder for the data: `data`, or a temporary one that is removed at the end.
 
-    The temporary folder stays if the command ends by `fail` or typer.Exit, because its messages
-    name logs in it.
+    The temporary folder stays if the command ends by `fail` or typer.Exit, because the messages of
+    the command name log files in it.
     """
     if data is not None:
         yield data.absolute()
@@ -91,7 +92,7 @@ def say_kept(folder: Path) -> None:
 
 
 def announce(cluster: LocalCluster, *, is_temporary: bool = False) -> None:
-    """Print the address on the first line, then the places of data and logs, and commands to try.
+    """Print the address on the first line, then the places of data and logs, and examples.
 
     Scripts can wait for the first line.
     """
@@ -132,11 +133,12 @@ def _run_processes(cluster: LocalCluster, *, is_temporary: bool) -> None:
     if not is_ready:
         fail("stopped before it was ready", DONE)
     if unclean:
-        raise typer.Exit(DONE)  # keeps the folder: the messages name logs in it
+        # this exit keeps the folder, because the messages above name log files in it
+        raise typer.Exit(DONE)
 
 
 async def _is_ready(cluster: LocalCluster, asked_to_stop: asyncio.Event) -> bool:
-    """Wait until the cluster is ready; False if a signal came first."""
+    """Wait until the cluster is ready. Return False if a signal came first."""
     ready = asyncio.create_task(cluster.wait_ready(timeout=READY_S))
     while not asked_to_stop.is_set():
         await asyncio.wait((ready,), timeout=WATCH_S)

@@ -1,6 +1,7 @@
-"""A paced producer, and the times of acknowledgements for each partition.
+"""A producer with a steady rate, and the times of acknowledgements in each partition.
 
-`bench failover` and `demo` measure with them how long a partition was silent when its leader died.
+`bench failover` and `demo` use them to measure how long a partition was silent when its leader
+died.
 """
 
 from __future__ import annotations
@@ -15,14 +16,17 @@ from quorate.errors import QuorateError
 
 @dataclass(slots=True)
 class AckTimes:
-    """The times of acknowledgements for each partition, in the event loop's seconds."""
+    """The times of the acknowledgements in each partition, in seconds of the event loop's clock."""
 
     times: dict[int, list[float]] = field(default_factory=dict)
     acked: int = 0
     failed: list[QuorateError] = field(default_factory=list)
 
     def note(self, delivery: Delivery) -> None:
-        """Count a finished delivery. A callback for Delivery.add_done_callback."""
+        """Count a delivery that has its outcome.
+
+        This is a callback for Delivery.add_done_callback.
+        """
         try:
             metadata = delivery.result()
         except QuorateError as error:
@@ -35,7 +39,7 @@ class AckTimes:
     def longest_silence(self, partitions: list[int], start: float, end: float) -> tuple[float, int]:
         """Return the longest time without an acknowledgement in [start, end), and its partition.
 
-        A silence that continues at `end` counts up to `end`.
+        A silence that continues after `end` counts up to `end`.
         """
         worst = (0.0, -1)
         for partition in partitions:
@@ -58,8 +62,8 @@ async def produce_paced(
 ) -> int:
     """Send small records to all partitions in turn, at a steady rate, until `stop` is set.
 
-    Returns the number of records. A record's value is its number, so a reader can tell which ones
-    are missing.
+    Returns the number of records. A record's value is its number, so a reader can tell which
+    records are missing.
     """
     loop = asyncio.get_running_loop()
     started = loop.time()

@@ -1,8 +1,8 @@
-"""A call between two ends, without gRPC. The in-process and the simulated network share it.
+"""A call between two ends, without gRPC, for the in-process and the simulated network.
 
-A call has two ``End``s. A message of one end reaches the other through a wire. The wire keeps the
-order, and decides when a message arrives: at once, after a simulated delay, or never. Only encoded
-bytes travel. A writer waits while ``WINDOW_BYTES`` are sent and unread, as with HTTP/2.
+A call has two ``End``s. A message of one end reaches the other end through a wire. The wire keeps
+the order, and decides when a message arrives: at once, after a simulated delay, or never. Only
+encoded bytes travel. A writer waits while ``WINDOW_BYTES`` are sent and unread, as in HTTP/2.
 """
 
 from __future__ import annotations
@@ -20,16 +20,19 @@ MESSAGE_BYTES_MAX = 64 * 1024 * 1024
 
 
 class Post(Protocol):
-    """A wire in one direction: it calls `deliver` at the other side, after all earlier calls."""
+    """A wire in one direction.
+
+    A call makes the other side call `deliver`, after all earlier ones.
+    """
 
     def __call__(self, size: int, deliver: Callable[..., None], *arguments: Any) -> None: ...
 
 
 class End:
-    """One side of a call: its unread messages, and the bytes that it may still send.
+    """One side of a call: its unread messages, and the number of bytes that it may still send.
 
-    One task reads and one task writes. Messages that arrived before the other side finished are
-    read first. A failure breaks the call: reads and writes then raise it.
+    One task reads and one task writes. If the other side finishes, the messages that arrived before
+    are read first. A failure breaks the call: reads and writes then raise it.
     """
 
     def __init__(self, post: Post) -> None:
@@ -53,7 +56,7 @@ class End:
     # -- actions of this side --
 
     async def write(self, data: bytes) -> None:
-        """Send a message; wait while too many sent bytes are unread."""
+        """Send a message. Wait while too many sent bytes are unread."""
         while self._in_flight_bytes >= WINDOW_BYTES and not self._is_closed_for_writing():
             self._writer = asyncio.get_running_loop().create_future()
             await self._writer
@@ -63,7 +66,7 @@ class End:
         self.post(len(data), self.peer.arrived, data)
 
     async def read(self) -> bytes | None:
-        """Return the next message; None when the other side has finished without a failure."""
+        """Wait for the next message; return it, or None when the other side finished cleanly."""
         while not self._inbox:
             if self._failure is not None:
                 raise self._failure
@@ -77,14 +80,14 @@ class End:
         return data
 
     def finish(self, failure: Exception | None = None) -> None:
-        """Send no more messages: for a client this is the half-close, for a server its status."""
+        """Send no more messages. For a client this is the half-close, for a server its status."""
         if self._is_finished_here or self._failure is not None:
             return
         self._is_finished_here = True
         self.post(0, self.peer.was_finished, failure)
 
     def fail(self, failure: Exception) -> None:
-        """Break the call from this side; the other side sees that it was cancelled."""
+        """Break the call from this side. The other side sees that it was cancelled."""
         if self.is_over:
             return
         self.broke(failure)
@@ -126,7 +129,7 @@ class End:
 
 
 def refused_call(error: errors.PeerRefusedError) -> End:
-    """Return the client's end of a call that was refused, because there is no listener."""
+    """Return the client's end of a call that was refused, because no process listens."""
     end = End(nowhere)
     end.peer = End(nowhere)
     end.broke(error)
@@ -134,7 +137,7 @@ def refused_call(error: errors.PeerRefusedError) -> End:
 
 
 def nowhere(size: int, deliver: Callable[..., None], *arguments: Any) -> None:
-    """Drop the message: a wire to no other side."""
+    """Drop the message. This is the wire of an end without another side."""
 
 
 def _wake(waiter: asyncio.Future[None] | None) -> None:
@@ -143,7 +146,7 @@ def _wake(waiter: asyncio.Future[None] | None) -> None:
 
 
 def too_large(method: Method[Any, Any], size: int, size_max: int) -> errors.PeerError:
-    """Return the error for a message that is larger than the limit."""
+    """Return the error for a message that is above the size limit."""
     return errors.PeerError(
         "RESOURCE_EXHAUSTED", f"{method.path}: a message of {size} bytes; {size_max} are allowed"
     )

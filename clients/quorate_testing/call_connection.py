@@ -1,4 +1,4 @@
-"""The caller's side of calls without gRPC: connections and the streams on them."""
+"""The caller's side of calls without gRPC: connections and their streams."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ R = TypeVar("R")
 
 
 class CallConnection:
-    """A Connection. Its network gives the function that opens a call."""
+    """A Connection. Its network gives it the function that opens a call."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class CallConnection:
         self._is_closed = False
 
     async def unary(self, method: Method[Q, R], request: Q, *, timeout_ms: int) -> R:
-        """Send one request and return its response."""
+        """Send one request, and return its response."""
         end = self._start(method, timeout_ms)
         late = errors.DeadlineExceededError(
             f"{method.path} at {self.endpoint}: none in {timeout_ms} ms"
@@ -63,11 +63,11 @@ class CallConnection:
         return self.decode(method, data)
 
     def stream(self, method: Method[Q, R], requests: AsyncIterator[Q]) -> CallStream[R]:
-        """Open a stream; its owner must close it."""
+        """Open a stream. Its owner must close it."""
         return CallStream(self, self._start(method), method, requests)
 
     async def close(self) -> None:
-        """Close the connection and break its open calls."""
+        """Close the connection, and break its open calls."""
         self._is_closed = True
         self._forget(self)
         for end in list(self._open):
@@ -128,7 +128,8 @@ class CallStream(Generic[R]):
             data = await self._end.read()
             if data is not None:
                 return self._connection.decode(self._method, data)
-        except BaseException:  # a cancelled read also ends the stream, as with gRPC
+        except BaseException:
+            # a cancelled read also ends the stream, as in gRPC
             await self.aclose()
             if self._request_error is not None:
                 raise self._request_error from None
@@ -139,7 +140,7 @@ class CallStream(Generic[R]):
         raise StopAsyncIteration
 
     async def aclose(self) -> None:
-        """Cancel the stream if it is still open; wait until `requests` is closed."""
+        """Cancel the stream if it is still open, and wait until `requests` is closed."""
         self._is_ended = True
         self._connection.end_call(self._end)
         if asyncio.current_task() is not self._pump:
@@ -153,7 +154,8 @@ class CallStream(Generic[R]):
                 try:
                     await self._end.write(data)
                 except errors.NetworkError:
-                    break  # the stream has ended: the reader gets the error
+                    # the stream has ended: the reader gets the error
+                    break
             else:
                 self._end.finish()
         except Exception as error:
@@ -176,7 +178,7 @@ class CallStream(Generic[R]):
 
 
 async def probe(network: Network, endpoint: str, timeout_ms: int) -> ProbeResult:
-    """Ask over a new connection which node serves an endpoint."""
+    """Ask which node serves an endpoint, over a new connection."""
     try:
         answer = await identify(network, endpoint, timeout_ms=timeout_ms)
     except errors.PeerRefusedError:

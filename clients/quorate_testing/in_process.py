@@ -1,7 +1,7 @@
-"""The Network inside one process: it finds nodes by address, without sockets.
+"""The Network inside one process: it finds nodes by their addresses, without sockets.
 
-The embedded cluster serves on it. Clients in the same process reach its nodes through it, from any
-event loop.
+The embedded cluster listens on this network. Clients in the same process reach its nodes through
+it, from any event loop.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class InProcessNetwork:
         purpose: Purpose = "data",
         cluster_id: Callable[[], str] = any_cluster,
     ) -> CallConnection:
-        """Return a lazy connection: a node may begin to serve the address later."""
+        """Return a lazy connection. A node may begin to serve the address later."""
         connection = CallConnection(
             endpoint,
             lambda head: self._open_call(endpoint, head),
@@ -53,7 +53,7 @@ class InProcessNetwork:
         cluster_id: str = "",
         listener: str = "",
     ) -> InProcessListener:
-        """Listen on an endpoint. Raises OSError, which names it, if the port is in use."""
+        """Listen on an endpoint. Raise OSError that names the endpoint if the port is in use."""
         endpoint = free_endpoint(endpoint, self._listeners, self._ports)
         return InProcessListener(
             asyncio.get_running_loop(),
@@ -103,7 +103,7 @@ class _Wire:
 
 
 class InProcessListener(Switchboard):
-    """A served endpoint. Its calls run on the loop that called serve()."""
+    """One endpoint that is served. Its calls run on the loop that called serve()."""
 
     def __init__(
         self,
@@ -125,7 +125,7 @@ class InProcessListener(Switchboard):
         return super().take(head, end, address)
 
     def kill(self) -> None:
-        """Stop like a killed process: open calls break now."""
+        """Stop as a killed process does: open calls break now."""
         self.unregister()
         for end in self._ends:
             end.fail(StreamBrokenError(f"{self.endpoint} was killed"))

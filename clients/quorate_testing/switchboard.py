@@ -20,9 +20,9 @@ DETAILS_CHARS_MAX = 1000
 
 
 def free_endpoint(endpoint: str, taken: Container[str], ports: Iterator[int]) -> str:
-    """Return an endpoint to listen on, with the next of `ports` in place of port 0.
+    """Return an endpoint to listen on. The next of `ports` replaces port 0.
 
-    Raises OSError if it is taken.
+    Raises OSError if the endpoint is taken.
     """
     host, _colon, port = endpoint.rpartition(":")
     if port == "0":
@@ -35,7 +35,7 @@ def free_endpoint(endpoint: str, taken: Container[str], ports: Iterator[int]) ->
 class Switchboard:
     """A listener: the services at one endpoint. It owns the tasks that answer the calls.
 
-    It is in `listeners`, by its endpoint, until it stops.
+    `listeners` has it, by its endpoint, until it stops.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Switchboard:
         listeners[endpoint] = self
 
     def take(self, head: Head, end: End, address: str) -> None:
-        """Begin to answer a call from an address."""
+        """Begin to answer a call. `address` is the caller's."""
         if self._is_stopping:
             return end.finish(errors.StreamBrokenError("the peer is stopping"))
         refusal = wrong_cluster(head, self._cluster_id)
@@ -129,7 +129,8 @@ class Switchboard:
             raise
         except errors.PeerError as error:
             end.finish(error)
-        except errors.InvalidRequestError as error:  # the caller's fault, not the service's
+        except errors.InvalidRequestError as error:
+            # the caller is at fault, and not the service
             text = f"{type(error).__name__}: {error}"[:DETAILS_CHARS_MAX]
             end.finish(requests.error or errors.PeerError("INVALID_ARGUMENT", text))
         except Exception as error:
@@ -141,7 +142,7 @@ class Switchboard:
                 return None  # the caller is gone
             log.error("a call failed", method=method.path, peer=peer.address, exc_info=error)
             if isinstance(error, AssertionError):
-                # A broken invariant must also end the simulation, not only this call.
+                # A broken invariant must end the whole simulation, and not only this call.
                 asyncio.get_running_loop().call_exception_handler(
                     {"message": f"{method.path} broke an invariant", "exception": error}
                 )
@@ -173,7 +174,7 @@ class Switchboard:
 
 
 class _Requests:
-    """The decoded requests of one call, which a service iterates over."""
+    """The decoded requests of one call, for a service to iterate over."""
 
     def __init__(self, method: Method[Any, Any], end: End) -> None:
         self._method = method
@@ -196,7 +197,7 @@ class _Requests:
             raise self.error from None
 
     async def aclose(self) -> None:
-        """Do nothing: the switchboard owns the call."""
+        """Do nothing, because the switchboard owns the call."""
 
     async def only(self) -> Any:
         async for request in self:

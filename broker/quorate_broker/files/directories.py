@@ -1,7 +1,7 @@
-"""The log directories of a broker: their owner, how their last run ended, which ones failed.
+"""The log directories of a broker: their owner, how their last run ended, and which ones failed.
 
 A directory is locked for the whole run. The lock proves that an older process with the same
-directory has ended. So the controller lets this process take over at once.
+directory has ended. So the controller registers this process at once in place of the older one.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from quorate_quorum.v1.events_pb2 import Directory
 
 log = structlog.get_logger(__name__)
 
-#: Pause before a necessary write is tried again, when the disk had no room.
+#: Pause before a necessary write is tried again, after the disk had no room for it.
 ROOM_RETRY_S = 1.0
 
 
@@ -42,7 +42,7 @@ class HeldDirectory:
     identity: Identity
     run: Run
     lock: Lock
-    #: The run file is about this run now, no longer about the end of the previous one.
+    #: The run file says that this run began. Before, it says how the previous run ended.
     has_begun: bool = False
     has_failed: bool = False
     is_unlocked: bool = False
@@ -67,20 +67,18 @@ class LogDirectories:
         assert found, "a broker has at least one log directory"
         self._disk = disk
         self._found = found
-        #: One writer of a generation at a time: a registration and an image may both name a newer
-        #: one.
+        #: Only one task writes a generation at a time: a registration and an image may both bring a
+        #: newer one.
         self._learning = asyncio.Lock()
-        #: Called with the id and the reason when a directory is given up.
+        #: Called with the directory's id and the reason when a directory is given up.
         self.on_lost: Callable[[bytes, str], None] = _ignore
 
     @classmethod
     async def open(cls, config: BrokerConfig, disk: Disk) -> LogDirectories:
-        """Lock and read the directories. One that can't be read is left out, if another works.
+        """Lock and read the directories. One that cannot be read is left out if another one works.
 
-        It raises:
-
-        * ConfigError: a directory is not formatted, is of another cluster or node, or is in use.
-        * StorageError: no directory can be read, or one can't be read for now.
+        Raises ConfigError if a directory is not formatted, is of another cluster or node, or is in
+        use. Raises StorageError if no directory can be read, or one cannot be read for the moment.
         """
         found: list[HeldDirectory] = []
         last_error: OSError | None = None
@@ -89,7 +87,8 @@ class LogDirectories:
                 try:
                     found.append(await _open_one(path, found, config.node_id, disk))
                 except OSError as error:
-                    if is_passing(error):  # the error says nothing about the disk
+                    # the error says nothing about the disk
+                    if is_passing(error):
                         raise storage_error(path, error) from error
                     log.error("log_directory_unreadable", directory=path, reason=str(error))
                     last_error = error
@@ -126,14 +125,14 @@ class LogDirectories:
         return [directory.id for directory in self._found if directory.has_failed]
 
     def registered(self) -> list[Directory]:
-        """Return the entries of the working directories in a registration."""
+        """Return the working directories as entries of a registration."""
         return [directory.registered() for directory in self.working]
 
     async def learn_generation(self, generation: int) -> None:
         """Store the quorum_generation in every working directory.
 
-        Raises ConfigError if it is older than the stored one: a disaster recovery that this broker
-        has seen has replaced the voters that were asked.
+        Raises ConfigError if the generation is older than the stored one: this broker has followed
+        a disaster recovery, which has replaced the voters that were asked.
         """
         async with self._learning:
             for directory in self.working:
@@ -152,20 +151,20 @@ class LogDirectories:
             directory.identity = identity
 
     async def begin_run(self) -> None:
-        """Write on each disk that this run began: after the registration, before any append.
+        """Write on each disk that this run began.
 
-        Until then the disk says how the previous run ended, so a start after a crash reads the same
-        verdict.
+        Call it after the registration and before any append. Until then the disk says how the
+        previous run ended. So a start after a crash reads the same.
         """
         for directory in self.working:
             await self._on(directory, partial(begin_run, self._disk, directory.path))
             directory.has_begun = not directory.has_failed
 
     async def lose(self, directory_id: bytes, reason: str) -> bool:
-        """Give a failed directory up; return False if it was given up before.
+        """Give up a failed directory. Return False if it was given up before.
 
-        The failure is written to its disk before the broker learns of it: after a crash in between,
-        the next start must not trust the directory.
+        The failure is written to the directory before the broker acts on it. After a crash in
+        between, the next start must not trust the directory.
         """
         for directory in self.working:
             if directory.id == directory_id:
@@ -177,10 +176,11 @@ class LogDirectories:
         return False
 
     async def mark_clean(self, *, but: Collection[bytes] = ()) -> None:
-        """Mark the directories in which all logs are synced and closed: their run stopped cleanly.
+        """Mark the directories whose logs are all synced and closed: their run stopped cleanly.
 
         `but`: the directories in which a log was not closed durably. A directory without room for
-        the mark gets none: the next start then trusts its logs only if the machine stayed up.
+        the mark gets none. Then the next start trusts its logs only if the machine has not
+        restarted.
         """
         for directory in self.working:
             if not directory.has_begun or directory.id in but:
@@ -194,14 +194,17 @@ class LogDirectories:
                     log.warning("no_mark", directory=directory.path, reason=str(error))
 
     def unlock(self) -> None:
-        """Release the locks. Safe to call twice."""
+        """Release the locks. It is safe to call this twice."""
         for directory in self._found:
             if not directory.is_unlocked:
                 directory.is_unlocked = True
                 directory.lock.release()
 
     async def _on(self, directory: HeldDirectory, work: Callable[[], Awaitable[None]]) -> None:
-        """Do necessary work on a directory: wait for room; give it up if its disk fails."""
+        """Do necessary work on a directory. Without room on the disk, wait and try again.
+
+        If the disk fails, give up the directory.
+        """
         while True:
             try:
                 return await work()
@@ -235,9 +238,11 @@ async def _open_one(
     except PermissionError:
         raise ConfigError(f"{path} cannot be used: this process may not write there") from None
     try:
-        await disk.sync_directory(path)  # `format` may have died before its sync of the identity
+        # `format` may have died before it synced the identity
+        await disk.sync_directory(path)
         return HeldDirectory(path, identity, await read_run(disk, path), lock)
-    except StorageError as error:  # a version of the run file that this program does not know
+    except StorageError as error:
+        # this program does not know the version of the run file
         lock.release()
         raise ConfigError(str(error)) from None
     except BaseException:
@@ -246,7 +251,7 @@ async def _open_one(
 
 
 def _ignore(directory_id: bytes, reason: str) -> None:
-    """Do nothing: there is no listener yet, and failed_ids has the directory."""
+    """Do nothing. There is no callback yet, and failed_ids has the directory."""
 
 
 async def _remember_failure(disk: Disk, directory: HeldDirectory) -> None:

@@ -1,14 +1,14 @@
 """The inventory: which replicas were ever written in a log directory.
 
 A replica whose directory is gone looks like one that was never written, and its empty log could be
-elected. So the first append of a replica is noted here, durably and outside the replica's own
-directory, before it is acknowledged. Each log directory has one inventory file. It consists of
-slots (BODY, CRC, end mark) that are written once:
+elected. So the broker notes the first append of a replica here, durably and outside of the
+replica's own directory, before it acknowledges the append. Each log directory has one inventory
+file. It consists of slots (BODY, CRC, end mark) that are written once:
 
-* Slots are made before the append, as zeros, so that the note needs no room on a full disk.
-* The last slot always stays free. So a file that was cut or emptied is recognized by its end.
+* Slots are made before the append, as zeros. So the note needs no room on a full disk.
+* The last slot is always free. So the end of the file shows whether the file was cut or emptied.
 * A slot without its end mark is a write that a crash interrupted. It is ignored.
-* Any other bad slot is damage. A file that was cut or is gone is damage, too. Then every replica
+* Any other bad slot is damage. It is also damage if the file was cut or is gone. Then every replica
   that is placed here and has no log counts as lost.
 """
 
@@ -31,7 +31,7 @@ FILE_NAME = "replicas"
 BODY = struct.Struct(
     ">"
     "3s"  # magic: the file type and its version
-    "c"  # kind. W: the replica was written; F: it is forgotten
+    "c"  # kind. W: the replica was written. F: it counts as not written again
     "16s"  # topic id
     "i"  # partition
 )
@@ -40,16 +40,16 @@ MAGIC = b"QR1"
 WRITTEN, FORGOTTEN = b"W", b"F"
 END_MARK = b"\xa5\xa5\xa5\xa5"
 SLOT_BYTES = BODY.size + CRC.size + len(END_MARK)
-#: Slots that one growth of the file adds at least.
+#: When the file grows, it grows by this many slots or more.
 SLOTS_ADDED = 128
 #: The file is written anew when more slots than this are out of date.
 STALE_MAX = 10_000
 
 
 class Inventory:
-    """The inventory of one log directory. Use `Inventory.open`.
+    """The inventory of one log directory. Make it with `Inventory.open`.
 
-    Invariant: a key in `_written` is in a slot that was synced.
+    Invariant: each key in `_written` is in a slot that was synced.
     """
 
     def __init__(self, disk: Disk, directory: str) -> None:
@@ -57,25 +57,25 @@ class Inventory:
         self._path = f"{directory}/{FILE_NAME}"
         self._file: File | None = None
         self._written: dict[Key, None] = {}
-        #: Number of used slots, and of all slots of the file.
+        #: The number of used slots, and the number of all slots of the file.
         self._used = self._made = 0
-        #: Entries of the next write. Several callers share one sync.
+        #: The entries of the next write. Callers that wait at the same time share one sync.
         self._pending: list[tuple[bytes, Key]] = []
-        #: Slots that make_room has promised to appends under way.
+        #: The number of slots that make_room has promised to appends under way.
         self._promised = 0
         self._writing = asyncio.Lock()
-        #: Why the file does not prove which replicas were written; "": it does.
+        #: Why the file does not prove which replicas were written; empty if it does.
         self.damaged = ""
 
     @classmethod
     async def open(
         cls, disk: Disk, directory: str, placed: Iterable[Key], *, has_run: bool
     ) -> Inventory:
-        """Read the file, and write it anew with the replicas that are `placed` there now.
+        """Read the file, and write it anew.
 
-        `has_run`: a broker ran on this directory before, so the file must be there. If the file is
-        damaged, all placed replicas count as written. If there is no room for a new file, the old
-        one stays. Raises OSError.
+        The new file has only replicas that are `placed` there now. `has_run`: a broker ran on this
+        directory before, so the file must exist. If the file is damaged, all placed replicas count
+        as written. If there is no room for a new file, the old one stays. Raises OSError.
         """
         opened = cls(disk, directory)
         await opened._read(has_run=has_run)
@@ -90,15 +90,21 @@ class Inventory:
         return opened
 
     def has(self, key: Key) -> bool:
-        """Return whether a replica was written here; with a damaged file, it may be assumed."""
+        """Return whether a replica was written here.
+
+        If the file was damaged, this is True for every replica that was placed here at the start.
+        """
         return key in self._written
 
     def is_sure_of(self, key: Key) -> bool:
-        """Return whether it is certain that a replica was written here, and not only assumed."""
+        """Return whether it is certain that a replica was written here.
+
+        A damaged file proves nothing.
+        """
         return key in self._written and not self.damaged
 
     async def make_room(self) -> None:
-        """Reserve a slot before the first append. Raises TryAgainError or StorageError."""
+        """Reserve a slot for the note of a first append. Raises TryAgainError or StorageError."""
         self._promised += 1
         if self._made - self._used > self._promised:
             return
@@ -110,13 +116,13 @@ class Inventory:
             raise storage_error(self._path, error, nothing_done=True) from error
 
     async def note(self, key: Key) -> None:
-        """Note durably that a replica was written. Raises StorageError."""
+        """Note durably that a replica was written here. Raises StorageError."""
         self._promised = max(self._promised - 1, 0)
         if key not in self._written:
             await self._say(WRITTEN, key)
 
     async def forget(self, key: Key) -> None:
-        """Note durably that a replica counts as not written from now on: its loss was reported."""
+        """Note durably that a replica counts as not written, because its loss was reported."""
         if key in self._written:
             await self._say(FORGOTTEN, key)
 
@@ -132,7 +138,8 @@ class Inventory:
         self._pending.append(entry)
         try:
             async with self._writing:
-                if entry in self._pending:  # otherwise an earlier caller wrote it with its own
+                # otherwise an earlier caller has written this entry together with its own
+                if entry in self._pending:
                     await self._write_pending()
         except OSError as error:
             raise storage_error(self._path, error) from error
@@ -140,14 +147,16 @@ class Inventory:
     async def _write_pending(self) -> None:
         pending, self._pending = self._pending, []
         try:
-            await self._make_slots(len(pending))  # a FORGOTTEN entry has no promised slot
+            # a FORGOTTEN entry has no promised slot
+            await self._make_slots(len(pending))
             file = await self._opened()
             data = b"".join(_encode(kind, key) for kind, key in pending)
             await file.overwrite(self._used * SLOT_BYTES, data)
             self._used += len(pending)
             await file.sync()
         except BaseException:
-            self._pending = pending + self._pending  # the callers that wait try these again
+            # the callers that wait write these entries again
+            self._pending = pending + self._pending
             raise
         for kind, key in pending:
             _take(self._written, kind, key)
@@ -156,9 +165,9 @@ class Inventory:
                 await self._write_whole()
 
     async def _make_slots(self, needed: int) -> None:
-        """Make slots if fewer than `needed` are free, not counting the last one.
+        """Make slots if fewer than `needed` are free. The last slot does not count.
 
-        They are synced before any of them is used.
+        The new slots are synced before any of them is used.
         """
         missing = self._used + needed + 1 - self._made
         if missing > 0:
@@ -187,15 +196,17 @@ class Inventory:
         slots = len(self._written) + SLOTS_ADDED + 1
         await replace_whole(self._disk, self._path, data.ljust(slots * SLOT_BYTES, b"\0"))
         self._used, self._made = len(self._written), slots
-        await self.close()  # the open file is the older one
+        # the open file is the older one
+        await self.close()
 
 
 def decode(content: bytes) -> tuple[dict[Key, None], str]:
-    """Return (the written replicas that a file names, why it is damaged or "")."""
+    """Return the written replicas in a file, and why the file is damaged; "" if it is not."""
     written: dict[Key, None] = {}
     whole = len(content) // SLOT_BYTES * SLOT_BYTES
     last, amid = content[:whole][-SLOT_BYTES:], content[whole:]
-    # A crash while slots are made leaves zeros after the last whole slot.
+    # A crash while slots are made leaves zeros after the last whole slot: these are no damage.
+    # Other bytes there mean that the file was cut.
     is_cut = not last or any(last) or any(amid)
     damaged = f"it was cut, at byte {len(content)} or before" if is_cut else ""
     content = content[:whole]

@@ -1,9 +1,9 @@
-"""The directories of replicas: made, taken over, moved out of the way, removed.
+"""The directories of replicas: how they are made, taken over, moved out of the way and removed.
 
 A file in each directory names its owner: the topic, the cluster, and the generation of the metadata
-that placed it there. If a directory has the path of another replica, it is moved, and removed after
-a delay. A directory of an older generation is kept: after a disaster recovery it may be the only
-remaining copy of its records.
+that placed the replica there. If a directory has the path that another replica needs, it is moved,
+and removed after a delay. A directory of an older generation is kept: after a disaster recovery it
+may be the only copy of its records.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from quorate_quorum.node.environment import Environment
 log = structlog.get_logger(__name__)
 
 METADATA_FILE = "partition.metadata"
-#: Suffixes of directories that will be removed: of a replica that was dropped, or of a stray.
+#: Suffixes of directories that will be removed: those of dropped replicas, and strays.
 DELETED = "-delete"
 STRAY = ".stray"
-#: The longest name that file systems accept.
+#: The longest name, in bytes, that file systems accept.
 NAME_BYTES_MAX = 255
 #: Suffix of a directory of an older generation that was in the way. It is never removed.
 KEPT = ".kept"
-#: Suffix of a directory whose owner can't be read. It is never removed.
+#: Suffix of a directory whose owner cannot be read. It is never removed.
 DAMAGED = ".damaged"
 
 
 @dataclass(frozen=True, slots=True)
 class LogDirectory:
-    """A log directory of this broker, with what its run file says of the last run."""
+    """A log directory of this broker, and what its run file says of the last run."""
 
     path: str
     run: Run = UNKNOWN
@@ -50,7 +50,7 @@ class LogDirectory:
 
 @dataclass(frozen=True, slots=True)
 class PartitionMetadata:
-    """The owner of a partition's directory: the content of its partition.metadata."""
+    """The owner of a partition's directory, as its partition.metadata says."""
 
     topic_id: bytes
     cluster_id: str
@@ -65,7 +65,7 @@ class PartitionMetadata:
 
     @classmethod
     def decode(cls, content: bytes) -> PartitionMetadata | None:
-        """Return the content of a file; None if it is not whole, or is of another version."""
+        """Return the content of a file; None if it is not whole or has another version."""
         try:
             lines = content.decode().splitlines()
             fields = dict(line.split("=", 1) for line in lines)
@@ -85,7 +85,7 @@ REMOVAL = "remove a directory"
 
 
 class FilesHost(Protocol):
-    """What ReplicaFiles needs from Replicas, which implements it."""
+    """The part of Replicas that ReplicaFiles uses."""
 
     config: BrokerConfig
     environment: Environment
@@ -110,16 +110,17 @@ class ReplicaFiles:
         self.removals.cancel(*self.removals)
 
     async def stop(self) -> None:
-        """End the removals; the next start finishes them."""
+        """End the removals. The next start finishes them."""
         await self.removals.end_all()
 
     async def make(self, path: str, topic_id: bytes) -> None:
-        """Make a replica's directory with the file that names its owner, unless it exists.
+        """Make a replica's directory, with the file that names its owner, unless it exists.
 
         Raises TryAgainError, ReopenError, or StorageError if the disk fails.
         """
         if await self._disk.exists(f"{path}/{METADATA_FILE}"):
-            return  # it is this replica's: make_room has moved another topic's directory
+            # it is this replica's directory, because make_room has moved that of another topic
+            return
         try:
             await self._disk.make_directory(path)
             await self._write_metadata(path, topic_id)
@@ -133,9 +134,9 @@ class ReplicaFiles:
         await replace_whole(self._disk, f"{path}/{METADATA_FILE}", metadata.encode())
 
     async def check_directory(self, directory: LogDirectory) -> None:
-        """Raise StorageError unless that log directory is still there.
+        """Raise StorageError unless the log directory is still there.
 
-        If the disk was unmounted, its replicas are missing but not lost: they must not be made
+        If the disk was unmounted, the replicas are missing but not lost. They must not be made
         anew.
         """
         try:
@@ -146,10 +147,10 @@ class ReplicaFiles:
         raise StorageError(f"{directory.path} has no {IDENTITY_FILE} any more")
 
     async def remove(self, directory_id: bytes, name: str, topic_id: bytes) -> bool:
-        """Rename a replica's directory, so that the name is free, and remove it in the background.
+        """Rename a replica's directory, to free its name, and remove it in the background.
 
         Returns whether the name is free. If it is not, make_room moves the directory when a replica
-        needs the name, or the next start sets it aside.
+        needs the name; otherwise the next start sets it aside.
         """
         directory = self._host.directories.get(directory_id)
         if directory is None or directory_id in self._host.failed_directories:
@@ -159,7 +160,9 @@ class ReplicaFiles:
         try:
             if not await self._disk.exists(source):
                 return True
-            await self._take_over(source)  # sweep removes only directories of this generation
+            # make the directory one of this generation first: if a crash comes now, sweep removes
+            # only those
+            await self._take_over(source)
             if await self._disk.exists(target):
                 await self._disk.remove_directory(target)
             await self._disk.rename(source, target)
@@ -179,15 +182,16 @@ class ReplicaFiles:
         is_noted: bool = False,
         salvage: bool = False,
     ) -> None:
-        """Free a replica's path, where a deleted topic of the same name may have a directory.
+        """Free a replica's path. A deleted topic of the same name may have its directory there.
 
         The records of the deleted topic must not become records of the new one. The cases:
 
-        * The directory is this replica's: if an older generation wrote it, this one takes it over.
+        * The directory is this replica's. If an older generation wrote it, this generation takes it
+          over.
         * It is another topic's: it is moved. If it is of this generation, it is removed later.
-        * It names no owner, and `is_noted` says that this replica was written: it is this
+        * It names no owner, and `is_noted` says that this replica was written: then it is this
           replica's, because any other directory was moved before the first append.
-        * It names no owner, and holds no log: a crash interrupted its making.
+        * It names no owner, and has no log: a crash interrupted its making.
         * It names no owner otherwise: LogCorruptError. With `salvage` it is moved, and kept.
         """
         if not await self._disk.exists(path):
@@ -198,11 +202,13 @@ class ReplicaFiles:
             await self._write_metadata(path, topic_id)
             return
         if metadata is None and not any(name.endswith(LOG) for name in await self._disk.list(path)):
-            return  # a crash interrupted the making of the directory
+            # a crash interrupted the making of the directory
+            return
         if metadata is None and salvage:
             await self._set_aside(path, _beside(path, topic_id, DAMAGED))
             return
-        if metadata is None:  # the file is written in one step, so a crash can't be the cause
+        # a crash cannot leave the file like this, because it is written in one step
+        if metadata is None:
             raise LogCorruptError(f"{path}/{METADATA_FILE} is damaged, or gone")
         if metadata.topic_id == topic_id:
             await self._take_over(path)
@@ -223,7 +229,7 @@ class ReplicaFiles:
         log.warning("a directory that is not ours is in the way", path=path, moved_to=target)
 
     async def sweep(self, directory_id: bytes, directory: LogDirectory) -> None:
-        """Finish interrupted removals, except those that an older generation decided."""
+        """Finish interrupted removals, but not those of directories of another generation."""
         path = directory.path
         try:
             names = await self._disk.list(path)
@@ -245,14 +251,14 @@ class ReplicaFiles:
             self._not_removed(directory_id, path, error)
 
     async def _keep(self, path: str, metadata: PartitionMetadata) -> None:
-        """Move a directory of an older generation, which may be the only copy of its records."""
+        """Move a directory of an older generation. It may be the only copy of its records."""
         target = _beside(path, metadata.topic_id, f".{metadata.quorum_generation}{KEPT}")
         await self._disk.rename(path, target)
         await self._disk.sync_directory(path.rpartition("/")[0])
         log.warning("kept_of_another_history", path=path, moved_to=target)
 
     async def _metadata(self, path: str) -> PartitionMetadata | None:
-        """Return a directory's owner; None if the file is missing or can't be read."""
+        """Return a directory's owner; None if its file is missing or cannot be read."""
         file = f"{path}/{METADATA_FILE}"
         if not await self._disk.exists(file):
             return None
@@ -261,8 +267,8 @@ class ReplicaFiles:
     async def _take_over(self, path: str) -> None:
         """Write this generation into a directory of an older one.
 
-        If there is no room for that, the directory names the older one, and may be kept for longer
-        than needed.
+        Without room for this, the directory still names the older generation. Then it may be kept
+        for longer than needed.
         """
         metadata = await self._metadata(path)
         if metadata and metadata.quorum_generation < self._host.quorum_generation:
@@ -278,12 +284,16 @@ class ReplicaFiles:
             await self._disk.remove_directory(path)
             log.info("replica files removed", path=path, ms=round((loop.time() - started) * 1000))
         except FileNotFoundError:
-            pass  # another removal of the same name was faster
+            # another removal of the same name was faster
+            pass
         except OSError as error:
             self._not_removed(directory_id, path, error)
 
     def _not_removed(self, directory_id: bytes, path: str, error: OSError) -> None:
-        """Log a directory that can't be removed; the next start tries again. A bad disk fails."""
+        """Log a directory that cannot be removed. The next start tries again.
+
+        After an error of the disk itself, give up the log directory.
+        """
         if is_of_disk(error):
             self._host.directory_failed(directory_id, f"{path}: can't be removed: {error}")
         else:
@@ -295,10 +305,10 @@ def _removal_failed(_: str, error: BaseException) -> None:
 
 
 def name_on_the_way_out(name: str, topic_id: bytes, ending: str) -> str:
-    """Return the name under which a replica's directory waits to be removed.
+    """Return the name that a replica's directory has until it is removed.
 
-    It has at most NAME_BYTES_MAX bytes. A long topic name is cut, because the topic id is enough
-    to distinguish topics.
+    It has at most NAME_BYTES_MAX bytes. A long topic name is cut, because the topic id is enough to
+    tell topics apart.
 
     >>> name_on_the_way_out("invoice-0", bytes(16), DELETED)
     'invoice-0.00000000000000000000000000000000-delete'

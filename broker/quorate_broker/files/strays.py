@@ -1,13 +1,13 @@
-"""Strays: directories of replicas that the cluster no longer places here. They are set aside, and
-removed later.
+"""Sets aside strays, and removes them later.
 
-Their topics were deleted, or their replicas moved, while this broker was away. A directory that
-could still be needed is not removed:
+A stray is the directory of a replica that the cluster no longer places here. Its topic was deleted,
+or its replica was moved, while this broker was away. The rules protect directories that are still
+needed:
 
-* Only an image that has reached this broker's registration decides: an older one may not know yet
+* Only an image that has reached this broker's registration decides. An older image may not know yet
   which replicas were placed here.
-* Only directories that this very cluster and quorum_generation wrote are looked at.
-* A stray stays under another name for a delay.
+* Only directories that this cluster and quorum_generation wrote are considered.
+* A stray is renamed, and removed only after a delay.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ METADATA_BYTES_MAX = 4096
 
 
 class Strays:
-    """The strays of one start."""
+    """The strays that one start of the broker finds."""
 
     def __init__(
         self, disk: Disk, directories: LogDirectories, cluster_id: str, quorum_generation: int
@@ -42,12 +42,15 @@ class Strays:
         self._disk = disk
         self._directories = directories
         self._cluster_id = cluster_id
-        #: The generation of the image that decides.
+        #: The generation of the image that decides what is a stray.
         self.quorum_generation = quorum_generation
         self._set_aside: list[tuple[HeldDirectory, str]] = []
 
     async def set_aside(self, image: MetadataImage, broker_id: int) -> None:
-        """Rename directories that the image does not place here. Call it before logs are opened."""
+        """Rename directories that the image does not place here.
+
+        Call this before logs are opened.
+        """
         for directory in self._directories.working:
             try:
                 await self._look_through(directory, image, broker_id)
@@ -55,7 +58,7 @@ class Strays:
                 await self._directories.lose(directory.id, f"{directory.path}: {error}")
 
     async def remove_after(self, delay_ms: int) -> None:
-        """After the delay, remove the strays of this start and of earlier ones."""
+        """Wait for the delay, and then remove the strays of this start and of earlier ones."""
         if not self._set_aside:
             return
         await asyncio.sleep(delay_ms / 1000)
@@ -75,7 +78,8 @@ class Strays:
         has_renamed = False
         for name in await self._disk.list(directory.path):
             if name.endswith(DELETED):
-                continue  # ReplicaFiles.sweep removes it
+                # ReplicaFiles.sweep removes it
+                continue
             try:
                 has_renamed |= await self._look_at(directory, name, image, broker_id)
             except OSError as error:
@@ -86,7 +90,10 @@ class Strays:
     async def _look_at(
         self, directory: HeldDirectory, name: str, image: MetadataImage, broker_id: int
     ) -> bool:
-        """Set a directory aside if its replica is not placed here; return whether it did so."""
+        """Set a directory aside if its replica is not placed here.
+
+        Return whether it was renamed.
+        """
         metadata = await self._metadata(directory, name)
         if metadata is None or not self._is_ours(directory, name, metadata):
             return False
@@ -101,9 +108,9 @@ class Strays:
         return True
 
     async def _failed(self, directory: HeldDirectory, name: str, error: OSError) -> None:
-        """Handle an error about one stray: after a disk error give the directory up, else log it.
+        """React to an error about one stray. After an error of the disk, give up the log directory.
 
-        The stray then stays, and only takes room.
+        After another error, log it. The stray then stays, and only takes room.
         """
         if is_of_disk(error):
             await self._directories.lose(directory.id, f"{directory.path}/{name}: {error}")
@@ -111,7 +118,10 @@ class Strays:
             log.error("stray_stays", directory=directory.path, name=name, reason=str(error))
 
     async def _metadata(self, directory: HeldDirectory, name: str) -> PartitionMetadata | None:
-        """Return a directory's owner. None if it can't be read: such a directory stays."""
+        """Return a directory's owner; None if it cannot be read.
+
+        Without an owner the directory stays.
+        """
         path = f"{directory.path}/{name}/{METADATA_FILE}"
         if not await self._disk.exists(path):
             return None
@@ -146,7 +156,7 @@ def _is_placed(
     broker_id: int,
     directory_id: bytes,
 ) -> bool:
-    """Return whether the image places a directory's replica on this broker and directory."""
+    """Return whether the image places a directory's replica on this broker and log directory."""
     topic = image.topics.get(metadata.topic_id)
     if topic is None:
         return False

@@ -1,7 +1,7 @@
-"""Admin calls that only the controller decides: a broker passes them on with their principal.
+"""Admin calls that only the controller decides. A broker passes them on with their principal.
 
-The controller checks the principal's rights and decides. The broker returns the answer when it has
-carried out the effect itself, so that the caller's next call may come to this broker.
+The controller checks the principal's rights and decides. The broker returns the answer only after
+it has carried out the effect itself. So the caller can send its next call to this broker.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TIMEOUT_MS_MAX = 300_000
 class Admin:
     """The admin operation, for all clients of a broker.
 
-    QuorumClient bounds the calls that are under way.
+    QuorumClient limits how many calls are under way.
     """
 
     def __init__(self, client: QuorumClient, publisher: Publisher) -> None:
@@ -43,12 +43,12 @@ class Admin:
         timeout_ms: int,
         caller_timeout_ms: int,
     ) -> R:
-        """Ask the controller; return when this broker has carried out the effect.
+        """Ask the controller. Wait until this broker has carried out the effect; return the answer.
 
-        If this broker does not reach the effect in time, it returns the answer anyway, because the
-        decision is committed. `timeout_ms` is the timeout in the request, 0: none.
-        `caller_timeout_ms` is the time that the caller waits for its answer, 0: not known. Raises
-        the errors of QuorumClient.forward.
+        If this broker does not carry out the effect in time, the answer is returned anyway, because
+        the decision is committed. `timeout_ms` is the timeout in the request; 0: none.
+        `caller_timeout_ms` is how long the caller waits for its answer; 0: not known. Raises the
+        errors of QuorumClient.forward.
         """
         loop = asyncio.get_running_loop()
         wait_ms = min(timeout_ms or TIMEOUT_MS, TIMEOUT_MS_MAX)

@@ -24,18 +24,18 @@ from quorate_quorum.node.authorizer import Authorizer, Caller, Operation, Requir
 from quorate_quorum.node.config import BrokerConfig
 
 REQUIRED: Final = Required(Operation.DELETE, ResourceType.TOPIC)
-#: The offset that stands for the high watermark.
+#: The offset that means the high watermark.
 ALL_COMMITTED = -1
-#: Starts of logs that are moved at the same time: each is synced.
+#: Most logs whose start moves at the same time. Each move is synced.
 MOVES_MAX = 16
-#: Partitions that wait for their followers, over all calls.
+#: Most partitions that wait for their followers, over all calls.
 WAITING_MAX = 10_000
-#: How long at most until a follower that was fenced is not waited for any more.
+#: After this time at most, the call notices that a follower was fenced, and stops to wait for it.
 LOOK_AGAIN_MS = 250
 
 
 class DeletionAsked(NamedTuple):
-    """All records below `before_offset` shall go; -1: all below the high watermark."""
+    """A request to delete all records below `before_offset`; -1: all below the high watermark."""
 
     topic_id: bytes
     partition: int
@@ -47,8 +47,8 @@ class DeleteRecords:
     """The DeleteRecords operation, for all clients of a broker.
 
     The start of the leader's log moves first. The call then waits until the log of each replica
-    whose broker is not fenced begins there, too: whichever of them leads next, the records stay
-    deleted. A repetition is safe.
+    whose broker is not fenced begins there, too. So the records stay deleted, whichever of these
+    replicas leads next. The call is safe to repeat.
     """
 
     def __init__(self, replicas: Replicas, config: BrokerConfig, authorizer: Authorizer) -> None:
@@ -70,9 +70,9 @@ class DeleteRecords:
         timeout_ms: int,
         caller_timeout_ms: int,
     ) -> list[int | QuorateError]:
-        """Return where each log begins now, or the error, in the given order.
+        """Return the new start of each log, or the error, in the order of `asked`.
 
-        Raises InvalidRequestError if a partition occurs twice, OverloadedError.
+        Raises InvalidRequestError if a partition occurs twice, or OverloadedError.
         """
         refuse_duplicates((one.topic_id, one.partition) for one in asked)
         if self._waiting + len(asked) > WAITING_MAX:
@@ -132,7 +132,7 @@ class DeleteRecords:
     async def _wait_for_followers(
         self, partition: Partition, offset: int, deadline: Deadline
     ) -> None:
-        """Return when the log of each live replica begins at `offset` or above."""
+        """Wait until the log of each live replica begins at `offset` or above."""
         start = partition.as_leader().log_start
         while lacking := self._lacking(partition, offset):
             if deadline.has_passed:
@@ -145,7 +145,7 @@ class DeleteRecords:
             start.check_reign()
 
     def _lacking(self, partition: Partition, offset: int) -> list[int]:
-        """Return the live brokers whose replica does not begin at `offset` or above yet."""
+        """Return the live brokers whose replica still begins below `offset`."""
         brokers = self._replicas.image.brokers
         behind = partition.as_leader().log_start.behind(offset)
         return [one for one in behind if one in brokers and not brokers[one].fenced]

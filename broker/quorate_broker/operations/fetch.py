@@ -1,9 +1,9 @@
 """Fetch: a session decides which records one consumer gets from many partitions, and when.
 
-A session holds the consumer's positions. Partitions take turns. A step looks only at the partitions
-that changed, so its cost does not grow with the session. Only the consumer moves a position: after
-an answer with records a partition is out of turn, until the consumer names it again or the listener
-puts it back.
+A session has the consumer's position in each partition. Partitions take turns. A step reads only
+the partitions that have changed, so its cost does not grow with the session. Only the consumer
+moves a position. After an answer with records, the partition is not read again until the consumer
+sets its position again, or the gRPC listener calls `put_in_turn`.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from quorate_quorum.node.authorizer import Authorizer, Caller, Operation, Requir
 from quorate_quorum.node.config import BrokerConfig
 
 REQUIRED: Final = Required(Operation.READ, ResourceType.TOPIC)
-#: Partitions of one session that are looked at in one turn of the loop.
+#: Partitions of one session that are read in one turn of the loop.
 LOOKS_IN_A_ROW_MAX = 64
 #: The least time between two reads of the log while an answer has fewer than min_bytes.
 LOOK_INTERVAL_MS = 10
-#: Partitions in one answer.
+#: Most partitions in one answer.
 TOLD_MAX = 1000
 
 
 @dataclass(slots=True)
 class Position:
-    """The consumer's position in one partition, and what the consumer was told of it."""
+    """The consumer's position in one partition, and what the consumer was told of the partition."""
 
     topic_id: bytes
     partition: int
@@ -43,11 +43,12 @@ class Position:
     leader_epoch: int = -1
     bytes_max: int = 0
     last_epoch: int = -1
-    #: Grows with every change by the consumer. A look at an older version is dropped.
+    #: Grows with every change by the consumer. A read at an older version is dropped.
     version: int = 0
-    #: The number of the last request that named it. Answers to earlier requests leave it out.
+    #: The number of the last request that set it. Answers to earlier requests leave it out.
     named_by: int = 0
-    #: Records were sent from this position, so it is out of turn.
+    #: Records were sent from this position. The partition is not read again until the consumer
+    #: asks.
     is_sent: bool = False
     told_error: int = 0
     told_high_watermark: int = -1
@@ -61,7 +62,7 @@ class Position:
         self.watched = self.unwatch = None
 
     def was_told(self, found: Fetched | QuorateError) -> None:
-        """Remember what the consumer knows now, so that later answers hold only news."""
+        """Remember what the consumer knows now, so that later answers have only news."""
         if isinstance(found, QuorateError):
             self.told_error = found.code
             return
@@ -72,7 +73,7 @@ class Position:
 
 @dataclass(slots=True)
 class Look:
-    """The result of one look at one partition, at the position that `version` names."""
+    """The result of one read of one partition, at the position of that `version`."""
 
     position: Position
     version: int
@@ -88,7 +89,7 @@ class Look:
 
     @property
     def is_news(self) -> bool:
-        """Whether it found an error or a log start that the consumer does not know yet."""
+        """Whether the read found an error or a log start that the consumer does not know yet."""
         if isinstance(self.found, QuorateError):
             return self.found.code != self.position.told_error
         told = self.position.told_log_start
@@ -106,7 +107,7 @@ class Look:
 
 @dataclass(slots=True)
 class _Answer:
-    """The answer that is being made: the looks that belong in it, and their totals."""
+    """The answer that is being made: the reads in it, and their totals."""
 
     looks: dict[Key, Look] = field(default_factory=dict)
     size: int = 0
@@ -125,7 +126,7 @@ class _Answer:
 
 
 class Wanted(NamedTuple):
-    """The limits of one request. `number` counts requests in the order of their arrival."""
+    """The limits of one request. `number` is its place in the order of arrival."""
 
     number: int
     min_bytes: int
@@ -146,24 +147,28 @@ class Fetch:
         return FetchSession(self._replicas, Caller(principal, self._authorizer))
 
     def wanted(self, number: int, min_bytes: int, max_bytes: int, wait_ms: int) -> Wanted:
-        """Return the limits of a request, cut to the broker's bounds."""
+        """Return the limits of a request, reduced to the broker's bounds."""
         max_bytes = min(max_bytes, self._config.fetch_max_bytes)
         wait_ms = min(wait_ms, self._config.fetch_wait_max_ms)
         return Wanted(number, min(min_bytes, max_bytes), max_bytes, wait_ms)
 
 
 class FetchSession:
-    """The positions of one consumer. `changed` is set when there is something new to look at."""
+    """The positions of one consumer.
+
+    `changed` is set when a partition or the session has changed.
+    """
 
     def __init__(self, replicas: Replicas, caller: Caller) -> None:
         self._replicas = replicas
         self._caller = caller
         self.changed = asyncio.Event()
         self._positions: dict[Key, Position] = {}
-        #: Partitions to look at, in turn. An OrderedDict, because it takes the first key in
-        #: constant time; a dict that is emptied from its front searches over all removed keys.
+        #: Partitions to read, in the order of their turns. It is an OrderedDict, because that takes
+        #: its first key in constant time. A dict that is emptied from its front searches over all
+        #: removed keys.
         self._due: OrderedDict[Key, None] = OrderedDict()
-        #: Partitions whose last look ended in an error. Each request makes them due again.
+        #: Partitions whose last read ended in an error. Each request makes them due again.
         self._failing: dict[Key, None] = {}
         self._answer = _Answer()
 
@@ -186,10 +191,11 @@ class FetchSession:
         was_corrupt: bool = False,
         named_by: int = 0,
     ) -> None:
-        """Set the position in a partition, and make it due.
+        """Set the position in a partition, and make the partition due.
 
         `last_epoch` is the epoch of the last record below `offset` that the consumer knows; -1: do
-        not compare histories. `was_corrupt`: the batch sent from this position failed its CRC.
+        not compare the logs. `was_corrupt`: the batch that was sent from this position failed its
+        CRC.
         """
         position = self._positions.get(key)
         if position is None:
@@ -224,7 +230,7 @@ class FetchSession:
         self._due[key] = None
 
     def look_at_failing(self) -> None:
-        """Make the partitions due whose last look ended in an error."""
+        """Make due again each partition whose last read ended in an error."""
         self._due.update(self._failing)
         self._failing.clear()
 
@@ -238,11 +244,11 @@ class FetchSession:
     # Making an answer
 
     async def collect(self, wanted: Wanted, is_hurried: Callable[[], bool]) -> dict[Key, Look]:
-        """Look until the answer has enough, or the consumer has waited long enough.
+        """Read until the answer has enough, or the consumer has waited long enough.
 
-        Positions that a later request named are left out. `is_hurried` returns whether to answer at
-        once with the looks so far; it is called after each round. The consumer counts as knowing
-        the returned looks.
+        Partitions whose position was set by a later request are left out. `is_hurried` returns
+        whether to answer at once with the reads so far. It is called after each round. From then on
+        the consumer counts as knowing the returned results.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + wanted.wait_ms / 1000
@@ -254,7 +260,8 @@ class FetchSession:
             left = deadline - loop.time()
             if is_enough or left <= 0 or answer.news or is_hurried():
                 break
-            if answer.size:  # too few bytes: wait for more, because the next look reads all again
+            # too few bytes: wait for more first, because the next step reads all of them again
+            if answer.size:
                 await asyncio.sleep(min(left, LOOK_INTERVAL_MS / 1000))
             await self._wait_until(deadline)
         self._answer = _Answer()
@@ -271,12 +278,13 @@ class FetchSession:
             timer.cancel()
 
     async def _look(self, answer: _Answer, wanted: Wanted) -> bool:
-        """Read due partitions in turn; return True if there are records that do not fit."""
+        """Read the due partitions in turn. Return True if there are records that do not fit."""
         later: list[Key] = []
         try:
             for index in range(1, len(self._due) + 1):
                 if index % LOOKS_IN_A_ROW_MAX == 0:
-                    await asyncio.sleep(0)  # looks may not wait, and other tasks must run
+                    # a read may not wait, and other tasks must run
+                    await asyncio.sleep(0)
                 if not self._due:
                     return False
                 key = self._due.popitem(last=False)[0]
@@ -301,7 +309,7 @@ class FetchSession:
             self._due.move_to_end(key, last=False)
 
     async def _look_at(self, answer: _Answer, wanted: Wanted, key: Key, position: Position) -> bool:
-        """Add one partition's look to the answer; return False if its records do not fit."""
+        """Add the result of reading one partition. Return False if its records do not fit."""
         size = answer.size
         if 0 < size >= wanted.max_bytes or len(answer.looks) >= TOLD_MAX:
             return False
@@ -336,10 +344,10 @@ class FetchSession:
             return error
 
     def _watch(self, key: Key, position: Position, partition: Partition) -> None:
-        """Let a partition wake this session.
+        """Let a change of a partition wake this session.
 
-        The key may have another Partition object than before: a new one is made when a replica is
-        opened again.
+        The partition may have another Partition object than before: a new object is made when a
+        replica is opened again.
         """
         if position.watched is partition:
             return

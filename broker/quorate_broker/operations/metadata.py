@@ -1,9 +1,9 @@
 """Metadata: a broker describes topics, brokers and configs from its own image.
 
-The answers are the image's own immutable values. They are yielded one by one, so that a listener
-can turn them into bytes in several turns of the loop. If the caller names a topic that it may not
-see, the refusal is the same whether the topic exists or not. A list of all topics leaves out topics
-that the caller may not see.
+The answers are the image's own immutable values. They are yielded one by one, so that a gRPC
+listener can turn them into bytes in several turns of the loop. If the caller names a topic that it
+is not allowed to see, the refusal is the same whether or not the topic exists. A list of all topics
+leaves out such topics.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ from quorate_quorum.node.authorizer import (
 TOPICS_REQUIRED: Final = DESCRIBE_TOPIC
 CONFIGS_REQUIRED: Final = Required(Operation.DESCRIBE_CONFIGS, ResourceType.TOPIC)
 CLUSTER_REQUIRED: Final = DESCRIBE_CLUSTER
-#: Topics that one request may name.
+#: Most topics that one request may name.
 TOPICS_MAX = 10_000
-#: How long a read waits on a broker that has just started and does not know the cluster yet.
+#: Longest wait of a read on a broker that has just started and does not know the cluster yet.
 READY_TIMEOUT_MS = 5_000
 
 
 class TopicMissing(NamedTuple):
-    """A requested topic, by name or by id, that can't be described."""
+    """A topic that was asked for, by name or by id, and that cannot be described."""
 
     name: str
     topic_id: bytes
@@ -55,7 +55,7 @@ class TopicMissing(NamedTuple):
 
 
 class ConfigFound(NamedTuple):
-    """The value of a setting that is in force. `source` is "topic", "cluster" or "default"."""
+    """The value in force of a setting. `source` is "topic", "cluster" or "default"."""
 
     name: str
     value: str
@@ -65,8 +65,8 @@ class ConfigFound(NamedTuple):
 class Metadata:
     """The metadata operation, for all clients of a broker.
 
-    `ready` is set when the image has reached this broker's registration. Reads wait for it: a
-    broker that has restarted must not answer from an old image.
+    `ready` is set when the image has reached this broker's registration. Reads wait for this,
+    because a broker that has restarted must not answer from an old image.
     """
 
     def __init__(self, client: QuorumClient, ready: asyncio.Event, authorizer: Authorizer) -> None:
@@ -89,7 +89,7 @@ class Metadata:
         return self._client.image.brokers
 
     async def image(self, caller_timeout_ms: int) -> MetadataImage:
-        """Return the newest image; QuorumUnavailableError if this broker has not caught up.
+        """Return the newest image. Raise QuorumUnavailableError if this broker has not caught up.
 
         `caller_timeout_ms`: how long the caller waits for its answer; 0: not known.
         """
@@ -119,7 +119,7 @@ class Metadata:
         names: Sequence[str],
         topic_ids: Sequence[bytes] = (),
     ) -> Iterator[TopicImage | TopicMissing]:
-        """Yield the topics of the given names, then those of the given ids, in the given order.
+        """Yield the topics with the given names, then those with the given ids, in this order.
 
         Raises InvalidRequestError if a name or id occurs twice.
         """
@@ -131,7 +131,7 @@ class Metadata:
             yield _of_id(image, caller, topic_id)
 
     def configs(self, image: MetadataImage, principal: Principal, name: str) -> list[ConfigFound]:
-        """Return every setting of a topic or, if `name` is empty, of the cluster."""
+        """Return every setting of a topic; if `name` is empty, of the cluster."""
         Caller(principal, self._authorizer).check(CONFIGS_REQUIRED, name or None)
         if not name:
             return [_config(one, {}, image.configs) for one in sorted(CONFIGS)]
@@ -141,14 +141,14 @@ class Metadata:
         return _of_topic(topic.configs, image.configs)
 
     def own_configs(self, topic: TopicImage | TopicMissing, principal: Principal) -> dict[str, str]:
-        """Return the configs that a topic sets itself; none if the principal may not see them."""
+        """Return the configs that were set for a topic; empty if the principal may not see them."""
         caller = Caller(principal, self._authorizer)
         if isinstance(topic, TopicMissing) or not caller.may(CONFIGS_REQUIRED, topic.name):
             return {}
         return dict(sorted(topic.configs.items()))
 
     async def cluster(self, principal: Principal, caller_timeout_ms: int) -> MetadataImage:
-        """Return the image, if the principal may see every broker, fenced ones too."""
+        """Return the image, if the principal may see every broker, also fenced ones."""
         Caller(principal, self._authorizer).check(CLUSTER_REQUIRED)
         return await self.image(caller_timeout_ms)
 
@@ -167,7 +167,11 @@ def _named(image: MetadataImage, caller: Caller, name: str) -> TopicImage | Topi
 
 
 def _of_id(image: MetadataImage, caller: Caller, topic_id: bytes) -> TopicImage | TopicMissing:
-    """A refusal would tell that the topic exists: the caller is told the same as without it."""
+    """Return the topic with this id.
+
+    A refusal would tell that the topic exists. So the caller gets the same error as if it did not
+    exist.
+    """
     topic = image.topics.get(topic_id)
     if topic is not None and caller.may(TOPICS_REQUIRED, topic.name):
         return topic
@@ -184,9 +188,10 @@ def _unknown(name: str) -> UnknownTopicError:
 
 
 def _of_topic(own: Mapping[str, str], cluster: Mapping[str, str]) -> list[ConfigFound]:
-    """Return every setting that a topic may have, with the value that is in force.
+    """Return every setting that a topic may have, with its value in force.
 
-    `effective` skips the cluster's value of a setting that a topic fixes when it is created.
+    A setting that is fixed when a topic is created does not follow the cluster's value: see
+    `effective`.
     """
     return [
         _config(name, own, cluster) for name in sorted(CONFIGS) if CONFIGS[name].scope != "cluster"

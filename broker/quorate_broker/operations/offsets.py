@@ -20,7 +20,7 @@ EARLIEST_TIMESTAMP = -2
 class OffsetAsked(NamedTuple):
     """A question for the first record at or after a time.
 
-    A timestamp_ms of -2 means the earliest offset, -1 the high watermark.
+    timestamp_ms -2 means the earliest offset, and -1 the high watermark.
     """
 
     topic_id: bytes
@@ -30,7 +30,7 @@ class OffsetAsked(NamedTuple):
 
 
 class OffsetFound(NamedTuple):
-    """The answer for one partition. Offset -1: no record is that late."""
+    """The answer for one partition. The offset is -1 if no record is that late."""
 
     offset: int
     timestamp_ms: int
@@ -53,7 +53,7 @@ class Offsets:
     async def find(
         self, principal: Principal, asked: Sequence[OffsetAsked]
     ) -> list[OffsetFound | QuorateError]:
-        """Return the answer or the error for each partition, in the given order.
+        """Return the answer or the error for each partition, in the order of `asked`.
 
         Raises InvalidRequestError if a partition occurs twice.
         """
@@ -62,7 +62,8 @@ class Offsets:
         found = []
         for one in asked:
             found.append(await self._find(caller, one))
-            await asyncio.sleep(0)  # a find in memory does not wait, and other tasks must run
+            # a search in memory does not wait, and other tasks must run
+            await asyncio.sleep(0)
         return found
 
     async def _find(self, caller: Caller, asked: OffsetAsked) -> OffsetFound | QuorateError:

@@ -16,8 +16,9 @@ from quorate_broker.operations.producer_ids import ProducerIds
 
 @dataclass(frozen=True, slots=True)
 class Operations:
-    """The operations that clients may call, by any protocol. They take plain values and a
-    Principal.
+    """The operations that clients may call, by any protocol.
+
+    Their arguments are plain values and a Principal.
     """
 
     produce: Produce

@@ -1,4 +1,4 @@
-"""Finds the partitions that a request names, and checks how many and which it may name."""
+"""Finds the partitions that a request names, and checks that the request may name them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from quorate_broker.replicas.replicas import Replicas
 from quorate_quorum.node.authorizer import Caller, Required
 
 TOPIC_ID_BYTES = 16
-#: Partitions of one request that are handled in one turn of the loop: 1 to 3 ms.
+#: Partitions of one request that are handled in one turn of the loop. They take 1 to 3 ms.
 PARTITIONS_A_TURN = 200
 
 
@@ -36,7 +36,7 @@ def locate(
     try:
         found = replicas.get(topic_id, partition)
     except QuorateError:
-        # The error may name the leader, which a caller without the right must not learn.
+        # The error may name the leader. A caller without the right must not learn it.
         topic = replicas.image.topics.get(topic_id)
         if topic is not None:
             _check(caller, required, topic.name, topic_id)
@@ -54,7 +54,7 @@ def _check(caller: Caller, required: Required, topic: str, topic_id: bytes) -> N
 def check_count(named: int, allowed: int, replicas: Replicas) -> None:
     """Raise InvalidRequestError if a request or a stream names too many partitions.
 
-    The bound is `allowed`, or the number of partitions that this broker holds if that is larger. A
+    The bound is `allowed`, or the number of partitions that this broker has if that is larger. A
     correct client needs no more. A lower bound would stop a client that reads all of them.
     """
     most = max(allowed, replicas.held)
@@ -66,9 +66,10 @@ def check_count(named: int, allowed: int, replicas: Replicas) -> None:
 
 
 def refuse_duplicates(named: Iterable[Hashable]) -> None:
-    """Raise InvalidRequestError if a request names one thing twice.
+    """Raise InvalidRequestError if a request names something twice.
 
-    So the number of existing partitions bounds the work of a request, and not its size.
+    So the work of a request is bounded by the number of existing partitions, whatever the request's
+    size.
     """
     seen: set[Hashable] = set()
     for one in named:

@@ -1,8 +1,8 @@
-"""Produce: puts batches into their partitions, within budgets of bytes, with an outcome for each.
+"""Produce: puts batches into their partitions, within budgets of bytes. Each batch gets an outcome.
 
-A budget counts bytes that are not yet appended, and not batches that are not yet acknowledged. So a
-partition below min ISR does not delay other partitions. The end of a session cancels nothing: an
-accepted batch is still appended, and its outcome is dropped.
+A budget counts bytes that are not yet appended, but not batches that wait for their
+acknowledgement. So a partition below min ISR does not delay other partitions. The end of a session
+cancels nothing: an accepted batch is still appended, and its outcome is dropped.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Tag = TypeVar("Tag")
 
 
 class ByteBudget:
-    """A bound for the bytes that were read from producers and not yet appended."""
+    """A bound for the bytes that were read from producers and are not yet appended."""
 
     def __init__(self, bytes_max: int) -> None:
         self.bytes_max = bytes_max
@@ -53,7 +53,7 @@ class ByteBudget:
                     waiter.set_result(None)
 
     async def room(self) -> None:
-        """Wait until fewer bytes than the bound are held."""
+        """Wait until the bytes are fewer than the bound."""
         while self.held >= self.bytes_max:
             waiter = asyncio.get_running_loop().create_future()
             self._waiting.append(waiter)
@@ -86,8 +86,8 @@ class Produce:
 class ProduceSession(Generic[Tag]):
     """The batches that one producer has under way on one stream.
 
-    `completed` is called once for each batch, with the batch's tag: within `start` if the batch is
-    refused at once, else in a later turn of the loop.
+    `completed` is called once for each batch, with the batch's tag. If the batch is refused at
+    once, `start` makes this call; else it comes in a later turn of the loop.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class ProduceSession(Generic[Tag]):
         self._own_budget = ByteBudget(config.stream_queued_max_bytes)
         self._completed = completed
         self._is_stopping = False
-        #: Batches that wait for their outcome.
+        #: Number of batches that wait for their outcome.
         self.waiting = 0
 
     def start(
@@ -120,10 +120,10 @@ class ProduceSession(Generic[Tag]):
         timeout_ms: int,
         in_doubt_ms: int = 0,
     ) -> None:
-        """Put one batch into its partition's queue. The order of the calls is the order there.
+        """Put one batch into its partition's queue.
 
-        `batch` must not change until it is appended or refused. The other arguments are those of
-        ProduceQueue.produce.
+        The order of these calls is the order in the queue. `batch` must not change until it is
+        appended or refused. The other arguments are those of ProduceQueue.produce.
         """
         charge = _Charge(self, len(batch))
         self._own_budget.take(len(batch))
@@ -145,7 +145,9 @@ class ProduceSession(Generic[Tag]):
             self._completed(tag, error)
             return
         except BaseException:
-            charge()  # a fault of ours ends this stream; the other streams share the budget
+            # give the bytes back even after a bug of ours: it ends only this stream, and the other
+            # streams use the same budget
+            charge()
             raise
         self.waiting += 1
 
@@ -162,7 +164,7 @@ class ProduceSession(Generic[Tag]):
         await self._budget.room()
 
     def stop(self) -> None:
-        """Refuse further batches; accepted ones go on."""
+        """Refuse further batches. Accepted ones are still appended."""
         self._is_stopping = True
 
     def give_back(self, size: int) -> None:
@@ -182,7 +184,7 @@ class ProduceSession(Generic[Tag]):
 
 
 class _Charge:
-    """The bytes of one batch. They are given back once, when it is appended or refused."""
+    """The bytes of one batch. They are given back once, when the batch is appended or refused."""
 
     __slots__ = ("_session", "_size")
 

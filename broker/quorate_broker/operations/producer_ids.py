@@ -11,14 +11,16 @@ from quorate.net.principal import Principal
 from quorate_quorum.node.authorizer import Authorizer, Caller, Operation, Required, ResourceType
 
 REQUIRED: Final = Required(Operation.IDEMPOTENT_WRITE, ResourceType.CLUSTER)
-PRODUCER_EPOCH_MAX = 32_767  # 16 bits, signed, in a batch
-UNANSWERED_IDS_MAX = 10_000  # calls that wait for a block
+#: A batch has 16 bits for it, with a sign
+PRODUCER_EPOCH_MAX = 32_767
+#: Most calls that wait for a block
+UNANSWERED_IDS_MAX = 10_000
 
 
 class ProducerId(NamedTuple):
     """The id and epoch that a producer writes into its batches.
 
-    A broker refuses an older epoch of the same id.
+    A broker refuses batches with an older epoch of the same id.
     """
 
     id: int
@@ -26,7 +28,7 @@ class ProducerId(NamedTuple):
 
 
 class ProducerIds:
-    """The InitProducerId operation. It gives each id to one producer only.
+    """The InitProducerId operation. It gives each id to only one producer.
 
     `allocate` asks the controller for the next block. It may raise any QuorateError.
     """
@@ -41,7 +43,7 @@ class ProducerIds:
     async def init(self, principal: Principal, known: int, epoch: int) -> ProducerId:
         """Return a new id, or the caller's id `known` with the next epoch.
 
-        `known` is -1 for a caller without an id. A caller at the last epoch gets a new id.
+        `known` is -1 if the caller has no id. A caller at the last epoch gets a new id.
         """
         Caller(principal, self._authorizer).check(REQUIRED)
         if known < -1 or not -1 <= epoch <= PRODUCER_EPOCH_MAX:

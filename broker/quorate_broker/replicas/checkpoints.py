@@ -12,12 +12,12 @@ from quorate.aio.tasks import Tasks
 from quorate_broker.replica.replica import Key
 from quorate_broker.replicas.replicas import Replicas
 
-#: High watermarks that are written in one turn of the loop. That takes some milliseconds.
+#: High watermarks that are written in one turn of the loop. Their writes take some milliseconds.
 CHECKPOINTS_A_TURN = 20
 
 
 class Checkpoints:
-    """Writes high watermarks: see the module.
+    """Writes high watermarks to the disk: see the module.
 
     It also calls `has_caught_up` when a repaired replica has reached its former end.
     """
@@ -39,9 +39,9 @@ class Checkpoints:
         self._tasks.spawn(self._run(), "high watermarks")
 
     async def stop(self) -> None:
-        """Write nothing more. Safe to call twice.
+        """Write nothing more. It is safe to call this twice.
 
-        It lets a write under way finish: a cancelled write would count as a failure of its log.
+        A write under way is finished: a cancelled write would count as a failure of its log.
         """
         async with self._writing:
             await self._tasks.end_all()

@@ -1,16 +1,15 @@
 """Replicas of this broker that lost records while the controller still counts on them.
 
-The controller counts on a replica that is in the ISR or the ELR. A replica is lossy in one of
-these cases:
+The controller counts on a replica that is in the ISR or the ELR. A replica is lossy in these cases:
 
 * its log was cut at a bad batch;
-* its log ends below the high watermark that it knew;
-* it was written, and its log is gone;
-* its log can't be read.
+* its log ends below the high watermark that the replica knew;
+* the replica was written, and its log is gone;
+* its log cannot be read.
 
-If a lossy replica were elected, the others would cut their logs to its end. So it takes no role,
-and a fenced broker stays fenced, until the image has the replica in neither ISR nor ELR. Then it
-is an ordinary replica that has to catch up.
+If a lossy replica were elected, the others would cut their logs to its end. So a lossy replica gets
+no role, and while the broker has one, it asks to stay fenced. This ends when the image has the
+replica in neither ISR nor ELR. Then it is an ordinary replica that has to catch up.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from quorate_quorum.v1.controller_pb2 import LossyReplica
 
 log = structlog.get_logger(__name__)
 
-#: Lossy replicas in one heartbeat; the controller accepts no more. Further ones are reported when
+#: Lossy replicas in one heartbeat. The controller accepts no more. Further ones are reported when
 #: these are settled.
 TOLD_MAX = 50
 
@@ -38,16 +37,17 @@ def counts_on(state: PartitionImage, broker_id: int) -> bool:
 
 
 class Losses:
-    """The lossy replicas of this broker. The Opener and Repairs find them, Repairs settles them,
-    heartbeats report them.
+    """The lossy replicas of this broker.
+
+    The Opener and Repairs find them, Repairs settles them, and heartbeats report them.
     """
 
     def __init__(self) -> None:
         self._reasons: dict[Key, str] = {}
-        #: Called when a heartbeat has a further lossy replica to report.
+        #: Called when a heartbeat has one more lossy replica to report.
         self.on_found: Callable[[], None] = _ignore
         #: Replicas with a bad batch. When the image has such a replica in neither ISR nor ELR,
-        #: Repairs cuts its log at that batch. The value is what the replica then owes
+        #: Repairs cuts its log at this batch. The value is what the replica then owes
         #: (Partition.owed).
         self.corrupt: dict[Key, tuple[int, int] | None] = {}
 
@@ -58,18 +58,18 @@ class Losses:
         return len(self._reasons)
 
     def found(self, key: Key, name: str, reason: str) -> None:
-        """Add a lossy replica; heartbeats report it until it is settled."""
+        """Add a lossy replica. Heartbeats report it until it is settled."""
         if key not in self._reasons:
             log.error("replica_lossy", partition=name, reason=reason)
             self._reasons[key] = reason
             self.on_found()
 
     def settled(self, key: Key) -> None:
-        """Remove a replica that is in neither ISR nor ELR now."""
+        """Remove a replica, because the image has it in neither ISR nor ELR now."""
         self._reasons.pop(key, None)
 
     def dropped(self, key: Key) -> None:
-        """Forget a replica that this broker no longer holds."""
+        """Forget a replica that this broker does not have any more."""
         self.settled(key)
         self.corrupt.pop(key, None)
 
@@ -90,4 +90,4 @@ class Losses:
 
 
 def _ignore() -> None:
-    """Do nothing: there is no listener yet, and the losses wait."""
+    """Do nothing. There is no callback yet, and the losses wait."""

@@ -1,4 +1,4 @@
-"""Opens the logs of this broker's replicas, and decides what an error of that means."""
+"""Opens the logs of this broker's replicas, and decides what an error at that means."""
 
 from __future__ import annotations
 
@@ -30,28 +30,33 @@ from quorate_quorum.metadata.topics import TopicImage
 
 log_line = structlog.get_logger(__name__)
 
-#: Pause before the next try to read a file that could not be read for now.
+#: Pause before the next try to read a file that could not be read for the moment.
 RETRY_S = 1.0
 
 
 class Opener:
     """Opens logs, and compares them with what is known to have been written.
 
-    An error has the least possible effect. Bad bytes make this replica lossy. A bad disk makes its
-    directory fail. After any other error the Opener calls `want_again`, to open the replica again
-    later.
+    An error affects as little as possible. Bad bytes make the one replica lossy. A bad disk makes
+    its directory fail. After any other error the Opener calls `want_again`, so that the replica is
+    opened again later.
     """
 
     def __init__(self, replicas: Replicas, want_again: Callable[[Key], None]) -> None:
         self._replicas = replicas
         self._want_again = want_again
-        #: Former log ends of replicas that are opened again in this run. A log must not end lower.
+        #: Replica -> end of its log before it was closed in this run, to be opened again. The log
+        #: must not end lower.
         self._ends: dict[Key, int] = {}
-        #: The logs of the first image are open. A log that is opened later was written in this run.
+        #: Whether the logs of the first image are open. A log that is opened later was written in
+        #: this run.
         self.has_loaded = False
 
     async def open(self, topic: TopicImage, index: int, directory_id: bytes) -> Partition | None:
-        """Open a replica and hold it. Returns None if that fails; `unopened` has the reason."""
+        """Open a replica and add it to Replicas; None if that fails.
+
+        `unopened` then has the reason.
+        """
         partition = await self.make(topic, index, directory_id)
         if partition is not None:
             self._replicas.add(partition)
@@ -64,10 +69,10 @@ class Opener:
     async def make(
         self, topic: TopicImage, index: int, directory_id: bytes, *, salvage: bool = False
     ) -> Partition | None:
-        """Open a replica's log, and return a partition with it.
+        """Open a replica's log, and return a partition with it; None if that fails.
 
-        Returns None if that fails; `unopened` has the reason. `salvage`: cut a corrupt log at its
-        first bad batch, and keep the batches before it.
+        `unopened` then has the reason. `salvage`: cut a corrupt log at its first bad batch, and
+        keep the batches before it.
         """
         key = (topic.id, index)
         replicas = self._replicas
@@ -87,7 +92,8 @@ class Opener:
             run = THIS_RUN if self.has_loaded else directory.run
             log, producers = await self._open_log(path, topic, index, run, salvage=salvage)
             if log.log_end_offset < self._ends.get(key, 0) and not salvage:
-                await log.damage.note_corrupt()  # the next start would not know the former end
+                # the next start would not know the former end
+                await log.damage.note_corrupt()
                 await log.close(clean=False)
                 raise LogCorruptError(
                     f"{path} ends at {log.log_end_offset}, and ended at {self._ends[key]} before"
@@ -107,7 +113,10 @@ class Opener:
         epoch_max = topic.partitions[index].leader_epoch
 
         def has_been(header: BatchHeader, _: Buffer) -> None:
-            """Check a batch's epoch, which the CRC does not cover, against the image's."""
+            """Raise CorruptRecordError if a batch has an epoch above that of the image.
+
+            The CRC does not cover a batch's epoch.
+            """
             if header.leader_epoch > epoch_max:
                 raise CorruptRecordError(f"the batch is of leader_epoch {header.leader_epoch}")
 
@@ -118,7 +127,8 @@ class Opener:
         disk = self._replicas.environment.disk
         log = await Log.open(disk, path, config, observer=producers, run=run, inspect=inspect)
         if log.last_epoch > epoch_max:
-            await log.damage.note_corrupt()  # a later image may have that epoch, and hide the fault
+            # a later image may have that epoch, and hide the fault
+            await log.damage.note_corrupt()
             await log.close(clean=False)
             raise LogCorruptError(
                 f"{path}: it ends in leader_epoch {log.last_epoch}, which never was"
@@ -144,13 +154,16 @@ class Opener:
         self._replicas.losses.found(key, name, str(error))
 
     async def close_to_open_again(self, partition: Partition) -> None:
-        """Close a replica whose disk is good, and keep its end: it must not end lower later."""
+        """Close a replica that will be opened again.
+
+        Remember its end: the log must not end lower then.
+        """
         self._replicas.unopened[partition.key] = "it is being opened again"
         self._ends[partition.key] = partition.log.log_end_offset
         await partition.close(clean=False)
 
     def forget(self, key: Key) -> None:
-        """Forget the reason and the end of a replica that is open now, or no longer held."""
+        """Forget the reason and the former end of a replica that is open now, or gone."""
         self._replicas.unopened.pop(key, None)
         self._ends.pop(key, None)
 
@@ -159,7 +172,7 @@ class Opener:
     async def open_inventory(
         self, directory_id: bytes, directory: LogDirectory, keys: Sequence[Key]
     ) -> None:
-        """Read which of the replicas that the image places in a directory were written there."""
+        """Read the inventory of a directory, for the replicas that the image places there."""
         replicas = self._replicas
         placed = [
             key
@@ -184,9 +197,9 @@ class Opener:
                 await asyncio.sleep(RETRY_S)
 
     async def compare_with_inventory(self, partition: Partition) -> None:
-        """Compare the log with the inventory: a written replica without a log is lossy.
+        """Compare a log with the inventory. A replica that was written and has no log is lossy.
 
-        A replica that has a log, and is not noted as written, is noted now.
+        A replica that has a log and is not in the inventory is noted there now.
         """
         inventory = self._replicas.inventories[partition.directory_id]
         is_noted = partition.replica_log.is_noted = inventory.has(partition.key)
@@ -198,6 +211,7 @@ class Opener:
                 await inventory.make_room()
                 await self._replicas.written(partition)
                 partition.replica_log.is_noted = True
-            except StorageError as error:  # if the disk is good, the next append notes it
+            except StorageError as error:
+                # if the disk is good, the next append notes the replica
                 if blames_disk(error):
                     self._replicas.directory_failed(partition.directory_id, str(error))

@@ -11,14 +11,14 @@ from quorate_broker.replica.producer_memory import TICK_MS
 from quorate_broker.replica.producers import FORGET_MAX
 from quorate_broker.replicas.replicas import Replicas
 
-#: Ticks from one look at all partitions to the next.
+#: Ticks between two rounds over all partitions.
 TICKS_PER_LOOK = 12
-#: Partitions that are looked at in one turn of the loop.
+#: Partitions that are handled in one turn of the loop.
 LOOKS_IN_A_ROW_MAX = 64
 
 
 class ProducerExpiry:
-    """The clock of a broker's ProducerMemory, from start() to stop()."""
+    """Runs the clock of a broker's ProducerMemory, from start() to stop()."""
 
     def __init__(self, replicas: Replicas, fail: Callable[[str], None]) -> None:
         self._replicas = replicas
@@ -28,7 +28,7 @@ class ProducerExpiry:
         self._tasks.spawn(self._run(), "producer expiry")
 
     async def stop(self) -> None:
-        """Stop the clock. Safe to call twice, and without a start."""
+        """Stop the clock. It is safe to call this twice, and without a start."""
         await self._tasks.end_all()
 
     async def _run(self) -> None:
@@ -42,9 +42,9 @@ class ProducerExpiry:
             await asyncio.sleep(TICK_MS / 1000)
 
     async def _look(self) -> None:
-        """Let every partition forget silent producers; then count the producers anew.
+        """Let every partition forget silent producers. Then count the producers again.
 
-        The new count leaves out partitions that were closed since.
+        The new count leaves out partitions that were closed meanwhile.
         """
         for number, partition in enumerate(self._replicas.all(), 1):
             for _ in range(0, len(partition.producers), FORGET_MAX):

@@ -1,7 +1,7 @@
 """Makes this broker's replicas match the image: opens them, gives roles, closes, removes.
 
-The image says which partitions this broker holds, and in which directory. The Publisher calls
-`apply` with each image, one at a time and in order.
+The image says which partitions this broker has, and in which directory. The Publisher calls `apply`
+with each image, one at a time and in order.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ log_line = structlog.get_logger(__name__)
 
 Item = TypeVar("Item")
 
-#: Logs that are opened, and replicas that change roles, at the same time.
+#: Most logs that are opened, and most replicas that change roles, at the same time.
 PARALLEL = 16
 
 
@@ -39,9 +39,10 @@ class Reconciler:
 
     def __init__(self, replicas: Replicas, fail: Callable[[str], None]) -> None:
         self.replicas = replicas
-        #: Directories in which a log could not be closed durably: their stop was not clean.
+        #: Directories in which a log could not be closed durably: they must not be marked as clean.
         self.unclean_directories: set[bytes] = set()
-        #: One image, or one reopening, at a time: two must not open the same log.
+        #: Held for one image or one reopening at a time, because two of them must not open the same
+        #: log.
         self._changing = asyncio.Lock()
         self._reopening = Reopening(self._reopen, fail)
         self._opener = Opener(replicas, self._reopening.want)
@@ -55,7 +56,7 @@ class Reconciler:
     # images
 
     async def load(self, image: MetadataImage) -> None:
-        """Open the logs of all replicas that the image places here, and give them their roles."""
+        """Open the logs of all replicas that the image places here, and give them roles."""
         replicas = self.replicas
         async with self._changing:
             replicas.image = image
@@ -73,13 +74,13 @@ class Reconciler:
         self.checkpoints.start()
 
     async def apply(self, delta: MetadataDelta, image: MetadataImage) -> None:
-        """Carry out one image: removals first, then changes.
+        """Carry out one image: first the removals, then the changes.
 
-        The order matters for a topic that was deleted and made again with the same name: the new
-        one needs the name of the old one's directory.
+        The order matters for a topic that was deleted and created again under the same name: the
+        new topic needs the name of the old topic's directory.
 
         The first image of a newer generation removes nothing. A replica that it does not know may
-        be the only remaining copy of records from before the disaster recovery.
+        be the only copy of records from before the disaster recovery.
         """
         async with self._changing:
             await self._apply(delta, image)
@@ -89,7 +90,8 @@ class Reconciler:
         if delta.generation:
             await replicas.on_generation(delta.generation)
             replicas.quorum_generation = delta.generation
-            replicas.files.keep_all()  # the new history may still need these directories
+            # the new generation may still need these directories
+            replicas.files.keep_all()
         replicas.image = image
         if delta.generation:
             await self._let_go()
@@ -98,7 +100,8 @@ class Reconciler:
             for index in range(len(topic.partitions)):
                 await self._drop((topic.id, index))
         await _each(self._changed(delta), self._reconcile)
-        if delta.brokers.changed:  # a broker that was fenced may be eligible for an ISR now
+        # a broker that was fenced may be eligible for an ISR now
+        if delta.brokers.changed:
             for partition in replicas.all():
                 role = partition.role
                 if isinstance(role, LeaderReplica) and role.machine.wants_to_expand:
@@ -117,7 +120,7 @@ class Reconciler:
         return keys
 
     async def close(self, *, clean: bool) -> None:
-        """Close all logs; with `clean`, durably. Safe to call twice."""
+        """Close all logs; with `clean`, durably. It is safe to call this twice."""
         await self.checkpoints.stop()
         await self._reopening.stop()
         await self._repairs.stop()
@@ -128,7 +131,10 @@ class Reconciler:
             await inventory.close()
 
     def _note_unclean(self) -> None:
-        """Find the directories with a log that was not closed durably: their stop is not clean."""
+        """Find the directories with a log that was not closed durably.
+
+        They must not be marked as clean.
+        """
         for partition in self.replicas.all():
             if partition.offline is not None:
                 self.unclean_directories.add(partition.directory_id)
@@ -154,7 +160,8 @@ class Reconciler:
             return
         is_led_elsewhere = state.leader not in (self._broker_id, NO_LEADER)
         if partition is not None and partition.damage.reason and is_led_elsewhere:
-            # The log is repaired while another broker leads. Without one it may be the only copy.
+            # The log is repaired while another broker leads. If no broker leads, it may be the only
+            # copy.
             partition.take_offline("corrupt", partition.damage.reason)
         if partition is not None and partition.failure in ("broken", "replica"):
             if not await self._open_again(partition, topic, state):
@@ -179,17 +186,19 @@ class Reconciler:
                 may_follow=is_trusted,
             )
         except StorageError:
-            return  # a broken invariant: the replica is offline now, and that was logged
+            # an invariant is broken: the replica was taken offline, and that was logged
+            return
         if changed:
             self.replicas.role_changed(partition)
 
     async def _open_again(
         self, failed: Partition, topic: TopicImage, state: PartitionImage
     ) -> bool:
-        """Open a failed replica again whose disk is good; return False if it stays as it is.
+        """Open a failed replica again, whose disk is good. Return False if it stays offline.
 
-        If the image makes it the leader, it stays, and the ISR keeper asks for another leader. If
-        the ISR has no other member, and the failure is "replica", it is opened again and leads on.
+        If the image makes this replica the leader, it stays offline, and the ISR keeper asks for
+        another leader. But if the ISR has no other member, and the failure is "replica", it is
+        opened again and continues to lead.
         """
         await self._follow(failed, topic, state)
         may_lead_on = failed.failure == "replica" and set(state.isr) <= {self._broker_id}
@@ -206,10 +215,12 @@ class Reconciler:
         return True
 
     def _went_offline(self, partition: Partition, failure: Failure, reason: str) -> None:
-        """Handle a replica that is offline though its disk is good, by its failure:
+        """React to a replica that went offline although its disk is good.
 
-        * corrupt: the controller is told. When the image has it in neither ISR nor ELR, it is
-          repaired and follows again.
+        It depends on the failure:
+
+        * corrupt: the controller is told. When the image has the replica in neither ISR nor ELR, it
+          is repaired and follows again.
         * replica: its log is opened again soon.
         * broken: its log is opened again with the next image that gives the partition another
           leader.
@@ -220,14 +231,18 @@ class Reconciler:
             self._repairs.found_corrupt(partition, reason)
 
     async def _reopen(self, keys: Sequence[Key]) -> None:
-        for key in keys:  # the lock is taken for each key: an image must not wait for all of them
+        # the lock is taken for each key, so that an image does not wait for all of them
+        for key in keys:
             async with self._changing:
                 await self._reconcile(key)
 
     # removal
 
     async def _drop(self, key: Key) -> None:
-        """Close a replica and remove its directory, which is renamed first to free its name."""
+        """Close a replica and remove its directory.
+
+        The directory is first renamed, to free its name.
+        """
         self._forget(key)
         partition = self.replicas.find(*key)
         if partition is None:
@@ -237,7 +252,7 @@ class Reconciler:
         await self.replicas.files.remove(partition.directory_id, partition.name, partition.topic_id)
 
     async def _let_go(self) -> None:
-        """Close the replicas that the image places elsewhere or not at all; their files stay."""
+        """Close the replicas that the image does not place here any more. Their files stay."""
         replicas = self.replicas
         held = {partition.key: partition for partition in replicas.all()}
         for key in dict.fromkeys((*held, *replicas.unopened)):
@@ -262,10 +277,10 @@ class Reconciler:
 
 
 async def _each(items: Iterable[Item], work: Callable[[Item], Awaitable[None]]) -> None:
-    """Do the work on each item, at most PARALLEL at a time; the first error ends it.
+    """Do the work on each item, on PARALLEL items at the same time. The first error ends it.
 
-    Each worker gives the loop a turn between two items: there may be thousands, and the work may
-    wait for nothing.
+    Each worker yields to the loop between two items: there may be thousands of items, and the work
+    on one may have no await.
     """
     held = list(items)
     queue = iter(held)

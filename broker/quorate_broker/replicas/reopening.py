@@ -1,7 +1,7 @@
-"""Opens replicas again that are offline though their disk is good, with growing delays.
+"""Opens replicas again that went offline although their disk is good, with growing delays.
 
-The error was about one file, or about this process: too many open files, or no room in the middle
-of a cut. Nothing is lost, so it is enough to try again.
+The error was about one file or about this process: too many open files, or no room in the middle of
+a cut. No record is lost, so it is enough to try again.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ DELAY_MAX_MS = 30_000
 
 
 class Reopening:
-    """Collects keys, and calls `reopen` with them after a delay. The delay grows while keys keep
-    coming. `failed` is called if `reopen` raises.
+    """Collects keys, and calls `reopen` with them after a delay.
+
+    The delay grows while keys keep coming. `failed` is called if `reopen` raises.
     """
 
     def __init__(
@@ -30,7 +31,7 @@ class Reopening:
         self._is_stopped = False
 
     def want(self, key: Key) -> None:
-        """Open a replica again soon."""
+        """Let this replica be opened again soon."""
         if self._is_stopped:
             return
         self._wanted[key] = None
@@ -38,7 +39,7 @@ class Reopening:
             self._tasks.spawn(self._run(), "open replicas again")
 
     async def stop(self) -> None:
-        """Stop opening replicas. Safe to call twice."""
+        """Open no more replicas. It is safe to call this twice."""
         self._is_stopped = True
         await self._tasks.end_all()
 

@@ -1,4 +1,4 @@
-"""Repairs of replicas that lost records: reported to the controller, then cut to the good part.
+"""Repairs of replicas that lost records: report them, then cut them to the good part.
 
 1. The loss is found, when the log is opened or while it is in use. It is noted on the disk.
 2. Heartbeats report it (Losses) until the image has the replica in neither ISR nor ELR.
@@ -30,8 +30,8 @@ log_line = structlog.get_logger(__name__)
 class Repairs:
     """Repairs lossy replicas: see the module. `reconcile` gives a salvaged replica its role.
 
-    The Reconciler holds `changing` while it carries out an image. A salvage reads the whole log,
-    so it runs in the background, one at a time, and does not delay images.
+    The Reconciler holds `changing` while it carries out an image. A salvage reads a whole log. So
+    salvages run in the background, one at a time, and do not delay images.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Repairs:
         )
 
     async def stop(self) -> None:
-        """Cancel the salvages and wait for the notes. Safe to call twice."""
+        """Cancel the salvages, and wait for the notes. It is safe to call this twice."""
         await self._salvage_tasks.end_all()
         await self._note_tasks.ended()
 
@@ -70,13 +70,14 @@ class Repairs:
     async def look_at(
         self, key: Key, partition: Partition | None, topic: TopicImage, state: PartitionImage
     ) -> None:
-        """Report a lossy replica while it is in ISR or ELR; after that, let it follow again."""
+        """Report a lossy replica while it is in ISR or ELR. After that, let it follow again."""
         name = f"{topic.name}-{key[1]}"
         is_trusted = counts_on(state, self._replicas.broker_id)
         if partition is not None and partition.owed is not None:
             await self._look_at_what_is_owed(partition, state)
         if key in self._losses and is_trusted:
-            self._losses.on_found()  # the state changed: the report must name the new one
+            # the state has changed, and the report must have the new one
+            self._losses.on_found()
         elif key in self._losses:
             self._losses.settled(key)
             if partition is not None and partition.offline is None and partition.owed is None:
@@ -89,7 +90,7 @@ class Repairs:
                 self._salvage_tasks.spawn(self._salvage(key), "salvage a replica")
 
     async def _forget_loss(self, partition: Partition) -> None:
-        """Remove the note of a loss that the controller knows, so that it is not reported again."""
+        """Remove the note of a loss that the controller knows. It must not be reported again."""
         try:
             if not partition.log.has_segments:
                 await self._replicas.inventories[partition.directory_id].forget(partition.key)
@@ -99,7 +100,7 @@ class Repairs:
             self._replicas.done_without(partition, "loss_not_forgotten", error)
 
     async def _look_at_what_is_owed(self, partition: Partition, state: PartitionImage) -> None:
-        """Check a repaired follower: the ISR may have it because of its log before the loss."""
+        """Check a repaired follower. The ISR may have it because of its log before the loss."""
         assert partition.owed is not None
         epoch, end = partition.owed
         is_trusted = counts_on(state, self._replicas.broker_id)
@@ -111,9 +112,9 @@ class Repairs:
             self._losses.found(partition.key, partition.name, reason)
 
     async def accept_start(self, partition: Partition) -> None:
-        """Accept the log's new start: the replica was elected after its loss was reported.
+        """Accept the log's new start, because the replica was elected after its loss was reported.
 
-        The next start must not report it again.
+        So the next start does not report the loss again.
         """
         try:
             await partition.log.damage.accept_start()
@@ -123,7 +124,7 @@ class Repairs:
     # a log that is found corrupt while it is in use
 
     def found_corrupt(self, partition: Partition, reason: str) -> None:
-        """Note on the disk that a replica is corrupt, and then report it.
+        """Note on the disk that a replica is corrupt. Only then report it.
 
         If it were reported first, a crash before the note would let the next start trust the log:
         see DamageNotes.note_corrupt.
@@ -138,7 +139,8 @@ class Repairs:
                 await asyncio.wait([partition.damage.noting])
             try:
                 await partition.log.damage.note_corrupt()
-            except StorageError as error:  # it is reported anyway: it must leave ISR and ELR
+            except StorageError as error:
+                # report it anyway, because the replica must leave ISR and ELR
                 log_line.error("corruption_not_noted", partition=partition.name, reason=str(error))
                 if blames_disk(error):
                     self._replicas.directory_failed(partition.directory_id, str(error))
@@ -170,7 +172,8 @@ class Repairs:
                     now = self._to_salvage(key)
                     if now is None or now[1] != directory_id or self._replicas.find(*key):
                         await partition.close(clean=False)
-                        return  # the image moved it, opened it, or has it in ISR or ELR again
+                        # the image has moved the replica, opened it, or has it in ISR or ELR again
+                        return
                     await self._salvaged(partition)
         finally:
             del self._salvages[key]
@@ -186,7 +189,7 @@ class Repairs:
         await self._reconcile(partition.key)
 
     def _to_salvage(self, key: Key) -> tuple[TopicImage, bytes] | None:
-        """Return the topic and the directory of a corrupt replica that may be cut now."""
+        """Return the topic and directory of a corrupt replica; None if it must not be cut now."""
         image, broker_id = self._replicas.image, self._replicas.broker_id
         topic, state = image.topics.get(key[0]), image.partition(*key)
         if topic is None or state is None or key not in self._losses.corrupt:

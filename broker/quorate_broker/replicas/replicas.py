@@ -1,4 +1,4 @@
-"""The replicas that this broker holds, by partition, and the log directories that hold them.
+"""The replicas of this broker, by partition, and the log directories with their files.
 
 The Reconciler opens, changes and removes them as the image says. A component that must know of
 roles (the fetchers, the ISR keeper) is a RoleListener.
@@ -41,24 +41,27 @@ FIRST_APPENDS_MAX = 32
 
 
 class RoleListener(Protocol):
-    """A listener to changes of roles. Its methods are called in the loop, and must not wait."""
+    """A component that is told of changes of roles.
+
+    The methods are called in the loop, and must not wait.
+    """
 
     def role_changed(self, partition: Partition) -> None:
         """Take note that a partition leads, follows another leader or epoch, or has no role."""
 
     def removed(self, partition: Partition) -> None:
-        """Take note that a partition is no longer held here."""
+        """Take note that this broker does not have a partition any more."""
 
     def isr_wanted(self, partition: Partition) -> None:
-        """Take note that a partition's ISR should be looked at soon."""
+        """Take note that the ISR of a partition should be checked soon."""
 
 
 class Replicas:
-    """The replicas that this broker holds. It is the PartitionHost of its partitions.
+    """The replicas that this broker has. It is the PartitionHost of its partitions.
 
-    Lifecycle sets `directories` and `quorum_generation` before the logs are opened. It sets a
-    registration with an epoch when the image has it and the run file says that this run began.
-    Before that no replica leads, fetches or appends.
+    Lifecycle sets `directories` and `quorum_generation` before the logs are opened. When the image
+    has reached the registration, and the run file says that this run began, Lifecycle sets a
+    registration with an epoch. Before that no replica leads, fetches or appends.
     """
 
     def __init__(
@@ -76,30 +79,31 @@ class Replicas:
         #: The registration of this run. It has an epoch when the image has reached it and the run
         #: has begun.
         self.registration = registration
-        #: The generation of `image`. Each partition.metadata that this broker writes names it.
+        #: The generation of `image`. It is in each partition.metadata that this broker writes.
         self.quorum_generation = client.quorum_generation
-        #: Called before an image of another generation is carried out; it stores the generation
+        #: Called before an image of another generation is carried out. It stores the generation
         #: durably.
         self.on_generation: Callable[[int], Awaitable[None]] = _ignore_generation
-        #: The working log directories, by directory id.
+        #: Directory id -> working log directory.
         self.directories: dict[bytes, LogDirectory] = {}
-        #: Directories that failed since the start, with the reason. Heartbeats report them.
+        #: Directory id -> reason, for directories that failed since the start. Heartbeats report
+        #: them.
         self.failed_directories: dict[bytes, str] = {}
         #: Called when a directory fails. Lifecycle sets it.
         self.on_directory_failed: Callable[[bytes, str], None] = _ignore_directory
-        #: Called when a replica goes offline though its disk is good. The Reconciler sets it.
+        #: Called when a replica goes offline although its disk is good. The Reconciler sets it.
         self.on_offline: Callable[[Partition, Failure, str], None] = _ignore_offline
-        #: Called when a log should be looked at for its retention. RetentionKeeper sets it.
+        #: Called when the retention of a log should be checked. RetentionKeeper sets it.
         self.on_retention_wanted: Callable[[Partition], None] = _ignore_retention
         self.files = ReplicaFiles(self)
-        #: By directory id: the inventory of the replicas that were ever written there.
+        #: Directory id -> inventory of the replicas that were ever written in the directory.
         self.inventories: dict[bytes, Inventory] = {}
         self.losses = Losses()
-        #: Replicas that the image places here and whose logs did not open, with the reason.
+        #: Replica -> reason, for replicas that the image places here and whose logs did not open.
         self.unopened: dict[Key, str] = {}
-        #: Shared by all partitions. ProducerExpiry advances its clock.
+        #: All partitions share it. ProducerExpiry advances its clock.
         self.producer_memory = ProducerMemory(config)
-        #: Shared by all partitions: see ReplicaHost.
+        #: All partitions share it: see ReplicaHost.
         self.append_turns = Turns(APPEND_UNITS_A_TURN)
         self.first_appends = asyncio.Semaphore(FIRST_APPENDS_MAX)
         self.decoder = Decoder(environment.disk)
@@ -110,9 +114,9 @@ class Replicas:
     # lookups
 
     def get(self, topic_id: bytes, partition: int) -> Partition:
-        """Return a partition that is held here; it may be offline.
+        """Return a partition of this broker. It may be offline.
 
-        Raises UnknownTopicError, NotLeaderError (hint_of names the leader), StorageError.
+        Raises UnknownTopicError, NotLeaderError (hint_of returns the leader), StorageError.
         """
         found = self._partitions.get((topic_id, partition))
         if found is not None:
@@ -134,24 +138,24 @@ class Replicas:
         )
 
     def find(self, topic_id: bytes, partition: int) -> Partition | None:
-        """Return a partition if it is held and open here."""
+        """Return a partition of this broker; None if it is not here or not open."""
         return self._partitions.get((topic_id, partition))
 
     @property
     def held(self) -> int:
-        """The number of partitions that are held and open here."""
+        """The number of partitions that are open here."""
         return len(self._partitions)
 
     def all(self) -> Iterable[Partition]:
-        """Return all partitions held and open, in the order of their opening."""
+        """Return all partitions that are open here, in the order of their opening."""
         return tuple(self._partitions.values())
 
     def is_held(self, partition: Partition) -> bool:
-        """Return whether this very object is held, and not one that was opened later."""
+        """Return whether Replicas has this very object, and not one that was opened later."""
         return self._partitions.get(partition.key) is partition
 
     def replica_end(self, topic_id: bytes, partition: int) -> tuple[int, int]:
-        """Return (last_epoch, log_end_offset), for a lossy election that compares log ends.
+        """Return (last_epoch, log_end_offset), for a lossy election, which compares log ends.
 
         Raises the errors of get(), and StorageError if the replica is offline.
         """
@@ -161,7 +165,7 @@ class Replicas:
         return found.log.last_epoch, found.log.log_end_offset
 
     def subscribe(self, listener: RoleListener) -> None:
-        """Tell `listener` of the current roles, and of every change from now on."""
+        """Tell `listener` the present roles, and every change from now on."""
         self._listeners.append(listener)
         for partition in self.all():
             listener.role_changed(partition)
@@ -183,7 +187,7 @@ class Replicas:
         return broker is None or broker.fenced or broker.epoch != self.registration.broker_epoch
 
     def eligible_epoch(self, partition: Partition, broker_id: int) -> int:
-        """Return the broker_epoch of a broker that may be in the ISR; -1 if it may not."""
+        """Return the broker_epoch of a broker; -1 if the broker must not be in the ISR."""
         state = self.image.partition(*partition.key)
         if state is None or not self.image.is_eligible(state, broker_id):
             return -1
@@ -200,7 +204,7 @@ class Replicas:
         return config
 
     def forget_config(self, topic_id: bytes) -> None:
-        """Drop a topic's cached configuration; b"": the cluster's changed, so drop all."""
+        """Drop a topic's cached configuration. b"": drop all, because the cluster's has changed."""
         if topic_id:
             self._configs.pop(topic_id, None)
         else:
@@ -209,33 +213,33 @@ class Replicas:
     # changes
 
     def add(self, partition: Partition) -> None:
-        """Hold an open replica. It replaces the one of the same partition, if there was one."""
+        """Add an open replica. It replaces an earlier object of the same partition."""
         self._partitions[partition.key] = partition
 
     def forget(self, partition: Partition) -> None:
-        """Stop holding a replica."""
+        """Remove a replica."""
         del self._partitions[partition.key]
 
     async def close(self, partition: Partition) -> None:
-        """Close a replica and stop holding it; its directory stays."""
+        """Close a replica and remove it. Its directory stays."""
         self.forget(partition)
         await partition.close(clean=False)
         self.removed(partition)
 
     def removed(self, partition: Partition) -> None:
-        """Tell the listeners that a replica is no longer held."""
+        """Tell the RoleListeners that this broker does not have a replica any more."""
         for listener in self._listeners:
             listener.removed(partition)
 
     def role_changed(self, partition: Partition) -> None:
-        """Tell the listeners that a replica has another role."""
+        """Tell the RoleListeners that a replica has another role."""
         for listener in self._listeners:
             listener.role_changed(partition)
 
     # PartitionHost
 
     async def prepare(self, replica: Replica, *, is_noted: bool) -> None:
-        """Make the replica's directory with the file that names its owner."""
+        """Make the replica's directory, with the file that names its owner."""
         path = f"{self.directories[replica.directory_id].path}/{replica.name}"
         await self.files.make(path, replica.topic_id)
         if not is_noted:
@@ -253,7 +257,10 @@ class Replicas:
         self.on_retention_wanted(partition)
 
     def failed(self, partition: Partition, failure: Failure, reason: str) -> None:
-        """Tell the listeners that a replica is offline; after a disk error its directory fails."""
+        """Tell the RoleListeners that a replica is offline.
+
+        After a disk error its directory fails.
+        """
         self.role_changed(partition)
         if failure == "storage":
             self.directory_failed(partition.directory_id, reason)
@@ -261,7 +268,7 @@ class Replicas:
             self.on_offline(partition, failure, reason)
 
     def directory_failed(self, directory_id: bytes, reason: str) -> None:
-        """Take all replicas on a log directory offline: its disk failed."""
+        """Take all replicas on a log directory offline, because its disk failed."""
         if directory_id in self.failed_directories or directory_id not in self.directories:
             return
         self.failed_directories[directory_id] = reason
@@ -273,8 +280,9 @@ class Replicas:
         self.on_directory_failed(directory_id, reason)
 
     def done_without(self, partition: Partition, event: str, error: OSError | StorageError) -> None:
-        """Log a failed write that the replica can do without. After a disk error its directory
-        fails.
+        """Log a failed write that is not necessary for the replica.
+
+        After a disk error the directory fails.
         """
         if blames_disk(error):
             self.directory_failed(partition.directory_id, str(error))
@@ -283,16 +291,16 @@ class Replicas:
 
 
 async def _ignore_generation(generation: int) -> None:
-    """Do nothing: there is no listener yet."""
+    """Do nothing. There is no callback yet."""
 
 
 def _ignore_directory(directory_id: bytes, reason: str) -> None:
-    """Do nothing: there is no listener yet, and failed_directories has the reason."""
+    """Do nothing. There is no callback yet, and failed_directories has the reason."""
 
 
 def _ignore_retention(partition: Partition) -> None:
-    """Do nothing: there is no keeper."""
+    """Do nothing, because there is no RetentionKeeper."""
 
 
 def _ignore_offline(partition: Partition, failure: Failure, reason: str) -> None:
-    """Do nothing: there is no listener yet, and no replica is open."""
+    """Do nothing. There is no callback yet, and no replica is open."""

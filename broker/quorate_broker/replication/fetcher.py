@@ -1,9 +1,9 @@
 """The follower's side of replication: one stream to each broker that leads followed partitions.
 
-A stream carries all partitions that the two brokers share. The fetcher hands each answer to its
-partition (followed.py), and the next request names the partition's new position. When a stream
-breaks or is silent for too long, the fetcher opens a new one after a short pause, with a higher
-stream_number, and names all partitions again.
+A stream serves all partitions that the two brokers share. The fetcher gives each answer to its
+partition (followed.py), and the next request sends the partition's new position. If a stream breaks
+or is silent for too long, the fetcher opens a new one after a short pause. The new stream has a
+higher stream_number, and all positions are sent again.
 """
 
 from __future__ import annotations
@@ -33,19 +33,20 @@ from quorate_broker.v1.replica_pb2 import (
 
 log_line = structlog.get_logger(__name__)
 
-#: Pause between two streams to one leader, and before a refused partition is named again.
+#: Pause between two streams to one leader, and before the position of a refused partition is sent
+#: again.
 BACKOFF_MS_MIN, BACKOFF_MS_MAX = 50, 200
-#: How long a stream without partitions waits until its last request is taken.
+#: Longest wait of a stream without partitions until its last request is sent.
 LEAVE_MAX_S = 0.5
-#: A frame comes at least every replica.fetch.wait.max.ms. After this many of these intervals
-#: without a frame, the stream counts as silent.
+#: A frame comes at least every replica.fetch.wait.max.ms. After this many such intervals without a
+#: frame, the stream counts as silent.
 SILENT_WAITS = 8
-#: Partitions that one request names at most, and that one turn of the loop begins to follow.
+#: Most partitions in one request, and most partitions that one turn of the loop begins to follow.
 NAMED_MAX = 500
 
 
 class Fetchers:
-    """All streams of this broker to leaders. A RoleListener of Replicas."""
+    """All streams of this broker to leaders. It is a RoleListener of Replicas."""
 
     def __init__(self, replicas: Replicas, fail: Callable[[str], None]) -> None:
         self.replicas = replicas
@@ -53,14 +54,14 @@ class Fetchers:
         self._streams: dict[int, LeaderStream] = {}
         self._leaders: dict[Key, int] = {}
         self._stream_number = 0
-        #: Streams that carry no partition any more, and have not ended yet.
+        #: Streams that have no partition any more, and have not ended yet.
         self._leaving: list[LeaderStream] = []
         self._stopping = False
 
     # RoleListener
 
     def role_changed(self, partition: Partition) -> None:
-        """Put a partition on the stream to its current leader; remove one that does not follow."""
+        """Move a partition to the stream of its present leader. Remove one that does not follow."""
         if partition.follower is None or self._stopping:
             self.removed(partition)
             return
@@ -84,7 +85,7 @@ class Fetchers:
                 self._leaving = [one for one in (*self._leaving, stream) if not one.has_ended]
 
     def isr_wanted(self, partition: Partition) -> None:
-        """Do nothing: only a leader has an ISR to look at."""
+        """Do nothing, because only a leader proposes an ISR."""
 
     # for the streams
 
@@ -98,7 +99,7 @@ class Fetchers:
         return chance.uniform(BACKOFF_MS_MIN, BACKOFF_MS_MAX) / 1000
 
     async def stop(self) -> None:
-        """End every stream; a write under way is finished. Safe to call twice."""
+        """End every stream. A write under way is finished. It is safe to call this twice."""
         self._stopping = True
         streams = [*self._leaving, *self._streams.values()]
         for stream in self._streams.values():
@@ -110,7 +111,7 @@ class Fetchers:
 
 
 class LeaderStream:
-    """The stream to one leader. It is opened again and again until it carries no partition."""
+    """The stream to one leader. It is opened again after each break, until it has no partition."""
 
     def __init__(self, fetchers: Fetchers, leader: int) -> None:
         self.leader = leader
@@ -118,13 +119,14 @@ class LeaderStream:
         self._replicas = fetchers.replicas
         self._config = fetchers.replicas.config
         self._followed: dict[Key, Followed] = {}
-        #: Positions for the next request, and partitions that the leader must stop sending.
+        #: The positions for the next requests, and the partitions that the leader must stop
+        #: sending.
         self._named: dict[Key, ReplicaFetchPartition] = {}
         self._forgotten: dict[Key, None] = {}
         self._changed = asyncio.Event()
-        #: Set when every request with a `forgotten` partition is sent.
+        #: Set when all requests with `forgotten` partitions are sent.
         self._all_told = asyncio.Event()
-        #: Bytes that were received and are not written yet.
+        #: Bytes that were received and are not yet written.
         self._bytes_held = 0
         self._written = asyncio.Event()
         self._is_open = False
@@ -144,7 +146,7 @@ class LeaderStream:
         self._running = self._tasks.spawn(self._run(), f"replicate from {self.leader}")
 
     def leave(self) -> None:
-        """End the stream when the leader knows that it carries no partition any more."""
+        """Tell the leader that no partition is left, and then end the stream."""
         if self._is_open:
             self._tasks.spawn(self._leave(), f"leave {self.leader}")
         else:
@@ -160,8 +162,9 @@ class LeaderStream:
             self.cancel()
 
     def cancel(self) -> None:
-        """End the stream now; a write under way is finished."""
-        self._is_open = False  # no further request is sent
+        """End the stream now. A write under way is finished."""
+        # no further request is sent
+        self._is_open = False
         for key in list(self._followed):
             self.remove(key)
         if self._running is not None:
@@ -172,7 +175,10 @@ class LeaderStream:
         await self._tasks.ended()
 
     def add(self, partition: Partition) -> None:
-        """Carry a partition, or name it again because its leader_epoch changed."""
+        """Fetch a partition over this stream from now on.
+
+        If it is fetched already, send its position again, because its leader_epoch changed.
+        """
         followed = self._followed.get(partition.key)
         if followed is None or followed.partition is not partition:
             followed = self._followed[partition.key] = Followed(
@@ -186,7 +192,7 @@ class LeaderStream:
         followed.name()
 
     def remove(self, key: Key) -> None:
-        """Stop carrying a partition: a write under way is finished, waiting answers are dropped."""
+        """Stop fetching a partition. A write under way is finished; waiting answers are dropped."""
         followed = self._followed.pop(key, None)
         self._named.pop(key, None)
         if followed is None:
@@ -217,7 +223,7 @@ class LeaderStream:
             await asyncio.sleep(self._fetchers.backoff_s())
 
     async def _session(self, endpoint: str) -> None:
-        """Run one stream, from its opening to its end."""
+        """Run one stream from its opening to its end."""
         loop = asyncio.get_running_loop()
         silence = SILENT_WAITS * self._config.replica_fetch_wait_max_ms / 1000
         connection = self._replicas.environment.network.connect(endpoint, purpose="data")
@@ -235,7 +241,7 @@ class LeaderStream:
             await connection.close()
 
     async def _begin(self) -> None:
-        """Name every partition again: the leader knows nothing of a new stream."""
+        """Send every position again, because the leader knows no partition of a new stream."""
         self._is_open = True
         self._broker_epoch = self._replicas.registration.broker_epoch
         self._named.clear()
@@ -246,7 +252,7 @@ class LeaderStream:
                 await asyncio.sleep(0)
 
     async def _requests(self) -> AsyncIterator[ReplicaFetchRequest]:
-        """Yield a request as soon as something changed, and at least every max_wait_ms."""
+        """Yield a request as soon as something has changed, and at least every max_wait_ms."""
         loop = asyncio.get_running_loop()
         wait_ms = self._config.replica_fetch_wait_max_ms
         number = 0
@@ -271,7 +277,8 @@ class LeaderStream:
             )
             opened = None
             if not self._forgotten:
-                self._all_told.set()  # the generator goes on when the last request was taken
+                # the generator continues when the last request was taken
+                self._all_told.set()
             if self._named or self._forgotten:
                 continue
             timer = loop.call_later(wait_ms / 1000, self._changed.set)
@@ -291,7 +298,7 @@ class LeaderStream:
         )
 
     def _take(self, frame: Frame[ReplicaFetchHeader]) -> None:
-        """Hand each partition its part of a frame."""
+        """Give each partition its part of a frame."""
         header, payload = frame.header, frame.payload
         raise_if_error(header.error)
         size = sum(fetched.size for fetched in header.partitions)
@@ -307,7 +314,7 @@ class LeaderStream:
                 self._bytes_held += len(batches)
 
     async def _room(self) -> None:
-        """Wait while too many received bytes are not written yet."""
+        """Wait while too many received bytes are not yet written."""
         while self._bytes_held > self._config.replica_queued_max_bytes:
             self._written.clear()
             await self._written.wait()
@@ -315,13 +322,13 @@ class LeaderStream:
     # for the partitions
 
     def _name(self, partition: Partition, position: FetchPosition) -> None:
-        """Name a partition's position in the next request."""
+        """Send a partition's position in the next request."""
         self._forgotten.pop(partition.key, None)
         self._named[partition.key] = _wire(partition, position)
         self._changed.set()
 
     def _let_go(self, size: int) -> None:
-        """Release `size` received bytes that were written or dropped."""
+        """Count `size` received bytes as written or dropped."""
         self._bytes_held -= size
         self._written.set()
 

@@ -1,4 +1,4 @@
-"""One partition on the stream from its leader: it carries out the leader's answers in order."""
+"""One partition on the stream from its leader. It carries out the leader's answers in order."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from quorate_quorum.log.disk_errors import TryAgainError
 
 log_line = structlog.get_logger(__name__)
 
-#: Pause before a leader is asked again for a batch that did not pass its CRC.
+#: Pause before a leader is asked again for a batch that failed its CRC.
 CORRUPT_RETRY_S = 1.0
-#: Answers for one partition that may wait to be carried out. A correct leader sends far fewer.
+#: Most answers for one partition that wait to be carried out. A correct leader sends far fewer.
 PENDING_MAX = 1000
 
 
 class Followed:
-    """One partition on a stream, for as long as the stream carries it.
+    """One partition on a stream, for as long as the stream fetches it.
 
-    It carries out the answers one after the other. When none is left, it names its position: that
-    acknowledges the written records, and asks for more. So a partition that is slow to write does
-    not delay the others.
+    It carries out the answers one after the other. When no answer is left, it sends its position:
+    this acknowledges the written records and asks for more. So a partition that is slow to write
+    does not delay the others.
 
-    `named` is called with each position, `written` with the number of bytes that were written or
-    dropped.
+    `named` is called with each position to send. `written` is called with the number of bytes that
+    were written or dropped.
     """
 
     def __init__(
@@ -53,30 +53,30 @@ class Followed:
         self._is_carried = True
         self._is_working = False
         self._pending: deque[tuple[ReplicaFetched, memoryview]] = deque()
-        #: The position must be named when all pending answers are done.
+        #: Whether to send the position when all pending answers are carried out.
         self._must_name = False
-        #: The position that was last named on this stream; None when it is answered.
+        #: The position that was last sent on this stream; None when it is answered.
         self._position: FetchPosition | None = None
 
     def begin_stream(self) -> None:
-        """Name the position again, on a new stream, which knows no earlier one."""
+        """Send the position again, on a new stream, where no position was sent before."""
         self._position = None
         self.name()
 
     def name(self) -> None:
-        """Name the position as soon as it is known."""
+        """Send the position as soon as it is known."""
         self._must_name = True
         self._work_soon()
 
     def take(self, fetched: ReplicaFetched, batches: memoryview) -> None:
-        """Carry out an answer, after the earlier ones."""
+        """Carry out an answer after the earlier ones."""
         if len(self._pending) >= PENDING_MAX:
             raise InvalidRequestError(f"{self.partition.name}: answers pile up")
         self._pending.append((fetched, batches))
         self._work_soon()
 
     def drop(self) -> None:
-        """Leave the stream: a write under way is finished, waiting answers are dropped."""
+        """Leave the stream. A write under way is finished; waiting answers are dropped."""
         self._is_carried = False
         self._written(sum(len(batches) for _, batches in self._pending))
         self._pending.clear()
@@ -113,18 +113,21 @@ class Followed:
             log_line.info(
                 "not replicated", partition=self.partition.name, reason=refused, repeats=True
             )
-            # A bad batch comes again, until another broker leads or the leader's log is repaired.
+            # A bad batch is sent again until another broker leads or the leader's log is repaired.
             await asyncio.sleep(CORRUPT_RETRY_S if follower.was_corrupt else self._backoff_s())
         if refused is not None or not is_bare or self._has_new_start():
             self._must_name = True
 
     def _has_new_start(self) -> bool:
-        """Whether the leader does not know yet where this log begins: a deletion waits for that."""
+        """Return whether this log has a new start that the leader does not know.
+
+        A deletion of records waits until the leader knows it.
+        """
         named = self._position
         return named is not None and self.partition.log_start_offset > named.log_start_offset
 
     def _is_answer(self, fetched: ReplicaFetched) -> bool:
-        """Return whether the answer is for the position that was named last.
+        """Return whether the answer is for the position that was sent last.
 
         An answer for an older position is ignored.
         """
@@ -135,10 +138,11 @@ class Followed:
         )
 
     async def _name_position(self) -> None:
-        """Name the current position, if the stream's leader still leads."""
+        """Send the present position, if the stream's leader still leads."""
         follower = self.partition.follower
         if follower is None:
-            return  # the position is named when the partition follows again
+            # the position is sent when the partition follows again
+            return
         try:
             position = await follower.fetch_position()
         except TryAgainError as error:

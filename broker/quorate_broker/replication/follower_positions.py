@@ -1,9 +1,9 @@
 """The positions of one follower in its partitions, and the frames that are sent to it.
 
-A position acknowledges all below it, and permits the leader to send the next chunk. After a chunk
-the leader sends no further one of that partition until the follower names the partition again. So
+A position acknowledges all records below it, and permits the leader to send the next chunk. After a
+chunk the leader sends no further one of the partition until the follower sends its new position. So
 at most one chunk of each partition is under way, and a partition that is slow on the follower does
-not delay the others. Bytes go from the log into the frame unchanged.
+not delay the others. The bytes of the log go into the frame unchanged.
 """
 
 from __future__ import annotations
@@ -23,27 +23,28 @@ from quorate_broker.replica.replica import Key
 from quorate_broker.replicas.replicas import Replicas
 from quorate_broker.v1.replica_pb2 import ReplicaFetched, ReplicaFetchHeader, ReplicaFetchPartition
 
-#: The size of a frame; messages of this size cost least per byte.
+#: The size of a frame. Messages of this size cost least per byte.
 FRAME_BYTES = 1 << 20
-#: The least chunk of a partition, however many partitions have something to send.
+#: The smallest chunk of a partition, however many partitions have something to send.
 CHUNK_BYTES_MIN = 64 << 10
-#: A new high watermark waits at most this long for a frame with batches.
+#: Longest wait of a new high watermark for a frame with batches.
 HIGH_WATERMARK_LINGER_MS = 5
-READS_MAX = 64  # reads of one session at the same time
+#: Most reads of one session at the same time
+READS_MAX = 64
 
 
 @dataclass(slots=True)
 class _Position:
-    """A follower's position in one partition. It is replaced when the follower names it again."""
+    """A follower's position in one partition. The follower's next position replaces it."""
 
     partition: Partition
     leader: LeaderReplica
     offset: int
-    #: The bounds that the follower knows: it named them, or this leader has sent them.
+    #: The bounds that the follower knows: from its own request, or because this leader sent them.
     high_watermark: int
     log_start_offset: int
     unwatch: Callable[[], None]
-    #: Batches are being read or were sent: nothing more is read until the position is named again.
+    #: Batches are being read or were sent. No more is read until the follower sends a new position.
     is_sent: bool = False
     bytes_out: int = 0
 
@@ -51,32 +52,33 @@ class _Position:
 class FollowerPositions:
     """The partitions of one follower's stream.
 
-    `failed` is called with the defect that ended a read. `changed` is set when there is something
-    new to look at, `taken` when a frame took the answers that were ready.
+    `failed` is called with the exception that ended a read by a bug. `changed` is set when a
+    position or a partition has changed. `taken` is set when a frame has taken the answers that were
+    ready.
     """
 
     def __init__(self, replicas: Replicas, failed: Callable[[BaseException], None]) -> None:
         self._replicas = replicas
         self.changed = asyncio.Event()
         self.taken = asyncio.Event()
-        #: Bytes that the follower has room for.
+        #: The number of bytes for which the follower has room.
         self.bytes_max = FRAME_BYTES
-        #: High watermarks wait for a frame with batches until this time; then they are sent alone.
+        #: Until this time high watermarks wait for a frame with batches. Then they are sent alone.
         #: None: no high watermark waits.
         self.linger_until: float | None = None
         #: Refusals and divergences for the next frame.
         self.answers: list[ReplicaFetched] = []
         self._positions: dict[Key, _Position] = {}
-        #: Partitions to look at, in turn. A dict, because it is ordered and holds each key once.
+        #: Partitions to check, in turn. It is a dict, because that has an order and each key once.
         self._due: dict[Key, None] = {}
-        #: Answers with batches, for the next frames.
+        #: Answers with batches for the next frames.
         self._ready: list[tuple[_Position, ReplicaFetched, bytes]] = []
         self._reads = Tasks(lambda _, defect: failed(defect))
-        #: Bytes read or sent that the follower has not acknowledged.
+        #: Bytes that were read or sent, and that the follower has not acknowledged.
         self._bytes_out = 0
 
     async def close(self) -> None:
-        """Forget every partition and end the reads."""
+        """Forget every partition, and end the reads."""
         for key in list(self._positions):
             self.forget(key)
         await self._reads.end_all()
@@ -84,7 +86,7 @@ class FollowerPositions:
     # requests of the follower
 
     def name(self, stream: ReplicaStream, named: ReplicaFetchPartition, now_ms: int) -> None:
-        """Take a position; if it is refused or diverges, add an answer that says so."""
+        """Take a new position. If it is refused or diverges, add an answer that says so."""
         key = (named.topic_id, named.partition)
         self.forget(key)
         try:
@@ -132,7 +134,7 @@ class FollowerPositions:
     # frames to the follower
 
     def is_due(self, now: float) -> bool:
-        """Whether a frame is due: an answer is ready, or a high watermark waited long enough."""
+        """Return whether a frame is due: for an answer, or because a high watermark has waited."""
         has_lingered = self.linger_until is not None and now >= self.linger_until
         return bool(self.answers or self._ready) or has_lingered
 
@@ -141,7 +143,7 @@ class FollowerPositions:
         self.changed.set()
 
     async def look(self) -> None:
-        """Look at the partitions that are due, some in each turn of the loop."""
+        """Check the partitions that are due, some of them in each turn of the loop."""
         share = max(CHUNK_BYTES_MIN, min(FRAME_BYTES, self.bytes_max // max(1, len(self._due))))
         for count, key in enumerate(list(self._due), 1):
             if count % PARTITIONS_A_TURN == 0:
@@ -153,7 +155,8 @@ class FollowerPositions:
                 continue
             elif position.partition.log_end_offset > position.offset:
                 if self._bytes_out >= 2 * self.bytes_max or len(self._reads) >= READS_MAX:
-                    continue  # it stays due: an acknowledgement or the end of a read makes room
+                    # the partition stays due: an acknowledgement or the end of a read makes room
+                    continue
                 self._due.pop(key, None)
                 self._start_read(key, position, share)
             elif self._has_new_bounds(position):
@@ -164,7 +167,10 @@ class FollowerPositions:
                 self._due.pop(key, None)
 
     def _lost(self, key: Key, position: _Position) -> bool:
-        """Return whether the position's reign is over; if so, forget it and tell the follower."""
+        """Return whether the leader that took the position has lost its leadership.
+
+        If so, forget the position and tell the follower.
+        """
         partition = position.partition
         if not position.leader.is_over:
             return False
@@ -186,8 +192,8 @@ class FollowerPositions:
     def _start_read(self, key: Key, position: _Position, bytes_max: int) -> None:
         position.is_sent = True
         read = self._reads.spawn(self._read(key, position, bytes_max), "replica read")
-        # When the read has ended, and not before: a partition that waits for one of READS_MAX
-        # would find no room, and stay due without another look.
+        # Set it only when the read has ended. A partition that waits because of READS_MAX would
+        # otherwise find no room, and stay due without another check.
         read.add_done_callback(lambda _: self.changed.set())
 
     async def _read(self, key: Key, position: _Position, bytes_max: int) -> None:
@@ -206,7 +212,8 @@ class FollowerPositions:
             return
         if not batches:
             position.is_sent = False
-            self._due[key] = None  # nothing was read: the next look finds out why
+            # nothing was read: the next check finds the reason
+            self._due[key] = None
             return
         position.bytes_out = len(batches)
         self._bytes_out += len(batches)
@@ -224,7 +231,8 @@ class FollowerPositions:
         size = taken = 0
         for position, answer, batches in self._ready:
             if self._positions.get((answer.topic_id, answer.partition)) is not position:
-                taken += 1  # the partition was named again, or forgotten, after the read
+                # after the read, a new position came or the partition was forgotten
+                taken += 1
                 continue
             if size and size + len(batches) > FRAME_BYTES:
                 break

@@ -1,8 +1,9 @@
-"""The ISR keeper: proposes changes of the ISRs of led partitions to the controller.
+"""The ISR keeper: proposes to the controller how the ISRs of led partitions should change.
 
-The keeper looks at every led partition at an interval, and at once when a follower has caught up.
-The Leader machine decides what to propose. The keeper groups the proposals, sends them, and hands
-the answers back. It sends a proposal again if no answer decides it.
+The keeper checks every led partition at an interval, and a single one at once when a follower has
+caught up. The Leader machine decides what to propose. The keeper groups the proposals, sends them,
+and gives the answers to the leaders. If an answer decides nothing, or none comes, the keeper sends
+the proposal again.
 """
 
 from __future__ import annotations
@@ -32,12 +33,14 @@ from quorate_quorum.v1.controller_pb2 import (
 
 log_line = structlog.get_logger(__name__)
 
-#: Time between two looks at all led partitions; half the lag time if that is less.
+#: Time between two checks of all led partitions; half the lag time if that is shorter.
 LOOK_INTERVAL_MS = 1000
 #: Pause before a proposal without an answer is sent again.
 RETRY_MS = 200
-PROPOSALS_MAX = 1000  # proposals in one request
-REQUESTS_MAX = 16  # requests in flight
+#: Most proposals in one request
+PROPOSALS_MAX = 1000
+#: Most requests in flight
+REQUESTS_MAX = 16
 
 #: Errors by which the controller refuses a proposal. Any other error decides nothing.
 REFUSALS = (
@@ -49,7 +52,10 @@ Proposed = tuple[Partition, Proposal]
 
 
 class IsrKeeper:
-    """Keeps the ISRs: see the module. A RoleListener of Replicas; subscribe it before start()."""
+    """Keeps the ISRs up to date: see the module.
+
+    It is a RoleListener of Replicas. Subscribe it before start().
+    """
 
     def __init__(
         self, replicas: Replicas, client: QuorumClient, fail: Callable[[str], None]
@@ -86,11 +92,11 @@ class IsrKeeper:
     # start and stop
 
     def start(self) -> None:
-        """Begin to look at the led partitions, until stop()."""
+        """Begin to check the led partitions, until stop()."""
         self._looking.spawn(self._run(), "isr keeper")
 
     async def stop(self) -> None:
-        """Send no more proposals. Safe to call twice."""
+        """Send no more proposals. It is safe to call this twice."""
         await self._looking.end_all()
         await self._asking.end_all()
 
@@ -111,7 +117,8 @@ class IsrKeeper:
 
     def _propose(self, partitions: Sequence[Partition]) -> None:
         if not self._replicas.registration.is_known or len(self._asking) >= REQUESTS_MAX:
-            return  # the next look proposes the same
+            # the next check proposes the same
+            return
         proposed = list(self._proposals(partitions))
         for start in range(0, len(proposed), PROPOSALS_MAX):
             asked = proposed[start : start + PROPOSALS_MAX]
@@ -128,7 +135,8 @@ class IsrKeeper:
                     partial(self._replicas.eligible_epoch, partition),
                 )
             except QuorateError:
-                continue  # a broken invariant: the replica is offline now, and that was logged
+                # an invariant is broken: the replica was taken offline, and that was logged
+                continue
             if proposal is not None:
                 found.append((partition, proposal))
         return found
@@ -180,18 +188,20 @@ def _alter(partition: Partition, proposal: Proposal) -> AlterPartition:
 
 
 def _answered(partition: Partition, proposal: Proposal, answer: AlteredPartition | None) -> bool:
-    """Hand an answer to its partition; return False if the answer decides nothing."""
+    """Give an answer to its partition. Return False if the answer decides nothing."""
     try:
         return _decided(partition, proposal, answer)
     except QuorateError:
-        return True  # a broken invariant: the replica is offline now, and that was logged
+        # an invariant is broken: the replica was taken offline, and that was logged
+        return True
 
 
 def _decided(partition: Partition, proposal: Proposal, answer: AlteredPartition | None) -> bool:
     role = partition.role
     leader = role if isinstance(role, LeaderReplica) else None
     if leader is not None and leader.leader_epoch != proposal.leader_epoch:
-        leader = None  # that reign is over, and the next one does not know the proposal
+        # the leader_epoch of the proposal is over, and the next one does not know the proposal
+        leader = None
     code = None if answer is None else answer.error.code
     if answer is None or code not in (ErrorCode.ERROR_CODE_NONE, *REFUSALS):
         if leader is not None:

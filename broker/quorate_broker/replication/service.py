@@ -1,7 +1,8 @@
-"""REPLICA_FETCH, the leader's side: one session for each follower's stream, with all partitions.
+"""The leader's side of replication (REPLICA_FETCH): one session for the stream of each follower.
 
-The session exists as long as the stream. A request names only partitions with a new position.
-LeaderReplica.follower_fetch checks the position; follower_positions.py decides what to send.
+A session exists as long as its stream, and has all partitions of the follower. A request has only
+partitions with a new position. LeaderReplica.follower_fetch checks a position;
+follower_positions.py decides what to send.
 """
 
 from __future__ import annotations
@@ -40,10 +41,10 @@ from quorate_quorum.node.authorizer import ALLOW_ALL, CLUSTER_ACTION, Authorizer
 
 log_line = structlog.get_logger(__name__)
 
-#: Bounds of the time after which a frame without news is sent; a request's max_wait_ms is cut to
-#: them.
+#: Bounds of the time after which a frame without news is sent. A request's max_wait_ms is changed
+#: to fit them.
 WAIT_MS_MIN, WAIT_MS_MAX = 10, 5_000
-#: Refusals and divergences that may wait for a frame; above this bound no request is read.
+#: Most refusals and divergences that wait for a frame. Above this bound no request is read.
 ANSWERS_MAX = 20_000
 
 
@@ -51,14 +52,15 @@ REQUIRED: Final[Mapping[Method[Any, Any], Required]] = {REPLICA_FETCH: CLUSTER_A
 
 
 class ReplicaService:
-    """The service of REPLICA_FETCH: see the module."""
+    """The service of REPLICA_FETCH. The module says what it does."""
 
     required = REQUIRED
 
     def __init__(self, replicas: Replicas, authorizer: Authorizer = ALLOW_ALL) -> None:
         self._replicas = replicas
         self._authorizer = authorizer
-        #: The session of each follower; a newer stream replaces the older one.
+        #: Follower's broker id -> its session. A newer stream of the same follower replaces the
+        #: older one.
         self._sessions: dict[int, ReplicaSession] = {}
         self._stopping = False
 
@@ -66,7 +68,7 @@ class ReplicaService:
         return {REPLICA_FETCH: self.fetch}
 
     def stop(self) -> None:
-        """End every stream; a follower then asks the leader that the image names."""
+        """End every stream. The followers then ask the leaders that their images have."""
         self._stopping = True
         for session in self._sessions.values():
             session.stop()
@@ -88,7 +90,10 @@ class ReplicaService:
                 del self._sessions[session.stream.replica_id]
 
     def _enter(self, session: ReplicaSession, stream: ReplicaStream) -> None:
-        """Accept a stream and end the one that it replaces. FencedError if it is the older one."""
+        """Accept a stream, and end the older one that it replaces.
+
+        Raises FencedError if this stream is the older one.
+        """
         other = self._sessions.get(stream.replica_id)
         if other is not None and other.stream is not None:
             if not other.stream.is_older_than(stream):
@@ -101,7 +106,7 @@ class ReplicaService:
 
 
 class ReplicaSession:
-    """The state of one follower's stream; the service owns it and closes it."""
+    """The state of one follower's stream. The service owns the session and closes it."""
 
     def __init__(
         self,
@@ -121,7 +126,7 @@ class ReplicaSession:
         self._ended = False
 
     async def read(self, requests: AsyncIterator[ReplicaFetchRequest]) -> None:
-        """Take requests until the follower ends its side, or a request is refused."""
+        """Take requests until the follower ends its side, or until a request is refused."""
         closing: Any = aclosing(requests) if hasattr(requests, "aclose") else nullcontext()
         try:
             async with closing:
@@ -138,9 +143,10 @@ class ReplicaSession:
             self.stop()
 
     async def next_frame(self) -> Frame[ReplicaFetchHeader] | None:
-        """Return a frame when there is news, or when the follower has waited long enough.
+        """Wait for news, or until the follower has waited long enough. Then return a frame.
 
-        Returns None at the stream's end. The last frame carries an error of the whole stream.
+        Returns None at the stream's end. The last frame has the error of the whole stream, if there
+        is one.
         """
         loop = asyncio.get_running_loop()
         positions = self._positions
@@ -166,7 +172,7 @@ class ReplicaSession:
         self._positions.changed.set()
 
     async def close(self) -> None:
-        """Forget every partition and end the reads."""
+        """Forget every partition, and end the reads."""
         self._ended = True
         await self._positions.close()
 
@@ -218,7 +224,7 @@ class ReplicaSession:
         return stream
 
     def _check_registration(self, stream: ReplicaStream) -> None:
-        """Raise unless the stream is of the broker's current registration (KIP-903).
+        """Raise an error unless the stream belongs to the broker's present registration (KIP-903).
 
         An older run of the broker would acknowledge records that its disk may have lost since.
         """
@@ -245,6 +251,6 @@ class ReplicaSession:
         return Frame(ReplicaFetchHeader(error=to_wire(failure)))
 
     def _is_silent(self, now: float) -> bool:
-        """Whether the stream had no request for the lag time: it then counts as broken."""
+        """Return whether no request came for the lag time. Then the stream counts as broken."""
         stream = self.stream
         return stream is not None and now * 1000 - stream.last_request_ms > self._replicas.lag_ms

@@ -1,6 +1,6 @@
-"""Reads one file of a node that is stopped or runs.
+"""Reads one file of a node. The node may run.
 
-Writes nothing and takes no lock.
+Nothing is written, and no lock is taken.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ WHOLE_BYTES_MAX = 256 * 1024 * 1024
 
 
 class DamagedError(Exception):
-    """A file's content is wrong for its kind; the text says what is wrong."""
+    """A file's content is wrong for its kind. The text says what is wrong."""
 
 
 async def small_file(disk: Disk, path: str) -> bytes:
-    """Return a whole file; DamagedError if it is too large for a file of its kind."""
+    """Return a whole file. Raise DamagedError if it is too large for a file of its kind."""
     size = await disk.size(path)
     if size > WHOLE_BYTES_MAX:
         raise DamagedError(f"it has {size} bytes; at most {WHOLE_BYTES_MAX} are possible")
@@ -35,7 +35,7 @@ async def small_file(disk: Disk, path: str) -> bytes:
 
 
 async def open_segment(disk: Disk, path: str) -> Segment:
-    """Open a segment's file; the caller closes `.file`."""
+    """Open a segment's file. The caller must close `.file`."""
     directory, _, name = path.rpartition("/")
     base = offset_of(name, LOG)
     assert base is not None, name
@@ -45,8 +45,8 @@ async def open_segment(disk: Disk, path: str) -> Segment:
 async def batches(segment: Segment) -> AsyncGenerator[tuple[int, BatchHeader, str | None], None]:
     """Yield (position, header, fault or None) of each batch that can be found.
 
-    After a batch whose checksum fails, the next one is looked for where its header says. Raises
-    CorruptRecordError if no header is there: then no further batch can be found.
+    After a batch whose checksum fails, the next one is read from where the batch's header says that
+    it ends. Raises CorruptRecordError if there is no header: then no further batch can be found.
     """
     position = 0
     while position < segment.size:
@@ -68,7 +68,7 @@ async def batches(segment: Segment) -> AsyncGenerator[tuple[int, BatchHeader, st
 
 
 async def epochs_of(disk: Disk, path: str) -> epoch_file.EpochCache:
-    """Return a leader-epoch checkpoint; DamagedError if it is not whole."""
+    """Return a leader-epoch checkpoint. Raise DamagedError if it is not whole."""
     found = epoch_file.decode(await small_file(disk, path))
     if found is None:
         raise DamagedError("it is not a whole leader-epoch checkpoint (version 1)")
@@ -76,10 +76,10 @@ async def epochs_of(disk: Disk, path: str) -> epoch_file.EpochCache:
 
 
 async def slots_of(disk: Disk, path: str) -> tuple[int, int] | None:
-    """Return (offset, epoch) of a slot file; None before its first write.
+    """Return the (offset, epoch) in a slot file; None before the first write to it.
 
-    Raises DamagedError if neither slot is whole. One slot that a crash has torn is no damage: the
-    other one counts.
+    Raises DamagedError if neither slot is whole. One slot that a crash has torn is no damage,
+    because the other slot counts.
     """
     size = await disk.size(path)
     if size != 2 * SLOT_BYTES and size > SLOT_BYTES * 4:
@@ -94,8 +94,8 @@ async def slots_of(disk: Disk, path: str) -> tuple[int, int] | None:
 async def producer_snapshot(disk: Disk, path: str) -> tuple[int, int, bytes]:
     """Return (offset, epoch, state) of a snapshot of a partition's producers.
 
-    Raises DamagedError or CorruptRecordError if it is not whole, or if its offset is not the one in
-    its file name.
+    Raises DamagedError or CorruptRecordError if the snapshot is not whole, or if its offset is not
+    the one in its file name.
     """
     found = observer.unpack(await small_file(disk, path))
     if found is None:

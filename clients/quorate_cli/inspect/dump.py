@@ -1,7 +1,7 @@
 """The content of a node's files as rows: one row for each event, batch, record or entry.
 
-Files are read in pieces, so memory is bounded whatever sizes a file claims: by a chunk of a scan,
-one batch, or the limit of a small file.
+Files are read in pieces. So the memory is bounded, whatever sizes a file claims: by a chunk of a
+scan, by one batch, or by the limit of a small file.
 """
 
 from __future__ import annotations
@@ -38,12 +38,15 @@ Row = dict[str, Any]
 
 
 def fault(file: str, position: int | None, what: str) -> Row:
-    """Return the row of a fault at a byte of a file; None: in the whole file."""
+    """Return the row of a fault.
+
+    `position` is the byte at which it is; None: it is of the whole file.
+    """
     return {"kind": "fault", "file": file, "position": position, "what": what}
 
 
 def file_row(path: str) -> Row:
-    """Return the row that stands before the rows of a file in a directory."""
+    """Return the row that comes before the rows of a file in a directory."""
     return {"kind": "file", "path": path, "type": kind_of(path), "size": os.path.getsize(path)}
 
 
@@ -67,15 +70,15 @@ class Bounds:
     """The part of a log to show."""
 
     from_offset: int = 0
-    #: Events or batches that may still be shown; None: all.
+    #: How many events or batches may still be shown; None: all.
     count: int | None = None
     with_records: bool = False
-    #: Read a segment as one of the metadata log, though it was copied out of its directory.
+    #: Whether to read a segment as one of the metadata log, although its directory does not say so.
     metadata: bool = False
 
     @property
     def is_spent(self) -> bool:
-        """Whether `count` rows have been shown."""
+        """Whether `count` events or batches have been shown."""
         return self.count is not None and self.count <= 0
 
     def take(self) -> None:
@@ -85,7 +88,7 @@ class Bounds:
 
 
 async def rows_of(disk: Disk, path: str, bounds: Bounds) -> AsyncGenerator[Row, None]:
-    """Yield the content of a file as rows. A row of kind `fault` says where it can't be read."""
+    """Yield the content of a file as rows. A row of kind `fault` says where it cannot be read."""
     try:
         async for row in _READERS[kind_of(path)](disk, path, bounds):
             yield row
@@ -124,7 +127,7 @@ async def _segment_rows(disk: Disk, path: str, bounds: Bounds) -> AsyncGenerator
 
 
 def event_rows(header: BatchHeader, batch: bytes, bounds: Bounds) -> list[Row]:
-    """Return the rows of the events of one batch of metadata."""
+    """Return the rows of the events in one batch of metadata."""
     found = []
     for index, event in enumerate(decode_events(batch, snapshot_ends=True)):
         offset = header.base_offset + index
@@ -146,7 +149,7 @@ def event_rows(header: BatchHeader, batch: bytes, bounds: Bounds) -> list[Row]:
 
 
 def batch_row(position: int, header: BatchHeader) -> Row:
-    """Return the row of a batch: the fields of its header."""
+    """Return the row of a batch. It has the fields of the batch's header."""
     return {
         "kind": "batch",
         "position": position,

@@ -1,7 +1,7 @@
 """Reads the metadata image of a disk: from a snapshot's file, or from a metadata log to its end.
 
-Needs no quorum. Writes nothing and takes no lock, so the disk may be that of a running voter. What
-the voter writes meanwhile is not seen, or seen as a tail that is not whole yet.
+No quorum is needed. Nothing is written, and no lock is taken, so the disk may be that of a running
+voter. What the voter writes meanwhile is not read, or is read as an incomplete end of the log.
 """
 
 from __future__ import annotations
@@ -28,33 +28,32 @@ from quorate_quorum.v1.events_pb2 import SnapshotStart
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An image, and what its reader must know to trust it."""
+    """An image, and facts that tell how far it can be trusted."""
 
     image: MetadataImage
     path: str
-    #: The snapshot at the beginning; None: the log begins at offset 0.
+    #: The snapshot that was loaded first; None: the log begins at offset 0.
     snapshot: SnapshotId | None
-    #: "" and 0 if neither the snapshot nor the directory has them.
+    #: "" and 0 if neither the snapshot nor the directory says them.
     cluster_id: str
     quorum_generation: int
-    #: Bytes at the end of the log after the last whole batch: from a write under way, or cut by a
-    #: crash.
+    #: Bytes at the log's end that are no whole batch: a write is under way, or a crash cut it.
     torn_bytes: int = 0
-    #: The log does not continue the snapshot: the next start deletes the log.
+    #: Whether the log does not continue the snapshot. Then the next start deletes the log.
     is_log_foreign: bool = False
-    #: A running node held the lock of the directory.
+    #: Whether a running node has the lock of the directory.
     is_locked: bool = False
 
     @property
     def committed(self) -> int:
         """The offset below which all is known to be committed: the snapshot's, or 0.
 
-        One disk can't show which later records a majority holds.
+        One disk cannot show which later records a majority has.
         """
         return 0 if self.snapshot is None else self.snapshot.offset
 
     def notes(self) -> list[str]:
-        """Return sentences that a reader must know before trusting the image."""
+        """Return sentences that tell how far the image can be trusted."""
         begin = "the log" if self.snapshot is None else f"snapshot {self.snapshot.offset} and log"
         said = [f"{self.path}: {begin} up to offset {self.image.offset}, epoch {self.image.epoch}"]
         tail = self.image.offset - self.committed
@@ -78,12 +77,10 @@ class Found:
 
 
 async def read_image(disk: Disk, path: str) -> Found:
-    """Return the image of a snapshot's file, a metadata log's directory, or a log directory.
+    """Return the image of a snapshot's file, of a metadata log's directory, or of a log directory.
 
-    Raises NotOursError if the path is none of these.
-    Raises DamagedError, CorruptRecordError or UnsupportedError if the log can't be read up to its
-    durable end.
-    Raises OSError.
+    Raises NotOursError if the path is none of these. Raises DamagedError, CorruptRecordError or
+    UnsupportedError if the log cannot be read up to its durable end. Raises OSError.
     """
     if not is_directory(path):
         return await _of_snapshot(disk, path)
@@ -150,7 +147,8 @@ async def _of_log(disk: Disk, directory: str, *, is_locked: bool) -> Found:
 async def _identity(disk: Disk, directory: str) -> tuple[str, int]:
     parent = os.path.dirname(os.path.abspath(directory))
     if not await disk.exists(f"{parent}/{IDENTITY_FILE}"):
-        return "", 0  # the directory was copied out of its log directory
+        # the directory was copied out of its log directory
+        return "", 0
     found = await read_identity(disk, parent)
     return found.cluster_id, found.quorum_generation
 
@@ -162,7 +160,7 @@ async def _synced(disk: Disk, directory: str) -> int:
 
 
 class _Reading:
-    """Builds the image: loads a snapshot, if there is one, then the log to its end."""
+    """Builds the image: loads a snapshot, if there is one, and then the log to its end."""
 
     def __init__(self, disk: Disk) -> None:
         self._disk = disk
@@ -172,7 +170,7 @@ class _Reading:
 
     @property
     def image(self) -> MetadataImage:
-        """The image of all that was read so far."""
+        """The image of everything that was read so far."""
         return self._loader.shown
 
     async def load_snapshot(self, path: str, named: SnapshotId) -> SnapshotStart:
@@ -180,7 +178,8 @@ class _Reading:
         start = await snapshot.verify(self._disk, path, decode=True)
         self._snapshot = named
         try:
-            self._loader.load_snapshot_part(b"")  # the snapshot of an empty image has no other part
+            # the snapshot of an empty image has no other part
+            self._loader.load_snapshot_part(b"")
             async with aclosing(snapshot.parts(self._disk, path)) as parts:
                 async for part in parts:
                     self._loader.load_snapshot_part(part)
@@ -190,7 +189,7 @@ class _Reading:
         return start
 
     async def load_segment(self, path: str, *, is_last: bool) -> int:
-        """Apply a segment's batches; return the number of bytes after its last whole batch.
+        """Apply a segment's batches. Return the number of bytes after its last whole batch.
 
         Only the last batch of the last segment may be torn. A bad batch before it is damage.
         """

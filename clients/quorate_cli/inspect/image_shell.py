@@ -1,7 +1,7 @@
-"""The words of `quorate quorum shell`: ls, cat, find, tree and how to move, over a tree of names.
+"""The commands of `quorate quorum shell`: ls, cat, find, tree and cd, over a tree of names.
 
-Takes words and yields lines, one at a time, so that the caller may stop early. Knows nothing of
-disks, terminals or the metadata.
+A command takes words and yields lines, one at a time, so that the caller can stop early. This
+module knows nothing of disks, terminals or the metadata.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from itertools import islice
 
 from quorate_cli.inspect.image_tree import Folder, Leaf, Node
 
-#: Largest number of entries in the document of `cat` of a folder.
+#: Most entries in the document that `cat` of a folder prints.
 DOCUMENT_ENTRIES_MAX = 200_000
 COMPLETIONS_MAX = 1000
 ROOT = "/"
-#: Each is a method of ImageShell.
+#: Each command is a method of ImageShell.
 COMMANDS = ("ls", "cat", "find", "tree", "cd", "pwd", "help", "exit")
 _WILD = frozenset("*?[")
 
@@ -36,7 +36,7 @@ Match = tuple[Path, Node]
 
 
 class ShellError(ValueError):
-    """A command can't be carried out; the text says why, and what is possible."""
+    """A command cannot be carried out. The text says why, and what is possible."""
 
 
 class LeaveShell(Exception):
@@ -44,7 +44,7 @@ class LeaveShell(Exception):
 
 
 class ImageShell:
-    """A walk through a tree. `folder` is the present folder."""
+    """A tree, and the present folder in it (`folder`)."""
 
     def __init__(self, root: Folder, *, as_json: bool = False) -> None:
         self._root = root
@@ -52,7 +52,10 @@ class ImageShell:
         self.folder: Path = ()
 
     def run(self, words: Sequence[str]) -> Iterator[str]:
-        """Run one command, given as words. Raises LeaveShell; ShellError, also between lines."""
+        """Run one command, given as words.
+
+        Raises LeaveShell, or ShellError, which may also come after some lines.
+        """
         if words[0] not in COMMANDS:
             known = ", ".join(COMMANDS)
             raise ShellError(f"{words[0][:100]!r} is no command; known are {known}")
@@ -157,9 +160,9 @@ class ImageShell:
         return found[0]
 
     def _matches(self, words: list[str]) -> Iterator[Match]:
-        """Yield the entries that the paths name, in order; the present folder, without paths.
+        """Yield the entries that the paths name, in order. Without paths, yield the present folder.
 
-        Raises ShellError when it comes to a path that does not exist.
+        Raises ShellError at a path that does not exist.
         """
         for word in words or ["."]:
             parts = self._parts(word)
@@ -180,7 +183,7 @@ class ImageShell:
         return tuple(parts)
 
     def _absent(self, word: str, parts: Path) -> str:
-        """Return a sentence: how far the path exists, and what is there."""
+        """Return a sentence that tells how far the path exists, and which entries are there."""
         node: Node = self._root
         known: Path = ()
         for name in parts:
@@ -195,7 +198,7 @@ class ImageShell:
 
 
 def words_of(line: str) -> list[str]:
-    """Split a line as a shell does; ShellError if a quote stays open.
+    """Split a line as a shell does. Raise ShellError if a quote stays open.
 
     >>> words_of("find / -name 'a b'  # why not")
     ['find', '/', '-name', 'a b']
@@ -207,7 +210,7 @@ def words_of(line: str) -> list[str]:
 
 
 def path_text(path: Path) -> str:
-    """Return a path as it is typed.
+    """Return a path as a user types it.
 
     >>> path_text(("topics", "orders")), path_text(())
     ('/topics/orders', '/')
@@ -272,12 +275,12 @@ def _text(path: Path, node: Node) -> str:
 
 
 def _leaf(value: Leaf) -> str:
-    """Return a value as plain text if a terminal can print it safely, else as JSON."""
+    """Return a value as plain text if a terminal can print it safely; else as JSON."""
     return value if isinstance(value, str) and value.isprintable() else json.dumps(value)
 
 
 def _plain(path: Path, node: Node, depth: int | None = None) -> object:
-    """Return a node as JSON values; ShellError if it has too many entries."""
+    """Return a node as JSON values. Raise ShellError if it has too many entries."""
     left = DOCUMENT_ENTRIES_MAX
 
     def plain(node: Node, depth: int | None) -> object:
@@ -299,7 +302,7 @@ def _plain(path: Path, node: Node, depth: int | None = None) -> object:
 
 
 def _option(words: list[str], name: str) -> str | None:
-    """Take an option and its value out of the words."""
+    """Remove an option and its value from the words. Return the value; None without the option."""
     if name not in words:
         return None
     at = words.index(name)

@@ -1,8 +1,8 @@
 """A metadata image as a tree of names, like folders and files.
 
 A folder is a Mapping from names to nodes, in the order of output. A leaf is a JSON value. Large
-folders make their content on demand. Names that do not fit into a path, or that a terminal would
-interpret, are percent-encoded.
+folders make their content on demand. Names are percent-encoded if they do not fit into a path, or
+if a terminal would interpret them.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def tree_of(found: Found) -> Folder:
 
 
 def entry(name: str) -> str:
-    """Return a name in the form that paths have.
+    """Return a name in the form that it has in paths.
 
     >>> entry("orders.v1"), entry("a/b"), entry("..")
     ('orders.v1', 'a%2Fb', '%2E%2E')

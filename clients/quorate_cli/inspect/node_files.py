@@ -1,4 +1,4 @@
-"""Tells the kind of a node's files, and whether a running node holds them."""
+"""Tells the kind of a node's file, and whether a running node uses it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from quorate_quorum.snapshots import file as snapshot
 
 
 class NotOursError(ValueError):
-    """The path names no file or directory of a node."""
+    """The path is no file or directory of a node."""
 
 
 def kind_of(path: str) -> str:
@@ -92,7 +92,10 @@ def is_metadata_log(path: str) -> bool:
 
 
 def is_directory(path: str) -> bool:
-    """Return whether a path is a directory; NotOursError if it is no file either, or absent."""
+    """Return whether a path is a directory.
+
+    Raises NotOursError if there is nothing at the path, or something that is no file either.
+    """
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
@@ -103,7 +106,7 @@ def is_directory(path: str) -> bool:
 
 
 def check_ours(path: str) -> bool:
-    """Return whether a path is a directory; NotOursError if it holds no file of a node."""
+    """Return whether a path is a directory. Raise NotOursError if it has no file of a node."""
     if not is_directory(path):
         if kind_of(path) == "unknown":
             raise NotOursError(
@@ -121,14 +124,14 @@ def check_ours(path: str) -> bool:
 
 
 def directories(path: str) -> list[tuple[str, list[str]]]:
-    """Return a directory, and the logs below it, each with the names of its files."""
+    """Return a directory and the logs in it, each with the names of its files."""
     found: list[tuple[str, list[str]]] = []
     below: list[str] = []
     names: list[str] = []
     for name in sorted(os.listdir(path)):
         (below if os.path.isdir(f"{path}/{name}") else names).append(name)
-    # Files about the whole directory come first, then the files of batches, whose names begin with
-    # a digit.
+    # Files about the whole directory come first. The files of batches, whose names begin with a
+    # digit, come after them.
     names.sort(key=lambda name: (name[:1].isdigit(), name))
     found.append((path, names))
     for name in below:
@@ -141,10 +144,11 @@ def directories(path: str) -> list[tuple[str, list[str]]]:
 
 
 def is_locked(path: str) -> bool:
-    """Return whether a running node holds the log directory of this path.
+    """Return whether a running node has locked the log directory of this path.
 
-    Reads the kernel's list of locks: to try the lock could take it from a node that starts at the
-    same moment. Without such a list (other systems, other containers): False.
+    This reads the kernel's list of locks. A try to take the lock could keep it from a node that
+    starts at the same moment. Returns False where there is no such list (other systems, other
+    containers).
     """
     here = os.path.abspath(path)
     for directory in (here, os.path.dirname(here), os.path.dirname(os.path.dirname(here))):

@@ -1,4 +1,4 @@
-"""Checks a node's files, each by itself and against each other. Writes nothing."""
+"""Checks a node's files, each alone and against each other. Nothing is written."""
 
 from __future__ import annotations
 
@@ -47,22 +47,22 @@ class Findings:
     """Prints faults, and notes that are no faults, as soon as they are found."""
 
     as_json: bool
-    #: A running node holds the directory: what it writes just now is no fault.
+    #: Whether a running node uses the directory. Then a write that is under way is no fault.
     locked: bool
     faults: int = 0
 
     def fault(self, file: str, position: int | None, what: str) -> None:
-        """Tell a fault at a byte of a file; None: in the whole file."""
+        """Print a fault. `position` is the byte at which it is; None: it is of the whole file."""
         self.faults += 1
         show(fault(file, position, what), as_json=self.as_json)
 
     def note(self, file: str, what: str) -> None:
-        """Tell what is no fault."""
+        """Print a note, which is no fault."""
         show({"kind": "note", "file": file, "what": what}, as_json=self.as_json)
 
 
 class _Walk:
-    """The state of a walk through one log, segment by segment."""
+    """What is known of one log while its segments are read in order."""
 
     def __init__(
         self, found: Findings, newest: SnapshotId | None = None, *, has_gaps: bool = False
@@ -70,14 +70,17 @@ class _Walk:
         self.found = found
         self._has_gaps = has_gaps
         self.epochs = EpochCache()
-        #: For a metadata log: checks the epochs against its EpochStart events.
+        #: For a metadata log: checks the batches' epochs against the EpochStart events.
         self.chain = EpochChain(newest)
         self.start: int | None = None
-        #: Offset at which the next batch must begin.
+        #: The offset at which the next batch must begin.
         self.end = 0
 
     def begin(self, path: str, base: int) -> None:
-        """Begin a segment. It is a fault if its name does not follow the segment before."""
+        """Begin a segment.
+
+        It is a fault if its base offset is not the end of the segment before.
+        """
         if self.start is None:
             self.start = self.end = base
         if base != self.end:
@@ -85,7 +88,7 @@ class _Walk:
         self.end = base
 
     def wrong_place(self, header: BatchHeader) -> str | None:
-        """Return why the next batch can't be at this place; None if it can."""
+        """Return why the next batch cannot come here; None if it can."""
         is_apart = header.base_offset > self.end and not self._has_gaps
         if header.base_offset < self.end or is_apart:
             return f"a batch at offset {header.base_offset}, and {self.end} is the next"
@@ -94,13 +97,13 @@ class _Walk:
         return None
 
     def step(self, header: BatchHeader) -> None:
-        """Add the next batch, good or bad: the batches after it are compared with it."""
+        """Add the next batch, good or bad. The batches after it are compared with it."""
         self.epochs.assign(header.leader_epoch, header.base_offset)
         self.end = max(self.end, header.end_offset)
 
 
 async def check_file(disk: Disk, path: str, found: Findings) -> None:
-    """Check one file by itself."""
+    """Check one file alone."""
     kind = kind_of(path)
     if kind == "segment":
         directory = path.rpartition("/")[0] or "."
@@ -121,7 +124,7 @@ async def check_file(disk: Disk, path: str, found: Findings) -> None:
 
 
 async def check_directory(disk: Disk, directory: str, names: list[str], found: Findings) -> None:
-    """Check a directory's files, by themselves and against each other."""
+    """Check a directory's files, each alone and against each other."""
     bases = sorted(base for name in names if (base := offset_of(name, LOG)) is not None)
     _tell_leftovers(directory, names, bases, found)
     walk = _Walk(found, _newest(names), has_gaps=COMPACTED_FILE in names)
@@ -146,7 +149,7 @@ def _newest(names: list[str]) -> SnapshotId | None:
     return max(whole, default=None)
 
 
-#: What the files tell that a crash leaves, and that the next start removes.
+#: File -> what it tells. A crash leaves these files, and the next start removes them.
 LEFTOVERS = {
     CUTTING_FILE: "a cut was under way when it stopped",
     DAMAGED_FILE: "a start found the log damaged, and cut it",
@@ -252,7 +255,7 @@ class _IndexCheck:
             self._found.fault(self._path, whole, f"{extra} bytes at its end are no entry")
 
     def step(self, position: int, header: BatchHeader) -> None:
-        """Compare the next batch with the entries up to it."""
+        """Compare the next batch with the index entries up to it."""
         while self._at < len(self._data):
             entry = self._layout.unpack_from(self._data, self._at)
             if self._is_time:
@@ -271,7 +274,7 @@ class _IndexCheck:
             self._at += self._layout.size
 
     def finish(self) -> None:
-        """Tell a fault if entries are left after the last batch."""
+        """Report a fault if entries are left after the last batch."""
         left = (len(self._data) - self._at) // self._layout.size
         if left:
             what = f"{left} entries lie beyond the segment's last batch"
@@ -279,7 +282,7 @@ class _IndexCheck:
 
 
 async def _check_together(disk: Disk, directory: str, names: list[str], walk: _Walk) -> None:
-    """Compare epochs, slots and snapshots with the log that was walked."""
+    """Compare epochs, slots and snapshots with the log that was read."""
     for name in names:
         path = f"{directory}/{name}"
         try:
@@ -290,7 +293,8 @@ async def _check_together(disk: Disk, directory: str, names: list[str], walk: _W
             elif offset_of(name, SNAPSHOT) is not None:
                 _compare_producers(path, await content.producer_snapshot(disk, path), walk)
         except (content.DamagedError, QuorateError, FileNotFoundError):
-            continue  # check_file has reported it, or the file is gone meanwhile
+            # check_file has reported the fault, or the file is gone meanwhile
+            continue
     if walk.epochs.entries and epoch_file.FILE_NAME not in names:
         path = f"{directory}/{epoch_file.FILE_NAME}"
         walk.found.fault(path, None, "it is missing, and the log has batches")
@@ -302,7 +306,7 @@ async def _check_voter(disk: Disk, directory: str, walk: _Walk, newest: Snapshot
     """Check the snapshot and the state file against a voter's log.
 
     A log that begins above 0 needs a snapshot up to its beginning. The state file has an epoch
-    before any record of that epoch is written. But a snapshot of a later epoch may come first.
+    before any record of that epoch is written, but a snapshot of a later epoch may come first.
     """
     offset, epoch = newest or (0, 0)
     if (walk.start or 0) > offset:
@@ -311,7 +315,8 @@ async def _check_voter(disk: Disk, directory: str, walk: _Walk, newest: Snapshot
     try:
         state = await read_state(disk, directory)
     except StorageError:
-        return  # check_file has reported it
+        # check_file has reported the fault
+        return
     if walk.chain.epoch > max(state.epoch, epoch):
         is_there = await disk.exists(f"{directory}/{QUORUM_STATE}")
         said = f"it says epoch {state.epoch}" if is_there else "it is missing"
@@ -339,9 +344,9 @@ def _compare_producers(path: str, said: tuple[int, int, bytes], walk: _Walk) -> 
 
 
 def _compare_epochs(path: str, said: EpochCache, walk: _Walk) -> None:
-    """Compare a checkpoint with the log.
+    """Compare a leader-epoch checkpoint with the log.
 
-    The checkpoint is written before the batch, so it may have one more entry at the log's end.
+    The checkpoint is written before the batch, so it may have one entry more, at the log's end.
     """
     assert walk.start is not None
     leading = [entry for entry in said.entries if entry[1] >= walk.end]

@@ -1,8 +1,8 @@
-"""A checker of histories: could one register, list, ... have given these answers?
+"""A checker of histories: could a register, a list, ... have given these answers?
 
-A history is linearizable if there is an order of its operations with two properties (Herlihy and
-Wing 1990). Each operation takes effect at a moment between its invocation and its return. A simple
-model that executes them in this order gives the same outputs.
+A history is linearizable if its operations have an order with two properties (Herlihy and Wing
+1990). Each operation takes effect at a moment between its invocation and its return. A simple model
+that executes them in this order gives the same outputs.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from quorate_testing.linearizability.history import Operation
 from quorate_testing.linearizability.models import Model
 from quorate_testing.linearizability.search import Budget, Moment, OutOfSteps, Search, Stuck
 
-#: Calls of a model's step in one check. 2,000 operations of 8 busy processes need about 200,000.
+#: Most calls of a model's step in one check. 2,000 operations of 8 busy processes need about
+#: 200,000.
 STEPS_MAX = 5_000_000
-#: Further calls of the step that the search for a smaller conflict may use.
+#: Most further calls of the step for the search of a smaller conflict.
 SHRINK_STEPS_MAX = 500_000
 
 
@@ -25,17 +26,19 @@ SHRINK_STEPS_MAX = 500_000
 class Violation:
     """Why a history is not linearizable.
 
-    `conflict` is the smallest explanation. These operations have no valid order, even if every
-    other operation after `since` had an unknown outcome. If any one of them had an unknown outcome,
-    the rest would have an order, as far as SHRINK_STEPS_MAX allowed to check that. An operation
-    that returned after `operation` counts as not returned yet.
+    `conflict` is the smallest explanation. Its operations have no valid order, even if every other
+    operation after `since` had an unknown outcome. If any one of them had an unknown outcome, the
+    others would have an order, as far as SHRINK_STEPS_MAX allowed to check this. An operation that
+    returned after `operation` counts as not returned.
 
-    `since` is the moment WINDOW returns earlier, and `states_since` are the possible states then.
-    `since` is None if the explanation begins with the history.
+    `since` is the moment WINDOW returns earlier, and `states_since` are the possible states at that
+    moment. `since` is None if the explanation begins at the start of the history.
     """
 
-    operation: Operation  # the first operation, in the order of returns, that has no place
-    states: tuple[Hashable, ...]  # the possible states when it returned, at most STATES_TOLD
+    #: The first operation, in the order of returns, that has no place.
+    operation: Operation
+    #: The possible states when the operation returned, at most STATES_TOLD.
+    states: tuple[Hashable, ...]
     conflict: tuple[Operation, ...]
     since: float | None
     states_since: tuple[Hashable, ...]  # at most STATES_TOLD
@@ -61,7 +64,7 @@ def _listed(states: tuple[Hashable, ...]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The result of a check. "unknown": there were too few steps, and nothing is proven.
+    """The result of a check. "unknown": the steps did not suffice, and nothing is proven.
 
     A verdict has no truth value, because it has three outcomes.
     """
@@ -81,7 +84,7 @@ def check(
     key: Callable[[Any], Hashable] | None = None,
     steps_max: int = STEPS_MAX,
 ) -> Verdict:
-    """Return whether the history is linearizable by the model; with `key`, object by object.
+    """Return whether the model could have given the history; with `key`, for each object alone.
 
     `key` returns the object of an input. Objects must be independent, and each begins in the
     model's initial state. `steps_max` bounds the calls of the model's step for all objects
@@ -95,7 +98,7 @@ def check(
             begin = Moment(None, [(model.initial, 0)])
             stuck = Search(model, operations, budget, begin).run()
         except OutOfSteps:
-            # Another object may have a violation, but there are no steps left to find it.
+            # Another object may have a violation, but no steps are left to find it.
             return Verdict("unknown", budget.spent)
         if stuck is not None:
             violation = replace(_explain(model, operations, stuck), key=name)
@@ -111,7 +114,7 @@ def assert_linearizable(
     key: Callable[[Any], Hashable] | None = None,
     steps_max: int = STEPS_MAX,
 ) -> Verdict:
-    """Return the verdict "linearizable"; raise AssertionError for any other verdict."""
+    """Return the verdict "linearizable". Raise AssertionError for any other verdict."""
     verdict = check(model, history, key=key, steps_max=steps_max)
     if verdict.outcome == "violation":
         raise AssertionError(str(verdict.violation))
@@ -132,11 +135,11 @@ def _objects(
 
 
 def _explain(model: Model, operations: dict[int, Operation], stuck: Stuck) -> Violation:
-    """Return the violation, with the smallest conflict that the steps allow to find.
+    """Return the violation, with the smallest conflict that the steps suffice to find.
 
-    It tries to relax operations, first in large chunks, at last one by one. One pass is enough: a
-    relaxed operation only makes a history easier to explain, so an operation that can't be relaxed
-    once can't be relaxed later.
+    It tries to relax operations, first in large chunks, in the end one by one. One pass is enough:
+    a relaxed operation makes a history easier to explain, so an operation that cannot be relaxed
+    now cannot be relaxed later.
     """
     window = _window(operations, stuck)
     budget = Budget(SHRINK_STEPS_MAX)
@@ -163,7 +166,7 @@ def _window(operations: dict[int, Operation], stuck: Stuck) -> dict[int, Operati
     """Return the operations that were open when the window began, or were invoked in it.
 
     The window ends when the operation without a place returns. An operation that returned later
-    need not be placed; but if the search places it, the model must explain its output.
+    need not be placed. But if the search places it, the model must explain its output.
     """
     end = operations[stuck.number].returned
     assert end is not None

@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Unknown(Enum):
-    """The output of an operation whose answer was lost. Any output of the model fits it."""
+    """The output of an operation whose answer was lost. It matches every output of the model."""
 
     UNKNOWN = "unknown"
 
@@ -22,12 +22,12 @@ UNKNOWN = Unknown.UNKNOWN
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One call, from its invocation to its return, if it returned.
+    """One call, from its invocation to its return (if it returned).
 
-    Times are any numbers in one order for all processes. If one operation returns at the time at
-    which another is invoked, the two overlap. If the outcome is not known, `returned` is None and
-    the output UNKNOWN: the operation may take effect at any time after its invocation, or never.
-    An operation that certainly had no effect is left out of a history.
+    Times are numbers in one order for all processes. If one operation returns at the time at which
+    another is invoked, the two overlap. If the outcome is not known, `returned` is None and the
+    output UNKNOWN: the operation may take effect at any time after its invocation, or never. An
+    operation that certainly had no effect is left out of a history.
     """
 
     process: Hashable
@@ -45,7 +45,7 @@ class Operation:
         return self.returned is not None
 
     def relaxed(self) -> Operation:
-        """Return the operation as if its answer were lost, which makes it easier to explain."""
+        """Return the operation as if its answer were lost. Then it is easier to explain."""
         return replace(self, returned=None, output=UNKNOWN)
 
     def is_twin_of(self, other: Operation) -> bool:
@@ -59,7 +59,7 @@ class Operation:
 
 
 class History:
-    """Records operations as they happen. Their times are the order of the calls to this object.
+    """Records operations as they happen. Times are numbers that count the calls to this object.
 
     >>> history = History()
     >>> call = history.invoked(1, "open the door")
@@ -76,7 +76,7 @@ class History:
         return len(self._operations)
 
     def invoked(self, process: Hashable, input: Any) -> int:
-        """Note that a call begins; return its number, for returned() or had_no_effect()."""
+        """Note that a call begins. Return its number, for returned() or had_no_effect()."""
         self._now += 1
         self._operations[self._now] = Operation(process, self._now, None, input)
         return self._now
@@ -90,9 +90,12 @@ class History:
         self._operations[number] = replace(operation, returned=self._now, output=output)
 
     def had_no_effect(self, number: int) -> None:
-        """Note that a call certainly had no effect, and never will. If unsure, do not call this."""
+        """Note that a call certainly had no effect, and never will.
+
+        If this is not certain, do not call it.
+        """
         del self._operations[number]
 
     def operations(self) -> list[Operation]:
-        """Return the noted operations. One that has not returned has an unknown outcome."""
+        """Return the operations. One that has not returned has an unknown outcome."""
         return list(self._operations.values())

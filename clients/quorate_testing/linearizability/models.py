@@ -10,16 +10,16 @@ from quorate_testing.linearizability.history import UNKNOWN
 
 
 class Model(Protocol):
-    """The sequential object that the system must behave like. States are hashable values."""
+    """The sequential object whose behaviour the system must show. States are hashable values."""
 
     @property
     def initial(self) -> Hashable:
         """The state before the first operation."""
 
     def step(self, state: Any, input: Any, output: Any) -> tuple[bool, Any]:
-        """Return whether `input` in `state` may give `output`, and the state after it.
+        """Return whether `input` in `state` can give `output`, and the state after it.
 
-        Any input may give the output UNKNOWN.
+        Every input can give the output UNKNOWN.
         """
 
     def is_read(self, input: Any) -> bool:
@@ -28,7 +28,7 @@ class Model(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """Return the whole value: that of a register, or that of a list, as a tuple or list."""
+    """Return the whole value of a register, or of a list (as a tuple or list)."""
 
     key: Hashable = None
 
@@ -43,7 +43,7 @@ class Write:
 
 @dataclass(frozen=True, slots=True)
 class Cas:
-    """Set a register to `value` if it holds `expected`. The output is whether it was set."""
+    """Set a register to `value` if its value is `expected`. The output is whether it was set."""
 
     expected: Hashable
     value: Hashable
@@ -101,6 +101,6 @@ class AppendList:
 
 
 def by_key(input: Any) -> Hashable:
-    """Return the key of one of the inputs above: the argument `key` of check()."""
+    """Return the key of one of the inputs above. Use it as the argument `key` of check()."""
     key: Hashable = input.key
     return key

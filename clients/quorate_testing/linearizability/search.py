@@ -2,19 +2,19 @@
 
 The search is that of Wing and Gong (1993), with the improvements of Lowe (2017):
 
-* It follows the history's returns and linearises **just in time**: it places an operation only when
-  the operation returns, or when another operation that returns needs it first.
+* It follows the returns in the history and linearises **just in time**: it places an operation only
+  when the operation returns, or when another operation that returns needs it first.
 * It remembers **configurations** (the model's state, and which open operations are placed), and
-  looks at none of them twice.
+  examines none of them twice.
 * It checks a history over many independent objects **object by object** (P-compositionality; Horn
   and Kroening 2015).
 
-Three rules keep the set of configurations small. Each is an exchange argument:
+Three rules keep the set of configurations small. An exchange argument proves each of them:
 
 * A read changes nothing, so it is placed at the first state that explains it.
 * An operation of unknown outcome need never be placed. So of two configurations in the same state,
-  the one that has placed fewer of them can reach every state that the other can.
-* Of two operations of unknown outcome with the same input, the older is placed first.
+  the one that has placed fewer of these operations can reach every state that the other can.
+* Of two operations of unknown outcome with the same input, the older one is placed first.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from quorate_testing.linearizability.models import Model
 
 #: The most possible states that a violation lists.
 STATES_TOLD = 8
-#: A violation is explained by the operations that overlap this number of last returns.
+#: An explanation covers the operations that overlap this number of last returns.
 WINDOW = 32
 
 
@@ -38,7 +38,7 @@ class OutOfSteps(Exception):
 
 @dataclass(slots=True)
 class Budget:
-    """The calls of a model's step that a check may make: they bound its time and memory."""
+    """The number of calls of a model's step that a check may make. It bounds time and memory."""
 
     steps_max: int
     spent: int = 0
@@ -71,7 +71,8 @@ class Moment:
 
     time: float | None
     configurations: Sequence[Configuration]
-    open: tuple[tuple[int, int], ...] = ()  # number of the operation, its bit
+    #: (number of the operation, its bit).
+    open: tuple[tuple[int, int], ...] = ()
 
     @property
     def states(self) -> tuple[Hashable, ...]:
@@ -90,14 +91,14 @@ class Stuck:
 
 @dataclass(slots=True)
 class Frontier:
-    """A set of configurations, without those that another member makes unnecessary."""
+    """A set of configurations. It leaves out those that another member makes unnecessary."""
 
     reads: int  # bits of the open reads
     unknown: int  # bits of the open operations of unknown outcome
     _members: dict[tuple[Hashable, int], list[int]] = field(default_factory=dict)
 
     def add(self, configuration: Configuration) -> bool:
-        """Add a configuration; return False if another member makes it unnecessary."""
+        """Add a configuration. Return False if another member makes it unnecessary."""
         state, placed = configuration
         free = self.reads | self.unknown
         rivals = self._members.setdefault((state, placed & ~free), [])
@@ -108,7 +109,7 @@ class Frontier:
         return True
 
     def _can_all(self, one: int, other: int) -> bool:
-        """Return whether `one` has placed every read of `other`, and only unknowns of `other`."""
+        """Return whether `one` has placed all reads of `other`, and no further unknown."""
         return not (other & ~one & self.reads) and not (one & ~other & self.unknown)
 
     def __iter__(self) -> Iterator[Configuration]:
@@ -126,7 +127,7 @@ class Search:
         self._model = model
         self._budget = budget
         self._configurations = list(begin.configurations)
-        self._open = {  # by number, in order of invocation
+        self._open = {  # by number, in the order of invocation
             number: OpenOperation(operations[number], bit, model.is_read(operations[number].input))
             for number, bit in begin.open
         }
@@ -176,11 +177,12 @@ class Search:
             ]
 
     def _place(self, target: OpenOperation) -> None:
-        """Go on to the configurations in which `target` is placed, with only what it needs."""
+        """Continue with the configurations in which `target` is placed, with only what it needs."""
         reads = [opened for opened in self._open.values() if opened.is_read]
         writes = [opened for opened in self._open.values() if not opened.is_read]
         done, seen = self._frontier(), self._frontier()
-        queue: deque[Configuration] = deque()  # breadth first: those with fewer placed come first
+        # breadth first, so that configurations with fewer placed operations come first
+        queue: deque[Configuration] = deque()
 
         def reached(configuration: Configuration) -> None:
             if configuration[1] & target.bit:
@@ -250,7 +252,7 @@ class Search:
 def _events(
     model: Model, operations: dict[int, Operation], are_open: Container[int]
 ) -> list[tuple[float, bool, int, Operation]]:
-    """Return (time, whether it is the return, number, operation) in order.
+    """Return the events in order, each as (time, is_return, number, operation).
 
     At equal times invocations come first, so that the operations overlap: this allows more orders.
     A read without an answer is left out, because it proves nothing.

@@ -1,7 +1,7 @@
-"""A whole cluster in virtual time: the servers of production, in a simulated world.
+"""A whole cluster in virtual time: the servers of production in a simulated world.
 
 Each node is a machine: it has a disk, and runs one process (quorate_testing.simulated.loop) at a
-time. The disk is kept when the process ends. A test makes faults at nodes, by name ("voter-100",
+time. The disk is kept when the process ends. A test causes faults at nodes, by name ("voter-100",
 "broker-0"), in the network, or on disks.
 """
 
@@ -43,10 +43,10 @@ class SimulatedNode:
     disk: SimulatedDisk
     process: Process | None = None
     server: QuorumServer | BrokerServer | None = None
-    #: Why its last process stopped itself.
+    #: Why the last process stopped itself; None if it did not.
     failure: str | None = None
     starts: int = 0
-    #: Set when its last process has ended.
+    #: Set when the last process has ended.
     gone: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -56,7 +56,7 @@ class SimulatedNode:
 
     @property
     def is_running(self) -> bool:
-        """Whether the node has a living process, paused or not."""
+        """Whether the node has a living process. The process may be paused."""
         return self.process is not None and self.process.is_alive
 
 
@@ -101,7 +101,7 @@ class SimulatedCluster:
 
     @property
     def bootstrap_servers(self) -> str:
-        """All brokers' endpoints."""
+        """The endpoints of all brokers, separated by commas."""
         return ",".join(node.endpoint for node in self.brokers)
 
     async def format(self) -> None:
@@ -139,12 +139,15 @@ class SimulatedCluster:
                 self.start(name)
 
     def kill(self, name: str) -> None:
-        """Kill the process, as by kill -9: completed writes survive, one under way may be torn."""
+        """Kill the process, as by kill -9.
+
+        Completed writes survive; a write under way may be torn.
+        """
         node = self.nodes[name]
         self._end(node, node.disk.crash_process)
 
     def lose_power(self, name: str) -> None:
-        """Cut the machine's power: writes that were not synced may be lost, or not."""
+        """Cut the machine's power. Any part of the writes that were not synced may be lost."""
         node = self.nodes[name]
         self._end(node, node.disk.lose_power)
 
@@ -176,9 +179,9 @@ class SimulatedCluster:
         await node.gone.wait()
 
     def spawn_client(self, main: Callable[[], Coroutine[Any, Any, T]], name: str = "") -> Any:
-        """Run a coroutine in its own process, as a program with the client library.
+        """Run a coroutine in a process of its own, as a program with the client library.
 
-        Returns its task.
+        Returns the task of the coroutine.
         """
         self._clients += 1
         process = self.loop.process(name or f"client-{self._clients}")

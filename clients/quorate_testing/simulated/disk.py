@@ -2,9 +2,9 @@
 
 The disk is kept when the simulated processes that use it end. Every file has its durable bytes, the
 bytes in the page cache, and the list of writes and truncates that no sync has covered. A directory
-has the same: durable entries, cached entries, and the creates, renames and removes that no sync has
-covered. `crash_process` ends open files, locks and writes under way. `lose_power` keeps the durable
-state and any part of the pending changes, because a file system promises no more.
+has the same for its entries, with creates, renames and removes. `crash_process` ends open files,
+locks and writes under way. `lose_power` keeps the durable state and any part of the pending
+changes, because a file system promises no more.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from quorate_testing.simulated import disk_content
 
 T = TypeVar("T")
 
-#: Called when an operation begins, with its name and path. It may crash the disk, or raise.
+#: Called when an operation begins, with the operation's name and path. It may crash the disk, or
+#: raise.
 Hook = Callable[[str, str], None]
 #: The longest name of a directory entry.
 NAME_BYTES_MAX = 255
@@ -30,7 +31,7 @@ NAME_BYTES_MAX = 255
 
 @dataclass(eq=False, slots=True)
 class _UnderWay:
-    """A write that has begun. A crash may keep any first part of it."""
+    """A write that has begun. After a crash any first part of it may be kept."""
 
     inode: disk_content.Inode
     position: int
@@ -96,11 +97,13 @@ class SimulatedFile:
         self._check_open()
         inode = self._inode
         if self._disk.take_sync_failure():
-            # The kernel marks the pages clean: reads still see them, and no later sync writes them.
+            # The kernel marks the pages clean: reads still see the bytes, and no later sync writes
+            # them.
             inode.pending = [change for change in inode.pending if change not in covered]
             raise SyncError(errno.EIO, "simulated: the sync failed", self._path)
         for change in covered:
-            if change in inode.pending:  # a concurrent sync may have covered it first
+            # a concurrent sync may have covered it first
+            if change in inode.pending:
                 disk_content.apply(inode.durable, change)
                 inode.pending.remove(change)
 
@@ -117,7 +120,8 @@ class SimulatedFile:
             grown = position + len(data) - len(self._inode.cached)
             self._disk.take_space(grown, self._path)
         except asyncio.CancelledError:
-            # The kernel finishes a write that it was given, even if the task no longer waits.
+            # The kernel finishes a write that it was given, even if the task does not wait any
+            # more.
             if under_way in self._disk.under_way:
                 self._inode.do(disk_content.Write(position, data))
             raise
@@ -132,7 +136,7 @@ class SimulatedFile:
 
 
 class SimulatedLock:
-    """A held lock on a directory."""
+    """A lock on a directory that a process has taken."""
 
     def __init__(self, disk: SimulatedDisk, directory: str) -> None:
         self._disk = disk
@@ -155,26 +159,29 @@ class SimulatedDisk:
         self._boot = 1
         self._failing_syncs = 0
         self._space: int | None = None
-        #: Every operation takes a random time up to this, plus `slow`.
+        #: Every operation takes a random time up to this maximum, plus `slow`.
         self.latency_max = latency_max
         self.slow = 0.0
-        #: The additional time of each sync, of a file or a directory.
+        #: The additional time of each sync of a file or a directory.
         self.slow_sync = 0.0
         self.hook = hook
-        #: The number of the current process. Open files of an earlier process fail.
+        #: The number of the present process. Operations on open files of an earlier process fail.
         self.process = 1
         self.under_way: list[_UnderWay] = []
         self.locks: dict[str, SimulatedLock] = {}
 
     async def in_thread(self, work: Callable[..., T], *arguments: object) -> T:
-        """Do the work in the loop: a simulation has no threads, and a long turn takes no time."""
+        """Do the work in the loop.
+
+        A simulation has no threads, and a long turn takes no virtual time.
+        """
         await asyncio.sleep(0)
         return work(*arguments)
 
     # Faults and views for tests.
 
     def crash_process(self) -> None:
-        """End the process: completed writes stay, and a write under way is cut at any byte."""
+        """End the process. Completed writes stay, and a write under way is cut at any byte."""
         for write in self.under_way:
             kept = self._chance.randint(0, len(write.data))
             if kept:
@@ -184,7 +191,10 @@ class SimulatedDisk:
         self.process += 1
 
     def lose_power(self) -> None:
-        """Cut the power: each change that no sync has covered may survive, wholly or in part."""
+        """Cut the power.
+
+        Each change that no sync has covered may survive, completely or in part.
+        """
         self.crash_process()
         self._boot += 1
         self._failing_syncs = 0
@@ -198,21 +208,24 @@ class SimulatedDisk:
                 content[position] ^= 1 << bit
 
     def fail_next_sync(self, count: int = 1) -> None:
-        """Let the next syncs of files fail: their changes are lost at the next power loss."""
+        """Let the next syncs of files fail. Their changes are lost at the next power loss."""
         self._failing_syncs += count
 
     def fill(self, free: int | None = 0) -> None:
-        """Leave `free` bytes of room; then writes raise ENOSPC. None: there is no limit."""
+        """Leave `free` bytes of room, after which writes raise ENOSPC. None: there is no limit."""
         self._space = free
 
     def mend(self) -> None:
-        """Make the disk fast, with room and without coming failures; damaged bytes stay damaged."""
+        """Make the disk fast, with room and without planned failures.
+
+        Damaged bytes stay damaged.
+        """
         self.slow = self.slow_sync = 0.0
         self._failing_syncs = 0
         self._space = None
 
     def unsynced(self) -> Sequence[tuple[str, int, int]]:
-        """Return (path, position, bytes) of the writes that no sync has covered, by path."""
+        """Return (path, position, bytes) of each write that no sync has covered, by path."""
         return [
             (path, change.position, len(change.data))
             for path, inode in self._files("", self._root)
@@ -221,16 +234,16 @@ class SimulatedDisk:
         ]
 
     def files(self) -> Sequence[tuple[str, int]]:
-        """Return the path and the size of every file, as a process would see them, by path."""
+        """Return the path and size of every file, as a process would see them, by path."""
         return [(path, len(inode.cached)) for path, inode in self._files("", self._root)]
 
     def names(self, directory: str) -> tuple[str, ...]:
-        """Return the names in a directory as a process would see them; () if there is none."""
+        """Return the names in a directory, as a process would see them; () if there is none."""
         found = self._find(directory)
         return tuple(found.cached) if isinstance(found, disk_content.Directory) else ()
 
     def content(self, path: str) -> bytes:
-        """Return a file's bytes as a process would see them."""
+        """Return a file's bytes, as a process would see them."""
         return bytes(self._inode(path).cached)
 
     def put(self, path: str, data: bytes) -> None:
@@ -349,7 +362,7 @@ class SimulatedDisk:
     # For SimulatedFile.
 
     async def begin(self, name: str, path: str) -> None:
-        """Start an operation: call the hook, wait for the latency, raise if the process ended."""
+        """Begin an operation: call the hook, wait for the latency, fail if the process ended."""
         process = self.process
         if self.hook is not None:
             self.hook(name, path)

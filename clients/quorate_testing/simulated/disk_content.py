@@ -6,7 +6,7 @@ import asyncio
 import random
 from dataclasses import dataclass, field
 
-#: The bytes that a device writes whole or not at all.
+#: A device writes this many bytes completely or not at all.
 SECTOR = 512
 
 
@@ -20,7 +20,7 @@ class Write:
 
 @dataclass(eq=False, slots=True)
 class Truncate:
-    """A change of a file: cut or lengthened to a size."""
+    """A change of a file: it is cut or extended to a size."""
 
     size: int
 
@@ -32,7 +32,8 @@ class Inode:
     cached: bytearray = field(default_factory=bytearray)
     durable: bytearray = field(default_factory=bytearray)
     pending: list[Write | Truncate] = field(default_factory=list)
-    #: When the content last changed, by the loop's clock, which all machines of a world share.
+    #: The time at which the content last changed, by the loop's clock, which all machines of a
+    #: world share.
     changed_s: float = field(default_factory=lambda: now_s())
 
     def do(self, change: Write | Truncate) -> None:
@@ -70,7 +71,7 @@ class Directory:
 
 
 def now_s() -> float:
-    """Return the running loop's time; 0 outside a loop, for a disk that is made before it."""
+    """Return the running loop's time; 0 if no loop runs yet."""
     try:
         return asyncio.get_running_loop().time()
     except RuntimeError:
@@ -78,7 +79,7 @@ def now_s() -> float:
 
 
 def lose_power(directory: Directory, chance: random.Random) -> None:
-    """Go back to the durable content, plus any part of the changes that no sync has covered."""
+    """Return to the durable content and any part of the changes that no sync has covered."""
     for change in directory.pending:
         if chance.random() < 0.5:
             enter(directory.durable, change)
@@ -104,7 +105,7 @@ def _lose_bytes(inode: Inode, chance: random.Random) -> None:
 
 
 def _apply_sectors(content: bytearray, write: Write, chance: random.Random) -> None:
-    """Keep some sectors of a write. The new size of the file may be kept, or not."""
+    """Keep some sectors of a write. The file's new size may be kept or lost."""
     end = write.position + len(write.data)
     if chance.random() < 0.5 and len(content) < end:
         content.extend(bytes(end - len(content)))

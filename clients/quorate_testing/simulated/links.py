@@ -10,11 +10,11 @@ from typing import Any, Literal
 
 from quorate_testing.simulated.loop import SimulatedLoop
 
-#: The delay of a lost packet; it doubles with each further loss.
+#: The additional delay of a lost packet. It doubles with each further loss.
 RETRANSMIT_S = 0.2
 
-#: Called when a message leaves a host, with the kind (a client's "send" or a server's "reply"),
-#: the source and the target. It may kill the sender; then the message does not leave.
+#: Called when a message leaves a host, with the kind (a client's "send" or a server's "reply"), the
+#: source and the target. It may kill the sender: then the message does not leave.
 Hook = Callable[[Literal["send", "reply"], str, str], None]
 
 
@@ -24,7 +24,7 @@ class LinkQuality:
 
     delay_min_ms: float = 0.1
     delay_max_ms: float = 1.0
-    #: The chance, at each attempt, that a message must be sent again.
+    #: The chance at each attempt that a message is lost and must be sent again.
     loss: float = 0.0
     #: Bytes per second; None: no limit.
     bytes_per_s: float | None = None
@@ -53,7 +53,7 @@ class Links:
         self._default = LinkQuality()
         self._qualities: dict[tuple[str, str], LinkQuality] = {}
         self._cut: dict[tuple[str, str], None] = {}
-        #: The context of deliveries: they belong to the world, and to no process.
+        #: The context of deliveries. They belong to the world, and to no process.
         self._context = Context()
 
     # -- faults; hosts are the names of processes --
@@ -64,7 +64,7 @@ class Links:
         targets: Collection[str] | None = None,
         **changes: Any,
     ) -> None:
-        """Set fields of LinkQuality, on all links or between `sources` and `targets`."""
+        """Set fields of LinkQuality: on all links, or on those between `sources` and `targets`."""
         if sources is None or targets is None:
             self._default = replace(self._default, **changes)
             self._qualities = {p: replace(q, **changes) for p, q in self._qualities.items()}
@@ -75,7 +75,10 @@ class Links:
     def cut(
         self, sources: Collection[str], targets: Collection[str], *, one_way: bool = False
     ) -> None:
-        """Hold back all messages from `sources` to `targets`; unless `one_way`, those back too."""
+        """Hold back all messages from `sources` to `targets`.
+
+        Unless `one_way`, also hold back those in the other direction.
+        """
         for pair in links_between(sources, targets, both=not one_way):
             self._cut[pair] = None
 
@@ -94,13 +97,13 @@ class Links:
         return (source, target) in self._cut
 
     def quality(self, source: str, target: str) -> LinkQuality:
-        """Return the properties of the link in that direction."""
+        """Return the properties of the link in this direction."""
         return self._qualities.get((source, target), self._default)
 
     # -- for connections --
 
     def leaves(self, kind: Literal["send", "reply"], size: int, source: str, target: str) -> None:
-        """Call the hook for a message. Openings, credits and ends of calls are not messages."""
+        """Call the hook for a message. Openings, credits and ends of calls are no messages."""
         if self.hook is not None and size:
             self.hook(kind, source, target)
 
@@ -111,7 +114,7 @@ class Links:
         return self._loop.world_time()
 
     def delay_s(self, quality: LinkQuality) -> float:
-        """Draw the delay of one message, its repetitions included."""
+        """Draw the delay of one message, with that of its repetitions."""
         delay = self._chance.uniform(quality.delay_min_ms, quality.delay_max_ms) / 1000
         again = RETRANSMIT_S
         while quality.loss and self._chance.random() < quality.loss:
@@ -129,7 +132,7 @@ class Links:
 def links_between(
     sources: Collection[str], targets: Collection[str], *, both: bool = True
 ) -> dict[tuple[str, str], None]:
-    """Return (source, target) of each link from `sources` to `targets`; with `both`, and back."""
+    """Return (source, target) of each link from `sources` to `targets`; with `both`, also back."""
     there = [(s, t) for s in sorted(sources) for t in sorted(targets) if s != t]
     back = [(t, s) for s, t in there] if both else []
     return dict.fromkeys(there + back)

@@ -11,7 +11,7 @@ from quorate_testing.switchboard import Switchboard
 
 
 class SimulatedListener(Switchboard):
-    """A served endpoint of one process. `settings` are further ones of a Switchboard."""
+    """One endpoint that a process serves. `settings` are further arguments of Switchboard."""
 
     def __init__(
         self,

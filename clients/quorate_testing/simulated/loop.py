@@ -1,18 +1,18 @@
 """An event loop in virtual time, and the processes in it.
 
-The loop never really waits: it runs ready callbacks in the order in which they became ready, and
-then time jumps to the next timer. Two runs with the same seed do the same things in the same order.
-There are no threads, no files and no sockets.
+The loop never really waits: it runs the ready callbacks in the order in which they became ready,
+and then sets its time to that of the next timer. Two runs with the same seed do the same things in
+the same order. There are no threads, no files and no sockets.
 
 A ``Process`` stands for one run of one program. Each task that is spawned in it, and each task that
 such a task starts, belongs to it (by a context variable). A test can
 
-* kill it, as by kill -9. From that moment none of its callbacks runs. Its coroutines stay frozen,
-  and their ``finally`` blocks do not run, until the whole simulation has ended; only then are they
-  unwound, because their effects do not matter any more. The ``at_death`` callbacks release what the
-  process held of the world (sockets, locks).
-* pause it, as by SIGSTOP. Its callbacks wait, in order, while time and the world go on. They run
-  when it is resumed.
+* kill it, as by kill -9. From then on none of its callbacks runs. Its coroutines stay frozen, and
+  their ``finally`` blocks do not run. They are unwound only after the whole simulation has ended,
+  when their effects do not matter any more. The ``at_death`` callbacks release what the process had
+  of the world (sockets, locks).
+* pause it, as by SIGSTOP. Its callbacks wait, in order, while time and the world continue. They run
+  when the process is resumed.
 
 The program of the test itself belongs to no process.
 """
@@ -38,11 +38,12 @@ Ts = TypeVarTuple("Ts")
 
 #: The wall clock, in milliseconds since 1970, when a simulation starts.
 WALL_CLOCK_START_MS = 1_700_000_000_000
-#: The most callbacks at one moment of time. With more, the program runs in a loop without a wait.
+#: Most callbacks at one moment of time. With more, the program runs in a loop without a wait.
 CALLBACKS_AT_ONCE_MAX = 2_000_000
-#: A timer of a drifting clock comes this much later: rounding must not make it come too early.
+#: A timer of a drifting clock comes this much later, so that rounding does not make it come too
+#: early.
 CLOCK_RESOLUTION_S = 1e-9
-#: Virtual seconds in which the tasks that are cancelled at the end must end.
+#: Virtual seconds within which the tasks that are cancelled at the end must end.
 UNWIND_S = 60.0
 UNWIND_ROUNDS = 5
 
@@ -50,9 +51,7 @@ _process: ContextVar[Process | None] = ContextVar("simulated_process", default=N
 
 
 class SimulationError(Exception):
-    """The simulation failed: a task that no other awaits failed, or the program hung or never
-    ended.
-    """
+    """The simulation failed: an unawaited task failed, or the program hung or never ended."""
 
 
 def current_process() -> Process | None:
@@ -61,14 +60,14 @@ def current_process() -> Process | None:
 
 
 class Process:
-    """One run of one program. A killed process never lives again: start another one."""
+    """One run of one program. A killed process never runs again: start another one."""
 
     def __init__(self, loop: SimulatedLoop, name: str) -> None:
         self.name = name
         self.is_alive = True
         self.is_paused = False
         self._loop = loop
-        #: Its clock may run faster or slower than the world's.
+        #: Whether its clock runs faster or slower than the world's.
         self.drifts = False
         self._jumped_ms = 0.0
         self._clock_rate = 1.0
@@ -101,7 +100,7 @@ class Process:
         return self._context.copy()
 
     def kill(self) -> None:
-        """Kill the process, as by kill -9: none of its callbacks runs again.
+        """Kill the process, as by kill -9. None of its callbacks runs again.
 
         A process that kills itself still runs up to its next await.
         """
@@ -117,19 +116,19 @@ class Process:
         self.is_paused = True
 
     def resume(self) -> None:
-        """Resume the process, as by SIGCONT: callbacks that became due run now, in their order."""
+        """Resume the process, as by SIGCONT. Callbacks that became due run now, in their order."""
         self.is_paused = False
         if self.is_alive:
             self.let_go()
 
     def at_death(self, callback: Callable[[], None]) -> None:
-        """Call `callback` at the kill, to release what the process held, as the kernel does."""
+        """Call `callback` at the kill. It releases what the process had, as the kernel does."""
         self._at_death.append(callback)
 
     def defer(self, handle: events.Handle) -> None:
-        """Keep a callback that became due during a pause, or after the kill, for let_go().
+        """Keep a callback for let_go(). It became due during a pause, or after the kill.
 
-        A dead process's tasks are unwound with it at the end.
+        The kept callbacks of a dead process run at the end, when its tasks are unwound.
         """
         self._deferred.append(handle)
 
@@ -141,12 +140,15 @@ class Process:
     # -- its clocks: both run at one rate; only the wall clock can be set --
 
     def time(self) -> float:
-        """Return the loop's time in this process. It is monotonic, and runs at its clock's rate."""
+        """Return the loop's time in this process.
+
+        It is monotonic, and has the rate of the process's clock.
+        """
         passed_s = self._loop.world_time() - self._clock_since_s
         return self._clock_then_s + passed_s * self._clock_rate
 
     def world_time_of(self, when: float) -> float:
-        """Return the world's time at which this process's time is `when` or a little more."""
+        """Return the world's time at which this process's time is `when` or a little later."""
         passed_s = (when - self._clock_then_s) / self._clock_rate
         return self._clock_since_s + passed_s + CLOCK_RESOLUTION_S
 
@@ -159,9 +161,9 @@ class Process:
         self._jumped_ms += by_ms
 
     def set_clock_rate(self, rate: float) -> None:
-        """Let the machine's clocks run fast (above 1) or slow from now on.
+        """Let the machine's clocks run fast (above 1) or slow (below 1) from now on.
 
-        Timers that already wait keep their moment of the world's time.
+        Timers that wait already keep their moment of the world's time.
         """
         self._clock_then_s, self._clock_since_s = self.time(), self._loop.world_time()
         self._clock_rate = rate
@@ -171,20 +173,21 @@ class Process:
 class SimulatedLoop(base_events.BaseEventLoop):
     """The event loop of a simulation."""
 
-    _stopping: bool  # a field of the base class: stop() was called
+    # a field of the base class: stop() was called
+    _stopping: bool
     _closed: bool
 
     def __init__(self, *, time_max_s: float = 86_400.0) -> None:
         super().__init__()
         self.set_debug(False)
-        #: Failures of tasks that no other task awaits. The run ends at the first.
+        #: Failures of tasks that no other task awaits. The run ends at the first failure.
         self.failures: list[BaseException] = []
-        #: The source of all random draws of the world outside the processes; simulate() seeds it.
+        #: The source of all random draws of the world outside the processes. simulate() seeds it.
         self.chance = random.Random(0)
-        #: Called when all callbacks of a moment have run, before time moves on. A test checks its
-        #: invariants here. An exception ends the run.
+        #: Called when all callbacks of a moment have run, before the time changes. A test checks
+        #: its invariants here. An exception ends the run.
         self.on_instant: Callable[[], None] | None = None
-        #: Names of the processes that ran at this moment: nothing changed in any other.
+        #: Names of the processes that ran at this moment. No other process has changed.
         self.ran: dict[str, None] = {}
         self._now_s = 0.0
         self._time_max_s = time_max_s
@@ -201,7 +204,7 @@ class SimulatedLoop(base_events.BaseEventLoop):
     # -- processes --
 
     def process(self, name: str) -> Process:
-        """Return the living process with that name; make one if there is none."""
+        """Return the living process with that name. Make one if there is none."""
         found = self._processes.get(name)
         if found is None or not found.is_alive:
             found = self._processes[name] = Process(self, name)
@@ -231,7 +234,7 @@ class SimulatedLoop(base_events.BaseEventLoop):
         self._runnable.append(handle)
         return handle
 
-    #: The same function: there are no other threads.
+    #: The same function, because there are no other threads.
     call_soon_threadsafe = call_soon
 
     def call_at(
@@ -253,7 +256,7 @@ class SimulatedLoop(base_events.BaseEventLoop):
         *args: *Ts,
         context: Context | None = None,
     ) -> events.TimerHandle:
-        """Call `callback` at a moment of the world's time, whatever clock the caller has."""
+        """Call `callback` at a moment of the world's time, whichever clock the caller has."""
         if self._closed:
             raise RuntimeError("Event loop is closed")
         timer = events.TimerHandle(when, callback, args, self, context)
@@ -270,7 +273,7 @@ class SimulatedLoop(base_events.BaseEventLoop):
         return self.call_at(self.time() + delay, callback, *args, context=context)
 
     def _timer_handle_cancelled(self, handle: events.TimerHandle) -> None:
-        """Do nothing: the loop skips a cancelled timer when its time comes."""
+        """Do nothing. The loop skips a cancelled timer when its time comes."""
 
     def create_task(
         self,
@@ -283,7 +286,7 @@ class SimulatedLoop(base_events.BaseEventLoop):
             raise RuntimeError("Event loop is closed")
         task: _Task[Any] = _Task(coro, loop=self, name=name, context=context)
         task.process = (context or copy_context()).get(_process)
-        # The task is kept: the garbage collector must not unwind it if its process is dead.
+        # Keep the task. Otherwise the garbage collector would unwind it if its process is dead.
         self._living_tasks[task.serial] = task
         task.add_done_callback(self._task_done, context=Context())
         return task
@@ -302,7 +305,10 @@ class SimulatedLoop(base_events.BaseEventLoop):
         del self._living_tasks[task.serial]
 
     def _run_once(self) -> None:
-        """Run all callbacks that are ready now; if there is none, go to the next timer first."""
+        """Run all callbacks that are ready now.
+
+        If there is none, first set the time to the next timer's.
+        """
         if not self._runnable and not self._stopping:
             self._jump()
         take = self._runnable.popleft
@@ -368,12 +374,13 @@ class SimulatedLoop(base_events.BaseEventLoop):
     # -- the end --
 
     def unwind(self) -> None:
-        """Cancel every task, those of dead processes too; run until all have ended; then close.
+        """Cancel every task, also those of dead processes, run until all have ended, and close.
 
-        Their effects do not matter any more. Raises SimulationError if a task does not end, or if
-        one had failed unseen.
+        The effects of these tasks do not matter any more. Raises SimulationError if a task does not
+        end, or if a task had failed and its failure was not noticed.
         """
-        gc.collect()  # a task reports an unseen failure when it is collected
+        # a task whose failure was not noticed reports it when it is collected
+        gc.collect()
         failure = self.failures[0] if self.failures else None
         self._ending = True
         self._callbacks_now = 0
@@ -381,7 +388,8 @@ class SimulatedLoop(base_events.BaseEventLoop):
             process.let_go()
         self._time_max_s = self._now_s + 2 * UNWIND_ROUNDS * UNWIND_S
         cancelled: dict[int, asyncio.Task[Any]] = {}
-        for _ in range(UNWIND_ROUNDS):  # a task that ends may begin another
+        # a task that ends may begin another one
+        for _ in range(UNWIND_ROUNDS):
             tasks = [task for task in self._undone() if task.serial not in cancelled]
             cancelled |= {task.serial: task for task in tasks}
             if tasks:
@@ -409,8 +417,9 @@ class SimulatedLoop(base_events.BaseEventLoop):
 
 
 class _Task(asyncio.Task[T]):
-    """A task whose hash is its number, so that asyncio's sets of tasks have the same order in
-    each run.
+    """A task whose hash is its number.
+
+    So asyncio's sets of tasks have the same order in each run.
     """
 
     serial: int
@@ -431,7 +440,7 @@ def simulate(
     *,
     time_max_s: float = 86_400.0,
 ) -> T:
-    """Run a program in a new simulated world and return its result.
+    """Run a program in a new simulated world, and return its result.
 
     All its tasks have ended when this returns. A failure of the program, or of a task that no other
     task awaits, is raised. The seed is in a note of the exception and on standard error.
@@ -462,9 +471,9 @@ def _simulate(
 
 @contextlib.contextmanager
 def _collecting_at_the_end() -> Iterator[None]:
-    """Collect garbage only at the end, and only that of the simulation.
+    """Collect garbage only at the end, and only the garbage of the simulation.
 
-    An automatic collection costs time, and no seed decides when it comes.
+    An automatic collection takes time, and no seed determines when it comes.
     """
     was_enabled = gc.isenabled()
     gc.disable()
@@ -479,7 +488,7 @@ def _collecting_at_the_end() -> Iterator[None]:
 
 
 def _unwind_quietly(loop: SimulatedLoop) -> None:
-    """Unwind after a failure, and ignore further failures: they say nothing new."""
+    """Unwind after a failure. Ignore further failures, because they say nothing new."""
     try:
         loop.unwind()
     except SimulationError:

@@ -1,12 +1,12 @@
 """The Network of the simulated world: delays, loss, cuts, breaks, and processes that die.
 
-Each connection is a simulated TCP connection: a wire in each direction that keeps the order. A
-message that a cut holds back arrives after ``heal``, because TCP repeats it; meanwhile both sides
-see silence, not an error. When a process is killed, its kernel closes its connections: the other
-side sees that after a delay, unless there is a cut. A paused process accepts connections and
+Each connection is a simulated TCP connection: a wire in each direction that keeps the order. If a
+cut holds back a message, it arrives after ``heal``, because TCP repeats it; meanwhile both sides
+see silence, and no error. When a process is killed, its kernel closes its connections. The other
+side sees this after a delay, unless there is a cut. A paused process accepts connections but
 answers nothing.
 
-Two faults are above TCP, and affect unary calls only. A later call may overtake an earlier one, as
+Two faults are above TCP, and affect only unary calls. A later call may overtake an earlier one, as
 on two connections. A call may be carried out twice, as when a proxy repeats a request that has
 arrived.
 """
@@ -44,7 +44,7 @@ class SimulatedNetwork(Links):
         self._ports = count(40_000)
 
     def host(self, name: str) -> SimulatedHost:
-        """Return the Network of the living process with that name; it ends with the process."""
+        """Return the Network of the living process with this name. It ends with the process."""
         return SimulatedHost(self, self._loop.process(name))
 
     # -- faults; hosts are the names of processes --
@@ -58,14 +58,14 @@ class SimulatedNetwork(Links):
             connection.resume()
 
     def break_streams(self, sources: Collection[str], targets: Collection[str]) -> int:
-        """Reset every connection between these hosts; both sides see it now. Return the number."""
+        """Reset every connection between these hosts. Both sides see it now. Return the number."""
         found = self._between(sources, targets)
         for connection in found:
             connection.reset()
         return len(found)
 
     def half_open(self, noticing: Collection[str], unaware: Collection[str]) -> int:
-        """Break every connection between these hosts, at the side of `noticing` only.
+        """Break every connection between these hosts, but only at the side of `noticing`.
 
         The other side sees silence. Returns the number of connections.
         """
@@ -76,7 +76,7 @@ class SimulatedNetwork(Links):
 
     @property
     def connections(self) -> int:
-        """The number of simulated TCP connections that exist at one side at least."""
+        """The number of simulated TCP connections that exist at one or both sides."""
         return len(self._connections)
 
     # -- for hosts and connections --
@@ -110,7 +110,7 @@ class SimulatedNetwork(Links):
         return connection
 
     def lost(self, process: Process) -> None:
-        """Close all connections of a process that died, so that their other sides see it."""
+        """Close all connections of a process that has died, so that their other sides see it."""
         for connection in self._living():
             connection.died(process)
 
@@ -146,8 +146,10 @@ class SimulatedHost:
         purpose: Purpose = "data",
         cluster_id: Callable[[], str] = any_cluster,
     ) -> CallConnection:
-        """Return a lazy connection. It opens a simulated TCP connection at the first call, and a
-        new one at the first call after a break.
+        """Return a lazy connection.
+
+        Its first call opens a simulated TCP connection. The first call after a break opens a new
+        one.
         """
         opener = _Opener(self._network, self._process, endpoint)
 
@@ -173,7 +175,7 @@ class SimulatedHost:
         cluster_id: str = "",
         listener: str = "",
     ) -> SimulatedListener:
-        """Listen in this process. Raises OSError, which names the endpoint, if it is in use."""
+        """Listen in this process. Raise OSError that names the endpoint if it is in use."""
         return self._network.listen(self._process, endpoint, services, cluster_id, listener)
 
     async def probe(self, endpoint: str, *, timeout_ms: int) -> ProbeResult:
@@ -187,7 +189,7 @@ class SimulatedHost:
 
 
 class _Opener:
-    """Opens the calls of one Connection; it opens a new TCP connection if the last one broke."""
+    """Opens the calls of one Connection. If the last TCP connection broke, it opens a new one."""
 
     def __init__(self, network: SimulatedNetwork, client: Process, endpoint: str) -> None:
         self._network = network

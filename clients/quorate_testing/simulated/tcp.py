@@ -14,15 +14,15 @@ from quorate_testing.simulated.links import Links
 from quorate_testing.simulated.listener import SimulatedListener
 from quorate_testing.simulated.loop import Process
 
-#: An attempt to connect without an answer fails after this, as by the options of GrpcNetwork.
+#: If nothing answers, an attempt to connect fails after this time. GrpcNetwork sets the same time.
 CONNECT_TIMEOUT_S = 0.5
 
 
 class TcpConnection:
-    """One simulated TCP connection with the calls on it.
+    """One simulated TCP connection, with its calls.
 
-    No message of a call leaves before the connection is established. So a call that was refused or
-    could not connect was certainly not carried out.
+    No message of a call leaves before the connection is established. So a call that was refused, or
+    could not connect, was certainly not carried out.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class TcpConnection:
         self._is_server_gone = False
         self._calls: list[tuple[End, End]] = []
         found = listeners.get(endpoint)
-        #: The name of the process at the other side, also if it does not listen.
+        #: The name of the process at the other side, even if it does not listen.
         self.server_name = found.process.name if found else endpoint.rpartition(":")[0]
         self._there = Wire(links, client.name, self.server_name)
         self._back = Wire(links, self.server_name, client.name)
@@ -93,7 +93,7 @@ class TcpConnection:
         self._links.call_at(self._links.time() + again_s, self._take_again, head, requests)
 
     def _take_again(self, head: Head, requests: list[bytes]) -> None:
-        """Let the process that listens now carry the call out again; its answer is dropped."""
+        """Let the process that listens now carry out the call again. Its answer is dropped."""
         listener = self._listeners.get(self._endpoint)
         if listener is None or self._links.is_cut(self.client.name, self.server_name):
             return
@@ -105,7 +105,7 @@ class TcpConnection:
         end.was_finished(None)
 
     def close(self) -> None:
-        """Close the connection from the client's side; the server sees it later."""
+        """Close the connection from the client's side. The server sees it later."""
         self._there(0, self._break_server)
         self._is_client_gone = True
         self._forget_if_gone()
@@ -113,7 +113,7 @@ class TcpConnection:
     # -- faults --
 
     def resume(self) -> None:
-        """Go on with the messages that a cut held back."""
+        """Continue with the messages that a cut held back."""
         self._there.resume()
         self._back.resume()
 
@@ -123,8 +123,9 @@ class TcpConnection:
         self._break_server()
 
     def vanish(self, *, noticed_by_client: bool) -> None:
-        """Break the connection at one side. No message passes any more; the other side sees
-        silence.
+        """Break the connection at one side.
+
+        No message passes any more; the other side sees silence.
         """
         self._there.close()
         self._back.close()
@@ -134,14 +135,14 @@ class TcpConnection:
             self._break_server()
 
     def died(self, process: Process) -> None:
-        """Close the connection if the process that died is at one of its sides."""
+        """Close the connection if the process that has died is at one of its sides."""
         if process is self.client:
             self.close()
         elif self._listener is not None and process is self._listener.process:
             self._close_at_server()
 
     def stopped(self, listener: SimulatedListener) -> None:
-        """Close the connection if it is to the listener that has stopped."""
+        """Close the connection if it belongs to the listener that has stopped."""
         if listener is self._listener:
             self._close_at_server()
 
@@ -169,7 +170,7 @@ class TcpConnection:
     # -- arrivals --
 
     def _knock(self) -> None:
-        """Connect: if no process listens at the endpoint, its kernel refuses."""
+        """Connect. If no process listens at the endpoint, the kernel there refuses."""
         self._listener = self._listeners.get(self._endpoint)
         if self._listener is None:
             self._is_server_gone = True
@@ -222,7 +223,7 @@ class TcpConnection:
 
 
 class Twice(End):
-    """The server's end of a unary call that is carried out twice: it keeps the request."""
+    """The server's end of a unary call that is carried out twice. It keeps the request."""
 
     def __init__(self, post: Post, again: Callable[[list[bytes]], None]) -> None:
         super().__init__(post)
@@ -240,7 +241,10 @@ class Twice(End):
 
 
 class Wire:
-    """One direction of a TCP connection. It keeps the order, adds a delay, and waits in a cut."""
+    """One direction of a TCP connection.
+
+    It keeps the order, adds a delay, and stops during a cut.
+    """
 
     def __init__(self, links: Links, source: str, target: str) -> None:
         self._links = links
@@ -263,7 +267,7 @@ class Wire:
         self._wake_at_next()
 
     def resume(self) -> None:
-        """Go on after a cut: messages that were held back arrive after one more delay."""
+        """Continue after a cut. Messages that were held back arrive after one more delay."""
         if self._waiting and not self._is_waking:
             quality = self._links.quality(self._source, self._target)
             self._is_waking = True

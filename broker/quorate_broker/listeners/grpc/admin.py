@@ -1,4 +1,4 @@
-"""The Admin service: it answers reads from this broker's image, and passes other calls on."""
+"""The Admin service. It answers reads from this broker's image, and passes other calls on."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ _ANSWERED_HERE: Final[Mapping[Method[Any, Any], Required]] = {
     DESCRIBE_CLUSTER: metadata.CLUSTER_REQUIRED,
     DESCRIBE_LOG_DIRS: log_dirs.REQUIRED,
 }
-#: All other calls of the service: they are passed on to the controller.
+#: All other calls of the service. They are passed on to the controller.
 _PASSED_ON: Final = tuple(
     one
     for one in vars(methods).values()
@@ -83,9 +83,9 @@ REQUIRED: Final[Mapping[Method[Any, Any], Required | str]] = {
 
 
 class AdminService:
-    """The Admin service: see the module.
+    """The Admin service. The module says what it does.
 
-    A Metadata answer has the time of `wall_clock_ms`, to compare it with the times in the image.
+    A Metadata answer has the time of `wall_clock_ms`. Clients compare it with times in the image.
     """
 
     required = REQUIRED
@@ -204,7 +204,10 @@ class AdminService:
     async def describe_health(
         self, request: DescribeHealthRequest, peer: Peer
     ) -> DescribeHealthResponse:
-        """Pass the call on; in the answer, name each broker's listener that the caller uses."""
+        """Pass the call on. In the answer, replace the endpoint of each broker.
+
+        The new endpoint is that of the listener that the caller can use.
+        """
         answer: DescribeHealthResponse = await self.forward(DESCRIBE_HEALTH, request, peer)
         brokers = self._metadata.brokers
         for node in answer.nodes:
@@ -235,7 +238,7 @@ class AdminService:
         )
 
     async def forward(self, method: Method[Any, Any], request: Any, peer: Peer) -> Any:
-        """Pass a call on to the controller; an error goes into the answer."""
+        """Pass a call on to the controller. An error is returned in the answer."""
         try:
             check_count(_topics_named(request))
             return await self._admin.forward(
@@ -250,13 +253,13 @@ class AdminService:
 
 
 def _topics_named(request: Any) -> int:
-    """Return how many topics a request names; the request may be of any method."""
+    """Return how many topics a request names. The request may be of any method."""
     named = (getattr(request, field, ()) for field in ("topics", "topic_ids"))
     return sum(len(one) for one in named)
 
 
 def _failed(method: Method[Any, Any], request: Any, error: Error) -> Any:
-    """Return the answer, with an error, to a call that failed or whose outcome is unknown."""
+    """Return an answer with an error, for a call that failed or whose outcome is unknown."""
     specially = _FAILED.get(method)
     if specially is not None:
         return specially(request, error)
@@ -279,7 +282,8 @@ def _not_deleted(request: DeleteTopicsRequest, error: Error) -> DeleteTopicsResp
     return DeleteTopicsResponse(topics=failed[: metadata.TOPICS_MAX])
 
 
-#: Methods whose answers have no error field, or have a field whose default would name a node.
+#: Methods whose answers have no error field, or have the id of a node, whose default 0 would mean
+#: node 0.
 _FAILED: Final[Mapping[Method[Any, Any], Callable[[Any, Error], Any]]] = {
     CREATE_TOPICS: _not_created,
     DELETE_TOPICS: _not_deleted,
@@ -292,7 +296,7 @@ _FAILED: Final[Mapping[Method[Any, Any], Callable[[Any, Error], Any]]] = {
 async def _topic(
     topic: TopicImage | TopicMissing, hindrances: Mapping[int, Error]
 ) -> TopicMetadata:
-    """Describe a topic, some partitions in each turn of the loop."""
+    """Describe a topic. Only some partitions are described in each turn of the loop."""
     if isinstance(topic, TopicMissing):
         await asyncio.sleep(0)
         return TopicMetadata(name=topic.name, topic_id=topic.topic_id, error=error_of(topic.error))

@@ -1,4 +1,4 @@
-"""What the answers of all gRPC services share: errors, hints, and the caller's listener."""
+"""Parts of the answers of all gRPC services: errors, hints, and the caller's listener."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from quorate_quorum.node import listeners
 
 
 def listener_for(peer: Peer, broker: BrokerImage) -> Listener | None:
-    """Return a broker's listener with the name of the listener that the caller used.
+    """Return the listener of a broker that has the same name as the one that the caller used.
 
-    Returns None if that broker has no such listener. If the caller's network gives listeners no
-    names, returns the listener by which other nodes reach the broker.
+    None if the broker has no such listener. If the caller's network gives listeners no names, this
+    is the listener that other nodes use.
     """
     found = broker.listener(peer.listener or broker.inter_broker_listener)
     return None if found is None else listeners.to_wire(found)
 
 
 def hindrances_of(peer: Peer, image: MetadataImage) -> dict[int, Error]:
-    """Return why a caller cannot reach a leader, for each broker without a listener for it.
+    """Return, for each broker that the caller cannot reach, the error that says why.
 
-    Otherwise a client that waits for such a leader would not learn what it waits for.
+    Without it, a client that waits for such a leader would not learn the reason.
     """
     return {
         broker.id: to_wire(
@@ -50,13 +50,13 @@ def hindrances_of(peer: Peer, image: MetadataImage) -> dict[int, Error]:
 
 @dataclass(frozen=True, slots=True)
 class Hints:
-    """Makes hints: the leader's name and address, beside an error of another broker (KIP-951)."""
+    """Makes hints: who leads, at which address, beside an error of another broker (KIP-951)."""
 
     peer: Peer
     replicas: Replicas
 
     def of(self, error: QuorateError) -> LeaderHint | None:
-        """Return the error's hint with the leader's listener for this caller, or None."""
+        """Return the hint of an error, with the leader's listener for this caller, or None."""
         known = hint_of(error)
         if known is None:
             return None
@@ -69,9 +69,9 @@ class Hints:
 
 
 def error_of(error: QuorateError) -> Error:
-    """Return the wire's form of an error.
+    """Return an error as a message.
 
-    A network error on the way to the controller becomes QuorumUnavailableError for the client.
+    If the controller could not be reached, the client gets QuorumUnavailableError.
     """
     if isinstance(error, NetworkError):
         return to_wire(QuorumUnavailableError(f"the controller could not be asked: {error}"))

@@ -1,10 +1,12 @@
 """One Fetch stream, which is one fetch session: it takes requests, and answers them in order.
 
-A partition stays in the session until it is forgotten. The answer to a request covers the
-partitions that it and earlier requests named. A request that names partitions ends the wait of the
-request before it. After an answer with records a partition is out of turn, until a request names it
-again, or until a request comes that the client can only have sent after that answer. So two
-requests in flight never read a record twice, and a client that dropped an answer gets it again.
+A partition stays in the session until a request forgets it. The answer to a request covers the
+partitions of this request and of earlier ones. A request that has partitions ends the wait of the
+request before it.
+
+After an answer with records, the partition is not read again until a request has it again, or until
+a request comes that the client can only have sent after it got this answer. So two requests in
+flight never read a record twice, and a client that has dropped an answer gets it again.
 """
 
 from __future__ import annotations
@@ -32,14 +34,14 @@ from quorate_broker.replica.leader_replica import DivergedError, Fetched
 from quorate_broker.replica.replica import Key
 from quorate_quorum.node.config import BrokerConfig
 
-#: Partitions of one request that are named or forgotten in one turn of the loop.
+#: Partitions of one request that are set or forgotten in one turn of the loop.
 CHANGES_IN_A_ROW_MAX = 250
-#: Partitions that had no room in the session, and wait for an answer that says so.
+#: Most partitions without room in the session that wait for an answer that says so.
 REFUSED_MAX = 10_000
 
 
 class _Owed(NamedTuple):
-    """A request that is not answered yet."""
+    """A request without an answer."""
 
     request_id: int
     names: bool
@@ -47,18 +49,19 @@ class _Owed(NamedTuple):
 
 
 class FetchStream:
-    """The state of one stream; the service owns it and closes it."""
+    """The state of one stream. The service owns the stream and closes it."""
 
     def __init__(self, fetch: Fetch, peer: Peer, hints: Hints, config: BrokerConfig) -> None:
         self._fetch = fetch
         self._session = fetch.session(peer.principal)
         self._hints = hints
         self._partitions_max = config.fetch_session_partitions_max
-        #: Requests in flight; further ones are not read yet.
+        #: Most requests in flight. Further requests are not read yet.
         self._owed_max = config.fetch_in_flight_max
-        #: Partitions that are out of turn, with the number of the answered request.
+        #: Partitions that are not read again yet -> number of the request whose answer had their
+        #: records.
         self._sent: OrderedDict[Key, int] = OrderedDict()
-        #: Partitions that had no room: (number of the request that named them, offset).
+        #: Partitions that had no room -> (number of the request that had them, offset).
         self._refused: dict[Key, tuple[int, int]] = {}
         self._owed: list[_Owed] = []
         self._arrived = 0
@@ -87,9 +90,9 @@ class FetchStream:
             self._session.changed.set()
 
     async def next_answer(self) -> Frame[FetchHeader] | None:
-        """Return the answer to the oldest request when it is due; None at the stream's end.
+        """Wait until the oldest request must be answered. Return the answer; None at the end.
 
-        Raises InvalidRequestError for an impossible request, after the answers to earlier ones.
+        Raises InvalidRequestError for an impossible request, after the answers to earlier requests.
         """
         changed = self._session.changed
         while not self._owed:
@@ -127,8 +130,8 @@ class FetchStream:
         if self._stopping:
             return
         self._arrived += 1
-        # An answer that is made meanwhile is for an earlier request: it leaves out partitions that
-        # this request names.
+        # If an answer is being made now, it is for an earlier request. It leaves out the partitions
+        # of this request.
         for index, forgotten in enumerate(request.forgotten, 1):
             key = (forgotten.topic_id, forgotten.partition)
             self._session.forget(key)
@@ -163,7 +166,7 @@ class FetchStream:
         self._sent.pop(key, None)
 
     def _refuse(self, key: Key, offset: int) -> None:
-        """Refuse one partition in the answer to this request; the others are served."""
+        """Refuse one partition in the answer to this request. The other partitions are served."""
         if len(self._refused) >= REFUSED_MAX:
             raise InvalidRequestError(
                 f"a fetch session holds at most {self._partitions_max} partitions, "
@@ -172,10 +175,10 @@ class FetchStream:
         self._refused[key] = (self._arrived, offset)
 
     def _repeat_unmoved(self) -> None:
-        """Put partitions back in turn that the client has not named since their last answer.
+        """Read partitions again that no request has had since the answer with their records.
 
-        The number of requests in flight is bounded. So a request that is that many requests later
-        was sent after the answer had arrived.
+        The number of requests in flight is bounded by `_owed_max`. So a request that is this many
+        requests later was sent after the client got the answer.
         """
         while self._sent:
             key, number = next(iter(self._sent.items()))
@@ -187,10 +190,10 @@ class FetchStream:
     # Answers
 
     def _is_hurried(self) -> bool:
-        """Return whether to answer at once, for one of these reasons:
+        """Return whether to answer at once. The reasons are:
 
         * the stream ends;
-        * a later request named partitions;
+        * a later request has partitions;
         * a partition without room in the session must be refused.
         """
         return self._stopping or bool(self._refused) or any(one.names for one in self._owed[1:])

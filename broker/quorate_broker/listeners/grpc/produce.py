@@ -1,8 +1,8 @@
-"""One Produce stream: it takes frames, and returns results as they get ready.
+"""One Produce stream: it takes frames, and returns results when they are ready.
 
 The stream puts the batches of each frame into their partitions' queues before it reads the next
-frame. So the order in a partition is the order on the stream. All results that are ready leave in
-one response.
+frame. So the order in a partition is the order on the stream. All results that are ready are sent
+in one response.
 """
 
 from __future__ import annotations
@@ -26,29 +26,31 @@ from quorate_quorum.node.config import BrokerConfig
 #: The most results in one response.
 RESPONSE_RESULTS_MAX = 4_096
 
-#: The id of a batch's request, and the index of the batch in that request.
+#: The id of a batch's request, and the index of the batch in this request.
 BatchTag = tuple[int, int]
 
 
 class ProduceStream:
-    """The state of one stream; the service owns it and closes it."""
+    """The state of one stream. The service owns the stream and closes it."""
 
     def __init__(self, produce: Produce, peer: Peer, hints: Hints, config: BrokerConfig) -> None:
         self._produce = produce
         self._session = produce.session(peer.principal, self._completed)
         self._hints = hints
-        #: Results that may wait for the client; above this bound no frame is read.
+        #: Most results that may wait for the client. Above this bound no frame is read.
         self._results_max = config.stream_results_max
         self._ready: deque[ProduceResult] = deque()
         self._last_request_id = -1
         self._reading = True
         self._is_open = True
         self._failure: QuorateError | None = None
-        self._changed = asyncio.Event()  # something for next_results to look at
-        self._taken = asyncio.Event()  # results were taken: the reader may go on
+        # set when next_results must check its state again
+        self._changed = asyncio.Event()
+        # set when results were taken: the reader may continue
+        self._taken = asyncio.Event()
 
     async def read(self, requests: AsyncIterator[Frame[ProduceHeader]]) -> None:
-        """Take requests until the client ends its side, or its framing is wrong."""
+        """Take requests until the client ends its side, or the framing of a request is wrong."""
         closing: Any = aclosing(requests) if hasattr(requests, "aclose") else nullcontext()
         try:
             async with closing:
@@ -56,16 +58,17 @@ class ProduceStream:
                     await self._take(frame)
                     await self._room()
         except NetworkError:
-            pass  # the client is gone; the batches that it sent are still appended
+            # the client is gone: the batches that it sent are still appended
+            pass
         except QuorateError as error:
             self._failure = error
         finally:
             self.stop()
 
     async def next_results(self) -> list[ProduceResult]:
-        """Return the results that are ready, at least one; an empty list at the stream's end.
+        """Wait for results. Return those that are ready; an empty list at the stream's end.
 
-        Raises InvalidRequestError, after all results, if the framing of a request is wrong.
+        Raises InvalidRequestError, after all results, if the framing of a request was wrong.
         """
         while not self._ready:
             if not self._reading and not self._session.waiting:
@@ -80,7 +83,7 @@ class ProduceStream:
         return taken
 
     def stop(self) -> None:
-        """Take no more batches; next_results ends when every accepted batch has its result."""
+        """Take no more batches. next_results ends when every accepted batch has its result."""
         self._reading = False
         self._session.stop()
         self._changed.set()
@@ -97,7 +100,7 @@ class ProduceStream:
             await self._taken.wait()
 
     async def _take(self, frame: Frame[ProduceHeader]) -> None:
-        """Hand each batch of a request to its partition, in the order of the request."""
+        """Give each batch of a request to its partition, in the order of the request."""
         header, payload = frame.header, frame.payload
         self._check_framing(header, len(payload))
         request_id, acks, timeout_ms = header.request_id, header.acks, header.timeout_ms

@@ -1,4 +1,4 @@
-"""The Records service: the streams Produce and Fetch, the calls ListOffsets and InitProducerId."""
+"""The Records service: the streams Produce and Fetch, and the unary calls about records."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ REQUIRED: Final[Mapping[Method[Any, Any], Required]] = {
 
 
 class RecordsService:
-    """The Records service: see the module."""
+    """The Records service. The module says what it does."""
 
     required = REQUIRED
 
@@ -54,7 +54,7 @@ class RecordsService:
         self._operations = operations
         self._replicas = replicas
         self._config = config
-        #: Open streams by a number, in the order of their opening.
+        #: Number -> open stream, in the order of their opening.
         self._streams: dict[int, ProduceStream | FetchStream] = {}
         self._opened = 0
         self._stopping = False
@@ -69,7 +69,7 @@ class RecordsService:
         }
 
     def stop(self) -> None:
-        """Accept no new stream or batch; each stream ends when its open requests are answered."""
+        """Accept no new stream or batch. Each stream ends when its open requests are answered."""
         self._stopping = True
         for stream in list(self._streams.values()):
             stream.stop()
@@ -137,7 +137,7 @@ class RecordsService:
     async def _open(
         self, stream: ProduceStream | FetchStream, requests: AsyncIterator[Any]
     ) -> AsyncGenerator[None, None]:
-        """Own a stream and its reader while the stream is open."""
+        """Register a stream, and run its reader, while the stream is open."""
         if self._stopping or len(self._streams) >= self._config.streams_max:
             raise StoppingError("this broker takes no more streams: ask another")
         self._opened += 1
