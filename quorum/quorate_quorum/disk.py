@@ -71,7 +71,7 @@ class Disk(Protocol):
     """A file system, and the machine that it is on."""
 
     def in_thread(self, work: Callable[..., T], *arguments: object) -> Awaitable[T]:
-        """Do work in a thread that takes too long for the event loop. The work must not wait."""
+        """Do in a thread what takes too long for the event loop. The work must not wait."""
 
     async def open(self, path: str, *, create: bool = False) -> File:
         """Open a file to read and write. FileNotFoundError if it is absent and not `create`."""

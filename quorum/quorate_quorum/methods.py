@@ -48,7 +48,7 @@ FORWARD = message_method(
     "/quorate_quorum.v1.Controller/Forward",
     controller.ForwardRequests,
     controller.ForwardResponses,
-    request_bytes_max=64 << 20,  # of the whole message; each request in it has its own bound
+    request_bytes_max=64 << 20,  # for the whole message: each request in it has a bound, too
     streams_requests=True,
     streams_responses=True,
 )

@@ -43,13 +43,13 @@ REQUESTS_PER_MESSAGE_MAX = 1000
 MESSAGE_BYTES = 1 << 20
 
 
-#: The most open streams. Above the bound, the oldest is left. The number is higher than the number
-#: of endpoints that are taken for the controller at one time.
+#: The most open streams. Above the bound, the oldest gets no more calls. The number is higher than
+#: the number of endpoints that are taken for the controller at one time.
 STREAMS_MAX = 32
 
 
 class NotSentError(Exception):
-    """The call did not reach a controller for certain, so it may be sent to another voter."""
+    """The call certainly did not reach a controller, so it may be sent to another voter."""
 
 
 class Forwarding:
@@ -267,7 +267,7 @@ class ForwardStream:
         return taken
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        """Fail every caller that waits, because the stream has ended: not sent, or unknown."""
+        """Fail every caller that waits, because the stream ended. The error says if it was sent."""
         self.is_open = False
         cause = None if task.cancelled() else task.exception()
         if cause is not None and not isinstance(cause, QuorateError):

@@ -208,7 +208,7 @@ class ImageWatch:
             offset, epoch = header.snapshot_offset, header.snapshot_epoch
             self._publish(self._loader.finish_snapshot(offset, epoch))
             # The listeners' work on a snapshot is one long turn of the event loop, which reads its
-            # clock between turns. Without this one, that time would count as the voter's silence.
+            # clock between turns. Without this turn, that time would count as the voter's silence.
             await asyncio.sleep(0)
 
     def _publish(self, loaded: list[Loaded]) -> None:

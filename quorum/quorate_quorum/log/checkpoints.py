@@ -126,7 +126,7 @@ class Checkpoints:
 
     @property
     def moving_to(self) -> int:
-        """While the log begins again elsewhere: the higher one of the old and the new start; or -1.
+        """While the log begins again elsewhere: the higher one of the old and the new start.
 
         The first segment may then begin at any offset up to this one. -1: no move was under way.
         """

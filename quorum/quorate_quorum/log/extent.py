@@ -37,7 +37,7 @@ class Extent:
         return self.epochs.epoch_at(offset - 1)
 
     def begin_cut(self, end: int) -> None:
-        """Move the end to `end`. From now on no operation reads above it, or notes it as synced."""
+        """Move the end to `end`. Records from `end` on are no longer read or noted as synced."""
         self.truncations += 1
         self.end = end
         self.is_changed = True

@@ -77,7 +77,7 @@ class SegmentIndex:
         return (self._offsets[found], self._positions[found]) if found >= 0 else (-1, 0)
 
     def floor_of_time(self, timestamp: int) -> int:
-        """Return a relative offset below which every record has a lower timestamp than this."""
+        """Return a relative offset below which every record has a lower timestamp."""
         found = bisect_left(self._times, timestamp) - 1
         return self._time_offsets[found] if found >= 0 else 0
 
@@ -105,7 +105,7 @@ class SegmentIndex:
         return _interleave((self._times, 8), (self._time_offsets, 4))
 
     def load(self, offsets: bytes, times: bytes, segment_bytes: int) -> Iterator[None]:
-        """Load entries from disk, up to the first invalid one. Each step is one turn's work.
+        """Load entries from disk, up to the first invalid one. Each step takes one turn.
 
         A full index has about 260,000 entries of each kind.
         """

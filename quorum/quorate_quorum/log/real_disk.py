@@ -43,7 +43,7 @@ _fdatasync: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
 
 
 class RealFile:
-    """A file of the operating system. Descriptors may close its descriptor between two operations.
+    """A file of the operating system. Its descriptor may be closed between two operations.
 
     The next operation opens the file again.
     """
@@ -170,7 +170,7 @@ class RealFile:
         try:
             await self.sync()
         except SyncError as error:
-            self._sync_failure = error  # raised at the next use of the file, as no caller waits now
+            self._sync_failure = error  # no caller waits now: the next use of the file raises it
             self._synced_changes = self._changes
         except OSError:
             return  # the file was closed or can't be opened: it stays unsynced

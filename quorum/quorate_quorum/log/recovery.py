@@ -7,8 +7,8 @@
   sync, pages may be readable although no medium has them.
 * Each segment must end where the next one begins: otherwise readers would miss records silently. A
   log whose first segment begins above `log-start` has lost segments (`lost_start`). If such a
-  replica led, its followers would drop their own. Otherwise the log begins at `log-start`, and
-  segments that lie below it as a whole are removed, as a crash had interrupted their removal.
+  replica led, its followers would drop their own. Any other log begins at `log-start`. Segments
+  that lie below it as a whole are removed: a crash had interrupted their removal.
 * Everything else (indexes, epochs, snapshots) is built again from the batches.
 * `Recovered.damaged` reports that records of completed writes are gone. Within one boot, a bad
   batch that no kill explains shows that. In any boot, an end below the checkpoint of the high

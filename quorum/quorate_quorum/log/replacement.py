@@ -158,7 +158,7 @@ async def recover(directory: Directory, *, salvage: bool) -> str:
 
 
 async def _fault(directory: Directory, base: int, new: SegmentChecksum | None) -> str | None:
-    """Return how a `.log.swap` file differs from its checksum; None if it does not, or has none.
+    """Return how a `.log.swap` file differs from its checksum; None if it fits, or has none.
 
     The file was synced, so any difference is damage.
     """

@@ -80,7 +80,7 @@ class Segments:
         return self.bases[after] if after < len(self.bases) else self._extent.end
 
     async def describe(self) -> list[SegmentInfo]:
-        """Describe each segment, oldest first. For a damaged one the timestamp is -1."""
+        """Describe each segment, oldest first. A damaged one has a reason in `damage`."""
         while True:
             replacements = self.replacements
             found: list[SegmentInfo] = []
@@ -129,7 +129,7 @@ class Segments:
         self._directory.changed()
 
     async def replace(self, old: list[Segment], base_offset: int) -> Segment:
-        """Replace neighbours by the one segment that is on the disk now, and return that segment.
+        """Replace neighbouring segments by the one that is on the disk now, and return that one.
 
         The caller closes the old segments' files.
         """

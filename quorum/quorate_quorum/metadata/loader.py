@@ -151,7 +151,7 @@ class Loader:
         return self._land()
 
     def _land(self) -> list[Loaded]:
-        """If the jump's image has come far enough, end the jump and return the image to show."""
+        """If the jump's image has come far enough, end the jump and return that image; else []."""
         assert self._jump is not None, "under way"
         image = self._jump.image
         is_older = image.epoch < self.shown.epoch and not self._jump.generation

@@ -131,9 +131,9 @@ class Watch:
         self.wake()
 
     async def watch(self, request: WatchRequest, peer: Peer) -> AsyncIterator[Frame[WatchHeader]]:
-        """Serve one watcher until it leaves, or loses its right, or this voter must end the watch.
+        """Serve one watcher until it leaves or loses its right, or this voter ends the watch.
 
-        This voter ends a watch when it stops, or knows no leader for too long.
+        This voter ends a watch when the voter stops, or knows no leader for too long.
         """
         caller = Caller(peer.principal, self._authorizer)
         try:

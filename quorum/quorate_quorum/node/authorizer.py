@@ -59,7 +59,7 @@ CLUSTER: Final = Resource(ResourceType.CLUSTER, "kafka-cluster")
 
 @dataclass(frozen=True, slots=True)
 class Required:
-    """The permission that a call requires: the operation, on each resource of the type it names.
+    """The permission that a call requires: an operation on each resource that the call names.
 
     If the type is TOPIC and the call names no topic, the operation is required on the cluster. An
     example is AlterConfigs of the cluster's defaults.
@@ -149,7 +149,7 @@ class Caller:
     def refusal_by_id(
         self, required: Required, topic: str, topic_id: bytes
     ) -> AuthorizationError | None:
-        """Return as `refusal`, for a caller that named the topic by its id.
+        """Return what `refusal` returns, for a caller that named the topic by its id.
 
         The error has the topic's name only if the caller may describe the topic.
         """

@@ -26,7 +26,7 @@ ExpirationMilliseconds = Annotated[int, Meta(ge=15 * 60 * 1000, le=365 * 24 * 36
 Bytes = Annotated[int, Meta(ge=KIB, le=64 * GIB)]
 #: The size of one message. Both sides of a connection must accept it.
 MessageBytes = Annotated[int, Meta(ge=64 * KIB, le=GIB)]
-#: At most 4 GiB: the process of compaction allocates it at once.
+#: A memory of at most 4 GiB, because the compaction process allocates all of it at once.
 CleanerBytes = Annotated[int, Meta(ge=64 * KIB, le=4 * GIB)]
 CleanerRate = Annotated[int, Meta(ge=-1, le=64 * GIB)]
 Count = Annotated[int, Meta(ge=1, le=1 << 31)]
@@ -175,7 +175,7 @@ class BrokerConfig(NodeConfig, frozen=True, kw_only=True, forbid_unknown_fields=
     #: The most bytes of one stream that are produced and not appended yet. Above the bound, the
     #: broker does not read the stream.
     stream_queued_max_bytes: Bytes = 16 * MIB
-    #: The most such bytes over all streams.
+    #: The most bytes, over all streams, that are produced and not appended yet.
     queued_max_bytes: Bytes = 64 * MIB
     #: The most produced batches of one stream that wait for their outcome. Above the bound, the
     #: broker does not read the stream.
@@ -232,10 +232,10 @@ class BrokerConfig(NodeConfig, frozen=True, kw_only=True, forbid_unknown_fields=
     #: The most bytes of all admin calls that wait for the controller's answer.
     forward_queued_max_bytes: Bytes = 64 * MIB
 
-    #: How often the broker looks for a log to compact. A pass that failed waits longer each time.
+    #: The interval at which the broker looks for a log to compact. It grows after failures.
     log_cleaner_backoff_ms: Milliseconds = 15_000
-    #: The memory for the keys of one pass over a log. A pass holds 0.75 keys in 24 bytes; for more
-    #: keys there are several passes.
+    #: The memory for the keys of one pass over a log: 24 bytes for 0.75 keys. More keys need more
+    #: passes.
     log_cleaner_dedupe_buffer_size: CleanerBytes = 64 * MIB
     #: The most bytes a second that compaction reads and writes; -1: as fast as it goes.
     log_cleaner_io_max_bytes_per_second: CleanerRate = -1

@@ -66,7 +66,7 @@ def check_level(known: Known, name: str, level: int) -> None:
 
 
 def levels_of(known: Known, name: str) -> Levels:
-    """Return the levels of a feature that a node knows. If it told none, it is a first release."""
+    """Return the levels of a feature that a node knows. One that told none is a first release."""
     return (known or UNSAID).get(name, _OFF)
 
 

@@ -85,7 +85,7 @@ def main(
         check_resolves(config)
     except ConfigError as error:
         return _refuse(str(error))
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # grpc's own lines: the node logs its errors
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # no lines of grpc's own: the node logs
     writer = set_up_logs(config.log_level)
     log.info(
         "starting", version=__version__, python=platform.python_version(), settings=settings(config)

@@ -5,7 +5,7 @@
     fail()     runs _close() without these courtesies;             stopped() then raises
 
 A courtesy is work that spares other nodes a wait, such as to hand leadership over. Voters and
-brokers are such nodes. Each opens and closes its own parts in _open(), _close() and _release().
+brokers are nodes. Each opens and closes its own parts in _open(), _close() and _release().
 Only this module decides when these methods run, and what happens to their errors.
 """
 
@@ -137,7 +137,7 @@ class NodeServer(ABC, Generic[C]):
             raise ConfigError(f"{self.role} {self.config.node_id} can't listen: {error}") from error
 
     async def _stop_listening(self) -> None:
-        """Accept no new calls. Open calls may end in STREAMS_GRACE_MS, unless the node failed."""
+        """Accept no new calls. Open calls have STREAMS_GRACE_MS to end; 0 after a failure."""
         listeners, self._listeners = list(self._listeners.values()), {}
         grace_ms = STREAMS_GRACE_MS if self._failure is None else 0
         await asyncio.gather(*(one.stop(grace_ms) for one in listeners))

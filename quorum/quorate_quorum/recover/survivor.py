@@ -121,7 +121,10 @@ class _Reading:
         self.named: list[VoterImage] = []
 
     async def snapshots(self, identity: Identity) -> SnapshotStart | None:
-        """Load the newest snapshot of the node's generation. Return the next generation's start."""
+        """Load the newest snapshot of the node's generation.
+
+        Return the SnapshotStart of the next generation's first snapshot; None if it does not exist.
+        """
         begun: SnapshotStart | None = None
         for snapshot in reversed(await files.list_snapshots(self._disk, self._directory)):
             path = files.path_of(self._directory, snapshot)

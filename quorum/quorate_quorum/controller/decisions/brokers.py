@@ -157,8 +157,8 @@ def _others_at(
 
 def _broker(request: wire.RegisterRequest, epoch: int, old: BrokerImage | None) -> BrokerImage:
     # KIP-966 also requires that the clean stop was written under the last broker_epoch. Quorate
-    # does not: a broker may register and then never run. Its clean stop marker of an earlier run
-    # is still right.
+    # does not: a broker may register and then never run. The clean stop marker of its earlier
+    # run is still right then.
     return BrokerImage(
         id=request.broker_id,
         epoch=epoch,

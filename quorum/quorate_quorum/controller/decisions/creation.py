@@ -44,7 +44,7 @@ from quorate_quorum.metadata.partitions import NEVER
 from quorate_quorum.metadata.topics import ID_BYTES
 from quorate_quorum.v1 import events_pb2 as ev
 
-#: The most events in one turn of the loop: a few milliseconds of work.
+#: The most events in one turn of the event loop: a few milliseconds of work.
 EVENTS_MAX = 100
 #: Reserved for each event: another one may have larger numbers than the event that is measured.
 _SLACK_BYTES = 8

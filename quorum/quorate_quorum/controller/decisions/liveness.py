@@ -61,7 +61,7 @@ Effect = Dial | Fence | HandOver
 class Phase(Enum):
     """What the machine believes about a broker."""
 
-    #: A stream is open. Or no stream was open yet, and the broker was not dialled for that.
+    #: A stream is open. Or none was open yet, and the broker was not dialled because of that.
     TRUSTED = "trusted"
     #: No stream is open. The broker was dialled, and the result is not known yet.
     DIALLED = "dialled"

@@ -164,7 +164,7 @@ def _is_lossless(
 def redirected(
     partition: PartitionImage, broker: BrokerImage, index: int
 ) -> tuple[ReplicaImage, ...]:
-    """Return the replicas with a working directory for `broker`'s; unchanged if none works."""
+    """Return the replicas, with a working directory for that of `broker`, if it has one."""
     directory_id = good_directory(broker, index)
     if directory_id is None:
         return partition.replicas

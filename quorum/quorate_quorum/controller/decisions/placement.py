@@ -34,7 +34,7 @@ def place(
     """Return the brokers of each partition, the preferred leader first.
 
     The leader of partition i is at position start + i of the ring. Its followers are chosen
-    clockwise, from the position that lies `shift` beyond the leader's next. Asserts
+    clockwise, beginning 1 + `shift` positions after the leader. Asserts
     1 <= replication_factor <= number of brokers.
     """
     circle = ring(places)

@@ -1,4 +1,4 @@
-"""The brokers' leases in one reign: it takes their heartbeats and returns the answers.
+"""Keeps the brokers' leases in one reign: takes their heartbeats, and returns the answers.
 
 Liveness decides which brokers are alive. Sweep decides how partitions follow the state of a broker.
 LossyElections decides which replica leads although records may be lost. This driver passes events

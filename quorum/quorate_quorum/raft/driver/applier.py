@@ -97,8 +97,8 @@ class Applier:
     async def read(self, offset: int, end: int, bytes_max: int) -> bytes:
         """Return committed batches from `offset` on; empty if a snapshot has replaced them.
 
-        `end` is a committed offset; the result has at least one batch, whatever `bytes_max` is. A
-        cut of the log during a read makes the read return nothing, so it is repeated.
+        `end` is a committed offset; the result has at least one batch, whatever `bytes_max` is. If
+        the log is cut during a read, the read returns nothing, and is repeated.
         """
         while offset >= max(self._node.log_start_offset, self._log.log_start_offset):
             truncations = self._log.truncations

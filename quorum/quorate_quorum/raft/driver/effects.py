@@ -1,4 +1,4 @@
-"""Carries out a Ready: first the part for the disk, then those for peers, callers and listener."""
+"""Carries out a Ready: the part for the disk first, then for peers, callers and RaftListener."""
 
 from __future__ import annotations
 

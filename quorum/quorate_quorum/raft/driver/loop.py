@@ -37,7 +37,7 @@ class RaftLoop:
         self._effects: Effects
         self._event_loop: asyncio.AbstractEventLoop
         self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = 0.0  # of the timer; the handles of some loops do not tell it
+        self._timer_at = 0.0  # the timer's time, which the handles of some loops do not have
         self._is_carrying_out = False
 
     @property

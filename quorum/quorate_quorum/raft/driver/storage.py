@@ -27,7 +27,7 @@ from quorate_quorum.raft.machine.ready import Save
 
 log_line = structlog.get_logger(__name__)
 
-SCAN_BYTES = 1 << 16  # of one read when the log is opened; other tasks run between two reads
+SCAN_BYTES = 1 << 16  # read at once when the log is opened; other tasks run between
 #: The most tries of one save: a second in all. A longer pause costs a leader its leadership anyway.
 TRIES_MAX = 20
 TRY_AGAIN_S = 0.05

@@ -180,7 +180,7 @@ class Follower(Role):
         # An answer to a fetch that was sent before a cut does not fit the present log.
         if response.base_offset == state.ledger.log_end_offset:
             to = self._take_answer(response)
-        if to is None and self.session == event.session:  # unless the answer made it suspected
+        if to is None and self.session == event.session:  # otherwise the leader is suspected now
             self._fetch_or_wait()
         return to
 

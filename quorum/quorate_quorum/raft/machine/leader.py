@@ -121,7 +121,7 @@ class Leader(Role):
         return min(due + [fetch.deadline_ms for fetch in parked])
 
     def settle(self) -> Transition | None:
-        """Commit what can be committed, confirm the rounds that were heard, answer the fetches."""
+        """Commit records, confirm the reads whose round a majority heard, and answer fetches."""
         state = self.state
         voters = state.ledger.voters
         if voters.voters:

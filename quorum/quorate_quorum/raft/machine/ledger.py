@@ -1,4 +1,4 @@
-"""The ledger: what the machine knows of its log: the ends, epochs and voters, but no bytes.
+"""The ledger is what the machine knows of its log: ends, epochs and voters, but no bytes.
 
 The machine decides appends and cuts, and the driver carries them out later. The ledger is the log
 as it will be then. `written_end` and `synced_end` say how far the disk is.
@@ -66,7 +66,7 @@ class Ledger:
         self.written_end = 0
         #: Every record below it survives a power loss, and may be acknowledged and counted.
         self.synced_end = 0
-        #: One past the last committed record. It is not stored on disk, as in Raft. A run begins
+        #: One past the last committed record. As in Raft, it is not stored on disk. A run begins
         #: with the records that are committed by definition (the bootstrap batch, the newest
         #: snapshot). It learns of further commits from a leader, or as the leader.
         self.high_watermark = 0

@@ -51,7 +51,7 @@ class Fetch:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """Answer a unary request: that with the number `caller`."""
+    """Answer the unary request with the number `caller`."""
 
     caller: int
     response: VoteResponse | EpochResponse

@@ -121,7 +121,7 @@ class Role(ABC):
     # --- votes given ----------------------------------------------------------------------------
 
     def _vote_requested(self, event: VoteRequested) -> Transition | None:
-        """Answer a candidate. A granted vote is final, a granted pre-vote is not."""
+        """Answer a candidate. A granted vote is final; a granted pre-vote is not."""
         state, request = self.state, event.request
         candidate = request.candidate
         # The request may be meant for an earlier disk of this voter id. Then this disk must not
@@ -227,7 +227,7 @@ class Role(ABC):
         return ToFollower(leader, endpoint, "the leader of the epoch said so")
 
     def _end_epoch_requested(self, event: EndEpochRequested) -> Transition | None:
-        """Take note that a leader resigns: stand at once, or let the successors before stand."""
+        """Take note that a leader resigns. Stand at once, or leave time to better successors."""
         state, request = self.state, event.request
         if request.leader_id != state.me.id:
             sender = f"leader {request.leader_id}"
