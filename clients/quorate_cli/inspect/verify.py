@@ -283,11 +283,12 @@ class _IndexCheck:
 
 async def _check_together(disk: Disk, directory: str, names: list[str], walk: _Walk) -> None:
     """Compare epochs, slots and snapshots with the log that was read."""
+    log_start = await _log_start(disk, directory, names, walk)
     for name in names:
         path = f"{directory}/{name}"
         try:
             if name == epoch_file.FILE_NAME and walk.start is not None:
-                _compare_epochs(path, await content.epochs_of(disk, path), walk)
+                _compare_epochs(path, await content.epochs_of(disk, path), walk, log_start)
             elif name in (SYNCED_FILE, HIGH_WATERMARK_FILE, LOG_START_FILE, CLEANED_FILE):
                 _compare_slot(path, await content.slots_of(disk, path), walk)
             elif offset_of(name, SNAPSHOT) is not None:
@@ -300,6 +301,23 @@ async def _check_together(disk: Disk, directory: str, names: list[str], walk: _W
         walk.found.fault(path, None, "it is missing, and the log has batches")
     if is_metadata_log(directory):
         await _check_voter(disk, directory, walk, _newest(names))
+
+
+async def _log_start(disk: Disk, directory: str, names: list[str], walk: _Walk) -> int:
+    """Return where readers see the log begin; a segment must begin there or below."""
+    if LOG_START_FILE not in names:
+        return 0
+    path = f"{directory}/{LOG_START_FILE}"
+    try:
+        said = await content.slots_of(disk, path)
+    except (content.DamagedError, QuorateError, FileNotFoundError):
+        return 0  # check_file has reported it, or the file is gone meanwhile
+    if said is None:
+        return 0
+    if walk.start is not None and walk.start > max(said) and not walk.found.locked:
+        what = f"it says offset {said[0]}, and the first segment begins at {walk.start}"
+        walk.found.fault(path, None, what)
+    return said[0]
 
 
 async def _check_voter(disk: Disk, directory: str, walk: _Walk, newest: SnapshotId | None) -> None:
@@ -343,20 +361,22 @@ def _compare_producers(path: str, said: tuple[int, int, bytes], walk: _Walk) -> 
         walk.found.fault(path, None, f"epoch {epoch}; the log has {of_log}")
 
 
-def _compare_epochs(path: str, said: EpochCache, walk: _Walk) -> None:
-    """Compare a leader-epoch checkpoint with the log.
+def _compare_epochs(path: str, said: EpochCache, walk: _Walk, log_start: int) -> None:
+    """Compare a leader-epoch checkpoint with the log from its start on.
 
     The checkpoint is written before the batch, so it may have one entry more, at the log's end.
     """
     assert walk.start is not None
+    first = max(walk.start, log_start)
+    of_log = EpochCache(walk.epochs.entries)
+    of_log.truncate_from_start(first)
     leading = [entry for entry in said.entries if entry[1] >= walk.end]
-    if walk.end > walk.start:
-        said.truncate_from_start(
-            max([walk.start, *[start for _, start in walk.epochs.entries[:1]]])
-        )
+    if walk.end > first:
+        said.truncate_from_start(max([first, *[start for _, start in of_log.entries[:1]]]))
     known = [entry for entry in said.entries if entry[1] < walk.end]
-    if known != walk.epochs.entries:
-        what = f"it says (epoch, start) {known[:20]}, and the log has {walk.epochs.entries[:20]}"
+    expected = [entry for entry in of_log.entries if entry[1] < walk.end]
+    if known != expected:
+        what = f"it says (epoch, start) {known[:20]}, and the log has {expected[:20]}"
         walk.found.fault(path, None, what)
     if len(leading) > 1 and not walk.found.locked:
         walk.found.fault(path, None, f"{len(leading)} epochs begin beyond the log's end")

@@ -132,3 +132,13 @@ async def compact_partition(directory: Path) -> None:
     await log.compaction.note_cleaned(second.end_offset)
     await log.close(clean=True)
     disk.close()
+
+
+async def trim_partition(directory: Path, offset: int) -> None:
+    """Let the log begin at an offset, as a deletion of records does."""
+    disk = RealDisk()
+    log = await Log.open(disk, str(directory), LogConfig(segment_bytes=8000))
+    await log.move_start(offset)
+    await log.remove_below_start()
+    await log.close(clean=True)
+    disk.close()

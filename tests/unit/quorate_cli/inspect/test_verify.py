@@ -27,6 +27,7 @@ from tests.unit.quorate_cli.inspect.builders import (
     make_voter,
     run,
     snapshot_of,
+    trim_partition,
 )
 
 
@@ -197,3 +198,20 @@ def test_a_compaction_that_was_under_way_is_no_fault(disk: Path) -> None:
     status, rows = verified(disk)
     assert status == 0
     assert [row["kind"] for row in rows] == ["note"]
+
+
+@pytest.mark.parametrize("start", [1, 89, 100, 100_000])
+def test_a_log_that_begins_inside_a_segment_or_a_batch_is_sound(disk: Path, start: int) -> None:
+    end = int(sorted((disk / "t-0").glob("*.log"))[-1].stem) if start == 100_000 else start
+    asyncio.run(trim_partition(disk / "t-0", end))
+    assert verified(disk) == (0, [])
+
+
+def test_a_log_whose_first_segment_begins_above_its_start_has_lost_records(disk: Path) -> None:
+    asyncio.run(trim_partition(disk / "t-0", 5))
+    first = sorted((disk / "t-0").glob("*.log"))[0]
+    for path in (disk / "t-0").glob(f"{first.stem}.*"):
+        path.unlink()
+    status, rows = verified(disk / "t-0")
+    assert status == 1
+    assert any("it says offset 5, and the first segment begins at" in one["what"] for one in rows)

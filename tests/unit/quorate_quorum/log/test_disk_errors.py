@@ -227,3 +227,19 @@ async def test_a_full_disk_leaves_a_log_as_it_was() -> None:
     again = await Log.open(disk, PATH, LogConfig(segment_bytes=300))
     assert (again.log_end_offset, again.epochs.entries) == (5, [(1, 0), (3, 4)])
     await again.close(clean=True)
+
+
+async def test_a_full_disk_still_deletes_old_records() -> None:
+    """Retention is what makes room, so it needs none: the slot was made when a segment closed."""
+    disk = SimulatedDisk(random.Random(1))
+    await disk.make_directory("/data")
+    log = await Log.open(disk, PATH, LogConfig(segment_bytes=250))
+    for offset in range(6):
+        await log.append([batch(offset)])
+    await log.sync()
+    disk.fill()
+    await log.move_start(4)
+    await log.remove_below_start()
+    assert log.log_start_offset == 4
+    assert log.segment_base(0) == 4
+    await log.close(clean=False)
