@@ -1,7 +1,7 @@
-"""What a broker checks of batches before they enter a log.
+"""The checks that a broker makes on batches before they enter a log.
 
-Bytes from a client or from another broker may be anything. After these checks every consumer can
-read what is in the log.
+The bytes that come from a client or from another broker may be anything. After these checks every
+consumer can read the batches in the log.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ Buffer = bytes | bytearray | memoryview
 Write = tuple[BatchHeader, Sequence[Buffer]]
 
 NO_TIMESTAMP = -1
-#: A batch is decoded in a thread if its records may take more bytes than this.
+#: A batch is decoded in a thread if its records may have more bytes than this.
 DECODED_IN_A_TURN_BYTES = 32 * 1024
-#: The same for a batch that is recompressed, which takes ten times as long or more.
+#: The same limit for a batch that is recompressed. Recompression takes ten times as long or more.
 RECOMPRESSED_IN_A_TURN_BYTES = 4 * 1024
-#: Large batches that are decoded at the same time.
+#: Most large batches that are decoded at the same time.
 DECODED_AT_A_TIME = 2
-#: A batch of gzip of this size can be read, whatever it decompresses to.
+#: A batch of gzip up to this size can be read, whatever size it decompresses to.
 SURELY_READABLE_BYTES = record_batch.DECOMPRESSED_BYTES_MAX // compression.size_bound(
     compression.GZIP, b"x"
 )
-#: Batches that are checked in one turn of the loop. That many small batches take about 5 ms.
+#: Batches that are checked in one turn of the loop. So many small batches take about 5 ms.
 BATCHES_A_TURN = 500
 
 
 def must_be_decoded(batch: Buffer, config: TopicConfig) -> bool:
-    """Return whether the leader must look into a batch before it appends it, by a Decoder.
+    """Return whether the leader must decode a batch with a Decoder before it appends the batch.
 
-    That is so on a topic that is compacted or has another codec, and for a batch of gzip of which
+    It must if the topic is compacted or has another codec, and for a large batch of gzip, because
     only decompressing tells whether a consumer can read it.
     """
     codec = config.codec
@@ -58,10 +58,11 @@ def must_be_decoded(batch: Buffer, config: TopicConfig) -> bool:
 
 
 class Decoder:
-    """Decodes the batches that a leader must look into, for all partitions of a broker.
+    """Decodes batches before their append, for all partitions of a broker.
 
-    A large batch is decoded in one of the disk's threads, and at most `DECODED_AT_A_TIME` are: each
-    may take several times 64 MiB, and the other threads are for reading and syncing.
+    A large batch is decoded in one of the disk's threads, and at most `DECODED_AT_A_TIME` at the
+    same time. Each may take several times 64 MiB, and the other threads are for reading and
+    syncing.
     """
 
     def __init__(self, disk: Disk) -> None:
@@ -69,9 +70,9 @@ class Decoder:
         self._threads = asyncio.Semaphore(DECODED_AT_A_TIME)
 
     async def decoded(self, batch: Buffer, config: TopicConfig) -> Buffer:
-        """Check a producer's batch by its records; return it, recompressed if the topic says so.
+        """Check the records of a producer's batch.
 
-        Raises the errors of `from_producer`.
+        Return the batch, recompressed if the topic says so. Raises the errors of `from_producer`.
         """
         header = _checked(batch, config)
         in_a_turn = DECODED_IN_A_TURN_BYTES
@@ -88,15 +89,16 @@ class Decoder:
 def from_producer(
     batch: Buffer, config: TopicConfig, now_ms: int, *, is_decoded: bool = False
 ) -> tuple[BatchHeader, Buffer, int]:
-    """Check a producer's batch; return (header, batch to write, time of the append or -1).
+    """Check a producer's batch. Return (header, batch to write, time of the append or -1).
 
-    The batch to write is a stamped copy if the topic asks for LogAppendTime, else the given one.
-    `is_decoded`: a Decoder has returned it, so its size is known to be right.
-    Raises RecordTooLargeError, CorruptRecordError, InvalidTimestampError, InvalidRequestError.
+    With LogAppendTime the batch to write is a stamped copy, otherwise the given batch.
+    `is_decoded`: a Decoder has returned the batch, so its decompressed size is known to be allowed.
+    Raises RecordTooLargeError, CorruptRecordError, InvalidTimestampError or InvalidRequestError.
     """
     header = _checked(batch, config)
     bound = 0 if is_decoded else record_batch.decompressed_size_bound(batch, header)
-    if bound > record_batch.DECOMPRESSED_BYTES_MAX:  # no consumer could read it
+    # no consumer could read it
+    if bound > record_batch.DECOMPRESSED_BYTES_MAX:
         raise RecordTooLargeError(
             f"a batch that may decompress to {bound} bytes; "
             f"{record_batch.DECOMPRESSED_BYTES_MAX} are allowed: send smaller batches"
@@ -124,13 +126,13 @@ async def from_leader(
     has_gaps: bool = False,
     is_empty: bool = False,
 ) -> tuple[list[Write], str | None]:
-    """Return (the leader's batches to append, what is wrong with the next batch or None).
+    """Return (batches to append, what is wrong with the next batch or None) of a leader's answer.
 
     The returned batches are whole and follow this log, without a gap unless the leader's log
     `has_gaps`. A follower trusts its leader's decisions, but not the bytes: the leader's disk or
     the network may have changed them. An empty log (`is_empty`) may begin inside a batch, because
-    records can be deleted up to any offset: the first batch may then begin below the log's end.
-    The check gives the loop a turn now and then: a frame may hold thousands of small batches.
+    records can be deleted up to any offset. Then the first batch may begin below the log's end. A
+    frame may have thousands of small batches, so the check yields to the loop from time to time.
     """
     writes: list[Write] = []
     offset, epoch = log_end_offset, last_epoch
@@ -164,7 +166,7 @@ def _checked(batch: Buffer, config: TopicConfig) -> BatchHeader:
 
 
 def _decoded(batch: Buffer, header: BatchHeader, config: TopicConfig) -> Buffer:
-    """Decompress once, for all that is asked of the records."""
+    """Decompress a batch once, for all checks of its records. Return the batch to append."""
     try:
         data, position = record_batch.record_bytes(batch, header)
     except compression.OversizeError as error:
@@ -183,7 +185,7 @@ def _decoded(batch: Buffer, header: BatchHeader, config: TopicConfig) -> Buffer:
 
 
 def _check_keys(data: bytes, position: int, header: BatchHeader) -> None:
-    """Check that each record has a key: a compacted topic keeps the last record of each key."""
+    """Raise unless each record has a key: a compacted topic keeps the last record of each."""
     for index, record in enumerate(record_batch.decoded(data, position, header)):
         if record.key is None:
             raise InvalidRequestError(

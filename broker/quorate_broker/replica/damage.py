@@ -1,17 +1,17 @@
-"""A bad batch in a log that is in use: how the leader finds it, and what it remembers of it.
+"""A bad batch in a log that is in use: how the leader finds it, and what it then does.
 
 A leader does not compute the CRC of the batches that it sends. A receiver does, and reports a bad
-one. Then the leader reads the batch from its own disk, because the network may have changed the
+batch. Then the leader reads the batch from its own disk, because the network may have changed the
 bytes. If the batch is bad on this disk, the leader resigns in favour of another member of the ISR,
 whose copy is good. Its own log is repaired while it follows.
 
-Before the leader resigns, it notes on its disk that its log is corrupt. Without that note a crash
+Before the leader resigns, it notes on its disk that its log is corrupt. Without this note a crash
 before the repair would be harmful: the next start checks only the log's end, and would trust the
 bad batch again.
 
-If the ISR has no other member, the leader leads on and writes no note. The note would make the
-next start cut the log at the bad batch, and lose the good batches after it. The leader serves the
-good batches, and answers a read of the bad one with CorruptRecordError.
+If the ISR has no other member, the leader continues to lead and writes no note. With the note, the
+next start would cut the log at the bad batch, and lose the good batches after it. The leader serves
+the good batches, and answers a read of the bad one with CorruptRecordError.
 """
 
 from __future__ import annotations
@@ -31,30 +31,32 @@ from quorate_quorum.log.log import LogCorruptError
 
 log_line = structlog.get_logger(__name__)
 
-#: Least time between two checks of one partition: a peer that reports good batches as bad must not
-#: keep the disk busy.
+#: Least time between two checks of one partition. Otherwise a peer that reports good batches as bad
+#: could keep the disk busy.
 LOOK_INTERVAL_MS = 1_000
 
 
 class Damage:
-    """The damage of one log, if there is any. It is kept over changes of role, as long as the
-    replica is held.
+    """The damage of one log, if there is any.
+
+    It is kept when the role changes, until this broker drops the replica.
     """
 
     def __init__(self, replica: Replica, log: ReplicaLog) -> None:
         self._replica = replica
         self._log = log
-        #: What is wrong with the bad batch; None: no bad batch was found.
+        #: What is wrong with the bad batch; None if no bad batch was found.
         self.reason: str | None = None
-        #: The note on the disk says that the log is corrupt. Only then may the leader resign.
+        #: Whether the note on the disk says that the log is corrupt. Only then may the leader
+        #: resign.
         self.is_noted = False
         self._looking = False
         self._look_again_ms = 0
-        #: The task that writes or removes the note; None: no such task runs.
+        #: The task that writes or removes the note; None if no such task runs.
         self.noting: asyncio.Task[None] | None = None
 
     def suspect(self, offset: int) -> None:
-        """Check the batch at `offset` of this leader's log: a receiver found its CRC wrong."""
+        """Check the batch at `offset` of this leader's log: a receiver reports a wrong CRC."""
         now_ms = loop_ms()
         is_busy = self._looking or now_ms < self._look_again_ms
         if self.reason is not None or not self._replica.is_leader or is_busy:
@@ -64,7 +66,10 @@ class Damage:
         self._log.start(self._look(offset), "look at")
 
     def found(self, reason: str) -> None:
-        """Remember a bad batch of this leader's log; from now on it asks for another leader."""
+        """Remember a bad batch of this leader's log.
+
+        From now on the leader asks for another leader.
+        """
         if self.reason is None and self._replica.is_leader and not self._log.is_closed:
             self.reason = reason
             log_line.error(
@@ -75,7 +80,7 @@ class Damage:
     def keep_note(self, *, is_wanted: bool) -> None:
         """Write or remove the note that the log is corrupt, in the background.
 
-        When that is done, the ISR keeper looks at the partition again.
+        After that, the ISR keeper checks the partition again.
         """
         if is_wanted != self.is_noted and self.noting is None:
             self.noting = self._log.start(self._change_note(is_wanted), "note damage of")
@@ -90,7 +95,8 @@ class Damage:
                 self.found(reason)
         except LogCorruptError as error:
             self.found(str(error))
-        except QuorateError as error:  # the log is closed, or `offset` is out of range by now
+        except QuorateError as error:
+            # the log is closed, or `offset` is out of range by now
             log_line.info("not looked at", partition=self._replica.name, reason=str(error))
         finally:
             self._looking = False
@@ -99,7 +105,8 @@ class Damage:
         log = self._log.log
         try:
             await (log.damage.note_corrupt() if is_wanted else log.damage.forget_corrupt())
-        except TryAgainError as error:  # the ISR keeper calls keep_note again
+        except TryAgainError as error:
+            # the ISR keeper calls keep_note again
             name = self._replica.name
             log_line.warning("damage_not_noted", partition=name, reason=str(error))
         else:
@@ -110,9 +117,9 @@ class Damage:
 
 
 def _fault(batch: bytes, offset: int, epochs: EpochCache, *, gaps: bool) -> str | None:
-    """Return what is wrong with the batch that should hold `offset`; None if it is good.
+    """Return what is wrong with the batch that should have `offset`; None if it is good.
 
-    The CRC covers neither the offset nor the epoch.
+    The CRC covers neither the offset nor the epoch, so both are checked too.
     """
     if not batch:
         return None

@@ -1,9 +1,9 @@
-"""The offset at which a reader's history differs from a leader's log.
+"""Finds the offset at which the records of a reader differ from a leader's log.
 
-The rule is KIP-101 for followers and KIP-320 for consumers. If two logs have a record of the same
-leader_epoch at an offset, they have the same records below it, because a leader writes each offset
-of its epoch once. So it is enough to compare the epoch of the reader's last record. The records
-themselves are never compared.
+The rule is that of KIP-101 for followers and KIP-320 for consumers. If two logs have a record of
+the same leader_epoch at an offset, they have the same records below it, because a leader writes
+each offset of its epoch once. So it is enough to compare the epoch of the reader's last record. The
+records themselves are never compared.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from quorate_quorum.log.epochs import EpochCache
 
 
 class Divergence(NamedTuple):
-    """The leader's largest epoch that is not above the reader's, and where that epoch ends."""
+    """The leader's largest epoch that is not above the reader's, and its end offset."""
 
     epoch: int
     end_offset: int
@@ -23,9 +23,10 @@ class Divergence(NamedTuple):
 def divergence(
     epochs: EpochCache, start: int, end: int, offset: int, last_epoch: int
 ) -> Divergence | None:
-    """Compare a reader's history with the log [start, end); return None if they agree.
+    """Compare a reader's records with the log [start, end). Return None if they agree.
 
-    The reader has all records below `offset`. The last of them is of `last_epoch`; -1: not known.
+    The reader has all records below `offset`. `last_epoch` is the epoch of the last of them; -1:
+    not known.
 
     >>> epochs = EpochCache([(1, 0), (4, 9)])
     >>> divergence(epochs, 0, 20, 12, 4), divergence(epochs, 0, 20, 12, -1)

@@ -1,13 +1,13 @@
 """What a follower of a partition decides about an answer of its leader: append, cut or refuse.
 
-A machine. It exists as long as the replica follows one leader_epoch. The rules:
+A machine. It exists while the replica follows one leader in one leader_epoch. The rules:
 
 * A follower cuts its log by epochs, never to its high watermark (KIP-101, KIP-279). The follower's
   high watermark lags behind the leader's, so a cut to it would remove committed records. If the
   leader died then, these records would be lost.
-* The high watermark is a floor: records below it are committed, so every later leader must have
-  them. Only a lossy election (recovered_epoch) allows a cut below it, and only if the follower
-  learnt the high watermark before that election.
+* The high watermark is a lower bound for cuts: records below it are committed, so every later
+  leader must have them. Only a lossy election (recovered_epoch) allows a cut below it, and only if
+  the follower learnt the high watermark before this election.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-#: Maps an epoch to (epoch, end offset) of this log's largest epoch that is at most the given one.
-#: Returns None if the given epoch is above the log's last. An epoch below the log's first ends
-#: where the first begins.
+#: Returns, for an epoch, (epoch, end offset) of this log's largest epoch that is not above it. None
+#: if the epoch is above the log's last one. An epoch below the log's first ends where the first
+#: begins.
 EndOffsetFor = Callable[[int], tuple[int, int] | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Append:
-    """Append the batches; then `learn` the high watermark."""
+    """Append the batches. After that, call `learn` with the leader's high watermark."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Truncate:
 
 @dataclass(frozen=True, slots=True)
 class StartAt:
-    """Drop the whole log; it begins again, empty, at `offset`."""
+    """Drop the whole log. It begins again, empty, at `offset`."""
 
     offset: int
     drops_committed: bool = False
@@ -44,14 +44,14 @@ class StartAt:
 
 @dataclass(frozen=True, slots=True)
 class Ignore:
-    """Ignore the answer: it came too late, and does not fit the follower's epoch or log."""
+    """Ignore the answer. It came too late, and does not fit the follower's epoch or log."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """The leader asks for a cut that would lose committed records: this replica goes offline."""
+    """The leader asks for a cut that would lose committed records: take this replica offline."""
 
     reason: str
 
@@ -63,7 +63,7 @@ Step = Append | Truncate | StartAt | Ignore | Refuse
 class Follower:
     """A replica that follows one leader in one leader_epoch.
 
-    Invariants: high_watermark <= log_end_offset. The high watermark goes back only by a cut that
+    Invariants: high_watermark <= log_end_offset. The high watermark moves back only by a cut that
     the recovered_epoch allows.
     """
 
@@ -72,16 +72,16 @@ class Follower:
     #: The leader_epoch of the last lossy election; -1: there was no such election.
     recovered_epoch: int
     high_watermark: int
-    #: The leader_epoch under which high_watermark was learnt.
+    #: The leader_epoch in which high_watermark was learnt.
     high_watermark_epoch: int
-    #: The leader has found this log's end in its own log. From then on it may count on this log,
-    #: and propose this replica for the ISR.
+    #: Whether the leader has found this log's end in its own log. From then on it may count on this
+    #: log, and propose this replica for the ISR.
     has_matched: bool = False
 
     def answered(
         self, *, leader_epoch: int, base_offset: int, log_end_offset: int, has_batches: bool
     ) -> Step:
-        """Judge an answer that has batches, or only a high watermark."""
+        """Decide about an answer that has batches, or only a high watermark."""
         if leader_epoch != self.leader_epoch:
             return self._other_epoch(leader_epoch)
         if has_batches and base_offset != log_end_offset:
@@ -89,14 +89,15 @@ class Follower:
         return Append()
 
     def learn(self, high_watermark: int, log_end_offset: int) -> bool:
-        """Take the leader's high watermark; return whether it moved.
+        """Take over the leader's high watermark. Return whether it moved.
 
-        The caller does this only after an answer without divergence. If the log still had a
-        diverging tail, consumers would see records that were never committed (KAFKA-14704).
+        Call this only after an answer without divergence. If the log still had a diverging tail,
+        consumers would see records that were never committed (KAFKA-14704).
         """
         known = min(high_watermark, log_end_offset)
         if known < self.high_watermark:
-            return False  # a new leader may know a lower one for a moment; this one stays true
+            # a new leader may know a lower one for a moment, but the known one stays true
+            return False
         moved = known > self.high_watermark
         self.high_watermark = known
         self.high_watermark_epoch = self.leader_epoch
@@ -112,11 +113,13 @@ class Follower:
         log_end_offset: int,
         end_offset_for: EndOffsetFor,
     ) -> Step:
-        """Judge a divergence: the leader's largest epoch that is at most this log's last epoch,
-        and that epoch's end in the leader's log.
+        """Decide about a divergence.
 
-        If both logs have that epoch, they are the same up to the lower of its two ends. If this
-        log lacks it, the follower cuts to the end of its own largest epoch below, and the next
+        The answer has the leader's largest epoch that is not above this log's last epoch, and the
+        epoch's end in the leader's log.
+
+        If both logs have this epoch, they agree up to the lower of its two ends. If this log does
+        not have it, the follower cuts to the end of its own largest epoch below it, and the next
         answer compares that epoch. So one answer may not be enough (KIP-279).
         """
         if leader_epoch != self.leader_epoch:
@@ -140,12 +143,11 @@ class Follower:
         log_start_offset: int,
         log_end_offset: int,
     ) -> Step:
-        """Judge an answer that this log's end is not within the leader's log.
+        """Decide about the answer that this log's end is not within the leader's log.
 
-        This log's end is below the leader's start: retention has removed the records that this
-        replica lacks. They were committed, so the log begins again at the leader's start.
-        This log's end is above the leader's end, and there is no epoch to compare: this log is
-        empty.
+        If this log's end is below the leader's start, the leader has deleted records that this
+        replica lacks. They were committed, so this log begins again at the leader's start. If this
+        log's end is above the leader's end, and there is no epoch to compare, this log is empty.
         """
         if leader_epoch != self.leader_epoch:
             return self._other_epoch(leader_epoch)
@@ -161,16 +163,16 @@ class Follower:
         )
 
     def truncated(self, end_offset: int) -> None:
-        """Record that the log was cut to `end_offset`."""
+        """Take note that the log was cut to `end_offset`."""
         if end_offset < self.high_watermark:
             assert self.high_watermark_epoch < self.recovered_epoch
             self.high_watermark = end_offset
 
     def started_at(self, offset: int) -> None:
-        """Record that the log begins again at `offset`; the records below are committed.
+        """Take note that the log begins again at `offset`. All records below are committed.
 
-        The high watermark moves there too: below the log's own start it would name records that
-        this log does not have (KAFKA-12996).
+        The high watermark moves to `offset`, too. Below the log's own start it would count records
+        that this log does not have (KAFKA-12996).
         """
         self.high_watermark = offset
 

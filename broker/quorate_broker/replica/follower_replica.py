@@ -28,8 +28,9 @@ log_line = structlog.get_logger(__name__)
 
 
 class FetchPosition(NamedTuple):
-    """The position at which a follower fetches. All records below `offset` are written, and with
-    flush.on.ack synced.
+    """The position at which a follower fetches.
+
+    All records below `offset` are written; with flush.on.ack they are also synced.
     """
 
     leader: int
@@ -42,11 +43,12 @@ class FetchPosition(NamedTuple):
 
 
 class FollowerReplica:
-    """A replica that follows one leader in one leader_epoch: the Follower machine decides, this
-    class writes.
+    """A replica that follows one leader in one leader_epoch.
 
-    It is made when the image names another leader or leader_epoch, and dropped at the next change
-    of role. It cuts nothing below the high watermark, except after a lossy election
+    The Follower machine decides, and this class writes.
+
+    The object is made when the image has another leader or leader_epoch, and dropped at the next
+    change of role. It cuts nothing below the high watermark, except after a lossy election
     (recovered_epoch) that is later than the high watermark.
     """
 
@@ -63,7 +65,7 @@ class FollowerReplica:
         )
         self._log.high_watermark = self.machine.high_watermark
         self.leader_epoch = state.leader_epoch
-        #: The leader's batches for the current position failed the check. The next fetch says so.
+        #: The leader's batches for the present position failed the check. The next fetch says so.
         self.was_corrupt = False
         self.is_over = False
 
@@ -72,16 +74,18 @@ class FollowerReplica:
         self.is_over = True
 
     async def fetch_position(self) -> FetchPosition | None:
-        """Return the position at which to fetch; None if this replica no longer follows.
+        """Return the position at which to fetch; None if this replica does not follow any more.
 
-        With flush.on.ack it syncs the log first: a fetch at an offset acknowledges all below it.
+        With flush.on.ack the log is synced first, because a fetch at an offset acknowledges all
+        records below it.
         """
         log = self._log
         async with self._replica_log.lock:
             if self.is_over:
                 return None
             with self._replica_log.guard:
-                if log.lost_start is not None:  # the controller does not count on this log
+                # the controller does not count on this log
+                if log.lost_start is not None:
                     await self._start_at(StartAt(log.lost_start))
                 is_synced = await self._replica_log.write(self._replica_log.sync_if_asked())
                 if not is_synced or self.is_over:
@@ -97,10 +101,10 @@ class FollowerReplica:
             )
 
     async def take(self, fetched: ReplicaFetched, batches: Buffer) -> str | None:
-        """Do what a leader's answer asks for: append, cut, start again.
+        """Carry out a leader's answer: append, cut, or begin again.
 
-        Returns None, or the reason why it did nothing; then the caller waits a little before it
-        fetches again. With flush.on.ack the batches are synced when this returns.
+        Returns None, or the reason why nothing was done. After a reason the caller waits a little
+        before it fetches again. With flush.on.ack the batches are synced when this returns.
         """
         async with self._replica_log.lock:
             if self.is_over:
@@ -181,7 +185,8 @@ class FollowerReplica:
         log.hw_epoch = machine.high_watermark_epoch
         await self._follow_log_start(fetched.log_start_offset)
         if len(batches):
-            self.was_corrupt = fault is not None  # the next fetch reports it to the leader
+            # the next fetch reports it to the leader
+            self.was_corrupt = fault is not None
         return None if fault is None else f"the leader sent what is no good: {fault}"
 
     async def _write(self, writes: list[checks.Write]) -> bool:
@@ -197,12 +202,12 @@ class FollowerReplica:
             )
 
     async def _begin_with(self, base_offset: int) -> None:
-        """Let an empty log hold the whole batch that lies across its start."""
+        """Let an empty log have the whole batch that lies across the log's start."""
         if base_offset < self._log.log_end_offset:
             await self._log.begin_below(base_offset)
 
     async def _expect_gaps(self, writes: list[checks.Write]) -> None:
-        """Mark the log before its first gap: it is then a copy of a compacted one."""
+        """Mark the log as one with gaps before its first gap, because it copies a compacted log."""
         offset = self._log.log_end_offset
         for header, _ in writes:
             if header.base_offset > offset:
@@ -211,7 +216,7 @@ class FollowerReplica:
             offset = header.end_offset
 
     async def _follow_log_start(self, log_start_offset: int) -> None:
-        """Let the log begin where the leader's does. A record that is not committed stays."""
+        """Move this log's start to that of the leader's log, but not past the high watermark."""
         if (
             self._log.log_start_offset < log_start_offset <= self.machine.high_watermark
             and await self._replica_log.write(self._log.move_start(log_start_offset))

@@ -1,4 +1,4 @@
-"""Errors that name the current leader, so that a client need not ask for it (KIP-951)."""
+"""Errors that have the present leader, so that a client need not ask for it (KIP-951)."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ E = TypeVar("E", bound=QuorateError)
 
 
 def hinted(error: E, hint: LeaderHint) -> E:
-    """Return the error with the current leader attached to it."""
+    """Return the error, after attaching the present leader to it."""
     error.hint = hint  # type: ignore[attr-defined]
     return error
 
 
 def hint_of(error: BaseException) -> LeaderHint | None:
-    """Return the current leader, if the error names it."""
+    """Return the present leader, if the error has it; else None."""
     return getattr(error, "hint", None)

@@ -1,4 +1,4 @@
-"""The ISR of one reign: the committed one, the proposed one, and the largest that is possible.
+"""The ISR of one reign: the committed one, the proposed one, and the largest possible one.
 
 A machine, and a part of the Leader. The controller decides the ISR. The leader proposes a change
 (AlterPartition), and learns the result later: a refusal from the answer, a new ISR from the image.
@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """An ISR that the leader proposes to the controller, as a change of state `partition_epoch`."""
+    """An ISR that the leader proposes to the controller, to replace that of `partition_epoch`."""
 
     leader_epoch: int
     partition_epoch: int
-    #: (broker_id, broker_epoch), in order of broker_id.
+    #: (broker_id, broker_epoch) of each member, in the order of broker_id.
     members: tuple[tuple[int, int], ...]
-    #: The leader leaves itself out because its log is damaged.
+    #: Whether the leader leaves itself out because its log is damaged.
     is_lossy: bool = False
 
     @property
@@ -28,7 +28,7 @@ class Proposal:
 
 
 def maximal_isr(*sets: Iterable[int]) -> tuple[int, ...]:
-    """Return the union, in order: every broker that the controller may hold in the ISR now.
+    """Return the union, sorted: every broker that may be in the controller's ISR now.
 
     >>> maximal_isr((3, 1), (2, 1))
     (1, 2, 3)
@@ -40,32 +40,32 @@ def maximal_isr(*sets: Iterable[int]) -> tuple[int, ...]:
 class InSyncReplicas:
     """The ISR of one reign: see the module.
 
-    Invariant: every broker that the controller may hold in the ISR is in `maximal`. The controller
-    may elect any of them, so a record that one of them lacks must not count as committed.
+    Invariant: every broker that may be in the controller's ISR is in `maximal`. The controller may
+    elect any of them, so a record that one of them lacks must not count as committed.
     """
 
     broker_id: int
-    #: The partition_epoch of the state that `committed` is from.
+    #: The partition_epoch of the state that `committed` comes from.
     partition_epoch: int
-    #: The ISR that the controller last committed, as far as this leader knows.
+    #: The ISR that the controller committed last, as far as this leader knows.
     committed: tuple[int, ...]
-    #: A proposal without an answer can't reach the controller later than this after its loss.
+    #: A proposal without an answer cannot reach the controller later than this time after its loss.
     doubt_ms: int
     maximal: tuple[int, ...] = ()
-    #: The proposal that is neither committed nor refused. There is one at a time.
+    #: The proposal that is neither committed nor refused; None if there is none.
     proposal: Proposal | None = None
     _is_in_flight: bool = False
     _lost_ms: int | None = None
-    #: {broker_id: when the answer was lost}. Members of a refused proposal whose earlier try got no
-    #: answer. The controller may still commit that try, so they count in `maximal` until the
-    #: partition_epoch moves or doubt_ms have passed.
+    #: Broker id -> time at which the answer was lost, for members of a refused proposal whose
+    #: earlier try got no answer. The controller may still commit that try, so they count in
+    #: `maximal` until the partition_epoch changes or doubt_ms have passed.
     _doubtful: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._recount()
 
     def ask(self, now_ms: int, wanted: Callable[[], Proposal | None]) -> Proposal | None:
-        """Return the proposal to send now: the one without an answer, else `wanted()`."""
+        """Return the proposal to send now: the one without an answer, or else `wanted()`."""
         self._forget_doubts(now_ms)
         if self._is_in_flight:
             return None
@@ -76,10 +76,10 @@ class InSyncReplicas:
         return self.proposal
 
     def decided(self, partition_epoch: int, isr: Sequence[int]) -> None:
-        """Take a newer state from the controller.
+        """Take over a newer state from the controller.
 
-        It settles every earlier proposal: either the state contains the proposal, or the
-        controller will never accept it.
+        The state decides every earlier proposal: either it contains the proposal, or the controller
+        will never accept the proposal.
         """
         self.partition_epoch = partition_epoch
         self.committed = tuple(sorted(isr))
@@ -88,7 +88,7 @@ class InSyncReplicas:
         self._recount()
 
     def refused(self, proposal: Proposal) -> None:
-        """Return to the committed ISR: the controller refused the proposal (KIP-841)."""
+        """Return to the committed ISR, because the controller refused the proposal (KIP-841)."""
         if proposal is not self.proposal:
             return
         if self._lost_ms is not None:
@@ -98,7 +98,7 @@ class InSyncReplicas:
         self._recount()
 
     def lost(self, proposal: Proposal, now_ms: int) -> None:
-        """Keep the proposal, to send it again: it got no answer, or one that decides nothing."""
+        """Keep the proposal, to send it again. It got no answer, or one that decides nothing."""
         if proposal is self.proposal:
             self._is_in_flight = False
             self._lost_ms = now_ms

@@ -1,6 +1,6 @@
 """What the leader of a partition knows and decides: which replicas are in sync, what is committed.
 
-A machine. Its events are appends, syncs, fetches, answers and image changes; it moves the high
+A machine. Its events are appends, syncs, fetches, answers and image changes. It moves the high
 watermark. It exists exactly as long as one reign (one leader_epoch): LeaderReplica makes it and
 drops it. The caller gives the time, in milliseconds of any clock that never goes back.
 """
@@ -18,17 +18,20 @@ UNKNOWN = -1
 
 @dataclass(slots=True)
 class ReplicaStream:
-    """One follower's stream to this broker. It carries all partitions that the two share."""
+    """The stream of one follower to this broker. It serves all partitions that the two share."""
 
     replica_id: int
     broker_epoch: int
     incarnation: bytes
     stream_number: int
-    #: When its last request came. A request counts for every partition of the stream.
+    #: The time of the stream's last request. A request counts for every partition of the stream.
     last_request_ms: int
 
     def is_older_than(self, other: ReplicaStream) -> bool:
-        """Return whether `other` replaced this stream, whose requests are then out of date."""
+        """Return whether `other` has replaced this stream.
+
+        Then this stream's requests are out of date.
+        """
         return (self.broker_epoch, self.stream_number) < (other.broker_epoch, other.stream_number)
 
 
@@ -36,19 +39,21 @@ class ReplicaStream:
 class ReplicaProgress:
     """What the leader knows of one other replica."""
 
-    #: The last time at which the replica had all that the leader had. It begins with the start of
-    #: the reign: a healthy follower must not leave the ISR because the new leader has not measured
-    #: it yet.
+    #: The last time at which the replica had all that the leader had. At the start of the reign it
+    #: is the present time: a healthy follower must not leave the ISR because the new leader has not
+    #: measured it yet.
     caught_up_ms: int
-    #: The stream of its last fetch. AlterPartition names the stream's broker_epoch (KIP-903).
+    #: The stream of the replica's last fetch. AlterPartition sends the stream's broker_epoch
+    #: (KIP-903).
     stream: ReplicaStream | None = None
     log_end_offset: int = UNKNOWN
-    #: Where its log begins, as its last fetch says.
+    #: The start of the replica's log, as its last fetch says.
     log_start_offset: int = UNKNOWN
-    #: When the last fetch that named this partition came, and the leader's end at that time.
+    #: The time of the last fetch with a position in this partition, and the leader's log end at
+    #: that time.
     fetched_ms: int = 0
     leader_end_then: int = 1 << 62
-    #: Its stream goes on without this partition: the replica is offline, or no longer held.
+    #: The replica's stream continues without this partition: the replica is offline, or gone.
     has_left: bool = False
 
 
@@ -69,16 +74,17 @@ class Leader:
     #: high watermark has reached this offset.
     epoch_start_offset: int
     log_end_offset: int
-    #: The end that counts for this broker: the log's end or, with flush.on.ack, its synced end.
+    #: This broker's own end for the high watermark: the log's end, or with flush.on.ack its synced
+    #: end.
     own_end: int
     high_watermark: int
     in_sync: InSyncReplicas
     min_isr: int
     lag_ms: int
-    #: The other replicas.
+    #: The other replicas, by broker id.
     replicas: dict[int, ReplicaProgress] = field(default_factory=dict)
-    #: This reign has confirmed the high watermark. Until then the log keeps it with the epoch of
-    #: the reign in which it was learnt.
+    #: Whether this reign has confirmed the high watermark. Until then the log keeps it with the
+    #: epoch of the reign in which it was learnt.
     is_confirmed: bool = False
 
     @classmethod
@@ -97,7 +103,7 @@ class Leader:
         lag_ms: int,
         now_ms: int,
     ) -> Leader:
-        """Start a reign: every replica counts as caught up now, and its end is unknown."""
+        """Begin a reign. Every replica counts as caught up now, and its end is unknown."""
         leader = cls(
             broker_id=broker_id,
             leader_epoch=leader_epoch,
@@ -120,8 +126,9 @@ class Leader:
     # events
 
     def appended(self, log_end_offset: int) -> None:
-        """Take the log's new end. A replica that had the whole log before this append counts as
-        caught up at its last request.
+        """Take over the log's new end.
+
+        A replica that had the whole log before this append counts as caught up at its last request.
         """
         assert log_end_offset >= self.log_end_offset
         for progress in self.replicas.values():
@@ -129,14 +136,14 @@ class Leader:
         self.log_end_offset = log_end_offset
 
     def saved(self, own_end: int) -> None:
-        """Take the offset below which the log is written (with flush.on.ack: synced)."""
+        """Take over the offset below which the log is written (with flush.on.ack: synced)."""
         assert own_end <= self.log_end_offset
         self.own_end = max(self.own_end, own_end)
 
     def record_fetch(self, stream: ReplicaStream, fetch_offset: int, now_ms: int) -> bool:
-        """Take the position of a follower whose history agrees with this log.
+        """Take over the position of a follower whose records agree with this log.
 
-        Returns False, and changes nothing, if the broker is not a replica, the stream was replaced
+        Returns False, and changes nothing, if the broker is not a replica, the stream was replaced,
         or the offset is not within the log.
         """
         progress = self.replicas.get(stream.replica_id)
@@ -150,8 +157,9 @@ class Leader:
                 progress = ReplicaProgress(caught_up_ms=progress.caught_up_ms)
                 self.replicas[stream.replica_id] = progress
         if fetch_offset >= progress.leader_end_then:
-            # It has all that the leader had at its last fetch, so it counts as caught up at that
-            # time. A follower of a busy leader is never quite at the end, and stays in sync so.
+            # The replica has all that the leader had at the replica's last fetch, so it counts as
+            # caught up at that time. A follower of a busy leader never quite reaches the end; by
+            # this rule it stays in sync.
             progress.caught_up_ms = max(progress.caught_up_ms, progress.fetched_ms)
         if fetch_offset >= self.log_end_offset:
             progress.caught_up_ms = max(progress.caught_up_ms, now_ms)
@@ -163,8 +171,10 @@ class Leader:
         return True
 
     def follower_left(self, stream: ReplicaStream) -> bool:
-        """Record that a follower stopped fetching this partition while its stream goes on; return
-        whether that is new. From then on the stream's requests do not count for this partition.
+        """Note that a follower stopped to fetch this partition while its stream continues.
+
+        Returns whether this is new. From then on the stream's requests do not count for this
+        partition.
         """
         progress = self.replicas.get(stream.replica_id)
         if progress is None or progress.stream is not stream or progress.has_left:
@@ -174,11 +184,12 @@ class Leader:
         return True
 
     def advance(self) -> bool:
-        """Move the high watermark to the least end of the maximal ISR; return whether it moved.
+        """Move the high watermark to the lowest end of the maximal ISR. Return whether it moved.
 
-        It does not move while the committed ISR is below min_isr: a committed record is promised
-        to be on at least min_isr replicas (KIP-966). It does not pass the end of a member that the
-        controller may have added meanwhile: if elected, that member would lack committed records.
+        It does not move while the committed ISR is below min_isr, because a committed record is
+        promised to be on at least min_isr replicas (KIP-966). It does not pass the end of a member
+        that the controller may have added meanwhile: if elected, this member would lack committed
+        records.
         """
         if not self.has_enough_replicas:
             return False
@@ -196,20 +207,20 @@ class Leader:
     def propose(
         self, now_ms: int, broker_epoch: int, eligible_epoch: Callable[[int], int]
     ) -> Proposal | None:
-        """Return the ISR to propose now, or None.
+        """Return the ISR to propose now; None if there is nothing to propose.
 
-        `broker_epoch` is that of this broker. `eligible_epoch(broker_id)` is the broker_epoch of
-        an unfenced broker that is not shutting down, and -1 for any other. A proposal without an
-        answer is returned again, unchanged, until an answer or an image decides it.
+        `broker_epoch` is this broker's. `eligible_epoch(broker_id)` returns the broker_epoch of an
+        unfenced broker that is not shutting down, and -1 for any other broker. A proposal without
+        an answer is returned again, unchanged, until an answer or an image decides it.
         """
         return self.in_sync.ask(now_ms, lambda: self._wanted(now_ms, broker_epoch, eligible_epoch))
 
     def update(
         self, partition_epoch: int, isr: Sequence[int], replicas: Iterable[int], now_ms: int
     ) -> bool:
-        """Take the state in an image of this same reign; False if it is not newer.
+        """Take over the state in an image of this same reign. Return False if it is not newer.
 
-        The min ISR of the same image must be set before: see LeaderReplica.isr_accepted.
+        Set the min ISR of the same image before this call: see LeaderReplica.isr_accepted.
         """
         if partition_epoch < self.in_sync.partition_epoch:
             return False
@@ -223,7 +234,7 @@ class Leader:
 
     @property
     def isr(self) -> tuple[int, ...]:
-        """The ISR as committed by the controller, as far as this leader knows."""
+        """The ISR that the controller committed last, as far as this leader knows."""
         return self.in_sync.committed
 
     @property
@@ -233,14 +244,14 @@ class Leader:
 
     @property
     def knows_high_watermark(self) -> bool:
-        """Whether this reign knows the end up to which consumers may read."""
+        """Whether this reign knows the offset up to which consumers may read."""
         return self.high_watermark >= self.epoch_start_offset
 
     @property
     def wants_to_expand(self) -> bool:
-        """Whether a replica outside the ISR has reached the high watermark.
+        """Whether a replica outside of the ISR has reached the high watermark.
 
-        A cheap hint: `propose` decides.
+        This is only a cheap hint: `propose` decides.
         """
         if self.in_sync.proposal is not None or len(self.isr) > len(self.replicas):
             return False
@@ -250,7 +261,7 @@ class Leader:
         )
 
     def caught_up_ms(self, progress: ReplicaProgress) -> int:
-        """Return when the replica last had all that the leader had (Kafka's rule)."""
+        """Return the time at which the replica last had all that the leader had (Kafka's rule)."""
         is_carried = progress.stream is not None and not progress.has_left
         if is_carried and progress.log_end_offset >= self.log_end_offset:
             assert progress.stream is not None
@@ -262,7 +273,7 @@ class Leader:
     def _wanted(
         self, now_ms: int, broker_epoch: int, eligible_epoch: Callable[[int], int]
     ) -> Proposal | None:
-        """Return the ISR as it should be; None if the committed ISR is already so."""
+        """Return the ISR as it should be; None if the committed ISR is that already."""
         members = [(self.broker_id, broker_epoch)]
         for broker_id, progress in self.replicas.items():
             if broker_id in self.isr:
@@ -282,7 +293,8 @@ class Leader:
         if progress.has_left:
             return True
         if UNKNOWN < progress.log_end_offset < self.high_watermark:
-            return True  # the member has less than the committed records: it has lost its tail
+            # the member has less than the committed records: it has lost its tail
+            return True
         return now_ms - self.caught_up_ms(progress) > self.lag_ms
 
     def _may_enter(
@@ -300,10 +312,10 @@ class Leader:
         )
 
     def _has_reached(self, progress: ReplicaProgress) -> bool:
-        """Whether the replica has every record that may be committed.
+        """Return whether the replica has every record that may be committed.
 
-        These are all below the high watermark, and all that were in the log when the reign began:
-        a new leader does not know how many of the latter are committed.
+        A record may be committed if it is below the high watermark, or if it was in the log when
+        the reign began: a new leader does not know how many of those are committed.
         """
         return progress.log_end_offset >= max(self.high_watermark, self.epoch_start_offset)
 

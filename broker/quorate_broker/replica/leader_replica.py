@@ -34,10 +34,10 @@ from quorate_quorum.metadata.partitions import PartitionImage
 
 T = TypeVar("T")
 
-#: The timestamps of ListOffsets that mean the ends of the log.
+#: The timestamps of ListOffsets that mean the start and the high watermark of the log.
 EARLIEST = -2
 LATEST = -1
-#: Pause before the next try of a sync that failed for now, as by too many open files.
+#: Pause before the next try of a sync that failed for the moment (too many open files).
 SYNC_AGAIN_S = 0.1
 
 
@@ -59,11 +59,11 @@ class DivergedError(LogTruncatedError):
 
 
 class LeaderReplica:
-    """One reign over a partition: the Leader machine decides, this class reads, syncs and answers.
+    """One reign over a partition. The Leader machine decides; this class reads, syncs and answers.
 
-    It is made when this broker becomes the leader in a leader_epoch, and dropped at the next
-    change of role. After each wait it checks `is_over`: after the reign, a later leader may cut
-    the records that this one read or wrote.
+    The object is made when this broker becomes the leader in a leader_epoch, and dropped at the
+    next change of role. After each wait it checks `is_over`: after the reign, a later leader may
+    cut the records that this one read or wrote.
 
     With flush.on.ack this broker's own end counts for the high watermark when it is synced,
     otherwise when it is written.
@@ -107,13 +107,13 @@ class LeaderReplica:
         self._count_own_end()
 
     def update(self, state: PartitionImage, min_isr: int) -> None:
-        """Take the ISR and the replicas from an image of this same reign."""
+        """Take over the ISR and the replicas from an image of this same reign."""
         self.machine.min_isr = min_isr
         self.machine.update(state.partition_epoch, state.isr, state.broker_ids, loop_ms())
         self._isr_changed()
 
     def end(self) -> None:
-        """End the reign: batches that wait for their commit fail with OutcomeUnknownError."""
+        """End the reign. Batches that wait for their commit fail with OutcomeUnknownError."""
         self.is_over = True
         self.log_start.end()
         self.queue.end()
@@ -126,8 +126,8 @@ class LeaderReplica:
         """Return whole batches from `offset` on, below the high watermark.
 
         `last_epoch` is the epoch of the last record below `offset` that the reader knows; -1: not
-        known. The result is empty for an offset in [high_watermark, log_end_offset].
-        Raises OffsetOutOfRangeError if `offset` is outside the log, the errors of _check_past, and
+        known. The result is empty for an offset in [high_watermark, log_end_offset]. Raises
+        OffsetOutOfRangeError if `offset` is outside the log, the errors of _check_past, and
         CorruptRecordError, NotLeaderError or StorageError if the read fails.
         """
         start, end = self._log.log_start_offset, self._log.log_end_offset
@@ -147,7 +147,7 @@ class LeaderReplica:
     def _check_past(self, offset: int, last_epoch: int) -> None:
         """Raise DivergedError if the log has other records below `offset` than the reader knows.
 
-        Raises UnknownLeaderEpochError if the reader knows a later epoch: then this broker is
+        Raises UnknownLeaderEpochError if the reader knows a later epoch. Then this broker is
         behind, and its log proves nothing about the reader's records.
         """
         name = self._replica.name
@@ -171,9 +171,9 @@ class LeaderReplica:
     async def list_offset(self, timestamp_ms: int) -> tuple[int, int, int]:
         """Return (offset, timestamp, leader_epoch) of the first record at or after a time.
 
-        Offset -1: no record is that late. The time -2 means the log's start, -1 the high watermark.
-        Raises OffsetNotAvailableError while a new leader does not know its high watermark,
-        InvalidRequestError for another negative time, and the read errors of `fetch`.
+        The offset is -1 if no record is that late. The time -2 means the log's start, -1 the high
+        watermark. Raises OffsetNotAvailableError while a new leader does not know its high
+        watermark, InvalidRequestError for another negative time, and the read errors of `fetch`.
         """
         if timestamp_ms == EARLIEST:
             start = self._log.log_start_offset
@@ -185,7 +185,7 @@ class LeaderReplica:
                 f"that of leader_epoch {self.leader_epoch}; retry"
             )
         if timestamp_ms == LATEST:
-            # The epoch of the record before it: a reader names it in its first fetch (KIP-320).
+            # The epoch of the record before it: a reader sends it in its first fetch (KIP-320).
             return (high_watermark, NO_TIMESTAMP, self._epoch_at(high_watermark - 1))
         if timestamp_ms < 0:
             raise InvalidRequestError(f"timestamp {timestamp_ms}: only -2, -1 and 0 or more are")
@@ -203,11 +203,11 @@ class LeaderReplica:
     def follower_fetch(
         self, stream: ReplicaStream, request: ReplicaFetchPartition, now_ms: int
     ) -> ReplicaDiverging | None:
-        """Take a follower's position; return where its history diverges, None if it agrees.
+        """Take a follower's position. Return where its records diverge; None if they agree.
 
         A fetch that diverges, is out of range, or comes from a replaced stream or another
-        leader_epoch changes no state: it must not count as an acknowledgement.
-        Raises FencedLeaderEpochError, UnknownLeaderEpochError, OffsetOutOfRangeError, StorageError.
+        leader_epoch changes no state: it must not count as an acknowledgement. Raises
+        FencedLeaderEpochError, UnknownLeaderEpochError, OffsetOutOfRangeError, StorageError.
         """
         self._replica.check_epoch(request.leader_epoch, self.leader_epoch)
         if stream.replica_id not in self.machine.replicas:
@@ -229,12 +229,12 @@ class LeaderReplica:
         return None
 
     def follower_left(self, stream: ReplicaStream) -> None:
-        """Record that a follower's stream goes on without this partition: it must leave the ISR."""
+        """Note that a follower's stream continues without this partition: it must leave the ISR."""
         if self.machine.follower_left(stream):
             self._replica.isr_wanted()
 
     def _diverging(self, fetch_offset: int, last_epoch: int) -> ReplicaDiverging | None:
-        """Compare a follower's history with this log; OffsetOutOfRangeError if it is outside."""
+        """Compare a follower's records with this log. Raise OffsetOutOfRangeError outside of it."""
         start, end, name = self._log.log_start_offset, self._log.log_end_offset, self._replica.name
         if fetch_offset < start:
             raise OffsetOutOfRangeError(f"{name}: {fetch_offset} is below the start {start}")
@@ -263,7 +263,7 @@ class LeaderReplica:
         try:
             found = await reading
         except TryAgainError:
-            raise  # the replica stays
+            raise  # the replica stays online
         except LogCorruptError as error:
             if self._replica.is_leader and not self._replica_log.is_closed:
                 self.damage.found(str(error))
@@ -285,7 +285,7 @@ class LeaderReplica:
     # what is committed
 
     def _count_own_end(self) -> None:
-        """Count this broker's own end after it moved: the high watermark may move too."""
+        """Count this broker's own end after it moved. The high watermark may move too."""
         self._save_own_end()
         self._advance()
 
@@ -299,7 +299,7 @@ class LeaderReplica:
             self._replica_log.start(self._sync_behind(), "sync")
 
     async def _sync_behind(self) -> None:
-        """Sync until all that was appended is synced; appends during a sync share the next one."""
+        """Sync until all appended bytes are synced. Appends during a sync share the next one."""
         try:
             while not self.is_over and not self._replica_log.is_synced:
                 try:
@@ -314,7 +314,7 @@ class LeaderReplica:
             self._is_syncing = False
 
     def _advance(self) -> None:
-        """Move the high watermark as far as the ISR allows; answer the batches that waited."""
+        """Move the high watermark as far as the ISR allows, and answer the batches that waited."""
         moved = self.machine.advance()
         if self.machine.is_confirmed:
             self._log.hw_epoch = self.leader_epoch
@@ -327,9 +327,9 @@ class LeaderReplica:
     # the ISR
 
     def isr_accepted(self, proposal: Proposal, leader_epoch: int, partition_epoch: int) -> None:
-        """Wait for the image with the state that answers a proposal; the answer changes nothing.
+        """Wait for the image with the state that answers a proposal. The answer changes nothing.
 
-        A raised min.insync.replicas may stand before that state in the log. By the new ISR and the
+        The metadata log may raise min.insync.replicas before that state. With the new ISR and the
         old min ISR, this leader would commit records that a member of the ELR lacks.
         """
         in_sync = self.machine.in_sync
@@ -343,7 +343,7 @@ class LeaderReplica:
             self._advance()
 
     def isr_lost(self, proposal: Proposal) -> None:
-        """Send a proposal again later: its answer decides nothing, or there is no answer."""
+        """Send a proposal again later, because it has no answer, or one that decides nothing."""
         self.machine.in_sync.lost(proposal, loop_ms())
 
     def propose_isr(

@@ -13,11 +13,11 @@ log_line = structlog.get_logger(__name__)
 
 
 class LogStart:
-    """The start of a led log in one reign.
+    """The start of a log that this broker leads, in one reign.
 
-    It never passes the high watermark: a record that is not committed is not deleted. It is durable
-    on the leader before a follower or a caller learns of it. Followers take it from the answers to
-    their fetches, and name their own in the next one.
+    It never passes the high watermark, because a record that is not committed must not be deleted.
+    It is durable on the leader before a follower or a caller learns it. Followers learn it from the
+    answers to their fetches, and send their own start in the next fetch.
     """
 
     def __init__(self, replica: Replica, log: ReplicaLog, leader: Leader) -> None:
@@ -34,7 +34,7 @@ class LogStart:
         return self._leader.high_watermark
 
     def end(self) -> None:
-        """End with the reign."""
+        """End the use of this object, with the reign."""
         self._is_over = True
         self.moved.ring()
 
@@ -44,14 +44,14 @@ class LogStart:
             raise self._replica.not_leader()
 
     def told(self, stream: ReplicaStream, log_start_offset: int) -> None:
-        """Take the start that a follower names in a fetch which counts."""
+        """Take over the start that a follower sent in a fetch that counts."""
         self._leader.replicas[stream.replica_id].log_start_offset = log_start_offset
         self.moved.ring()
 
     async def move(self, offset: int, reason: str) -> None:
-        """Let the log begin at `offset`; nothing happens if it begins there or above.
+        """Move the log's start to `offset`. Do nothing if the log begins there or above already.
 
-        `offset` is at or below `high_watermark`. Raises NotLeaderError, StorageError.
+        `offset` must not be above `high_watermark`. Raises NotLeaderError or StorageError.
         """
         replica, log = self._replica, self._replica_log.log
         async with self._replica_log.lock:

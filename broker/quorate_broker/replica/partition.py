@@ -1,4 +1,4 @@
-"""One replica of a partition on this broker: its log, and its role in the current leader_epoch."""
+"""One replica of a partition on this broker: its log, and its role in the present leader_epoch."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ log_line = structlog.get_logger(__name__)
 
 
 class PartitionHost(ReplicaHost, Protocol):
-    """What a partition needs from its broker; Replicas implements it."""
+    """The part of the broker that a partition uses. Replicas implements it."""
 
     def isr_wanted(self, partition: Partition) -> None:
-        """Ask the ISR keeper to look at the partition's ISR soon."""
+        """Ask the ISR keeper to check the partition's ISR soon."""
 
     def retention_wanted(self, partition: Partition) -> None:
-        """Ask the retention keeper to look at the partition's log soon."""
+        """Ask the retention keeper to check the partition's log soon."""
 
     def failed(self, partition: Partition, failure: Failure, reason: str) -> None:
         """Take note that the replica went offline."""
@@ -37,8 +37,8 @@ class PartitionHost(ReplicaHost, Protocol):
 class Partition(Replica):
     """One replica: its identity, its log and its role.
 
-    The Opener makes it with an open log; it has no role before follow_image. The object of the
-    role is made at each change of leader or leader_epoch, and dropped at the next one. State that
+    The Opener makes it with an open log. It has no role before follow_image. The object of the role
+    is made at each change of leader or leader_epoch, and dropped at the next one. State that
     outlives the role is here: the log, the memory of its producers, its damage, its failure.
     """
 
@@ -62,9 +62,9 @@ class Partition(Replica):
         self.producers = producers
         self.damage = Damage(self, self.replica_log)
         self.role: LeaderReplica | FollowerReplica | None = None
-        #: (leader_epoch, log end) of a follower that lost records that it had acknowledged. The
-        #: leader of that epoch may have proposed it for the ISR before it learnt of the loss, so
-        #: the replica must first reach that end again.
+        #: (leader_epoch, log end) of a follower that has lost records that it had acknowledged. The
+        #: leader of this epoch may have proposed it for the ISR before the leader learnt of the
+        #: loss, so the replica must first reach this end again.
         self.owed: tuple[int, int] | None = None
 
     # identity and state
@@ -75,12 +75,12 @@ class Partition(Replica):
 
     @property
     def follower(self) -> FollowerReplica | None:
-        """The role if this broker follows, else None."""
+        """The role if this broker follows; else None."""
         return self.role if isinstance(self.role, FollowerReplica) else None
 
     @property
     def isr(self) -> tuple[int, ...]:
-        """The ISR as last committed, as far as this broker knows."""
+        """The ISR that was committed last, as far as this broker knows."""
         if isinstance(self.role, LeaderReplica):
             return self.role.machine.isr
         return () if self.state is None else self.state.isr
@@ -103,7 +103,7 @@ class Partition(Replica):
         """Return the role if this broker leads, and the caller knows the same leader_epoch.
 
         `leader_epoch` -1: the caller's epoch is not checked. Raises NotLeaderError,
-        FencedLeaderEpochError or UnknownLeaderEpochError, each with a hint that names the leader.
+        FencedLeaderEpochError or UnknownLeaderEpochError, each with a hint that has the leader.
         Raises StorageError if the replica is offline and no other replica may lead.
         """
         if not isinstance(self.role, LeaderReplica):
@@ -114,9 +114,9 @@ class Partition(Replica):
 
     @property
     def must_resign(self) -> bool:
-        """Whether the image makes this replica the leader, but it can't serve its whole log.
+        """Whether the image makes this replica the leader, but it cannot serve its whole log.
 
-        Then the controller should elect another one.
+        Then the controller should elect another leader.
         """
         cannot = self.failure in ("broken", "replica") or self.damage.reason is not None
         return cannot and self.leader == self.broker_id
@@ -133,11 +133,12 @@ class Partition(Replica):
             if self.damage.reason is None:
                 return resignation
             assert self.state is not None
-            # Only while the ISR has another member. The only copy gets no note: see damage.py.
+            # The note is only for an ISR with another member. The only copy gets no note: see
+            # damage.py.
             self.damage.keep_note(is_wanted=self.state.isr != (self.broker_id,))
             if resignation is not None:
                 return resignation if self.damage.is_noted else None
-            # the only copy of a damaged log leads on
+            # the only copy of a damaged log continues to lead
         if not isinstance(self.role, LeaderReplica):
             return None
         return self.role.propose_isr(now_ms, broker_epoch, eligible_epoch)
@@ -162,7 +163,7 @@ class Partition(Replica):
         may_lead: bool,
         may_follow: bool = True,
     ) -> bool:
-        """Take the role that the image gives this broker; return whether the role changed.
+        """Take the role that the image gives this broker. Return whether the role changed.
 
         `may_lead`: this broker is unfenced, as far as it knows, and the replica is not lossy.
         `may_follow`: the replica is not lossy. Waits for the append under way.
@@ -219,7 +220,7 @@ class Partition(Replica):
         )
 
     def _end_role(self) -> LeaderReplica | FollowerReplica | None:
-        """End the current role, if there is one, and return it."""
+        """End the present role, if there is one, and return it; else None."""
         role, self.role = self.role, None
         if role is not None:
             role.end()
@@ -234,9 +235,9 @@ class Partition(Replica):
         self.host.retention_wanted(self)
 
     async def close(self, *, clean: bool) -> None:
-        """End the role, wait for the append under way, close the log, refuse queued batches.
+        """End the role, wait for the append under way, close the log, and refuse queued batches.
 
-        `clean`: close the log durably. Safe to call twice.
+        `clean`: close the log durably. It is safe to call this twice.
         """
         role = self._end_role()
         await self.replica_log.close(clean=clean)

@@ -1,4 +1,4 @@
-"""The batches that producers send to one leader: queued, checked, appended, then committed."""
+"""The batches that producers send to one leader: queued, checked, appended, and then committed."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ from quorate_quorum.log.disk_errors import TryAgainError
 log_line = structlog.get_logger(__name__)
 
 ACKS_ALL = -1
-#: Batches of one partition that may be queued; a further batch is refused.
+#: Most batches of one partition that are queued. A further batch is refused.
 QUEUE_MAX = 10_000
-#: Bytes of one append to the log; the rest of the queue makes the next one.
+#: Most bytes of one append to the log. The next append takes the rest of the queue.
 APPEND_BYTES_MAX = 8 << 20
-#: The cost of one append, in units of the check of one small batch.
+#: The cost of one append. The unit is the check of one small batch.
 APPEND_UNITS = 20
 #: The units that all partitions together use in one turn of the loop: 5 to 10 ms.
 APPEND_UNITS_A_TURN = 500
 
 
 class Produced(NamedTuple):
-    """The place of an appended batch in the log. log_append_time_ms is -1 with CreateTime."""
+    """Where a batch was appended. log_append_time_ms is -1 with CreateTime."""
 
     base_offset: int
     log_append_time_ms: int
@@ -53,7 +53,7 @@ class Produced(NamedTuple):
 
 @dataclass(slots=True)
 class Queued:
-    """A batch that waits for its append, then (acks=all) for its commit."""
+    """A batch that waits for its append, and then (acks=all) for its commit."""
 
     batch: Buffer
     acks: int
@@ -64,7 +64,7 @@ class Queued:
     base_offset: int = -1
     end_offset: int = -1
     append_time_ms: int = NO_TIMESTAMP
-    #: The leader has looked into the batch: see checks.Decoder.
+    #: Whether the leader has decoded the batch: see checks.Decoder.
     is_decoded: bool = False
 
     def refuse(self, error: QuorateError) -> None:
@@ -73,7 +73,7 @@ class Queued:
             self.future.set_exception(error)
 
     def written(self) -> None:
-        """Release the bytes of the batch: they are in the log, or the batch is refused."""
+        """Release the bytes of the batch, because they are in the log or the batch is refused."""
         appended, self.appended, self.batch = self.appended, _nothing, b""
         appended()
 
@@ -91,12 +91,12 @@ def _nothing() -> None:
 class ProduceQueue:
     """The batches of producers in one reign. The rules:
 
-    * Batches enter the log in the order of the calls. One write takes all queued batches, up to
-      its bounds.
-    * A batch with acks=all waits for the commit of its own offset in this reign. The waits end
-      with the reign: under a later leader another record may be committed at that offset.
-    * A batch has an unknown outcome once it was handed to the log and is not known to be
-      committed. A batch that fails earlier is refused, and was not written.
+    * Batches enter the log in the order of the calls. One write takes all queued batches, up to its
+      bounds.
+    * A batch with acks=all waits for the commit of its own offset in this reign. The waits end with
+      the reign: under a later leader another record may be committed at this offset.
+    * A batch has an unknown outcome from the time when it is given to the log until it is known to
+      be committed. A batch that fails earlier is refused, and was not written.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class ProduceQueue:
         self._log = log
         self._leader = leader
         self._producers = producers
-        #: Called after each append: this broker's own end limits the high watermark too.
+        #: Called after each append, because this broker's own end limits the high watermark too.
         self._count_own_end = count_own_end
         self._queue: list[Queued] = []
         self._is_draining = False
@@ -120,7 +120,7 @@ class ProduceQueue:
         )
         self._timer: asyncio.TimerHandle | None = None
         self._is_over = False
-        #: The disk had no room for the last append.
+        #: Whether the disk had no room for the last append.
         self.is_full = False
 
     def produce(
@@ -132,12 +132,12 @@ class ProduceQueue:
         in_doubt_ms: int = 0,
         appended: Callable[[], None],
     ) -> asyncio.Future[Produced]:
-        """Queue a batch. Never blocks or raises.
+        """Queue a batch. This call never blocks or raises.
 
         `acks` is -1 (all), 0 or 1. `timeout_ms` bounds the wait for the commit. `in_doubt_ms`: see
         Staging.check. `appended` is called once, when the bytes are in the log or refused. The
         future ends with Produced or a QuorateError. If the error is about the leader,
-        hint_of(error) names the current one.
+        hint_of(error) returns the present one.
         """
         future: asyncio.Future[Produced] = asyncio.get_running_loop().create_future()
         entry = Queued(batch, acks, in_doubt_ms, loop_ms() + timeout_ms, appended, future)
@@ -168,9 +168,9 @@ class ProduceQueue:
             )
 
     def end(self) -> None:
-        """End the reign: the outcome of each batch that waits for its commit is unknown.
+        """End the reign. The outcome of each batch that waits for its commit is unknown.
 
-        Queued batches are refused when their turn comes, after the append under way.
+        Queued batches are refused at their turn, after the append under way.
         """
         self._is_over = True
         if self._timer is not None:
@@ -188,7 +188,7 @@ class ProduceQueue:
     # into the log
 
     async def _drain(self) -> None:
-        """Append the queued batches, until the queue is empty."""
+        """Append the queued batches until the queue is empty."""
         try:
             while self._queue:
                 await self._replica.host.append_turns.take(APPEND_UNITS + self._next_count())
@@ -248,10 +248,10 @@ class ProduceQueue:
         return taken
 
     async def _decode(self, taken: list[Queued]) -> list[Queued]:
-        """Decode the batches that the leader must look into; return those that are not refused.
+        """Decode the batches that need it. Return those that are not refused.
 
-        Recompression may make a batch larger. What then exceeds the bytes of one append goes back
-        to the head of the queue.
+        Recompression may make a batch larger. Batches beyond the bytes of one append go back to the
+        head of the queue.
         """
         config, decoder = self._replica.config, self._replica.host.decoder
         passed: list[Queued] = []
@@ -274,8 +274,8 @@ class ProduceQueue:
     def _note_room(self, error: TryAgainError | None) -> None:
         """Log once that the disk has no room, and once that it has room again.
 
-        A disk that is nearly full takes small batches and not large ones, so the state may change
-        often: `repeats` keeps these lines to one a minute.
+        A disk that is nearly full takes small batches but not large ones, so the state may change
+        often. `repeats` limits these lines to one a minute.
         """
         if self.is_full == (error is not None):
             return
@@ -291,7 +291,7 @@ class ProduceQueue:
     def _accept(
         self, taken: list[Queued], accepted: list[Queued]
     ) -> list[tuple[BatchHeader, Sequence[Buffer]]]:
-        """Check the batches one by one; return what to append, and fill `accepted`."""
+        """Check the batches one by one. Return those to append, and fill `accepted`."""
         staging = self._producers.staging()
         writes: list[tuple[BatchHeader, Sequence[Buffer]]] = []
         offset = self._log.log.log_end_offset
@@ -316,9 +316,9 @@ class ProduceQueue:
     def _accept_one(
         self, entry: Queued, staging: Staging, offset: int
     ) -> tuple[BatchHeader, Sequence[Buffer]] | None:
-        """Check one batch and stamp it; return what to append.
+        """Check one batch and stamp it. Return the batch to append; None for a duplicate.
 
-        Returns None for a duplicate: the entry then gets the offsets of the original.
+        The entry of a duplicate gets the offsets of the original.
         """
         leader = self._leader
         if entry.acks == ACKS_ALL and not leader.has_enough_replicas:
@@ -344,7 +344,7 @@ class ProduceQueue:
         return header, (prefix, memoryview(batch)[len(prefix) :])
 
     def _appended(self, accepted: list[Queued], *, grew: bool) -> None:
-        """Answer batches that the log has now, count this broker's own end, wake the followers."""
+        """Answer batches that the log has now, count this broker's end, and wake the followers."""
         start = self._log.log.log_start_offset
         if grew:
             self._leader.appended(self._log.log.log_end_offset)

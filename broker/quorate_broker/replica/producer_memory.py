@@ -8,13 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-#: A broker never forgets a producer that sent a batch within this time: its client may still send
-#: the batch again.
+#: A broker never forgets a producer that sent a batch within this time, because its client may
+#: still send the batch again.
 KEPT_MS = 15 * 60 * 1000
 #: The memory that one producer counts for, with its share of the dict (measured: 130 to 210 bytes).
 PRODUCER_BYTES = 256
 #: The driver gives the time once in this interval. A longer pause of the driver counts as at most
-#: twice this interval: the process stood still, and batches of its clients wait in its sockets.
+#: twice this interval: the process did not run, and batches of its clients wait in its sockets.
 TICK_MS = 5_000
 
 
@@ -23,22 +23,28 @@ class ProducerBounds(Protocol):
 
     @property
     def producer_id_expiration_ms(self) -> int:
-        """A producer is forgotten after this time without a batch."""
+        """Milliseconds without a batch after which a producer is forgotten."""
 
     @property
     def partition_producers_max(self) -> int:
-        """Producers of one partition. With more than these, the partition forgets producers that
-        were silent for KEPT_MS, the longest silent first.
+        """Most producers of one partition.
+
+        With more, the partition forgets producers that were silent for KEPT_MS, the longest silent
+        first.
         """
 
     @property
     def partition_producer_state_max_bytes(self) -> int:
-        """Bytes of the producers of one partition. At this bound it refuses a new producer."""
+        """Most bytes of the producers of one partition.
+
+        With more, it would refuse a new producer.
+        """
 
     @property
     def producer_state_max_bytes(self) -> int:
-        """Bytes of the producers of all partitions. At this bound each partition refuses a new
-        producer.
+        """Most bytes of the producers of all partitions.
+
+        With more, each partition would refuse a new producer.
         """
 
 
@@ -47,10 +53,11 @@ class ProducerMemory:
     """The bounds and the clock that all partitions of a broker share.
 
     The clock counts the milliseconds in which this process worked. It is never faster than real
-    time, so a producer may be remembered for longer than the limits say, never for less.
+    time. So a producer may be remembered for longer than the limits say, but never for a shorter
+    time.
     """
 
-    #: None: no producer is forgotten or refused. A program that only reads a log uses this.
+    #: None: no producer is forgotten or refused. Programs that only read a log use this.
     bounds: ProducerBounds | None = None
     now_ms: int = 0
     #: Number of known producers, summed over the partitions.
@@ -58,7 +65,7 @@ class ProducerMemory:
     _told_ms: int | None = None
 
     def tick(self, loop_ms: int) -> None:
-        """Advance the clock; `loop_ms` is the time of a clock that never goes back."""
+        """Advance the clock. `loop_ms` is the time of a clock that never goes back."""
         if self._told_ms is not None:
             self.now_ms += min(loop_ms - self._told_ms, 2 * TICK_MS)
         self._told_ms = loop_ms

@@ -1,19 +1,19 @@
 """Idempotence: what a partition remembers of each producer, rebuilt from the log's batch headers.
 
-A machine. Producers implements the log's Observer: leaders and followers observe every appended
-or replayed batch in order, so a new leader knows the same last batches of each producer. Staging
+A machine. Producers implements the log's Observer. Leaders and followers observe every appended or
+replayed batch in order, so a new leader knows the same last batches of each producer. Staging
 checks batches that are about to be appended together. The rules:
 
 * A batch that is in the log is never accepted as a new one. Leaders and followers never forget a
   producer that they heard from within KEPT_MS. If there is no room for a new producer, the leader
   refuses it, and the client may try again.
-* The partition keeps one time for all forgotten producers: when the last of them was heard. A
-  client says how long ago it first sent a batch that may have been written. If the producer is not
-  known and may have been forgotten since then, the broker can't tell whether the batch was
-  written: UnknownProducerIdError. Otherwise the batch was not written.
-* Time is the clock of ProducerMemory; snapshots carry it over restarts. A replayed batch counts as
-  heard now, so one replica may remember a producer longer than another. The current leader
-  decides, and the followers observe the batches that it accepted.
+* The partition keeps one time for all forgotten producers: the time at which the last of them was
+  heard. A client says how long ago it first sent a batch that may have been written. If the
+  producer is not known and may have been forgotten since then, the broker cannot tell whether the
+  batch was written: UnknownProducerIdError. Otherwise the batch was not written.
+* Time is that of the clock of ProducerMemory; snapshots keep it over restarts. A replayed batch
+  counts as heard now, so one replica may remember a producer longer than another. The present
+  leader decides, and the followers observe the batches that it accepted.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from quorate.errors import (
 )
 from quorate_broker.replica.producer_memory import KEPT_MS, PRODUCER_BYTES, ProducerMemory
 
-#: The window: the last batches that are remembered of each producer. A client has at most that
-#: many unacknowledged batches for one partition.
+#: The window: the number of last batches of each producer that are remembered. A client has no more
+#: unacknowledged batches for one partition.
 BATCHES_REMEMBERED = 5
-#: Sequences are 31-bit and wrap to 0.
+#: Sequences have 31 bits. After the largest one follows 0.
 SEQUENCE_MASK = 0x7FFFFFFF
 NO_PRODUCER = -1
-#: The base offset in the answer to a duplicate that is older than the window: the batch is known
-#: to be in the log, its offset is forgotten.
+#: The base offset in the answer to a duplicate that is older than the window. The batch is known to
+#: be in the log, but its offset is forgotten.
 UNKNOWN_OFFSET = -1
 #: The longest time between the moment when a client computes `in_doubt_ms` and its check here.
 TRANSIT_MS = 5 * 60 * 1000
@@ -52,17 +52,17 @@ SNAPSHOT_VERSION = 2
 SNAPSHOT_HEAD = struct.Struct(
     ">"
     "H"  # version
-    "I"  # crc: CRC-32C of all that follows
+    "I"  # crc: CRC-32C of all bytes after this field
     "q"  # the partition's clock
     "q"  # forgotten_ms, or BLANK
-    "I"  # number of producers, least recently heard first
+    "I"  # number of producers; the one that was heard least recently is first
 )
 #: One producer, in memory and in snapshots. Its batches follow, oldest first.
 PRODUCER = struct.Struct(
     ">"
     "q"  # producer_id
     "h"  # producer_epoch
-    "q"  # when it was heard last, by the partition's clock
+    "q"  # the time at which it was heard last, by the partition's clock
     "B"  # number of batches
 )
 BATCH = struct.Struct(
@@ -76,7 +76,8 @@ BATCH = struct.Struct(
 NEVER, BLANK = -1, -2
 
 _HEARD = struct.Struct(">q")
-_HEARD_AT = 10  # bytes before it in PRODUCER
+#: Bytes before this field in PRODUCER
+_HEARD_AT = 10
 _COUNT_AT = 18
 
 
@@ -122,7 +123,7 @@ class Producer(NamedTuple):
         return Producer(self.epoch, (*self.batches[1 - BATCHES_REMEMBERED :], remembered))
 
     def check(self, batch: Sequenced) -> Remembered | None:
-        """Return the original if `batch` is a duplicate, None if it is the next batch.
+        """Return the original if `batch` is a duplicate; None if it is the next batch.
 
         Raises ProducerFencedError or OutOfOrderSequenceError for any other batch.
         """
@@ -145,7 +146,7 @@ class Producer(NamedTuple):
         expected = next_sequence(self.batches[-1].last_sequence)
         if self._is_before_the_window(span[1], expected):
             # Sequences are accepted without gaps, so this batch is in the log, before the window.
-            # An answer OutOfOrderSequence would make the producer write it again in a new epoch.
+            # After an answer OutOfOrderSequence, the producer would write it again in a new epoch.
             oldest = self.batches[0]
             return Remembered(*span, UNKNOWN_OFFSET, oldest.base_offset - 1)
         if batch.base_sequence != expected:
@@ -156,7 +157,7 @@ class Producer(NamedTuple):
         return None
 
     def _is_before_the_window(self, last: int, expected: int) -> bool:
-        """Whether a batch that ends with sequence `last` is older than the remembered ones."""
+        """Return whether a batch that ends with sequence `last` is older than the window."""
         window = (expected - self.batches[0].base_sequence) & SEQUENCE_MASK
         behind = (expected - 1 - last) & SEQUENCE_MASK
         return window <= behind < SEQUENCE_MASK // 2
@@ -191,7 +192,7 @@ def _unpack(packed: bytes) -> Producer:
 
 
 def oldest_batch(packed: bytes) -> tuple[int, int]:
-    """Return (producer_id, base offset of the oldest batch that is remembered) of one producer."""
+    """Return (producer_id, base offset of the oldest remembered batch) of one packed producer."""
     _, _, base_offset = BATCH.unpack_from(packed, PRODUCER.size)
     return PRODUCER.unpack_from(packed)[0], base_offset
 
@@ -201,18 +202,20 @@ class Producers:
 
     def __init__(self, memory: ProducerMemory | None = None) -> None:
         self._memory = memory or ProducerMemory()
-        self._known: dict[int, bytes] = {}  # least recently heard first
-        #: The partition's clock minus the broker's clock. Snapshots carry the former over restarts.
+        # the producer that was heard least recently is first
+        self._known: dict[int, bytes] = {}
+        #: The partition's clock minus the broker's clock. Snapshots keep the partition's clock over
+        #: restarts.
         self._clock_ahead_ms = 0
-        #: When the last forgotten producer was heard, by the partition's clock; NEVER; or BLANK
-        #: before the first batch.
+        #: The time at which the last forgotten producer was heard, by the partition's clock; NEVER;
+        #: or BLANK before the first batch.
         self._forgotten_ms = BLANK
 
     def __len__(self) -> int:
         return len(self._known)
 
     def get(self, producer_id: int) -> Producer | None:
-        """Return the state of a producer, None if it is not known."""
+        """Return the state of a producer; None if it is not known."""
         packed = self._known.get(producer_id)
         return None if packed is None else _unpack(packed)
 
@@ -234,7 +237,7 @@ class Producers:
     def observe(self, header: Sequenced) -> None:
         """Remember a batch that is in the log now.
 
-        The bounds do not count here: the leader that accepted the batch has checked them.
+        The bounds do not count here, because the leader that accepted the batch has checked them.
         """
         if self._forgotten_ms == BLANK:
             self.begin(header.base_offset)
@@ -258,7 +261,7 @@ class Producers:
         )
 
     def reset(self) -> None:
-        """Forget all producers: the log is about to be read again."""
+        """Forget all producers, because the log is about to be read again."""
         self._memory.count -= len(self._known)
         self._known.clear()
         self._forgotten_ms = BLANK
@@ -274,7 +277,7 @@ class Producers:
     def restore(self, data: bytes) -> None:
         """Replace the state by that of a snapshot.
 
-        Raises CorruptRecordError if `data` is not a whole snapshot; the state is then empty.
+        Raises CorruptRecordError if `data` is not a whole snapshot. The state is then empty.
         """
         self.reset()
         clock_ms, forgotten_ms, known = _read_snapshot(data)
@@ -304,10 +307,10 @@ class Producers:
         return self._forgotten_ms < self.now_ms - ago_ms - TRANSIT_MS
 
     def forget(self, *, room_for: int = 1) -> int:
-        """Forget producers that were silent too long, at most FORGET_MAX; return their number.
+        """Forget producers that were silent too long, at most FORGET_MAX. Return their number.
 
-        If `room_for` new producers have no room, or there are more producers than
-        partition_producers_max, a silence of KEPT_MS is enough.
+        A silence of KEPT_MS is enough if `room_for` new producers have no room, or if there are
+        more producers than partition_producers_max.
         """
         bounds = self._memory.bounds
         if bounds is None:
@@ -341,11 +344,12 @@ class Producers:
         return is_within and self._memory.has_room(more)
 
     def check_room(self, more: int) -> None:
-        """Make room for `more` new producers; OverloadedError if that is not possible."""
+        """Make room for `more` new producers. Raise OverloadedError if this is not possible."""
         while not self.has_room(more):
             if not self.forget(room_for=more):
                 bounds = self._memory.bounds
-                assert bounds is not None  # without bounds there is always room
+                # without bounds there is always room
+                assert bounds is not None
                 raise OverloadedError(
                     f"{len(self._known)} producers are remembered here and {self._memory.count} on "
                     f"this broker; at {PRODUCER_BYTES} bytes each, "
@@ -365,7 +369,7 @@ class ReadProducer(NamedTuple):
 
 
 def producers_in(data: bytes) -> Iterator[ReadProducer]:
-    """Yield the producers of a snapshot. Raises CorruptRecordError if it is not whole."""
+    """Yield the producers of a snapshot. Raise CorruptRecordError if it is not whole."""
     clock_ms, _, known = _read_snapshot(data)
     for producer_id, packed in known.items():
         (heard,) = _HEARD.unpack_from(packed, _HEARD_AT)
@@ -373,7 +377,7 @@ def producers_in(data: bytes) -> Iterator[ReadProducer]:
 
 
 def _read_snapshot(data: bytes) -> tuple[int, int, dict[int, bytes]]:
-    """Return (clock, forgotten_ms, packed producers); their batches are not checked."""
+    """Return (clock, forgotten_ms, packed producers). The batches in them are not checked."""
     if len(data) < SNAPSHOT_HEAD.size:
         raise CorruptRecordError(f"a producer snapshot of {len(data)} bytes is cut")
     version, checksum, clock_ms, forgotten_ms, count = SNAPSHOT_HEAD.unpack_from(data)
@@ -405,8 +409,8 @@ def _read_snapshot(data: bytes) -> tuple[int, int, dict[int, bytes]]:
 class Staging:
     """Checks the batches of one append, against the log's state and the batches before them.
 
-    It is dropped after the append. Producers changes only when the log observes a written batch,
-    so a failed append leaves no trace.
+    It is dropped after the append. Producers changes only when the log observes a written batch, so
+    a failed append changes nothing.
     """
 
     def __init__(self, producers: Producers) -> None:
@@ -415,10 +419,10 @@ class Staging:
         self._new_count = 0
 
     def check(self, batch: Sequenced, *, in_doubt_ms: int = 0) -> Remembered | None:
-        """Return the original of a duplicate; for a new batch, count it as appended, return None.
+        """Return the original of a duplicate. Count a new batch as appended, and return None.
 
         `batch.base_offset` is its future offset. `in_doubt_ms`: the time since the batch was first
-        sent, if that attempt may have written it; 0: no earlier attempt may have written it.
+        sent, if an earlier attempt may have written it; 0: no earlier attempt may have written it.
 
         Raises ProducerFencedError, OutOfOrderSequenceError, UnknownProducerIdError,
         OverloadedError, InvalidRequestError.
@@ -445,7 +449,7 @@ class Staging:
         return None
 
     def _admit(self, batch: Sequenced, in_doubt_ms: int) -> None:
-        """Raise unless an unknown producer may begin with this batch."""
+        """Raise an error unless an unknown producer may begin with this batch."""
         producer_id, sequence = batch.producer_id, batch.base_sequence
         if in_doubt_ms and not self._producers.remembers(in_doubt_ms):
             raise UnknownProducerIdError(

@@ -1,7 +1,7 @@
 """A replica without its role: its identity, its state in the image, its failure.
 
-Partition extends it by the roles. The role objects (LeaderReplica, FollowerReplica) and the log
-(ReplicaLog) hold a reference to it. This module imports none of them.
+Partition adds the roles. The role objects (LeaderReplica, FollowerReplica) and the log (ReplicaLog)
+have a reference to the replica. This module imports none of them.
 """
 
 from __future__ import annotations
@@ -37,29 +37,30 @@ Key = tuple[bytes, int]
 
 #: The kinds of failure of a replica:
 #: storage: the disk failed, and the whole log directory is lost;
-#: replica: the disk is good, the log must be opened again;
+#: replica: the disk is good, and the log must be opened again;
 #: corrupt: the log has other bytes than those that were written and synced;
-#: broken: an invariant does not hold, or this program has a defect.
+#: broken: an invariant does not hold, or this program has a bug.
 Failure = Literal["storage", "replica", "corrupt", "broken"]
 
 
 class ReplicaHost(Protocol):
-    """What a replica needs from its broker; Replicas implements it."""
+    """The part of the broker that a replica uses. Replicas implements it."""
 
     config: BrokerConfig
     environment: Environment
-    #: Limits the appends in one turn of the loop, over all partitions: one request may bring
+    #: Limits the appends in one turn of the loop, over all partitions, because one request may have
     #: batches for a thousand partitions.
     append_turns: Turns
-    #: Limits the replicas that make their first append at the same time.
+    #: Limits how many replicas make their first append at the same time.
     first_appends: asyncio.Semaphore
     #: Decodes batches for all partitions.
     decoder: Decoder
 
     async def prepare(self, replica: Replica, *, is_noted: bool) -> None:
-        """Make the replica's directory with the file that names its owner, before the first append.
+        """Make the replica's directory, with the file that names its owner.
 
-        `is_noted`: the inventory says already that this replica was written.
+        Call it before the first append. `is_noted`: the inventory says already that this replica
+        was written.
         """
 
     async def written(self, replica: Replica) -> None:
@@ -86,8 +87,8 @@ class Replica(ABC):
         #: Why this replica serves nothing; None: it serves.
         self.offline: str | None = None
         self.failure: Failure | None = None
-        #: Streams of consumers. They are woken when the high watermark, the log's start or the
-        #: role changes.
+        #: Streams of consumers. They are woken when the high watermark, the log's start or the role
+        #: changes.
         self.watches = Watches()
         #: Streams of followers. They are woken at the same events, and at every append.
         self.replica_watches = Watches()
@@ -111,7 +112,7 @@ class Replica(ABC):
 
     @property
     def hint(self) -> LeaderHint:
-        """The current leader, for a caller that asked the wrong broker."""
+        """The present leader, for a caller that asked the wrong broker."""
         return LeaderHint(leader=self.leader, leader_epoch=self.leader_epoch)
 
     # the role, as far as the log needs to know it
@@ -122,20 +123,20 @@ class Replica(ABC):
 
     @abstractmethod
     def isr_wanted(self) -> None:
-        """Ask the ISR keeper to look at the ISR soon."""
+        """Ask the ISR keeper to check the ISR soon."""
 
     @abstractmethod
     def retention_wanted(self) -> None:
-        """Ask the retention keeper to look at the log soon."""
+        """Ask the retention keeper to check the log soon."""
 
     @abstractmethod
     def take_offline(self, failure: Failure, reason: str) -> None:
-        """Stop serving: the replica has failed."""
+        """Stop serving, because the replica has failed."""
 
     # errors
 
     def check_epoch(self, theirs: int, ours: int) -> None:
-        """Raise unless the caller knows the same leader_epoch as this broker (KIP-320)."""
+        """Raise an error unless the caller knows the same leader_epoch as this broker (KIP-320)."""
         if theirs == ours:
             return
         text = f"{self.name}: leader_epoch {theirs} was given, and {ours} is known here"
@@ -147,7 +148,7 @@ class Replica(ABC):
         """Return the error for a caller that expects this broker to be the leader.
 
         For an offline replica this is StorageError only if no other broker may lead. A client gives
-        up at a StorageError, and otherwise another leader may be elected in a moment.
+        up after a StorageError. But if another broker may lead, it may be elected in a moment.
         """
         if self.offline is not None and not self._others_may_lead:
             return self.offline_error()
@@ -164,7 +165,7 @@ class Replica(ABC):
         return hinted(StorageError(f"{self.name} is offline here: {self.offline}"), self.hint)
 
     def outcome_unknown(self, why: str) -> OutcomeUnknownError:
-        """Return the error for a batch that may be in the log, and may commit later."""
+        """Return the error for a batch that may be in the log, and may be committed later."""
         return hinted(OutcomeUnknownError(f"{self.name}: {why}"), self.hint)
 
     def wake_all(self) -> None:

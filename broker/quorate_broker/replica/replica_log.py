@@ -21,12 +21,13 @@ log_line = structlog.get_logger(__name__)
 class ReplicaLog:
     """The log of one replica. The rules:
 
-    * Code that appends, cuts or changes the role holds `lock`: two such steps must not interleave.
-    * A failure takes this replica offline. The broker goes on, and if the disk is good, so do its
-      other replicas. Only TryAgainError leaves the replica as it is.
+    * Code that appends, cuts or changes the role holds `lock`, because two such steps must not
+      interleave.
+    * A failure takes this replica offline. The broker continues, and if the disk is good, its other
+      replicas do too. Only TryAgainError leaves the replica as it is.
     * Before the first append is acknowledged, the broker notes that the replica was written
-      (`note_written`). Without that note, a replica whose directory is gone would look like a new
-      one; if elected, it would make the others cut their logs to its empty one.
+      (`note_written`). Without this note, a replica whose directory is gone would look like a new
+      one. If elected, it would make the others cut their logs to its empty one.
     * The high watermark is in `log.high_watermark`, and the leader_epoch in which it was learnt in
       `log.hw_epoch`. The roles decide both; a checkpoint writes them to the disk.
     """
@@ -37,7 +38,7 @@ class ReplicaLog:
         self.guard = Guard(replica)
         self._tasks = Tasks(lambda _, error: self._broke(error))
         self.is_closed = False
-        #: The inventory says that this replica was written.
+        #: Whether the inventory says that this replica was written.
         self.is_noted = False
         self._replica = replica
         self._is_prepared = False
@@ -46,21 +47,23 @@ class ReplicaLog:
     # writing
 
     async def write(self, writing: Awaitable[object]) -> bool:
-        """Await a write; return whether it succeeded. A failure takes the replica offline."""
+        """Await a write. Return whether it succeeded. A failure takes the replica offline."""
         try:
             await writing
         except TryAgainError:
-            raise  # the replica stays as it is, and the caller tries again
+            # the replica stays as it is, and the caller tries again
+            raise
         except (StorageError, CorruptRecordError) as error:
             self.failed(error)
             return False
         return True
 
     def room_to_write(self) -> AbstractAsyncContextManager[None]:
-        """Return the context in which to append. Few replicas make their first append at a time.
+        """Return the context in which to append.
 
-        A first append waits for several files. If those of a thousand replicas ended together, the
-        rest of all of them would run in one turn of the loop.
+        Few replicas make their first append at the same time. A first append waits for several
+        files. If the appends of a thousand replicas ended together, the rest of all of them would
+        run in one turn of the loop.
         """
         return nullcontext() if self.is_noted else self._replica.host.first_appends
 
@@ -77,19 +80,19 @@ class ReplicaLog:
             self.is_noted = True
 
     async def sync_if_asked(self) -> None:
-        """Sync the log if flush.on.ack is set and something is not synced."""
+        """Sync the log if flush.on.ack is set and some bytes are not synced."""
         if self._replica.config.flush_on_ack and not self.is_synced:
             await self.log.sync()
 
     @property
     def is_synced(self) -> bool:
-        """Whether all that was appended survives a power loss."""
+        """Whether all appended records survive a power loss."""
         return self.log.synced_end >= self.log.log_end_offset
 
     # failures
 
     def failed(self, error: StorageError | CorruptRecordError) -> None:
-        """Take the replica offline; the kind of failure follows from the error: see disk_errors."""
+        """Take the replica offline. The kind of failure follows from the error: see disk_errors."""
         if isinstance(error, LogCorruptError | CorruptRecordError):
             failure: Failure = "corrupt"
         elif isinstance(error, ReopenError | TryAgainError):
@@ -99,7 +102,7 @@ class ReplicaLog:
         self._replica.take_offline(failure, str(error))
 
     def start(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        """Run `work` in the background; close() waits for it.
+        """Run `work` in the background. close() waits for it.
 
         If it fails, the replica goes offline.
         """
@@ -115,14 +118,14 @@ class ReplicaLog:
             self._broke(error)
 
     def _broke(self, error: BaseException) -> None:
-        """Take the replica offline for a broken invariant, or a defect of this program."""
+        """Take the replica offline, because of a broken invariant or a bug of this program."""
         what = "a broken invariant" if isinstance(error, AssertionError) else type(error).__name__
         self._replica.take_offline("broken", f"{what}: {error}")
 
     # the high watermark
 
     def set_high_watermark(self, offset: int, epoch: int) -> None:
-        """Set the high watermark and its epoch; the next checkpoint writes them to the disk."""
+        """Set the high watermark and its epoch. The next checkpoint writes them to the disk."""
         self.log.high_watermark = offset
         self.log.hw_epoch = epoch
 
@@ -139,10 +142,10 @@ class ReplicaLog:
                 self.failed(error)
 
     async def lower_high_watermark(self, offset: int, epoch: int) -> None:
-        """Lower the high watermark and write it to the disk, before a cut of committed records.
+        """Lower the high watermark, and write it to the disk, before a cut of committed records.
 
-        If the cut came first, a crash before the write would leave a high watermark above the
-        log's end.
+        If the cut came first, a crash before the write would leave a high watermark above the log's
+        end.
         """
         self.set_high_watermark(offset, epoch)
         await self.write(self.log.checkpoint_high_watermark(offset, epoch))
@@ -166,7 +169,7 @@ class ReplicaLog:
 
 
 class Guard:
-    """A context that turns a broken invariant into an offline replica and a StorageError."""
+    """A context in which a broken invariant takes the replica offline (StorageError)."""
 
     __slots__ = ("_replica",)
 

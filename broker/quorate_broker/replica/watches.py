@@ -1,4 +1,4 @@
-"""The functions that streams register at a partition, to be called when something changes."""
+"""The functions that streams register at a partition. They are called when something changes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Watches:
         return len(self._wakes)
 
     def add(self, wake: Callable[[], None]) -> Callable[[], None]:
-        """Register `wake`; return a function that removes it, which is safe to call twice."""
+        """Register `wake`. Return a function that removes it, which is safe to call twice."""
         self._registrations += 1
         number = self._registrations
         self._wakes[number] = wake
