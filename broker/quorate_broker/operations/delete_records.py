@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 from quorate.aio.clock import Deadline
+from quorate.aio.turns import Turns
 from quorate.errors import (
     InvalidRequestError,
     OffsetNotAvailableError,
@@ -17,7 +19,12 @@ from quorate.errors import (
 )
 from quorate.net.principal import Principal
 from quorate_broker.operations.admin import TIMEOUT_MS, TIMEOUT_MS_MAX, answered_in_time
-from quorate_broker.operations.partitions import check_count, locate, refuse_duplicates
+from quorate_broker.operations.partitions import (
+    PARTITIONS_A_TURN,
+    check_count,
+    locate,
+    refuse_duplicates,
+)
 from quorate_broker.replica.partition import Partition
 from quorate_broker.replicas.replicas import Replicas
 from quorate_quorum.node.authorizer import Authorizer, Caller, Operation, Required, ResourceType
@@ -56,6 +63,7 @@ class DeleteRecords:
         self._config = config
         self._authorizer = authorizer
         self._moves = asyncio.Semaphore(MOVES_MAX)
+        self._turns = Turns(PARTITIONS_A_TURN)
         self._waiting = 0
 
     def check_count(self, named: int) -> None:
@@ -93,6 +101,7 @@ class DeleteRecords:
         self, caller: Caller, asked: DeletionAsked, deadline: Deadline
     ) -> int | QuorateError:
         try:
+            await self._turns.take()
             partition = locate(
                 self._replicas,
                 caller,
@@ -141,7 +150,10 @@ class DeleteRecords:
                     f"replicas of brokers {lacking} have not yet; ask again"
                 )
             wait_ms = min(deadline.left_ms, LOOK_AGAIN_MS) + 1
-            await asyncio.wait([start.moved.next_ring()], timeout=wait_ms / 1000)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait_ms / 1000):
+                    await start.moved.next_ring()
+            await self._turns.take()
             start.check_reign()
 
     def _lacking(self, partition: Partition, offset: int) -> list[int]:

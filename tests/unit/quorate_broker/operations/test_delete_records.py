@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -17,6 +18,8 @@ from quorate.errors import (
     UnknownTopicError,
 )
 from quorate_broker.operations.delete_records import DeleteRecords, DeletionAsked
+from quorate_broker.operations.partitions import PARTITIONS_A_TURN
+from quorate_broker.replica.partition import Partition
 from quorate_quorum.node.authorizer import ALLOW_ALL
 from tests.unit.quorate_broker.builders import TOPIC_ID, World
 from tests.unit.quorate_broker.operations.builders import ANN, DenyAll
@@ -116,6 +119,49 @@ async def test_a_replica_that_is_away_is_named_at_the_timeout(world: World) -> N
     assert isinstance(found, RequestTimedOutError)
     assert "brokers [3]" in str(found)
     assert starts(world) == [3, 3], "the others have deleted them all the same"
+
+
+async def test_a_wait_that_is_over_leaves_nothing_behind(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each look left a future in the bell, 1,200 a partition at the longest time-out."""
+    await world.brokers[3].stop()
+    moved = world.brokers[1].partition.as_leader().log_start.moved
+    next_ring, rings = moved.next_ring, list[asyncio.Future[None]]()
+
+    def noted() -> asyncio.Future[None]:
+        rings.append(next_ring())
+        return rings[-1]
+
+    monkeypatch.setattr(moved, "next_ring", noted)
+    await delete(world, 3, timeout_ms=600)
+    assert len(rings) > 1
+    assert all(ring.done() for ring in rings)
+
+
+async def test_many_partitions_take_several_turns(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replicas = world.brokers[1].replicas
+    looked_up = 0
+    get = replicas.get
+
+    def counted(topic_id: bytes, partition: int) -> Partition:
+        nonlocal looked_up
+        looked_up += 1
+        return get(topic_id, partition)
+
+    monkeypatch.setattr(replicas, "get", counted)
+    operation = DeleteRecords(replicas, replicas.config, ALLOW_ALL)
+    asked = [DeletionAsked(bytes(16), number, -1, -1) for number in range(1_000)]
+    deleting = asyncio.create_task(
+        operation.delete(ANN, asked, timeout_ms=1_000, caller_timeout_ms=0)
+    )
+    while not deleting.done():
+        before = looked_up
+        await asyncio.sleep(0)
+        assert looked_up - before <= PARTITIONS_A_TURN
+    assert looked_up == 1_000
 
 
 async def test_a_replica_whose_broker_is_fenced_is_not_waited_for(world: World) -> None:
