@@ -104,8 +104,8 @@ class Cutter:
         extent = self._extent
         if not extent.start < offset <= extent.end:
             return
-        # This syncs the names of the segments that stay, too. Otherwise a power loss could keep the
-        # removal of the old files and lose these names.
+        # The sync covers the names of the segments that stay, too. Otherwise a power loss could
+        # keep the removal of the old files and lose these names.
         await self._syncer.sync_to(offset)
         try:
             await self._checkpoints.move_start(offset)

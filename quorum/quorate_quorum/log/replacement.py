@@ -46,7 +46,7 @@ class Replacer:
         self._reader = reader
 
     async def prepare(self, new: SegmentChecksum) -> None:
-        """Do step 2, for which appends need not wait. Raises OSError; the log is as it was."""
+        """Do step 2, while appends go on. Raises OSError, and leaves the log as it was."""
         path = self._directory.file(file_name(new.base_offset, CHECKSUM))
         await replace_whole(self._directory.disk, path + SWAP, new.encode())
 
@@ -60,7 +60,7 @@ class Replacer:
             return await self._replace(new)
 
     async def abandon(self, base_offset: int) -> None:
-        """Remove what a pass wrote for a segment that the log does not take."""
+        """Remove the files of a compacted segment that the log does not take."""
         disk = self._directory.disk
         for ending in (LOG + CLEANED, INDEX + CLEANED, TIME_INDEX + CLEANED, CHECKSUM + SWAP):
             path = self._directory.file(file_name(base_offset, ending))

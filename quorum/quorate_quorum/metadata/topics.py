@@ -223,7 +223,7 @@ class TopicsDelta(AspectDelta[Topics], part=Topics):
             self._replicas_moved.subtract(partition.broker_ids)
         del self._drafts[topic.id]
         if draft.forming:
-            return  # it was hidden, so no map or list has it
+            return  # the topic was hidden, so no map or list has it
         self.topics = self.topics.discard(topic.id)
         self.topic_ids = self.topic_ids.remove(topic.name)
         self.changed.pop(topic.id, None)

@@ -230,7 +230,7 @@ class Watch:
         if not batches:
             return Frame(header)
         base_offset, end_offset = span(batches)
-        if base_offset != cursor.offset:  # it is inside a batch, so the watcher has another log
+        if base_offset != cursor.offset:  # inside a batch: the watcher has another log
             header.reload = True
             cursor.offset = 0
             return Frame(header)

@@ -85,7 +85,7 @@ class Snapshots:
         return Download(self._disk, self._directory, snapshot)
 
     async def keep(self, snapshot: SnapshotId) -> None:
-        """Note that a whole, durable snapshot now replaces the log. Remove the older snapshots."""
+        """Note a whole, durable snapshot that the log now continues. Remove the older snapshots."""
         async with self._changing:
             self._is_newest(snapshot)
             await files.remove_older(self._disk, self._directory, snapshot)

@@ -154,7 +154,7 @@ class LossyElections:
             if topic is None or partition is None or partition.leader != NO_LEADER:
                 del self._leaderless[key]
                 continue
-            self._leaderless[key] = self._leaderless.pop(key)  # to the end of the queue
+            self._leaderless[key] = self._leaderless.pop(key)  # moves it to the end of the queue
             found = self._look(image, topic, key, partition, now_ms)
             if isinstance(found, LossyElection):
                 elections.append(found)

@@ -388,7 +388,7 @@ async def answered_each(
 
     async def answer_one(request: Q) -> None:
         reply = await answer(request)
-        ready.append(reply)  # in its own line: during the await, `ready` may become another list
+        ready.append(reply)  # not before the await, which may make `ready` another list
         news.set()
 
     async def answer_all() -> None:

@@ -344,10 +344,9 @@ class RaftNode:
     async def transfer(self, voter_id: int | None) -> int:
         """Give leadership to that voter (None: the most caught-up one). Return the next leader.
 
-        If an election comes in between, the next leader may be another voter. With this node's own
-        id the call only cancels a transfer that is under way. Raises NotControllerError,
-        InvalidRequestError if the id is not a voter's, OverloadedError if the voter did not catch
-        up within an election timeout.
+        An election in between may choose another voter. With this node's own id, the call only
+        cancels a transfer under way. Raises NotControllerError, InvalidRequestError if the id is
+        not a voter's, OverloadedError if the voter did not catch up within an election timeout.
         """
         self._check_running()
         named = self.loop.raft.check_may_transfer(voter_id)

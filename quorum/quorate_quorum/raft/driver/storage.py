@@ -85,7 +85,7 @@ def _append_read(ledger: Ledger, batch: Batch) -> None:
 
 
 def _reaches(log: Log, below: Below) -> bool:
-    """Return whether the log holds the records just before the snapshot's end, or begins there."""
+    """Return whether the log holds the snapshot's last record, or begins just above it."""
     if log.log_start_offset == below.offset:
         return True
     is_long_enough = log.log_end_offset >= below.offset

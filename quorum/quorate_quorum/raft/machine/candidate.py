@@ -125,7 +125,7 @@ class Candidate(_Election):
         self._is_transfer = is_transfer
         self._for_silence = for_silence
         if for_silence:
-            state.silenced_epoch = state.epoch  # for the next attempt, if this one fails
+            state.silenced_epoch = state.epoch  # kept for the next attempt, if this one fails
 
     def begin(self) -> None:
         self._ask_for_votes(pre_vote=False, is_transfer=self._is_transfer)

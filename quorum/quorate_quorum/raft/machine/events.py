@@ -76,7 +76,7 @@ class FetchReceived:
     stream: StreamKey
     request: FetchRequest
     caller: int
-    endpoint: str = ""  # of the replica that fetches, as that replica says
+    endpoint: str = ""  # as the replica that fetches says; "": not said
 
 
 @dataclass(frozen=True, slots=True)

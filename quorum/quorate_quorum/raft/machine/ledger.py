@@ -22,7 +22,7 @@ class Batch:
     end_offset: int
     epoch: int
     data: bytes
-    voters: VoterSet | None = None  # of the newest Voters event in it
+    voters: VoterSet | None = None  # the set of its newest Voters event
     epoch_start: int | None = None  # the epoch that its EpochStart event begins
 
 
