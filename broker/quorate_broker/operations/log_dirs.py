@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from quorate.net.principal import Principal
 from quorate_broker.operations.partitions import PARTITIONS_A_TURN
 from quorate_broker.replicas.replicas import Replicas
-from quorate_quorum.node.authorizer import DESCRIBE_CLUSTER, Authorizer, Caller
+from quorate_quorum.node.authorizer import DESCRIBE_CLUSTER, DESCRIBE_TOPIC, Authorizer, Caller
 
 REQUIRED: Final = DESCRIBE_CLUSTER
 UNKNOWN_BYTES = -1
@@ -46,13 +46,16 @@ class LogDirs:
     async def describe(self, principal: Principal, topics: Collection[str]) -> list[LogDir]:
         """Describe each directory, with the replicas of `topics`; of all topics if that is empty.
 
+        Topics that the caller may not describe are left out.
         Raises ClusterAuthorizationFailedError.
         """
-        Caller(principal, self._authorizer).check(REQUIRED)
+        caller = Caller(principal, self._authorizer)
+        caller.check(REQUIRED)
         replicas, wanted = self._replicas, frozenset(topics)
         held: dict[bytes, list[ReplicaSize]] = {one: [] for one in replicas.directories}
         for number, partition in enumerate(replicas.all(), 1):
-            if not wanted or partition.topic in wanted:
+            is_asked = not wanted or partition.topic in wanted
+            if is_asked and caller.may(DESCRIBE_TOPIC, partition.topic):
                 found = ReplicaSize(
                     partition.topic,
                     partition.partition,

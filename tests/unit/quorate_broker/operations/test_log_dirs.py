@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from quorate.errors import ClusterAuthorizationFailedError
+from quorate.net.principal import Principal
 from quorate_broker.operations.log_dirs import LogDirs
-from quorate_quorum.node.authorizer import ALLOW_ALL
+from quorate_quorum.node.authorizer import ALLOW_ALL, CLUSTER, Operation, Resource
 from tests.unit.quorate_broker.builders import TOPIC, World, directory_id
 from tests.unit.quorate_broker.operations.builders import ANN, DenyAll
 
@@ -40,4 +41,20 @@ async def test_a_principal_that_may_not_describe_the_cluster_is_refused() -> Non
     await world.start(min_isr=1)
     with pytest.raises(ClusterAuthorizationFailedError):
         await LogDirs(world.brokers[1].replicas, DenyAll()).describe(ANN, ())
+    await world.stop()
+
+
+class AllowCluster:
+    """An authorizer that allows everything on the cluster, and nothing on topics."""
+
+    def authorize(self, principal: Principal, operation: Operation, resource: Resource) -> bool:
+        return resource == CLUSTER
+
+
+async def test_topics_that_the_caller_may_not_describe_are_not_told() -> None:
+    world = World(brokers=1)
+    await world.start(min_isr=1)
+    for asked in ([], [TOPIC]):
+        [found] = await LogDirs(world.brokers[1].replicas, AllowCluster()).describe(ANN, asked)
+        assert found.replicas == []
     await world.stop()
