@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -28,6 +29,7 @@ QUEUE_MAX = 100_000
 WAITERS_MAX = 10_000
 
 
+@dataclass(eq=False)
 class Publisher:
     """An ImageListener. `applied` is called after each image that was carried out.
 
@@ -35,24 +37,18 @@ class Publisher:
     node is then in an unknown state.
     """
 
-    def __init__(
-        self,
-        reconciler: Reconciler,
-        *,
-        applied: Callable[[MetadataImage], None],
-        fail: Callable[[str], None],
-        queue_max: int = QUEUE_MAX,
-    ) -> None:
-        self._reconciler = reconciler
-        self._applied = applied
-        self._fail = fail
-        self._queue_max = queue_max
-        self._queue: deque[tuple[MetadataDelta, MetadataImage]] = deque()
-        self._arrived = asyncio.Event()
+    _reconciler: Reconciler
+    applied: Callable[[MetadataImage], None]
+    fail: Callable[[str], None]
+    queue_max: int = QUEUE_MAX
+    _queue: deque[tuple[MetadataDelta, MetadataImage]] = field(default_factory=deque)
+    _arrived: asyncio.Event = field(default_factory=asyncio.Event)
+    _is_started: bool = False
+    _has_loaded: bool = False
+
+    def __post_init__(self) -> None:
         self._tasks = Tasks(self._failed)
-        self._is_started = False
         self._reached = ReachedOffset(WAITERS_MAX, "calls wait for this broker")
-        self._has_loaded = False
 
     @property
     def applied_offset(self) -> int:
@@ -63,8 +59,8 @@ class Publisher:
         """Queue an image. Before start() it is ignored, because no replica is open."""
         if not self._is_started:
             return
-        if len(self._queue) >= self._queue_max:
-            self._fail(f"{len(self._queue)} metadata changes wait to be carried out")
+        if len(self._queue) >= self.queue_max:
+            self.fail(f"{len(self._queue)} metadata changes wait to be carried out")
             return
         self._queue.append((delta, image))
         self._arrived.set()
@@ -112,8 +108,8 @@ class Publisher:
 
     def _carried_out(self, image: MetadataImage) -> None:
         self._reached.advance(image.offset)
-        self._applied(image)
+        self.applied(image)
 
     def _failed(self, _: str, error: BaseException) -> None:
         log.error("publisher_failed", exc_info=error)
-        self._fail(f"the metadata could not be carried out: {error!r}")
+        self.fail(f"the metadata could not be carried out: {error!r}")

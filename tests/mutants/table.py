@@ -2071,7 +2071,7 @@ MUTANTS = (
         "gaps-are-known",
         "any log may have gaps",
         f"{LOG_ROOM}/scan.py",
-        "if offset < self._expected or (offset > self._expected and not self._has_gaps):",
+        "if offset < self._expected or (offset > self._expected and not self._extent.has_gaps):",
         "if offset < self._expected:",
         (f"{GAPS}::test_a_gap_in_a_log_without_the_marker_is_damage",),
     ),

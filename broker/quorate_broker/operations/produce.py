@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 from quorate.errors import (
@@ -83,6 +84,7 @@ class Produce:
         check_count(named, self._config.request_partitions_max, self._replicas)
 
 
+@dataclass(eq=False)
 class ProduceSession(Generic[Tag]):
     """The batches that one producer has under way on one stream.
 
@@ -90,23 +92,17 @@ class ProduceSession(Generic[Tag]):
     once, `start` makes this call; else it comes in a later turn of the loop.
     """
 
-    def __init__(
-        self,
-        replicas: Replicas,
-        config: BrokerConfig,
-        caller: Caller,
-        budget: ByteBudget,
-        completed: Callable[[Tag, Produced | QuorateError], None],
-    ) -> None:
-        self._replicas = replicas
-        self._config = config
-        self._caller = caller
-        self._budget = budget
-        self._own_budget = ByteBudget(config.stream_queued_max_bytes)
-        self._completed = completed
-        self._is_stopping = False
-        #: Number of batches that wait for their outcome.
-        self.waiting = 0
+    _replicas: Replicas
+    _config: BrokerConfig
+    _caller: Caller
+    _budget: ByteBudget
+    _completed: Callable[[Tag, Produced | QuorateError], None]
+    _is_stopping: bool = False
+    #: Number of batches that wait for their outcome.
+    waiting: int = 0
+
+    def __post_init__(self) -> None:
+        self._own_budget = ByteBudget(self._config.stream_queued_max_bytes)
 
     def start(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import structlog
@@ -88,6 +88,7 @@ def _nothing() -> None:
     pass
 
 
+@dataclass(eq=False)
 class ProduceQueue:
     """The batches of producers in one reign. The rules:
 
@@ -99,29 +100,23 @@ class ProduceQueue:
       be committed. A batch that fails earlier is refused, and was not written.
     """
 
-    def __init__(
-        self,
-        replica: Replica,
-        log: ReplicaLog,
-        leader: Leader,
-        producers: Producers,
-        count_own_end: Callable[[], None],
-    ) -> None:
-        self._replica = replica
-        self._log = log
-        self._leader = leader
-        self._producers = producers
-        #: Called after each append, because this broker's own end limits the high watermark too.
-        self._count_own_end = count_own_end
-        self._queue: list[Queued] = []
-        self._is_draining = False
+    _replica: Replica
+    _log: ReplicaLog
+    _leader: Leader
+    _producers: Producers
+    #: Called after each append, because this broker's own end limits the high watermark too.
+    _count_own_end: Callable[[], None]
+    _queue: list[Queued] = field(default_factory=list)
+    _is_draining: bool = False
+    _timer: asyncio.TimerHandle | None = None
+    _is_over: bool = False
+    #: Whether the disk had no room for the last append.
+    is_full: bool = False
+
+    def __post_init__(self) -> None:
         self._waiters: OffsetWaiters[Queued] = OffsetWaiters(
-            replica.host.config.partition_waiting_max, "batches wait for their commit"
+            self._replica.host.config.partition_waiting_max, "batches wait for their commit"
         )
-        self._timer: asyncio.TimerHandle | None = None
-        self._is_over = False
-        #: Whether the disk had no room for the last append.
-        self.is_full = False
 
     def produce(
         self,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -27,6 +28,7 @@ from quorate_quorum.metadata.topics import TopicImage
 log_line = structlog.get_logger(__name__)
 
 
+@dataclass(eq=False)
 class Repairs:
     """Repairs lossy replicas: see the module. `reconcile` gives a salvaged replica its role.
 
@@ -34,30 +36,23 @@ class Repairs:
     salvages run in the background, one at a time, and do not delay images.
     """
 
-    def __init__(
-        self,
-        replicas: Replicas,
-        opener: Opener,
-        changing: asyncio.Lock,
-        reconcile: Callable[[Key], Awaitable[None]],
-        want_again: Callable[[Key], None],
-        fail: Callable[[str], None],
-    ) -> None:
-        self._replicas = replicas
-        self._losses = replicas.losses
-        self._opener = opener
-        self._changing = changing
-        self._reconcile = reconcile
-        self._want_again = want_again
-        self._fail = fail
-        self._salvaging = asyncio.Lock()
-        #: Replicas whose salvage runs or waits for its turn.
-        self._salvages: dict[Key, None] = {}
-        #: Corrupt replicas whose note is being written to the disk.
-        self._notes: dict[Key, None] = {}
+    _replicas: Replicas
+    _opener: Opener
+    _changing: asyncio.Lock
+    _reconcile: Callable[[Key], Awaitable[None]]
+    _want_again: Callable[[Key], None]
+    _fail: Callable[[str], None]
+    _salvaging: asyncio.Lock = field(default_factory=asyncio.Lock)
+    #: Replicas whose salvage runs or waits for its turn.
+    _salvages: dict[Key, None] = field(default_factory=dict)
+    #: Corrupt replicas whose note is being written to the disk.
+    _notes: dict[Key, None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._losses = self._replicas.losses
         self._salvage_tasks = Tasks(self._salvage_failed)
         self._note_tasks = Tasks(
-            lambda _, error: fail(f"a corrupt replica can't be noted: {error!r}")
+            lambda _, error: self._fail(f"a corrupt replica can't be noted: {error!r}")
         )
 
     async def stop(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -23,6 +24,7 @@ CORRUPT_RETRY_S = 1.0
 PENDING_MAX = 1000
 
 
+@dataclass(eq=False)
 class Followed:
     """One partition on a stream, for as long as the stream fetches it.
 
@@ -34,29 +36,19 @@ class Followed:
     were written or dropped.
     """
 
-    def __init__(
-        self,
-        partition: Partition,
-        leader: int,
-        tasks: Tasks,
-        *,
-        named: Callable[[Partition, FetchPosition], None],
-        written: Callable[[int], None],
-        backoff_s: Callable[[], float],
-    ) -> None:
-        self.partition = partition
-        self._leader = leader
-        self._tasks = tasks
-        self._name = named
-        self._written = written
-        self._backoff_s = backoff_s
-        self._is_carried = True
-        self._is_working = False
-        self._pending: deque[tuple[ReplicaFetched, memoryview]] = deque()
-        #: Whether to send the position when all pending answers are carried out.
-        self._must_name = False
-        #: The position that was last sent on this stream; None when it is answered.
-        self._position: FetchPosition | None = None
+    partition: Partition
+    _leader: int
+    _tasks: Tasks
+    named: Callable[[Partition, FetchPosition], None]
+    written: Callable[[int], None]
+    backoff_s: Callable[[], float]
+    _is_carried: bool = True
+    _is_working: bool = False
+    _pending: deque[tuple[ReplicaFetched, memoryview]] = field(default_factory=deque)
+    #: Whether to send the position when all pending answers are carried out.
+    _must_name: bool = False
+    #: The position that was last sent on this stream; None when it is answered.
+    _position: FetchPosition | None = None
 
     def begin_stream(self) -> None:
         """Send the position again, on a new stream, where no position was sent before."""
@@ -78,7 +70,7 @@ class Followed:
     def drop(self) -> None:
         """Leave the stream. A write under way is finished; waiting answers are dropped."""
         self._is_carried = False
-        self._written(sum(len(batches) for _, batches in self._pending))
+        self.written(sum(len(batches) for _, batches in self._pending))
         self._pending.clear()
         self._must_name = False
 
@@ -108,13 +100,13 @@ class Followed:
                 self._position = None
             refused = await follower.take(fetched, batches)
         finally:
-            self._written(len(batches))
+            self.written(len(batches))
         if refused is not None and self._is_carried:
             log_line.info(
                 "not replicated", partition=self.partition.name, reason=refused, repeats=True
             )
             # A bad batch is sent again until another broker leads or the leader's log is repaired.
-            await asyncio.sleep(CORRUPT_RETRY_S if follower.was_corrupt else self._backoff_s())
+            await asyncio.sleep(CORRUPT_RETRY_S if follower.was_corrupt else self.backoff_s())
         if refused is not None or not is_bare or self._has_new_start():
             self._must_name = True
 
@@ -147,9 +139,9 @@ class Followed:
             position = await follower.fetch_position()
         except TryAgainError as error:
             log_line.info("not named", partition=self.partition.name, reason=str(error))
-            await asyncio.sleep(self._backoff_s())
+            await asyncio.sleep(self.backoff_s())
             self._must_name = self._is_carried
             return
         if position is not None and position.leader == self._leader and self._is_carried:
             self._position = position
-            self._name(self.partition, position)
+            self.named(self.partition, position)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
+from dataclasses import dataclass, field
 from typing import NoReturn
 
 import structlog
@@ -33,6 +34,7 @@ SILENT_INTERVALS_MAX = 3
 INTERVAL_MIN_MS, INTERVAL_MAX_MS = 10, 10_000
 
 
+@dataclass(eq=False)
 class HeartbeatStream:
     """The heartbeats of one broker, from the construction of this object to close().
 
@@ -41,34 +43,24 @@ class HeartbeatStream:
     raises an exception that is not a QuorateError.
     """
 
-    def __init__(
-        self,
-        history: FollowedHistory,
-        leader: LeaderFinder,
-        connections: Connections,
-        *,
-        state: Callable[[], HeartbeatRequest],
-        answered: Callable[[HeartbeatResponse], None],
-        fail: Callable[[str], None],
-        interval_ms: int,
-        backoff: Backoff,
-    ) -> None:
-        self._history = history
-        self._leader = leader
-        self._connections = connections
-        self._state = state
-        self._answered = answered
-        self._fail = fail
-        self._interval_ms = interval_ms
-        self._backoff = backoff
-        self._endpoint = ""
-        self._timeout: asyncio.Timeout | None = None
-        self._is_moving = False
-        self._was_answered = False
-        self._push = Bell()
-        self._moved = Bell()
+    _history: FollowedHistory
+    _leader: LeaderFinder
+    _connections: Connections
+    state: Callable[[], HeartbeatRequest]
+    answered: Callable[[HeartbeatResponse], None]
+    fail: Callable[[str], None]
+    interval_ms: int
+    backoff: Backoff
+    _endpoint: str = ""
+    _timeout: asyncio.Timeout | None = None
+    _is_moving: bool = False
+    _was_answered: bool = False
+    _push: Bell = field(default_factory=Bell)
+    _moved: Bell = field(default_factory=Bell)
+
+    def __post_init__(self) -> None:
         self._tasks = Tasks(self._failed)
-        self._forget_leader = leader.when_moved(self.controller_moved)
+        self._forget_leader = self._leader.when_moved(self.controller_moved)
         self._tasks.spawn(self._keep(), "quorum-heartbeat")
 
     def push(self) -> None:
@@ -108,7 +100,7 @@ class HeartbeatStream:
                 if not self._was_answered:  # one that has answered is asked again first
                     self._leader.forget(self._endpoint)
             if not self._is_moving:
-                await self._backoff.wait(self._moved)
+                await self.backoff.wait(self._moved)
 
     async def _session(self, endpoint: str) -> NoReturn:
         loop = asyncio.get_running_loop()
@@ -117,7 +109,7 @@ class HeartbeatStream:
             async with asyncio.timeout(self._silence_max_s) as self._timeout, aclosing(stream):
                 async for response in stream:
                     self._take(response)
-                    self._backoff.reset()
+                    self.backoff.reset()
                     if not self._is_moving:
                         self._timeout.reschedule(loop.time() + self._silence_max_s)
         finally:
@@ -127,11 +119,11 @@ class HeartbeatStream:
     async def _beats(self) -> AsyncIterator[HeartbeatRequest]:
         while True:
             self._push.reset()
-            beat = self._state()
+            beat = self.state()
             beat.cluster_id = self._history.cluster_id
             beat.quorum_generation = self._history.generation
             yield beat
-            await self._push.wait(self._interval_ms)
+            await self._push.wait(self.interval_ms)
 
     def _take(self, response: HeartbeatResponse) -> None:
         if response.error.code == ErrorCode.ERROR_CODE_NOT_CONTROLLER:
@@ -140,15 +132,15 @@ class HeartbeatStream:
             raise from_wire(response.error)
         self._was_answered = True
         if response.error.code == ErrorCode.ERROR_CODE_NONE:
-            self._interval_ms = min(max(response.interval_ms, INTERVAL_MIN_MS), INTERVAL_MAX_MS)
+            self.interval_ms = min(max(response.interval_ms, INTERVAL_MIN_MS), INTERVAL_MAX_MS)
             self._leader.learn(Leader(response.leader_id, response.leader_endpoint, response.epoch))
-        self._answered(response)
+        self.answered(response)
         raise_if_error(response.error)
 
     @property
     def _silence_max_s(self) -> float:
-        return self._interval_ms * SILENT_INTERVALS_MAX / 1000
+        return self.interval_ms * SILENT_INTERVALS_MAX / 1000
 
     def _failed(self, name: str, error: BaseException) -> None:
         log.error("heartbeat_failed", exc_info=error)
-        self._fail(f"the heartbeat cannot go on: {error!r}")
+        self.fail(f"the heartbeat cannot go on: {error!r}")

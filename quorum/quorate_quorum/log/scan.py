@@ -26,6 +26,7 @@ class GoodEnd:
     bad: str | None
 
 
+@dataclass(eq=False)
 class Scan:
     """One scan. Each batch must be good, follow the one before it, and not have an older epoch.
 
@@ -33,22 +34,13 @@ class Scan:
     batches in the indexes of the segments and in the extent's epochs.
     """
 
-    def __init__(
-        self,
-        segments: Segments,
-        extent: Extent,
-        inspect: Inspect | None,
-        expected: int | None,
-        checksums: Disk | None = None,
-    ) -> None:
-        self._segments = segments
-        self._epochs = extent.epochs
-        self._has_gaps = extent.has_gaps
-        self._inspect = inspect
-        #: The disk with the checksum files; None: the scan does not compare them.
-        self._checksums = checksums
-        #: The offset at which the next batch must begin; None if the scan starts inside a segment.
-        self._expected = expected
+    _segments: Segments
+    _extent: Extent
+    _inspect: Inspect | None
+    #: The offset at which the next batch must begin; None if the scan starts inside a segment.
+    _expected: int | None
+    #: The disk with the checksum files; None: the scan does not compare them.
+    _checksums: Disk | None = None
 
     async def run(self, first: int, position: int) -> GoodEnd:
         """Check all batches from `position` of segment `first` on, up to the first bad one."""
@@ -78,7 +70,7 @@ class Scan:
                 if misfit is not None:
                     return where, misfit
                 segment.add_to(index, where, header)
-                self._epochs.assign(header.leader_epoch, header.base_offset)
+                self._extent.epochs.assign(header.leader_epoch, header.base_offset)
                 self._expected = header.end_offset
             position = chunk.position
             if chunk.bad is not None:
@@ -90,9 +82,9 @@ class Scan:
         offset = header.base_offset
         if self._expected is None:
             self._expected = offset
-        if offset < self._expected or (offset > self._expected and not self._has_gaps):
+        if offset < self._expected or (offset > self._expected and not self._extent.has_gaps):
             return f"a batch has offset {offset} where {self._expected} should be"
-        if header.leader_epoch < self._epochs.epoch_at(offset):
+        if header.leader_epoch < self._extent.epochs.epoch_at(offset):
             return f"the batch at {offset} is of epoch {header.leader_epoch}, older than the last"
         if not 0 <= header.last_offset - segment.base_offset <= RELATIVE_MAX:
             return f"the batch at {offset} is not one of segment {segment.base_offset}"

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 import structlog
@@ -85,6 +85,7 @@ class SnapshotSource(Protocol):
         """Yield the batches of a snapshot's events. Raises QuorateError if it can't be read."""
 
 
+@dataclass(eq=False)
 class Watch:
     """Streams committed batches to watchers.
 
@@ -94,28 +95,17 @@ class Watch:
 
     required = REQUIRED
 
-    def __init__(
-        self,
-        cluster_id: str,
-        quorum_generation: int,
-        source: WatchSource,
-        epoch_at: Callable[[int], int | None],
-        config: QuorumConfig,
-        *,
-        snapshots: SnapshotSource | None = None,
-        authorizer: Authorizer = ALLOW_ALL,
-    ) -> None:
-        self._authorizer = authorizer
-        self._snapshots = snapshots
-        self._cluster_id = cluster_id
-        self._generation = quorum_generation
-        self._source = source
-        self._epoch_at = epoch_at
-        self._config = config
-        self._waiting: dict[Bell, None] = {}
-        self._open = 0
-        self._leaderless_since_ms: int | None = None
-        self._stopping = False
+    _cluster_id: str
+    _generation: int
+    _source: WatchSource
+    _epoch_at: Callable[[int], int | None]
+    _config: QuorumConfig
+    snapshots: SnapshotSource | None = None
+    authorizer: Authorizer = ALLOW_ALL
+    _waiting: dict[Bell, None] = field(default_factory=dict)
+    _open: int = 0
+    _leaderless_since_ms: int | None = None
+    _stopping: bool = False
 
     def handlers(self) -> Mapping[Method[Any, Any], Handler]:
         return {WATCH: self.watch}
@@ -135,7 +125,7 @@ class Watch:
 
         This voter ends a watch when the voter stops, or knows no leader for too long.
         """
-        caller = Caller(peer.principal, self._authorizer)
+        caller = Caller(peer.principal, self.authorizer)
         try:
             caller.check(REQUIRED[WATCH])
             self._admit(request)
@@ -244,7 +234,7 @@ class Watch:
 
     def _snapshot_for(self, cursor: _Cursor) -> tuple[int, int] | None:
         """Return the snapshot that a watcher needs; None if the log is enough for the watcher."""
-        snapshots = self._snapshots
+        snapshots = self.snapshots
         if snapshots is None or snapshots.newest is None:
             return None
         is_gone = cursor.offset < snapshots.log_start_offset
@@ -255,10 +245,10 @@ class Watch:
         self, snapshot: tuple[int, int], caller: Caller
     ) -> AsyncGenerator[Frame[WatchHeader], None]:
         """Yield a whole snapshot in bounded frames. Raises the reason if the watch must end."""
-        assert self._snapshots is not None, "it names the snapshot"
+        assert self.snapshots is not None, "it names the snapshot"
         pieces: list[bytes] = []
         is_first = True
-        async with aclosing(self._snapshots.parts(snapshot)) as parts:
+        async with aclosing(self.snapshots.parts(snapshot)) as parts:
             async for part in parts:
                 if (
                     pieces
@@ -288,8 +278,8 @@ class Watch:
     def _diverges(self, cursor: _Cursor) -> bool:
         if cursor.offset == 0:
             return False
-        if self._snapshots is not None and self._snapshots.newest is not None:
-            offset, epoch = self._snapshots.newest
+        if self.snapshots is not None and self.snapshots.newest is not None:
+            offset, epoch = self.snapshots.newest
             if cursor.offset == offset:  # the log may begin here
                 return cursor.last_epoch != epoch
         return self._epoch_at(cursor.offset - 1) != cursor.last_epoch

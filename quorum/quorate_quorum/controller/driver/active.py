@@ -8,6 +8,7 @@ decides raises the errors of Reign.run and Reign.run_in_turns.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
@@ -52,6 +53,7 @@ class ControllerRaft(Proposer, LeaseRaft, Protocol):
     async def transfer(self, voter_id: int | None) -> int: ...
 
 
+@dataclass(eq=False)
 class ActiveController:
     """Answers requests from the time at which this voter begins to decide until it stops.
 
@@ -59,24 +61,16 @@ class ActiveController:
     committed image.
     """
 
-    def __init__(
-        self,
-        node_id: int,
-        reign: Reign,
-        leases: Leases,
-        raft: ControllerRaft,
-        own_features: Known,
-        describe_quorum: Callable[[], admin.DescribeQuorumResponse],
-        health: PartitionHealth,
-    ) -> None:
-        self.reign = reign
-        self.leases = leases
-        self._node_id = node_id
-        self._raft = raft
-        self._own_features = own_features
-        self._describe_quorum = describe_quorum
-        self._health = health
-        self._creations = Creations(reign)
+    _node_id: int
+    reign: Reign
+    leases: Leases
+    _raft: ControllerRaft
+    _own_features: Known
+    _describe_quorum: Callable[[], admin.DescribeQuorumResponse]
+    _health: PartitionHealth
+
+    def __post_init__(self) -> None:
+        self._creations = Creations(self.reign)
 
     # -- the reign
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import structlog
@@ -24,6 +25,7 @@ class Leadership(Protocol):
     def hand_over(self, *, for_silence: bool) -> None: ...
 
 
+@dataclass(eq=False)
 class Fencing:
     """Dials, fences and hands leadership over, as the Liveness machine decides.
 
@@ -31,25 +33,17 @@ class Fencing:
     it drops the task.
     """
 
-    def __init__(
-        self,
-        liveness: Liveness,
-        reign: Reign,
-        raft: Leadership,
-        network: Network,
-        spawn: Callable[[Coroutine[Any, Any, None], str], object],
-        *,
-        dial_timeout_ms: int,
-    ) -> None:
-        self._liveness = liveness
-        self._reign = reign
-        self._raft = raft
-        self._network = network
-        self._spawn = spawn
-        self._dial_timeout_ms = dial_timeout_ms
+    _liveness: Liveness
+    _reign: Reign
+    _raft: Leadership
+    _network: Network
+    _spawn: Callable[[Coroutine[Any, Any, None], str], object]
+    dial_timeout_ms: int
+    #: The fencings that wait because the log was full, by broker: (broker_epoch, reason).
+    _put_off: dict[int, tuple[int, str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
         self._dials = asyncio.Semaphore(DIALS_AT_ONCE_MAX)
-        #: The fencings that wait because the log was full, by broker: (broker_epoch, reason).
-        self._put_off: dict[int, tuple[int, str]] = {}
 
     def carry_out(self, effects: Iterable[Effect]) -> None:
         """Carry out effects of the machine."""
@@ -92,7 +86,7 @@ class Fencing:
         if broker is None:
             return
         async with self._dials:
-            result = await self._network.probe(broker.endpoint, timeout_ms=self._dial_timeout_ms)
+            result = await self._network.probe(broker.endpoint, timeout_ms=self.dial_timeout_ms)
         if self._reign.is_over:
             return
         match result:

@@ -59,6 +59,11 @@ class Decided(Generic[R]):
     apply_offset: int
 
 
+def _ignore(events: Sequence[MetadataEvent]) -> None:
+    """Do nothing. It stands in until a Sweeper sets when_proposed."""
+
+
+@dataclass(eq=False)
 class Reign:
     """Makes decisions and proposes their events, while this voter is the controller.
 
@@ -66,29 +71,25 @@ class Reign:
     invariant.
     """
 
-    def __init__(
-        self,
-        epoch: int,
-        image: MetadataImage,
-        raft: Proposer,
-        context: Callable[[int], Context],
-        fail: Callable[[str], None],
-    ) -> None:
-        self.epoch = epoch
-        #: The committed image.
-        self.image = image
+    epoch: int
+    #: The committed image.
+    image: MetadataImage
+    _raft: Proposer
+    _context: Callable[[int], Context]
+    _fail: Callable[[str], None]
+    is_over: bool = False
+    #: Whether the log was full after a part of a large Outcome. Then a sweep for all brokers
+    #: completes it.
+    is_torn: bool = False
+    #: Called with each batch, in the turn of the event loop in which the batch is proposed.
+    when_proposed: Callable[[Sequence[MetadataEvent]], None] = _ignore
+
+    def __post_init__(self) -> None:
         #: The committed image plus all proposed events. The next proposal begins at its offset.
-        self.pending = image
-        self.is_over = False
-        #: Whether the log was full after a part of a large Outcome. Then a sweep for all brokers
-        #: completes it.
-        self.is_torn = False
-        #: Called with each batch, in the turn of the event loop in which the batch is proposed.
-        self.when_proposed: Callable[[Sequence[MetadataEvent]], None] = _ignore
-        self._raft = raft
-        self._context = context
-        self._fail = fail
-        self._committed = ReachedOffset(WAITERS_MAX, "requests wait for their commit", image.offset)
+        self.pending = self.image
+        self._committed = ReachedOffset(
+            WAITERS_MAX, "requests wait for their commit", self.image.offset
+        )
 
     def attempt(self, what: str, decision: Decision[R]) -> R | None:
         """Make a decision that no request asked for: a fencing, unfencing, sweep or election.
@@ -252,10 +253,6 @@ class Reign:
             self._check_reigns()
         lost = OutcomeUnknownError("the controller lost its reign before the change was committed")
         await self._committed.wait(offset, if_ended=lost if has_proposed else _not_controller())
-
-
-def _ignore(events: Sequence[MetadataEvent]) -> None:
-    """Do nothing. It stands in until a Sweeper sets when_proposed."""
 
 
 def _not_controller() -> NotControllerError:

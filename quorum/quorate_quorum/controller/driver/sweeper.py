@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
 from quorate.aio.bell import Bell
 from quorate_quorum.controller.decisions.lossy_elections import LossyElections
@@ -20,34 +21,27 @@ from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.v1.events_pb2 import MetadataEvent
 
 
+@dataclass(eq=False)
 class Sweeper:
     """Proposes the slices of the sweep.
 
     `retry_ms`: the pause if the log is full. `idle_ms`: the longest wait for new work.
     """
 
-    def __init__(
-        self,
-        reign: Reign,
-        sessions: Sessions,
-        lossy_elections: LossyElections,
-        *,
-        retry_ms: int,
-        idle_ms: int,
-    ) -> None:
-        self._reign = reign
-        self._sessions = sessions
-        self._lossy_elections = lossy_elections
-        self._retry_ms = retry_ms
-        self._idle_ms = idle_ms
-        self._sweep = Sweep()
-        self._has_work = Bell()
-        #: By broker: one past the last change of a partition that its registration or fencing
-        #: caused.
-        self._fencing_ends: dict[int, int] = {}
-        #: By broker: one past the last change of a partition that its shutdown caused.
-        self.shutdown_ends: dict[int, int] = {}
-        reign.when_proposed = self._proposed
+    _reign: Reign
+    _sessions: Sessions
+    _lossy_elections: LossyElections
+    retry_ms: int
+    idle_ms: int
+    _sweep: Sweep = field(default_factory=Sweep)
+    _has_work: Bell = field(default_factory=Bell)
+    #: By broker: one past the last change of a partition that its registration or fencing caused.
+    _fencing_ends: dict[int, int] = field(default_factory=dict)
+    #: By broker: one past the last change of a partition that its shutdown caused.
+    shutdown_ends: dict[int, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._reign.when_proposed = self._proposed
 
     def fencing_end(self, broker_id: int) -> int | None:
         """Return the offset one past all changes that a broker's registration or fencing caused.
@@ -81,9 +75,9 @@ class Sweeper:
             self._has_work.reset()
             while self._sweep.is_busy:
                 if not self.take_step():
-                    await asyncio.sleep(self._retry_ms / 1000)  # the log is full
+                    await asyncio.sleep(self.retry_ms / 1000)  # the log is full
                 await asyncio.sleep(0)
-            await self._has_work.wait(self._idle_ms)
+            await self._has_work.wait(self.idle_ms)
 
     def take_step(self) -> bool:
         """Propose the next slice. Return whether the log took it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from quorate.errors import (
@@ -26,36 +27,24 @@ from quorate_quorum.snapshots.store import Snapshots
 from quorate_quorum.v1 import raft_pb2
 
 
+@dataclass(eq=False)
 class Answers:
     """Answers the requests of peers in one node; RaftService converts them from and to the wire.
 
     `incarnation` names this run of the node.
     """
 
-    def __init__(
-        self,
-        loop: RaftLoop,
-        peers: Peers,
-        *,
-        identity: Identity,
-        incarnation: bytes,
-        metadata_log: Log,
-        snapshots: Snapshots,
-        applier: Applier,
-        callers: Callers,
-        fetch_bytes_max: int,
-    ) -> None:
-        self.peers = peers
-        #: Whether this node describes itself: only from `start` on does it know its epoch and log.
-        self.is_open = False
-        self._loop = loop
-        self._identity = identity
-        self._incarnation = incarnation
-        self._log = metadata_log
-        self._snapshots = snapshots
-        self._applier = applier
-        self._callers = callers
-        self._fetch_bytes_max = fetch_bytes_max
+    _loop: RaftLoop
+    peers: Peers
+    identity: Identity
+    incarnation: bytes
+    metadata_log: Log
+    snapshots: Snapshots
+    applier: Applier
+    callers: Callers
+    fetch_bytes_max: int
+    #: Whether this node describes itself: only from `start` on does it know its epoch and log.
+    is_open: bool = False
 
     def step(self, event: Event) -> None:
         """Pass an event that has no answer to the machine."""
@@ -72,14 +61,14 @@ class Answers:
         Use the Asked as a context manager: at the end of the block its number is forgotten.
         """
         if not self._loop.is_running:
-            raise StoppingError(f"node {self._identity.node_id} is not running")
-        asked = self._callers.asked()
+            raise StoppingError(f"node {self.identity.node_id} is not running")
+        asked = self.callers.asked()
         self._loop.step(event(asked.number))
         return asked
 
     def check_leads(self, epoch: int) -> None:
         """Raise FencedLeaderEpochError or NotControllerError unless this node leads in `epoch`."""
-        node_id, raft = self._identity.node_id, self._loop.raft
+        node_id, raft = self.identity.node_id, self._loop.raft
         if not self._loop.is_running:
             raise NotControllerError(f"node {node_id} is not running")
         if epoch < raft.epoch:
@@ -98,10 +87,12 @@ class Answers:
         the snapshot.
         """
         base_offset = reply.response.base_offset
-        if reply.end <= base_offset or base_offset < self._log.log_start_offset:
+        if reply.end <= base_offset or base_offset < self.metadata_log.log_start_offset:
             return b""
         try:
-            data = await self._log.read(base_offset, end=reply.end, bytes_max=self._fetch_bytes_max)
+            data = await self.metadata_log.read(
+                base_offset, end=reply.end, bytes_max=self.fetch_bytes_max
+            )
         except StorageError as error:
             self._loop.fail(str(error), error)
             return None
@@ -119,9 +110,9 @@ class Answers:
         StoppingError if the disk fails.
         """
         try:
-            return await self._snapshots.read(snapshot, position, bytes_max)
+            return await self.snapshots.read(snapshot, position, bytes_max)
         except OSError as error:
-            said = f"node {self._identity.node_id} can't read its snapshot"
+            said = f"node {self.identity.node_id} can't read its snapshot"
             if is_passing(error):
                 raise OverloadedError(f"{said} now: {error}") from error
             self._loop.fail(f"can't read a snapshot: {error}", error)
@@ -129,7 +120,7 @@ class Answers:
 
     def describe_node(self) -> raft_pb2.DescribeNodeResponse:
         """Return this node's answer to DescribeNode. StoppingError before `start`."""
-        identity = self._identity
+        identity = self.identity
         if not self.is_open:
             raise StoppingError(f"node {identity.node_id} has not started")
         raft = self._loop.raft
@@ -137,13 +128,13 @@ class Answers:
         return raft_pb2.DescribeNodeResponse(
             cluster_id=identity.cluster_id,
             node_id=identity.node_id,
-            incarnation=self._incarnation,
+            incarnation=self.incarnation,
             directory_id=identity.directory_id,
             quorum_generation=identity.quorum_generation,
             epoch=raft.epoch,
             leader_id=raft.leader_id,
             log_end_offset=ledger.log_end_offset,
-            high_watermark=self._applier.readable_end,
+            high_watermark=self.applier.readable_end,
             past_bootstrap=ledger.log_end_offset > ledger.bootstrap_end,
             leader_directory_id=heard.leader.directory_id if heard else b"",
             leader_endpoint=heard.endpoint if heard else "",

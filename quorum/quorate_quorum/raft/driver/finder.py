@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
@@ -23,26 +24,18 @@ ASKED_MAX = 32
 ENDPOINT_LENGTH_MAX = 300
 
 
+@dataclass(eq=False)
 class Finder:
     """Carries out FindLeader, with at most one question under way to each endpoint."""
 
-    def __init__(
-        self,
-        transport: Transport,
-        history: History,
-        timeout_ms: int,
-        step: Callable[[Event], None],
-        spawn: Callable[[Any, str], asyncio.Task[None]],
-        epoch: Callable[[], int],
-    ) -> None:
-        self._transport = transport
-        self._history = history
-        self._timeout_ms = timeout_ms
-        self._step = step
-        self._spawn = spawn
-        self._epoch = epoch
-        self._asked: dict[str, None] = {}
-        self._told: tuple[int, int] | None = None
+    _transport: Transport
+    _history: History
+    _timeout_ms: int
+    _step: Callable[[Event], None]
+    _spawn: Callable[[Any, str], asyncio.Task[None]]
+    _epoch: Callable[[], int]
+    _asked: dict[str, None] = field(default_factory=dict)
+    _told: tuple[int, int] | None = None
 
     def ask(self, endpoint: str) -> None:
         """Ask the node at `endpoint`. If it knows a leader, pass LeaderFound to the machine."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -27,26 +28,19 @@ from quorate_quorum.v1.events_pb2 import MetadataEvent, SnapshotStart
 log = structlog.get_logger(__name__)
 
 
+@dataclass(eq=False)
 class SnapshotTaker:
     """Takes the snapshots of one voter. Call `end` before the log is closed."""
 
-    def __init__(
-        self,
-        loop: RaftLoop,
-        peers: Peers,
-        applier: Applier,
-        snapshots: Snapshots,
-        metadata_log: Log,
-    ) -> None:
-        self._loop = loop
-        self._peers = peers
-        self._applier = applier
-        self._snapshots = snapshots
-        self._log = metadata_log
-        #: Held while the log is changed. `end` waits for it, because a change that is interrupted
-        #: makes the log unusable.
-        self._log_work = asyncio.Lock()
-        self._has_ended = False
+    _loop: RaftLoop
+    _peers: Peers
+    _applier: Applier
+    _snapshots: Snapshots
+    _log: Log
+    #: Held while the log is changed. `end` waits for it, because a change that is interrupted
+    #: makes the log unusable.
+    _log_work: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _has_ended: bool = False
 
     async def take(self, offset: int, epoch: int, events: Iterable[MetadataEvent]) -> SnapshotId:
         """Write the image at a committed offset as a snapshot. Return the newest snapshot.

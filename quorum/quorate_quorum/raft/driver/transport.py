@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
+from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
@@ -66,34 +67,23 @@ CONNECTIONS_MAX = 64
 FETCHES_WAITING_MAX = 8
 
 
+@dataclass(eq=False)
 class Transport:
     """Carries out the Calls and Fetches of one node's machine."""
 
-    def __init__(
-        self,
-        network: Network,
-        me: ReplicaKey,
-        incarnation: bytes,
-        endpoint: str,
-        history: History,
-        features: Known,
-        call_timeout_ms: int,
-        step: Callable[[Event], None],
-        spawn: Callable[[Any, str], asyncio.Task[None]],
-    ) -> None:
-        self._network = network
-        self._me = me
-        self._incarnation = incarnation
-        self._endpoint = endpoint
-        self._history = history
-        self._features = to_wire_features(features)
-        self._call_timeout_ms = call_timeout_ms
-        self._step = step
-        self._spawn = spawn
-        self._connections: dict[str, Connection] = {}
-        self._calls: dict[int, list[asyncio.Task[None]]] = {}
-        self._session: _Session | None = None
-        self._closing: list[asyncio.Task[None]] = []
+    _network: Network
+    _me: ReplicaKey
+    _incarnation: bytes
+    _endpoint: str
+    _history: History
+    _features: Known
+    _call_timeout_ms: int
+    _step: Callable[[Event], None]
+    _spawn: Callable[[Any, str], asyncio.Task[None]]
+    _connections: dict[str, Connection] = field(default_factory=dict)
+    _calls: dict[int, list[asyncio.Task[None]]] = field(default_factory=dict)
+    _session: _Session | None = None
+    _closing: list[asyncio.Task[None]] = field(default_factory=list)
 
     def call(self, call: Call) -> None:
         """Send a request. Its answer comes back as an event; a failure gives no event."""
@@ -164,7 +154,7 @@ class Transport:
             incarnation=self._incarnation,
             stream_number=number,
             endpoint=self._endpoint,
-            features=self._features,
+            features=to_wire_features(self._features),
         )
 
     async def _follow(self, session: _Session, connection: Connection) -> None:

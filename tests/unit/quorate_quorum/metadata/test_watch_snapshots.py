@@ -41,7 +41,7 @@ def test_a_voter_that_dies_in_the_middle_of_a_snapshot_leaves_nothing_of_it(seed
         world.replicate(leader)
         told = [Snapshots((12, 1), n, is_slow=n > 0) for n in range(3)]
         for voter, snapshots in zip(world.voters, told, strict=True):
-            voter.watch._snapshots = snapshots
+            voter.watch.snapshots = snapshots
             voter.watch._config = voter_config(watch_frame_max_bytes=100)
         recorder = Recorder()
         world.client.subscribe(recorder)
