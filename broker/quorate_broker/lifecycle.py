@@ -34,7 +34,7 @@ from quorate_quorum.node.listeners import ListenerAddress
 
 log = structlog.get_logger(__name__)
 
-#: A broker that waits for the image logs it this often
+#: Pause between two log lines of a broker that still waits for the image.
 CATCH_UP_LOG_MS = 5_000
 
 

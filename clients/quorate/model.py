@@ -108,7 +108,7 @@ class ClusterDescription:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaSize:
-    """The bytes that one replica takes, and the offsets that it holds."""
+    """One replica: the bytes of its log, and the range of its offsets."""
 
     topic: str
     partition: int
@@ -122,8 +122,8 @@ class ReplicaSize:
 class LogDirDescription:
     """A log directory of a broker.
 
-    `failure` says why it is not used, or why its broker does not answer; `free_bytes` is -1 if
-    that is not known.
+    `failure` says why it is not used, or why its broker does not answer. `free_bytes` is -1 if it
+    is not known.
     """
 
     broker_id: int
@@ -135,7 +135,7 @@ class LogDirDescription:
 
     @property
     def size(self) -> int:
-        """The bytes of the logs of these replicas."""
+        """The sum of the bytes of the logs of these replicas."""
         return sum(one.size for one in self.replicas)
 
 

@@ -1,4 +1,4 @@
-"""`quorate cluster disks`: the log directories of all brokers, and what the topics take."""
+"""`quorate cluster disks`: the log directories of all brokers, and the sizes of the topics."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from quorate_cli.session import Session, in_session
 
 @in_session
 def disks(session: Session) -> None:
-    """Show each broker's log directories: bytes of logs, free bytes; and the topics by size."""
+    """Show each broker's log directories with the bytes of their logs, and the topics by size."""
     found = session.ask(lambda admin: admin.describe_log_dirs())
     if session.as_json:
         print_json([{**asdict(one), "size": one.size} for one in found])
@@ -43,7 +43,7 @@ def disks(session: Session) -> None:
 
 
 def share(part: int, whole: int) -> str:
-    """Return a share in percent.
+    """Return a share as text, in percent.
 
     >>> share(1, 8), share(0, 0)
     ('12.5 %', '0.0 %')
@@ -52,7 +52,7 @@ def share(part: int, whole: int) -> str:
 
 
 def readable(size: int) -> str:
-    """Return a number of bytes with a unit.
+    """Return a number of bytes as text, with a unit.
 
     >>> readable(900), readable(1_500_000), readable(3 << 30)
     ('900 B', '1.4 MiB', '3.0 GiB')

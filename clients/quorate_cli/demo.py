@@ -35,7 +35,7 @@ from quorate_cli.workload import AckTimes
 
 TOPIC = "invoice"
 PARTITIONS = 10
-#: Slow enough that records are under way when nodes die
+#: The rate is low, so that records are under way when nodes die.
 RATE_PER_S = 12_000
 RACKS = ("R1", "R2")
 SETTLE_S = 20.0

@@ -66,14 +66,15 @@ def list_topics(
 @app.command()
 @in_session
 def describe(session: Session, name: Name) -> None:
-    """Show a topic's partitions: leader, replicas, ISR; start, end and bytes of the log."""
+    """Show a topic's partitions: leader, replicas, ISR; and their logs: start, end, bytes."""
 
     async def question(admin: Admin) -> tuple[TopicDescription, dict[int, ReplicaSize]]:
         topic = (await admin.describe_topics([name]))[name]
         try:
             log_dirs = await admin.describe_log_dirs([name])
         except AuthorizationError:
-            return topic, {}  # the topic may be described, but not the disks of the cluster
+            # the caller may describe the topic, but not the disks of the cluster
+            return topic, {}
         led = (one for found in log_dirs for one in found.replicas if one.is_leader)
         return topic, {one.partition: one for one in led}
 
@@ -106,7 +107,7 @@ def delete(
 def _print_topic(
     session: Session, topic: TopicDescription, logs: Mapping[int, ReplicaSize] | None = None
 ) -> None:
-    """Print a topic; `logs` are the logs of its leaders, as far as they are known."""
+    """Print a topic. `logs` are the logs of its leaders, as far as they are known."""
     known = {
         number: (one.log_start_offset, one.log_end_offset, one.size)
         for number, one in (logs or {}).items()

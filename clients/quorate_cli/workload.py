@@ -1,6 +1,6 @@
 """A producer with a steady rate, and the times of acknowledgements in each partition.
 
-`bench failover` and `demo` use them to measure how long a partition was silent when its leader
+`bench failover` and `demo` use both to measure how long a partition was silent when its leader
 died.
 """
 

@@ -1,16 +1,17 @@
-"""What is left of one batch after compaction.
+"""Decides what is left of one batch after compaction.
 
 A machine. The rules:
 
-* The last record of each key stays. A record goes only if the map has a later offset of its key.
-* A record without a key stays, and so does a batch that does not decode here: it is older than the
+* The last record of each key stays. A record is removed only if the map has a later offset of its
+  key.
+* A record without a key stays. A batch that does not decode here stays too: it is older than the
   topic's policy. Control and transactional batches stay as they are.
-* A tombstone gets its delete horizon in the pass whose map holds it: from now on no earlier record
-  of its key is left. It goes in a pass after that time, so that a reader that has seen the record
-  before it sees the tombstone too (KIP-534). Behind a batch that stays as it is no tombstone goes:
-  that batch may hold an earlier record of its key.
-* Offsets, timestamps, headers, sequence and epoch of what stays are unchanged, and so are the
-  batch's first and last offset and its codec.
+* A tombstone gets its delete horizon in the pass whose map has it: from then on no earlier record
+  of its key is left. It is removed in a pass after that time, so that a reader that has seen the
+  record before the tombstone sees the tombstone too (KIP-534). After a batch that stays as it is,
+  no tombstone is removed, because this batch may have an earlier record of its key.
+* The records that stay keep their offsets, timestamps, headers, sequences and epoch. The batch
+  keeps its first and last offset and its codec.
 * A batch without records stays, empty, if it is the first of a leader_epoch, the last of its
   segment, or one of the last of a producer: epochs, ends and sequences are read from the batches.
 """
@@ -29,13 +30,13 @@ from quorate_broker.compaction.offset_map import OffsetMap
 
 Buffer = bytes | bytearray | memoryview
 
-#: A batch with more records stays as it is: its outlines would take too much memory.
+#: A batch with more records stays as it is, because its outlines would take too much memory.
 RECORDS_MAX = 400_000
 
 
 @dataclass(slots=True)
 class Counts:
-    """What a pass has met."""
+    """The numbers of records and batches that a pass has met."""
 
     records: int = 0
     dropped: int = 0
@@ -47,24 +48,24 @@ class Counts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """What one pass goes by."""
+    """The rules of one pass."""
 
-    #: The map holds the records from here ...
+    #: The map has the records from this offset on ...
     first_dirty: int
-    #: ... to here. Batches that end above it lose superseded records alone.
+    #: ... up to this one. Of a batch that ends above it, only superseded records are removed.
     map_end: int
     now_ms: int
     delete_retention_ms: int
-    #: Whether tombstones may go at all: see the compactor.
+    #: Whether tombstones may be removed at all: see the compactor.
     may_drop_tombstones: bool
-    #: The offsets where leader_epochs begin.
+    #: The offsets at which leader_epochs begin.
     epoch_starts: Container[int]
-    #: producer_id -> base offset of its oldest batch that is remembered.
+    #: producer_id -> base offset of its oldest remembered batch.
     producers: Mapping[int, int]
 
 
 def may_be_filtered(header: BatchHeader) -> bool:
-    """Whether records may be taken from a batch, and its keys belong into the map."""
+    """Return whether records may be removed from a batch, and its keys belong into the map."""
     is_of_transaction = header.is_control or header.is_transactional
     return 0 < header.count <= RECORDS_MAX and not is_of_transaction
 
@@ -75,14 +76,14 @@ class BatchFilter:
     def __init__(self, offsets: OffsetMap, rules: Rules) -> None:
         self._offsets = offsets
         self._rules = rules
-        #: A batch was met that stays as it is, with whatever keys it has.
+        #: Whether a batch was met that stays as it is. It may have any keys.
         self._has_passed_over = False
         self.counts = Counts()
 
     def filtered(self, header: BatchHeader, batch: Buffer, *, segment_end: int) -> Buffer | None:
-        """Return the batch, the very same or what is left of it; None: nothing is left.
+        """Return the batch: the same object, a new one with what is left of it, or None.
 
-        `segment_end` is where the segment that is written will end.
+        `segment_end` is the offset at which the new segment will end.
         """
         if not header.count:
             return batch if self._must_stay(header, segment_end) else None
@@ -108,7 +109,7 @@ class BatchFilter:
         return with_records(header, data, kept, delete_horizon_ms=horizon)
 
     def _kept(self, header: BatchHeader, found: Iterator[Outline]) -> tuple[list[Outline], bool]:
-        """Return the records that stay, and whether a tombstone is among them."""
+        """Return the records that stay, and whether one of them is a tombstone."""
         base, last_offset_of = header.base_offset, self._offsets.get
         has_expired = self._has_expired(header)
         kept: list[Outline] = []
@@ -129,7 +130,7 @@ class BatchFilter:
         return kept, tombstones
 
     def _has_expired(self, header: BatchHeader) -> bool:
-        """Whether the tombstones of a batch go now."""
+        """Return whether the tombstones of a batch are removed now."""
         rules = self._rules
         return (
             rules.may_drop_tombstones
@@ -151,7 +152,7 @@ class BatchFilter:
         return min(rules.now_ms + rules.delete_retention_ms, record_batch.TIMESTAMP_MAX)
 
     def _must_stay(self, header: BatchHeader, segment_end: int) -> bool:
-        """Whether a batch stays even if it is empty."""
+        """Return whether a batch stays even if it is empty."""
         rules = self._rules
         oldest = rules.producers.get(header.producer_id)
         return (

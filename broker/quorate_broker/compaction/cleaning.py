@@ -1,7 +1,7 @@
-"""One pass over one log: read the dirty part into the offset map, then write what is left.
+"""One pass over one log: put the dirty part into the offset map, then write what is left.
 
-It only reads the log's segments, and writes files with the ending `.cleaned` beside them. The same
-code runs in the worker process on the real disk, and in the simulated world.
+A pass only reads the log's segments, and writes files with the ending `.cleaned` beside them. The
+same code runs in the worker process on the real disk, and in the simulated world.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from quorate_quorum.log.replacement import CLEANED
 from quorate_quorum.log.segment import INDEX, LOG, TIME_INDEX, file_name
 from quorate_quorum.log.segments import SegmentInfo
 
-#: Bytes that are read at a time, or one whole batch if that is larger; also the bytes that are
-#: written at a time.
+#: Bytes that are read at once, or one whole batch if it is larger. Also the bytes that are written
+#: at once.
 READ_BYTES = 256 * 1024
-#: Bytes of batches that are worked on in one turn of the loop: some milliseconds.
+#: Bytes of batches that are processed in one turn of the loop. This takes some milliseconds.
 TURN_BYTES = 32 * 1024
 
 
 class Throttle:
-    """Lets a pass move `bytes_per_second` on average; -1: as fast as it goes."""
+    """Limits a pass to `bytes_per_second` on average; -1: no limit."""
 
     def __init__(self, bytes_per_second: int) -> None:
         self._bytes_per_second = bytes_per_second
@@ -49,7 +49,7 @@ class Throttle:
 
 
 class Cleaning:
-    """One pass. `carry_out` yields each new segment, and then Done."""
+    """One pass. `carry_out` yields a report for each new segment, and then Done."""
 
     def __init__(self, disk: Disk, job: Job) -> None:
         self._disk = disk
@@ -59,7 +59,7 @@ class Cleaning:
         self._segments = [SegmentInfo(*row, -1, 0) for row in job.segments]
 
     async def carry_out(self) -> AsyncGenerator[Report, None]:
-        """Raises OSError, and CorruptRecordError for a batch that is not what was written."""
+        """Run the pass. Raise OSError, or CorruptRecordError for a damaged batch."""
         job = self._job
         map_end = await self._fill_map()
         rules = Rules(
@@ -97,10 +97,12 @@ class Cleaning:
         )
 
     async def _fill_map(self) -> int:
-        """Put the keys of the dirty part into the map, until it is full. Return how far it got.
+        """Put the keys of the dirty part into the map, until the map is full.
 
-        The rest is for another pass. A batch with more records than the whole map can hold is left
-        out: then older records of its keys stay.
+        Returns the offset up to which the keys are in the map.
+
+        The rest is left for another pass. A batch with more records than the whole map can have is
+        left out: then older records of its keys stay.
         """
         offsets = self._map
         for segment in self._segments:
@@ -119,7 +121,7 @@ class Cleaning:
     async def _clean(
         self, group: list[SegmentInfo], batch_filter: BatchFilter, new: _NewSegment
     ) -> bool:
-        """Write what is left of some segments. Return whether that is less than there was."""
+        """Write what is left of some segments. Return whether anything was removed."""
         is_changed = False
         end = group[-1].end_offset
         for segment in group:
@@ -132,7 +134,10 @@ class Cleaning:
         return is_changed
 
     async def _batches(self, segment: SegmentInfo) -> AsyncIterator[tuple[BatchHeader, Buffer]]:
-        """Yield the batches of a segment, with a right CRC: a new CRC would hide a wrong one."""
+        """Yield the batches of a segment.
+
+        Check each CRC, because a new CRC would hide a wrong one.
+        """
         path = f"{self._job.directory}/{file_name(segment.base_offset, LOG)}"
         file = await self._disk.open(path)
         try:
@@ -200,7 +205,7 @@ class _NewSegment:
             self._pieces, self._waiting = [], 0
 
     async def complete(self) -> None:
-        """Make the batches durable, and write the indexes, which need not be."""
+        """Make the batches durable, and write the indexes, which need not be durable."""
         file = await self._opened()
         await file.sync()
         await file.close()
@@ -213,7 +218,7 @@ class _NewSegment:
             await index.close()
 
     async def abandon(self) -> None:
-        """Remove the file: it is not wanted."""
+        """Remove the file, because it is not wanted."""
         if self._file is not None:
             await self._file.close()
             await self._disk.remove(self._path(LOG))
@@ -224,7 +229,7 @@ class _NewSegment:
         return self._file
 
     async def _fresh(self, ending: str) -> File:
-        """Return a new file. One that an interrupted pass left is removed."""
+        """Return a new file. Remove a file that an interrupted pass left."""
         path = self._path(ending)
         if await self._disk.exists(path):
             await self._disk.remove(path)
@@ -235,7 +240,7 @@ class _NewSegment:
 
 
 def _put(offsets: OffsetMap, header: BatchHeader, batch: Buffer) -> None:
-    """Put the keys of a batch into the map; none of a batch that does not decode here."""
+    """Put the keys of a batch into the map; not those of a batch that does not decode here."""
     base = header.base_offset
     try:
         found = [
@@ -244,5 +249,6 @@ def _put(offsets: OffsetMap, header: BatchHeader, batch: Buffer) -> None:
             if key is not None
         ]
     except (CorruptRecordError, UnsupportedError):
-        return  # it stays as it is, and so does all before it
+        # the batch stays as it is, and so do all records before it
+        return
     offsets.put(found)

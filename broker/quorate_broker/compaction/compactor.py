@@ -1,11 +1,11 @@
 """Compacts the logs of compacted topics, one after the other, in the background.
 
-One task per broker looks for the log that needs it most, lets a Runner write the new segments, and
-puts them into the log. Leaders and followers each compact their own log. A pass that fails costs
-this partition alone: it is logged, and tried again after a growing wait.
+One task per broker finds the log that needs compaction most, lets a Runner write the new segments,
+and puts them into the log. Leaders and followers each compact their own log. If a pass fails, only
+this partition is affected: the failure is logged, and the pass is tried again after a growing wait.
 
-Tombstones go only while every replica is in the ISR. A replica that was away longer than
-`delete.retention.ms` would otherwise miss a tombstone, keep the record before it, and bring that
+Tombstones are removed only while every replica is in the ISR. A replica that was away longer than
+`delete.retention.ms` would otherwise miss a tombstone, keep the record before it, and bring this
 record back when it leads.
 """
 
@@ -34,11 +34,11 @@ from quorate_quorum.log.log import Log
 
 log_line = structlog.get_logger(__name__)
 
-#: Partitions that are looked at in one turn of the loop.
+#: Partitions that are checked in one turn of the loop.
 LOOKS_A_TURN = 20
 #: Producers that are read in one turn of the loop.
 PRODUCERS_A_TURN = 2_000
-#: The longest wait after failures of one partition, in waits of `log.cleaner.backoff.ms`.
+#: The longest wait after failures of one partition, in multiples of `log.cleaner.backoff.ms`.
 BACKOFFS_MAX = 64
 
 
@@ -47,7 +47,7 @@ class _Failure:
     """The failures of one partition in a row."""
 
     count: int
-    #: When the next pass may begin, on the loop's clock.
+    #: The time at which the next pass may begin, on the loop's clock.
     again_at: float
     reason: str
 
@@ -64,14 +64,14 @@ class Compactor:
         self._runner = runner or runner_in(self._environment)
         self._tasks = Tasks(lambda _, error: fail(f"compaction has ended: {error!r}"))
         self._failures: dict[Key, _Failure] = {}
-        #: Partitions whose records without a key were told.
+        #: Partitions for which the log line about records without a key was written.
         self._told: set[Key] = set()
 
     def start(self) -> None:
         self._tasks.spawn(self._run(), "compaction")
 
     async def stop(self) -> None:
-        """End the pass under way and its process. Safe to call twice."""
+        """End the pass under way and its process. It is safe to call this twice."""
         await self._tasks.end_all()
 
     @property
@@ -88,7 +88,10 @@ class Compactor:
     # What to compact
 
     async def _choose(self) -> tuple[Partition, Plan] | None:
-        """Return the partition that needs a pass most: one that is overdue, or the dirtiest."""
+        """Return the partition that needs a pass most (overdue, or the dirtiest), and its plan.
+
+        None if no partition needs a pass.
+        """
         best: tuple[Partition, Plan] | None = None
         now = asyncio.get_running_loop().time()
         partitions = list(self._replicas.all())
@@ -127,7 +130,8 @@ class Compactor:
             oldest_dirty_ms = await _timestamp_at(log, _first_dirty(log))
         bases = log.compaction.bases
         if not bases or _first_dirty(log) >= bases[-1]:
-            return None  # all closed segments are clean
+            # all closed segments are clean
+            return None
         return plan_for(
             await log.segments(),
             first_dirty=_first_dirty(log),
@@ -145,7 +149,7 @@ class Compactor:
     # One pass
 
     async def _compact(self, partition: Partition, plan: Plan) -> None:
-        """Carry out one pass. Whatever goes wrong costs this partition alone."""
+        """Run one pass. Any failure affects only this partition."""
         try:
             reason = await self._pass(partition, plan)
         except QuorateError as error:
@@ -159,7 +163,7 @@ class Compactor:
             self._failed(partition, reason)
 
     async def _pass(self, partition: Partition, plan: Plan) -> str | None:
-        """Run one pass and put its segments into the log. Return why it failed, or None."""
+        """Run one pass, and put its segments into the log. Return why it failed, or None."""
         truncations = partition.log.truncations
         job = await self.job(partition, plan)
         old_bytes = new_bytes = 0
@@ -180,7 +184,7 @@ class Compactor:
         return "the pass ended without a result"
 
     async def job(self, partition: Partition, plan: Plan) -> Job:
-        """Return one pass over a replica's log."""
+        """Return the Job of one pass over a replica's log."""
         config, log = partition.config, partition.log
         state = partition.state
         assert state is not None
@@ -203,9 +207,10 @@ class Compactor:
         )
 
     async def _replace(self, partition: Partition, cleaned: Cleaned, truncations: int) -> bool:
-        """Put a new segment into the log. Return False if the log is not what the pass has read.
+        """Put a new segment into the log.
 
-        The task belongs to the replica's log: its close waits, and a failure takes it offline.
+        Return False if the log has changed since the pass read it. The task belongs to the
+        replica's log: the close of the log waits for it, and its failure takes the replica offline.
         """
         done = False
 
@@ -279,7 +284,7 @@ def _first_dirty(log: Log) -> int:
 async def _roll_if_overdue(log: Log, max_lag_ms: int, now_ms: int) -> None:
     """Close the active segment if its first record waits too long.
 
-    Only closed segments are compacted.
+    The segment must be closed, because only closed segments are compacted.
     """
     bases = log.compaction.bases
     oldest_ms = await _timestamp_at(log, bases[-1]) if bases else None
@@ -288,7 +293,7 @@ async def _roll_if_overdue(log: Log, max_lag_ms: int, now_ms: int) -> None:
 
 
 async def _timestamp_at(log: Log, offset: int) -> int | None:
-    """Return the greatest timestamp of the batch at an offset; None: there is no record."""
+    """Return the largest timestamp of the batch at an offset; None: there is no record."""
     if not log.log_start_offset <= offset < log.log_end_offset:
         return None
     batch = await log.read(offset, end=log.log_end_offset, bytes_max=1)
@@ -296,7 +301,7 @@ async def _timestamp_at(log: Log, offset: int) -> int | None:
 
 
 async def _producers(partition: Partition, end: int) -> tuple[tuple[int, int], ...]:
-    """Return the producers whose remembered batches may lie below `end`: see Job."""
+    """Return the producers that may have remembered batches below `end`: see Job."""
     found: list[tuple[int, int]] = []
     for number, packed in enumerate(partition.producers.packed()):
         if number % PRODUCERS_A_TURN == 0:

@@ -1,6 +1,6 @@
-"""One pass over one log, as a value: what the broker asks of a worker, and what the worker tells.
+"""One pass over one log, as a value: what the broker asks of a worker, and the worker's reports.
 
-Both are lines of JSON, because the worker is another process.
+Jobs and reports are lines of JSON, because the worker is another process.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from quorate_quorum.log.checksum import SegmentChecksum
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """A pass over the segments of one log, oldest first."""
+    """A pass over the segments of one log. The oldest segment is first."""
 
     directory: str
     #: (base offset, end offset, size in bytes) of each segment that may be compacted.
     segments: tuple[tuple[int, int, int], ...]
-    #: All below was compacted by an earlier pass.
+    #: All records below this offset were compacted by an earlier pass.
     first_dirty: int
     now_ms: int
     delete_retention_ms: int
     may_drop_tombstones: bool
     segment_bytes: int
     index_interval_bytes: int
-    #: Where leader_epochs begin.
+    #: The offsets at which leader_epochs begin.
     epoch_starts: tuple[int, ...]
-    #: (producer_id, base offset of its oldest batch that is remembered).
+    #: (producer_id, base offset of its oldest remembered batch).
     producers: tuple[tuple[int, int], ...]
     map_bytes: int
-    #: -1: as fast as it goes.
+    #: -1: no limit.
     bytes_per_second: int
     #: 16 random bytes, in hexadecimal digits.
     salt: str
@@ -49,7 +49,10 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Cleaned:
-    """A new segment is complete and synced, as `.cleaned`: put it in the place of the old ones."""
+    """A new segment is complete and synced, as `.cleaned`.
+
+    The broker puts it in place of the old ones.
+    """
 
     new: SegmentChecksum
     old_bytes: int
@@ -57,7 +60,7 @@ class Cleaned:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The pass is over: all below `end` is compacted."""
+    """The pass is over. All records below `end` are compacted."""
 
     end: int
     records: int

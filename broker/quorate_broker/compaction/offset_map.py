@@ -1,12 +1,12 @@
 """The offset map of one compaction pass: the last offset of each key, in a fixed amount of memory.
 
-A key is known by 16 bytes of BLAKE2b, not by itself. Two keys with the same hash would count as
-one, and the older record would be dropped although it is the last of its key. So the hash is
-cryptographic and has 128 bits, as Kafka's MD5 has: among a billion keys the chance that any two
-meet is below 10^-20. Unlike MD5, for which anyone can make two such keys, BLAKE2b has no known
-collisions, and each pass draws a salt, so that no producer can prepare keys against it.
+The map has 16 bytes of BLAKE2b for each key, and not the key itself. Two keys with the same hash
+would count as one, and the older record would be removed although it is the last of its key. So the
+hash is cryptographic and has 128 bits, as many as Kafka's MD5: among a billion keys the chance that
+any two have the same hash is below 10^-20. For MD5 anyone can make two such keys. BLAKE2b has no
+known collisions, and each pass draws a salt, so that no producer can prepare keys against it.
 
-The table has open addressing. A dict would need eight times the memory for each key.
+The table uses open addressing. A dict would need eight times the memory for each key.
 """
 
 from __future__ import annotations
@@ -15,37 +15,38 @@ from collections.abc import Iterable
 from hashlib import blake2b
 
 HASH_BYTES = 16
-#: Bytes of one slot: the hash, and the offset plus one; 0: the slot is free.
+#: Bytes of one slot: the hash, and the offset plus one. An offset field of 0: the slot is free.
 SLOT_BYTES = HASH_BYTES + 8
-#: The share of slots that is filled at most. Beyond it searches become long.
+#: The largest share of slots that is filled. With more, searches become long.
 LOAD_MAX = 0.75
-#: Keys whose slot is remembered, and their longest length. A hash costs more than the rest.
+#: Most keys whose slot is remembered, and their largest length. A hash costs more than the rest of
+#: a search.
 _KNOWN_MAX = 131_072
 _KNOWN_KEY_BYTES_MAX = 64
 
 
 class OffsetMap:
-    """The last offset of each key that was put. It never grows: ask `has_room` first."""
+    """The last offset of each key that was put. It never grows: call `has_room` first."""
 
     def __init__(self, bytes_max: int, salt: bytes) -> None:
         assert len(salt) == HASH_BYTES, len(salt)
         self._slots = max(bytes_max // SLOT_BYTES, 2)
-        #: How many keys fit.
+        #: Number of keys for which there is room.
         self.keys_max = int(self._slots * LOAD_MAX)
-        #: How many keys it holds.
+        #: Number of keys in the map.
         self.keys = 0
         self._hashes = bytearray(self._slots * HASH_BYTES)
         self._offsets = memoryview(bytearray(self._slots * 8)).cast("q")
         self._salt = salt
-        #: Some keys -> their slot.
+        #: Key -> its slot, for some keys.
         self._known: dict[bytes, int] = {}
 
     def has_room(self, more: int) -> bool:
-        """Whether `more` keys surely fit."""
+        """Return whether there is certainly room for `more` keys."""
         return self.keys + more <= self.keys_max
 
     def put(self, records: Iterable[tuple[bytes, int]]) -> None:
-        """Note the keys and offsets of some records. Offsets of one key grow."""
+        """Put the keys and offsets of some records. The offsets of a key must grow."""
         known, offsets = self._known, self._offsets
         for key, offset in records:
             slot = known.get(key, -1)
@@ -62,7 +63,7 @@ class OffsetMap:
         return self._offsets[self._slot_of(key) if slot < 0 else slot] - 1
 
     def _slot_of(self, key: bytes) -> int:
-        """Return the slot that has the key, or the free slot where it belongs."""
+        """Return the slot of a key, or the free slot where it belongs."""
         digest = blake2b(key, digest_size=HASH_BYTES, salt=self._salt).digest()
         slot = int.from_bytes(digest[:8], "big") % self._slots
         offsets, hashes = self._offsets, self._hashes
@@ -76,7 +77,7 @@ class OffsetMap:
         return slot
 
     def _remember(self, key: bytes, slot: int) -> None:
-        """Remember the slot of a key that came twice."""
+        """Remember the slot of a key that was searched a second time."""
         if len(key) <= _KNOWN_KEY_BYTES_MAX:
             if len(self._known) >= _KNOWN_MAX:
                 self._known.clear()

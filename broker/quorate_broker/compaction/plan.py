@@ -1,12 +1,13 @@
-"""What to compact: the range of one log that may be compacted, and whether that is worth its cost.
+"""Decides which range of one log may be compacted, and whether that is worth its cost.
 
-A machine. The rules, which are Kafka's:
+A machine. The rules are Kafka's:
 
-* Only closed segments, and only below the high watermark: a record above it may be cut, and then
-  the record that it replaced would be gone too.
-* A segment with a record younger than `min.compaction.lag.ms`, and all segments after it, wait.
-* The log is compacted when the bytes that no pass has seen are `min.cleanable.dirty.ratio` of all
-  that may be compacted, or when one of them is older than `max.compaction.lag.ms`.
+* Only closed segments below the high watermark are compacted. A record above it may be cut, and
+  then the record that it replaced would be gone too.
+* A segment with a record younger than `min.compaction.lag.ms` waits, and so do all segments after
+  it.
+* The log is compacted when the bytes that no pass has read are at least `min.cleanable.dirty.ratio`
+  of all that may be compacted, or when one of them is older than `max.compaction.lag.ms`.
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ class Lags:
 class Plan:
     """A range to compact: all segments that end at or below `end`."""
 
-    #: Bytes that a pass reads, and the share of them that no pass has seen.
+    #: The bytes that a pass reads, and the share of them that no pass has read before.
     size: int
     dirty_ratio: float
-    #: All below was compacted before.
+    #: All records below this offset were compacted before.
     first_dirty: int
     end: int
-    #: A record waits longer than `max.compaction.lag.ms`.
+    #: Whether a record waits longer than `max.compaction.lag.ms`.
     is_overdue: bool = False
 
 
@@ -52,8 +53,8 @@ def plan_for(
 ) -> Plan | None:
     """Return what to compact of a log now; None: nothing.
 
-    `segments` are those of the log, the active one last. `oldest_dirty_ms` is the timestamp of the
-    first record that no pass has seen; None: not known.
+    `segments` are those of the log; the active one is last. `oldest_dirty_ms` is the timestamp of
+    the first record that no pass has read; None: not known.
     """
     cleanable = []
     for segment in segments[:-1]:
@@ -75,7 +76,7 @@ def plan_for(
 
 
 def is_older(timestamp_ms: int, lag_ms: int, now_ms: int) -> bool:
-    """Return whether a record waits longer than `lag_ms`. A record without a time does not.
+    """Return whether a record waits longer than `lag_ms`; False for a record without a timestamp.
 
     >>> is_older(1000, 50, 1051), is_older(1000, 50, 1050), is_older(-1, 50, 1051)
     (True, False, False)
@@ -86,7 +87,7 @@ def is_older(timestamp_ms: int, lag_ms: int, now_ms: int) -> bool:
 def groups(
     segments: Sequence[SegmentInfo], *, bytes_max: int, span_max: int = RELATIVE_MAX
 ) -> list[list[SegmentInfo]]:
-    """Join neighbours that surely fit one segment after the pass: by bytes, and by offsets.
+    """Group neighbours that certainly fit into one segment after the pass, by bytes and by offsets.
 
     >>> infos = [SegmentInfo(n, n + 10, 40, -1, 0) for n in (0, 10, 20)]
     >>> [[one.base_offset for one in group] for group in groups(infos, bytes_max=100)]

@@ -1,4 +1,4 @@
-"""How a pass is run: in a process of its own, or in this event loop if there are no processes."""
+"""Runs a pass: in a process of its own, or in this event loop if there are no processes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Runner(Protocol):
     """Runs one pass at a time."""
 
     def run(self, job: Job) -> AsyncGenerator[Report, None]:
-        """Yield the reports of a pass; the last one is Done or Failed.
+        """Yield the reports of a pass. The last one is Done or Failed.
 
         Closing the iterator ends the pass.
         """
@@ -34,7 +34,7 @@ class ProcessRunner:
         self._programs = programs
 
     async def run(self, job: Job) -> AsyncGenerator[Report, None]:
-        """See Runner. A worker that dies is reported as Failed."""
+        """Run the pass: see Runner. A worker that dies is reported as Failed."""
         try:
             program = await self._programs.start(WORKER)
         except OSError as error:
@@ -52,13 +52,13 @@ class ProcessRunner:
 
 
 class InlineRunner:
-    """Runs each pass in this event loop, in short turns: for simulations."""
+    """Runs each pass in this event loop, in short turns. Simulations use it."""
 
     def __init__(self, disk: Disk) -> None:
         self._disk = disk
 
     async def run(self, job: Job) -> AsyncGenerator[Report, None]:
-        """See Runner."""
+        """Run the pass: see Runner."""
         try:
             async with aclosing(Cleaning(self._disk, job).carry_out()) as reports:
                 async for report in reports:
@@ -68,7 +68,7 @@ class InlineRunner:
 
 
 def runner_in(environment: Environment) -> Runner:
-    """Return the runner for a node's world: processes, if it has any."""
+    """Return the runner for a node's environment: ProcessRunner if it has processes."""
     if environment.programs is None:
         return InlineRunner(environment.disk)
     return ProcessRunner(environment.programs)

@@ -1,8 +1,8 @@
-"""The process that compacts: it reads one Job from its input, and writes reports to its output.
+"""The worker process that compacts: it reads a Job from its input, and writes reports.
 
-The broker starts it by exec. It would hold up the broker's event loop as a thread, because a thread
-shares the interpreter's lock, and forking a process with threads may deadlock. It ends with the
-broker: when the broker is gone, its input ends.
+The broker starts it by exec. A thread would delay the broker's event loop, because a thread shares
+the interpreter's lock, and a fork of a process with threads may deadlock. When the broker is gone,
+the input of the worker ends, and then the worker ends too.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from quorate_broker.compaction.cleaning import Cleaning
 from quorate_broker.compaction.job import Failed, Job, Report
 from quorate_quorum.log.real_disk import RealDisk
 
-#: The broker's own work comes first.
+#: The worker's priority is low, because the broker's own work comes first.
 NICENESS = 10
 
 
 async def run() -> None:
-    """Carry out one job; end when the input ends."""
+    """Carry out one job. End early if the input ends."""
     loop = asyncio.get_running_loop()
     lines = asyncio.StreamReader(limit=64 << 20)
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)

@@ -1,4 +1,4 @@
-"""DescribeLogDirs: the log directories of this broker, and what its replicas take of them."""
+"""DescribeLogDirs: the log directories of this broker, and how much of them each replica uses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ UNKNOWN_BYTES = -1
 
 
 class ReplicaSize(NamedTuple):
-    """What one replica takes, and which offsets it holds."""
+    """One replica: the bytes of its log, and the range of its offsets."""
 
     topic: str
     partition: int
@@ -27,7 +27,7 @@ class ReplicaSize(NamedTuple):
 
 
 class LogDir(NamedTuple):
-    """One log directory. `failure` is empty while it is in use."""
+    """One log directory. `failure` is empty while the directory is in use."""
 
     path: str
     directory_id: bytes
@@ -44,9 +44,9 @@ class LogDirs:
         self._authorizer = authorizer
 
     async def describe(self, principal: Principal, topics: Collection[str]) -> list[LogDir]:
-        """Describe each directory, with the replicas of `topics`; of all topics if that is empty.
+        """Describe each directory, with the replicas of `topics`.
 
-        Topics that the caller may not describe are left out.
+        An empty `topics` means all topics. Topics that the caller may not describe are left out.
         Raises ClusterAuthorizationFailedError.
         """
         caller = Caller(principal, self._authorizer)

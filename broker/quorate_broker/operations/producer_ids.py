@@ -11,9 +11,9 @@ from quorate.net.principal import Principal
 from quorate_quorum.node.authorizer import Authorizer, Caller, Operation, Required, ResourceType
 
 REQUIRED: Final = Required(Operation.IDEMPOTENT_WRITE, ResourceType.CLUSTER)
-#: A batch has 16 bits for it, with a sign
+#: The largest value of the signed 16-bit field of a batch.
 PRODUCER_EPOCH_MAX = 32_767
-#: Most calls that wait for a block
+#: Most calls that wait for a block.
 UNANSWERED_IDS_MAX = 10_000
 
 

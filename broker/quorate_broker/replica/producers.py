@@ -76,7 +76,7 @@ BATCH = struct.Struct(
 NEVER, BLANK = -1, -2
 
 _HEARD = struct.Struct(">q")
-#: Bytes before this field in PRODUCER
+#: The bytes in PRODUCER before the time and before the number of batches.
 _HEARD_AT = 10
 _COUNT_AT = 18
 

@@ -36,7 +36,7 @@ from quorate_quorum.node.environment import Environment
 
 log_line = structlog.get_logger(__name__)
 
-#: Replicas that make their first append at the same time: see ReplicaLog.room_to_write.
+#: Most replicas that make their first append at the same time: see ReplicaLog.room_to_write.
 FIRST_APPENDS_MAX = 32
 
 

@@ -29,7 +29,7 @@ FRAME_BYTES = 1 << 20
 CHUNK_BYTES_MIN = 64 << 10
 #: Longest wait of a new high watermark for a frame with batches.
 HIGH_WATERMARK_LINGER_MS = 5
-#: Most reads of one session at the same time
+#: Most reads of one session at the same time.
 READS_MAX = 64
 
 

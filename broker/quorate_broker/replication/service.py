@@ -68,7 +68,7 @@ class ReplicaService:
         return {REPLICA_FETCH: self.fetch}
 
     def stop(self) -> None:
-        """End every stream. The followers then ask the leaders that their images have."""
+        """End every stream. The followers then ask the leaders in their images."""
         self._stopping = True
         for session in self._sessions.values():
             session.stop()

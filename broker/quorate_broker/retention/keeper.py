@@ -1,9 +1,9 @@
-"""Retention: rolls old segments, moves the start of logs, and removes what lies below it.
+"""Retention: rolls old segments, moves the start of logs, and removes the segments below it.
 
-The keeper looks at every partition at an interval (log.retention.check.interval.ms), and soon after
-a roll, a change of its configuration, and a move of its start. The leader decides (policy.py), and
-its followers take its start from the answers to their fetches. Rolls and removals concern one copy
-alone: every replica does them for itself.
+The keeper checks every partition at an interval (log.retention.check.interval.ms), and soon after a
+roll, a change of its configuration, and a move of its start. The leader decides the start
+(policy.py), and its followers learn it from the answers to their fetches. Rolls and removals
+concern only one copy of the log: every replica does them for itself.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ log_line = structlog.get_logger(__name__)
 
 
 class RetentionKeeper:
-    """Keeps the logs of a broker to their retention: see the module.
+    """Applies the retention to the logs of a broker: see the module.
 
-    It looks at one partition after the other, each in a turn of its own.
+    It checks one partition after the other, each in a turn of its own.
     """
 
     def __init__(self, replicas: Replicas, fail: Callable[[str], None]) -> None:
         self._replicas = replicas
-        #: Partitions to look at soon. A dict, because it is ordered and holds each key once.
+        #: Partitions to check soon. It is a dict, because that has an order and each key once.
         self._soon: dict[Key, None] = {}
         self._bell = Bell()
         self._looking = asyncio.Lock()
@@ -51,9 +51,9 @@ class RetentionKeeper:
         self._tasks.spawn(self._run(), "retention")
 
     async def stop(self) -> None:
-        """Look at nothing more. Safe to call twice.
+        """Check no more partitions. It is safe to call this twice.
 
-        It lets a write under way finish: a cancelled write would count as a failure of its log.
+        A write under way is finished: a cancelled write would count as a failure of its log.
         """
         async with self._looking:
             await self._tasks.end_all()
@@ -77,7 +77,7 @@ class RetentionKeeper:
             await self._bell.wait(max(0, look_at_ms - loop_ms()))
 
     async def look(self, partition: Partition) -> None:
-        """Keep one log to its retention. A failure of its disk takes its replica offline."""
+        """Apply the retention to one log. A failure of its disk takes the replica offline."""
         log = partition.replica_log
         if partition.offline is not None or log.is_closed or partition.state is None:
             return
@@ -92,13 +92,15 @@ class RetentionKeeper:
             if not log.is_closed:
                 log.failed(error)
         except QuorateError:
-            return  # the role changed meanwhile
+            # the role has changed meanwhile
+            return
 
     async def _delete(self, partition: Partition, start: LogStart) -> None:
-        """Move the start of a led log as the policy says.
+        """Move the start of a log that this broker leads, as the policy says.
 
-        A bad batch that is found here is told as by any reader: another replica shall lead. The
-        only copy leads on, and its damaged segment goes by the age of its file.
+        A bad batch that is found here is treated as one that a reader reports: another replica
+        should lead. The only copy continues to lead, and its damaged segment is deleted by the age
+        of its file.
         """
         segments = await partition.log.segments()
         for damaged in (one for one in segments if one.damage):

@@ -1,11 +1,13 @@
-"""Which old segments of a log are deleted, by time and by size. Names and rules are Kafka's.
+"""Decides which old segments of a log are deleted, by time and by size.
 
-* Whole segments go, oldest first. The active segment stays, and so does every segment that is not
-  below the high watermark as a whole.
-* By time a segment goes when its newest record is older than retention.ms. The first segment that
-  is younger ends the search: the order of the log counts, not the order of the timestamps.
-* By size segments go while the others still have retention.bytes.
-* A segment without timestamps counts from the last change of its file. So does a segment with a
+Names and rules are Kafka's.
+
+* Whole segments are deleted, the oldest first. The active segment stays. So does every segment that
+  is not completely below the high watermark.
+* By time, a segment is deleted when its newest record is older than retention.ms. The first segment
+  that is younger ends the search: the order of the log counts, and not the order of the timestamps.
+* By size, segments are deleted while the others still have retention.bytes.
+* A segment without timestamps has the age of the last change of its file. So has a segment with a
   timestamp further in the future than message.timestamp.after.max.ms allows: such a record came
   under other settings or another clock, and would otherwise keep the log for ever.
 """
@@ -20,7 +22,7 @@ from quorate_quorum.log.segments import SegmentInfo
 
 
 class NewStart(NamedTuple):
-    """Where the log shall begin, and which setting says so."""
+    """The offset at which the log should begin, and the setting that says so."""
 
     offset: int
     reason: str
@@ -29,9 +31,9 @@ class NewStart(NamedTuple):
 def new_start(
     segments: Sequence[SegmentInfo], config: TopicConfig, *, now_ms: int, high_watermark: int
 ) -> NewStart | None:
-    """Return where the log shall begin; None: it stays as it is.
+    """Return where the log should begin; None: the start does not move.
 
-    `segments` are all of the log, oldest first.
+    `segments` are all segments of the log. The oldest is first.
     """
     if not config.deletes:
         return None
@@ -46,7 +48,7 @@ def new_start(
 
 
 def age_ms(segment: SegmentInfo, config: TopicConfig, now_ms: int) -> int:
-    """Return the age of a segment's newest record; negative for one of the near future."""
+    """Return the age of a segment's newest record in milliseconds; negative for the near future."""
     latest_ms = now_ms + config.message_timestamp_after_max_ms
     if 0 <= segment.max_timestamp <= latest_ms:
         return now_ms - segment.max_timestamp
@@ -54,7 +56,7 @@ def age_ms(segment: SegmentInfo, config: TopicConfig, now_ms: int) -> int:
 
 
 def _committed(segments: Sequence[SegmentInfo], high_watermark: int) -> Sequence[SegmentInfo]:
-    """Return the closed segments from the oldest on whose records are all committed."""
+    """Return the closed segments, from the oldest on, whose records are all committed."""
     closed = segments[:-1]
     count = sum(segment.end_offset <= high_watermark for segment in closed)
     return closed[:count]
@@ -71,7 +73,7 @@ def _older(segments: Sequence[SegmentInfo], config: TopicConfig, now_ms: int) ->
 
 
 def _beyond(segments: Sequence[SegmentInfo], size: int, bytes_kept: int) -> int:
-    """Return how many segments can go so that at least `bytes_kept` of `size` bytes stay."""
+    """Return how many segments can be deleted so that `bytes_kept` of `size` bytes stay."""
     if bytes_kept < 0:
         return 0
     for count, segment in enumerate(segments):

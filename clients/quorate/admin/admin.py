@@ -260,9 +260,10 @@ class Admin(QuorumCalls):
     async def describe_log_dirs(
         self, topics: Annotated[Iterable[str] | None, Names()] = None
     ) -> list[LogDirDescription]:
-        """Return the log directories of all brokers, with the replicas of these topics or of all.
+        """Return the log directories of all brokers, with the replicas of these or all topics.
 
-        A broker that does not answer has one entry without a path, whose `failure` says why.
+        For a broker that does not answer there is one directory without a path, whose `failure`
+        says why.
         """
         return await log_dirs.describe(
             self._running(), list(topics or ()), Deadline(self._timeout_ms)

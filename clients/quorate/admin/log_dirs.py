@@ -1,4 +1,4 @@
-"""Asks every broker for its log directories: only the broker itself knows its disks."""
+"""Asks every broker for its log directories, because only a broker knows its own disks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ async def describe(
 ) -> list[LogDirDescription]:
     """Return the directories of all brokers that are not fenced.
 
-    A broker that does not answer has one entry, whose `failure` says why.
+    For a broker that does not answer there is one directory, whose `failure` says why.
     """
     await cluster.refresh(timeout_ms=max(1, deadline.left_ms))
     asked = (_of(cluster, one, at, topics, deadline) for one, at in sorted(cluster.brokers.items()))

@@ -74,7 +74,8 @@ class Told(NamedTuple):
 
     #: Broker id -> endpoint.
     brokers: Mapping[int, str]
-    #: Whether the broker lags behind this client. Then a topic may exist that it does not know.
+    #: Whether the broker lags behind this client. Then a topic may exist that the broker does not
+    #: know.
     is_stale: bool
     #: The time at which the answer came, on the event loop's clock, and the time at which the
     #: broker answered, on the broker's clock.

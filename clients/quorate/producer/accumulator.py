@@ -262,7 +262,7 @@ class Accumulator:
         self._restart_after_gap(queue)
 
     def split(self, batch: Batch, error: QuorateError) -> None:
-        """Send the records of a batch that was too large again, in parts of half its size or less.
+        """Split a batch that was refused for its size into parts of half its size or less.
 
         Later batches of the partition get the same size limit. A batch of a single record fails. A
         batch that an earlier attempt may have written fails too: its sequences may be in use.

@@ -17,7 +17,7 @@ from quorate.producer.partition_queue import Batch
 
 log = logging.getLogger(__name__)
 
-#: The sender finishes a batch by its deadline. If it has not after this extra time, it is broken.
+#: The sender finishes a batch by its deadline. After this extra time, the sender is broken.
 END_GRACE_S = 5.0
 
 

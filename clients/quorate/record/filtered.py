@@ -1,7 +1,7 @@
-"""A batch with only some of its records: what compaction reads of batches, and writes.
+"""A batch with only some of its records: what compaction reads of batches, and what it writes.
 
-The records that stay are copied as bytes. So the offsets, timestamps, keys, values and headers of
-what stays are unchanged, and so is the codec.
+The records that stay are copied as bytes. So their offsets, timestamps, keys, values and headers do
+not change, and neither does the codec.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from quorate.record.batch import (
 )
 from quorate.record.record import Outline, decode_outlines, with_timestamp_delta
 
-#: Bytes of base_offset and batch_length, and bytes up to the first that the CRC covers.
+#: The bytes of base_offset and batch_length, and the bytes before the first one that the CRC
+#: covers.
 _BEFORE_LENGTH, _BEFORE_CRC_COVERS = 12, 21
 
 
@@ -33,9 +34,9 @@ Outlines = Iterator[Outline]
 
 
 def outlines(batch: Buffer, header: BatchHeader) -> tuple[bytes, Outlines]:
-    """Return the bytes of a batch's records, decompressed, and where each record lies in them.
+    """Return a batch's records as decompressed bytes, and an iterator over their outlines in them.
 
-    Call `check` first. Raises the errors of `records`, some of them from the iterator.
+    Call `check` first. Raises the errors of `records`. The iterator may raise them too.
     """
     data, position = record_bytes(batch, header)
     return data, decode_outlines(
@@ -50,9 +51,9 @@ def with_records(
     *,
     delete_horizon_ms: int | None = None,
 ) -> bytes:
-    """Return the batch with only some of its records; these and its codec are unchanged.
+    """Return the batch with only some of its records. These records and the codec do not change.
 
-    `data` and `kept` are of `outlines`. With a delete horizon, that is the new base_timestamp: the
+    `data` and `kept` come from `outlines`. A delete horizon becomes the new base_timestamp, and the
     bit DELETE_HORIZON says so (KIP-534).
     """
     if delete_horizon_ms is None:
@@ -76,9 +77,9 @@ def with_records(
 
 
 def emptied(header: BatchHeader) -> bytes:
-    """Return the batch without records: its offsets, its epoch and its producer's sequences.
+    """Return the batch without records. Its offsets, epoch and producer's sequences stay.
 
-    It has no timestamp, because no record has one. Kafka's tools compare the time index with the
+    It has no timestamp, because it has no record. Kafka's tools compare the time index with the
     records.
     """
     return _rebuilt(
@@ -100,13 +101,13 @@ def _rebuilt(
     count: int,
     body: bytes,
 ) -> bytes:
-    """Return a batch with another body; offsets, epoch and producer are those of `header`."""
+    """Return a batch with another body. Offsets, epoch and producer are those of `header`."""
     fields = [
         header.base_offset,
         HEADER_BYTES - _BEFORE_LENGTH + len(body),
         header.leader_epoch,
         MAGIC,
-        0,  # the CRC, which comes last
+        0,  # the CRC is computed at the end
         attributes,
         header.last_offset_delta,
         base_timestamp,

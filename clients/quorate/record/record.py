@@ -307,9 +307,9 @@ def find_by_time(
     return None
 
 
-#: Where one record lies in the records of its batch, and what compaction must know of it: start,
-#: stop, timestamp delta, offset delta, key, and whether it has a value. A plain tuple: a named one
-#: costs a tenth of a pass.
+#: The place of one record in the records of its batch, and what compaction must know of it: start,
+#: stop, timestamp delta, offset delta, key, and whether it has a value. It is a plain tuple,
+#: because a named one would make a pass of compaction a tenth slower.
 Outline = tuple[int, int, int, int, bytes | None, bool]
 
 
@@ -318,8 +318,8 @@ def decode_outlines(  # noqa: C901, PLR0912, PLR0915 - one hot loop, unrolled on
 ) -> Iterator[Outline]:
     """Yield the outlines of `count` records that fill `data` from `position` on.
 
-    Values and headers are not decoded: that takes half of the time of decode_records.
-    Raises CorruptRecordError at the first impossible byte that it reads.
+    Values and headers are not decoded, because that takes half of the time of decode_records.
+    Raises CorruptRecordError at the first impossible byte that is read.
     """
     data_end = len(data)
     previous = -1
@@ -391,7 +391,7 @@ def decode_outlines(  # noqa: C901, PLR0912, PLR0915 - one hot loop, unrolled on
 
 
 def with_timestamp_delta(record: bytes, delta: int) -> bytes:
-    """Return the bytes of a whole record with another timestamp delta."""
+    """Return the bytes of a whole record, with another timestamp delta."""
     _, position = _read_varint(record, 0)
     _, rest = _read_varint(record, position + 1, bits=64)
     body = record[position : position + 1] + encode_varint(delta) + record[rest:]

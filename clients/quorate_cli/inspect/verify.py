@@ -304,7 +304,7 @@ async def _check_together(disk: Disk, directory: str, names: list[str], walk: _W
 
 
 async def _log_start(disk: Disk, directory: str, names: list[str], walk: _Walk) -> int:
-    """Return where readers see the log begin; a segment must begin there or below."""
+    """Return the start of the log for readers. A segment must begin at this offset or below."""
     if LOG_START_FILE not in names:
         return 0
     path = f"{directory}/{LOG_START_FILE}"
@@ -362,7 +362,7 @@ def _compare_producers(path: str, said: tuple[int, int, bytes], walk: _Walk) -> 
 
 
 def _compare_epochs(path: str, said: EpochCache, walk: _Walk, log_start: int) -> None:
-    """Compare a leader-epoch checkpoint with the log from its start on.
+    """Compare a leader-epoch checkpoint with the log, from the log's start on.
 
     The checkpoint is written before the batch, so it may have one entry more, at the log's end.
     """

@@ -1,6 +1,6 @@
 """gzip: members of deflated bytes (RFC 1952). No header has the size, so the output is counted.
 
-A trailer has the size of its member, but nothing tells how many members there are before they are
+A trailer has the size of its member, but the number of members is not known before they are
 inflated. So a reader inflates in small pieces and stops at its bound.
 """
 
@@ -13,31 +13,36 @@ from typing import Final
 from quorate.errors import CorruptRecordError
 from quorate.record.codecs.blocks import Buffer, OversizeError, does_not_decompress, is_cut
 
-#: Deflate makes of one byte at most this many (zlib, "Maximum Compression Factor").
+#: Deflate makes at most this many bytes of one byte (zlib, "Maximum Compression Factor").
 _RATIO_MAX: Final = 1032
-#: Members of one batch. Producers write one; each costs a decoder, and a copy of what follows it.
+#: Most members of one batch. Producers write one. Each member costs a decoder, and a copy of the
+#: bytes after it.
 _MEMBERS_MAX: Final = 1024
-_GZIP: Final = 31  # zlib's wbits for a window of 32 KiB and the form of gzip
+#: The wbits of zlib for a window of 32 KiB and the gzip format.
+_GZIP: Final = 31
 #: Input and output of one call of the decoder. The decoder copies the input that it has not used,
-#: so small pieces keep the cost linear.
+#: so the cost is linear only with small pieces.
 _INPUT_BYTES: Final = 64 * 1024
 _OUTPUT_BYTES: Final = 1 << 20
 
 
 def compress(data: Buffer, level: int) -> bytes:
-    """Return one member."""
+    """Return the data as one member."""
     return zlib.compress(data, level, wbits=_GZIP)
 
 
 def size_bound(data: Buffer) -> int:
-    """Return the most that these bytes can become. It is far above what they usually become."""
+    """Return the largest size that these bytes can decompress to.
+
+    They usually decompress to far less.
+    """
     return len(data) * _RATIO_MAX
 
 
 def decompress(data: Buffer, size_max: int) -> bytes:
     """Return the content of all members.
 
-    Raises OversizeError for more than `size_max` bytes, as soon as they have come out.
+    Raises OversizeError as soon as more than `size_max` bytes have come out.
     """
     pieces: list[bytes] = []
     size = 0
@@ -55,7 +60,7 @@ def decompress(data: Buffer, size_max: int) -> bytes:
 
 
 def _pieces(data: memoryview) -> Iterator[bytes]:
-    """Yield the content of the members in pieces of at most `_OUTPUT_BYTES`."""
+    """Yield the content of all members, in pieces of at most `_OUTPUT_BYTES`."""
     position = members = 0
     while position < len(data) or not members:
         members += 1

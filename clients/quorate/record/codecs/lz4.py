@@ -9,8 +9,8 @@
           blocks: 4 bytes of size (bit 31: stored as it is), bytes, checksum if FLG says so
        4  0: the end; then the checksum of the content, if FLG says so
 
-Numbers are little-endian. Kafka's own readers refuse linked blocks and dictionaries, and read one
-frame only. So does this module: whatever it accepts, they can read.
+Numbers are little-endian. Kafka's own readers refuse linked blocks and dictionaries, and read only
+one frame. This module does the same: Kafka's readers can read whatever it accepts.
 """
 
 from __future__ import annotations
@@ -37,18 +37,22 @@ _VERSION_MASK, _VERSION = 0xC0, 0x40
 _INDEPENDENT, _BLOCK_CHECKSUM, _CONTENT_SIZE, _CONTENT_CHECKSUM, _DICTIONARY = 32, 16, 8, 4, 1
 _BLOCK_BYTES_MAX: Final = {4: 64 << 10, 5: 256 << 10, 6: 1 << 20, 7: 4 << 20}
 _STORED: Final = 1 << 31
-#: A byte of a length makes at most this many bytes.
+#: One byte of a length stands for at most this many bytes.
 _RATIO_MAX: Final = 255
 
-#: Kafka's default level is its fast compressor, every other level the strong one.
+#: Kafka's default level means its fast compressor. Every other level means the strong one.
 FAST_LEVEL: Final = 9
-_STRONG_LEVEL_MIN, _STRONG_LEVEL_MAX = 3, 12  # LZ4's own numbers; 0 is the fast one
-#: Input of one call of the compressor, which holds the interpreter's lock.
+#: LZ4's own levels of the strong compressor; 0 means the fast one.
+_STRONG_LEVEL_MIN, _STRONG_LEVEL_MAX = 3, 12
+#: Input of one call of the compressor, which holds the interpreter's lock meanwhile.
 _INPUT_BYTES: Final = 64 << 10
 
 
 def compress(data: Buffer, level: int) -> bytes:
-    """Return one frame of independent blocks of 64 KiB, with checksums. Kafka's levels."""
+    """Return one frame of independent blocks of 64 KiB, with checksums.
+
+    `level` is one of Kafka's levels.
+    """
     own = 0 if level == FAST_LEVEL else min(max(level, _STRONG_LEVEL_MIN), _STRONG_LEVEL_MAX)
     compressor = cramjam.lz4.Compressor(level=own, content_checksum=False, block_linked=False)
     view = memoryview(data)
@@ -58,7 +62,7 @@ def compress(data: Buffer, level: int) -> bytes:
 
 
 def decompress_into(data: Buffer, output: bytearray) -> int:
-    """Decompress into a buffer of `size_bound` bytes; return the size of the content."""
+    """Decompress into a buffer of `size_bound` bytes. Return the size of the content."""
     try:
         return cramjam.lz4.decompress_into(data, output)
     except cramjam.DecompressionError as error:
@@ -68,10 +72,10 @@ def decompress_into(data: Buffer, output: bytearray) -> int:
 def size_bound(data: Buffer) -> int:
     """Return an upper bound for the content of the frame, without decompressing.
 
-    Reads the headers of the frame and of its blocks. The bound is the smaller of two sizes: that in
-    the frame's header, and that which its blocks can hold. The decoder refuses a frame whose header
-    has a wrong size. Raises CorruptRecordError for anything but one whole frame of independent
-    blocks, and for more than `BLOCKS_MAX` blocks.
+    Only the headers of the frame and of its blocks are read. The bound is the smaller of two sizes:
+    the size in the frame's header, and the size that its blocks can have. The decoder refuses a
+    frame whose header has a wrong size. Raises CorruptRecordError unless the data is one whole
+    frame of independent blocks, at most `BLOCKS_MAX` of them.
     """
     try:
         return _frame_bound(data)
@@ -118,7 +122,7 @@ def _descriptor(data: Buffer) -> tuple[int, int, int]:
 
 
 def _blocks(data: Buffer, position: int, block_bytes_max: int, flags: int) -> tuple[int, int]:
-    """Return the blocks' capacity, and the position after the last."""
+    """Return the size that the blocks can have, and the position after the last block."""
     bound = 0
     checksum = _UINT32.size if flags & _BLOCK_CHECKSUM else 0
     for _ in range(BLOCKS_MAX):

@@ -5,8 +5,8 @@ r"""snappy: xerial's stream of chunks, which Kafka's clients write, and one raw 
     12  4  lowest version that can read it: 1
     16     chunks: 4 bytes of length, big-endian, then one raw block each
 
-A raw block begins with the size of its content, a varint. The decoder refuses a block whose content
-has another size.
+A raw block begins with the size of its content, as a varint. The decoder refuses a block whose
+content has another size.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _HEADER: Final = _MAGIC + struct.pack(">ii", 1, 1)
 _LENGTH: Final = struct.Struct(">i")
 #: Content of one chunk, as xerial and Kafka's clients write it.
 _CHUNK_BYTES: Final = 32 * 1024
-#: An element makes at most 64 bytes of three: a copy whose offset has two bytes.
+#: Three bytes make at most 64: an element that is a copy, with an offset of two bytes.
 _COPY_BYTES, _COPIED_BYTES_MAX = 3, 64
 
 
@@ -46,15 +46,15 @@ def compress(data: Buffer) -> bytes:
 
 
 def size_bound(data: Buffer) -> int:
-    """Return the size of the content, which the header of each block tells.
+    """Return the size of the content, which is the sum of the sizes in the blocks' headers.
 
-    Raises CorruptRecordError for a size that a block of such a length cannot have.
+    Raises CorruptRecordError for a size that a block of its length cannot have.
     """
     return sum(size for _, size in _blocks(memoryview(data)))
 
 
 def decompress_into(data: Buffer, output: bytearray) -> int:
-    """Decompress into a buffer of `size_bound` bytes; return the size of the content."""
+    """Decompress into a buffer of `size_bound` bytes. Return the size of the content."""
     view = memoryview(output)
     done = 0
     for block, size in _blocks(memoryview(data)):
@@ -66,7 +66,7 @@ def decompress_into(data: Buffer, output: bytearray) -> int:
 
 
 def _blocks(data: memoryview) -> Iterator[tuple[memoryview, int]]:
-    """Yield each raw block and the size that it claims."""
+    """Yield each raw block, and the size that it claims."""
     if bytes(data[: len(_MAGIC)]) != _MAGIC:
         yield data, _claimed_size(data)
         return

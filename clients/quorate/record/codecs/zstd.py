@@ -17,10 +17,11 @@ from quorate.record.codecs.blocks import (
 
 _MAGIC: Final = b"\x28\xb5\x2f\xfd"
 _BLOCK_BYTES_MAX: Final = 128 * 1024  # RFC 8878, 3.1.1.2.4
-#: Largest window of a decoder: that of level 22, which Kafka's producer asks for however small the
-#: batch is. The decoder touches no more of it than the content fills.
+#: Largest window of a decoder. Level 22 has this window, and Kafka's producer asks for it even for
+#: a small batch. The decoder touches no more of the window than the content fills.
 _WINDOW_BYTES_MAX: Final = 128 << 20
-_RLE: Final = 1  # block types: 0 raw, 1 one byte repeated, 2 compressed
+#: The block types are: 0 raw, 1 one byte repeated, 2 compressed.
+_RLE: Final = 1
 
 
 def compress(data: Buffer, level: int) -> bytes:
@@ -29,7 +30,7 @@ def compress(data: Buffer, level: int) -> bytes:
 
 
 def decompress_into(data: Buffer, output: bytearray) -> int:
-    """Decompress into a buffer of `size_bound` bytes; return the size of the content."""
+    """Decompress into a buffer of `size_bound` bytes. Return the size of the content."""
     try:
         return cramjam.zstd.decompress_into(data, output)
     except cramjam.DecompressionError as error:
@@ -39,10 +40,11 @@ def decompress_into(data: Buffer, output: bytearray) -> int:
 def size_bound(data: Buffer) -> int:
     """Return an upper bound for the content of the frames in `data`, without decompressing.
 
-    Reads frame and block headers only (RFC 8878, 3.1.1). The bound of a frame is the smaller of two
-    sizes: that in its header, and that which its blocks can hold. The decoder refuses a frame whose
-    header has a wrong size. Raises CorruptRecordError if a frame is cut or needs a window of more
-    than 128 MiB, or if there are more than `BLOCKS_MAX` blocks and frames.
+    Only the headers of frames and blocks are read (RFC 8878, 3.1.1). The bound of a frame is the
+    smaller of two sizes: the size in its header, and the size that its blocks can have. The decoder
+    refuses a frame whose header has a wrong size. Raises CorruptRecordError if a frame is
+    incomplete or needs a window of more than 128 MiB, or if there are more than `BLOCKS_MAX` blocks
+    and frames.
     """
     position = bound = 0
     blocks_left = BLOCKS_MAX
@@ -71,13 +73,15 @@ def _frame(data: Buffer, position: int, blocks_left: int) -> tuple[int, int, int
     position += 5
     size_bytes = (0, 2, 4, 8)[descriptor >> 6]
     window: int | None = None
-    if descriptor & 0x20:  # single segment: the window is the content
+    # a single segment: the window is the content
+    if descriptor & 0x20:
         size_bytes = size_bytes or 1
     else:
         exponent, mantissa = divmod(data[position], 8)
         window = (1 << (10 + exponent)) // 8 * (8 + mantissa)
         position += 1
-    position += (0, 1, 2, 4)[descriptor & 3]  # the id of a dictionary, which the decoder refuses
+    # the id of a dictionary; the decoder refuses dictionaries
+    position += (0, 1, 2, 4)[descriptor & 3]
     content: int | None = None
     if size_bytes:
         content = int.from_bytes(data[position : position + size_bytes], "little")
@@ -94,7 +98,7 @@ def _frame(data: Buffer, position: int, blocks_left: int) -> tuple[int, int, int
 
 
 def _blocks(data: Buffer, position: int, blocks_left: int) -> tuple[int, int, int]:
-    """Return the position after a frame's last block, the blocks' capacity, and the blocks left."""
+    """Return the position after the last block, the blocks' capacity, and the blocks left."""
     bound = 0
     while True:
         blocks_left -= 1
