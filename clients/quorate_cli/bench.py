@@ -136,7 +136,7 @@ def _or_fail(main: Callable[[], Any]) -> Any:
 def _measure(
     bootstrap: str | None, measured: Callable[[str, LocalCluster | None], Awaitable[list[Run]]]
 ) -> list[Run]:
-    """Return the result of `measured` for a cluster: that of `bootstrap`, or else a new local one.
+    """Return the result of `measured` for the cluster at `bootstrap`; None: for a new local one.
 
     The local cluster is ready before `measured` is called.
     """

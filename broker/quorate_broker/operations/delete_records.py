@@ -37,7 +37,7 @@ ALL_COMMITTED = -1
 MOVES_MAX = 16
 #: Most partitions that wait for their followers, over all calls.
 WAITING_MAX = 10_000
-#: After this time at most, the call notices that a follower was fenced, and stops to wait for it.
+#: If a follower is fenced, the call notices it within this time, and waits for it no longer.
 LOOK_AGAIN_MS = 250
 
 

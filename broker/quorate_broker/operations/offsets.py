@@ -1,4 +1,4 @@
-"""ListOffsets: finds the earliest offset, the latest one, or that of a time, in many partitions."""
+"""ListOffsets: finds the earliest, the latest or a time's offset in many partitions."""
 
 from __future__ import annotations
 

@@ -216,7 +216,7 @@ class FollowerReplica:
             offset = header.end_offset
 
     async def _follow_log_start(self, log_start_offset: int) -> None:
-        """Move this log's start to that of the leader's log, but not past the high watermark."""
+        """Move this log's start to the leader's log start, but not past the high watermark."""
         if (
             self._log.log_start_offset < log_start_offset <= self.machine.high_watermark
             and await self._replica_log.write(self._log.move_start(log_start_offset))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """An ISR that the leader proposes to the controller, to replace that of `partition_epoch`."""
+    """An ISR that the leader proposes to the controller, as a change of state `partition_epoch`."""
 
     leader_epoch: int
     partition_epoch: int

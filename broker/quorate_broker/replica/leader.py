@@ -171,7 +171,7 @@ class Leader:
         return True
 
     def follower_left(self, stream: ReplicaStream) -> bool:
-        """Note that a follower stopped to fetch this partition while its stream continues.
+        """Note that a follower fetches this partition no longer, while its stream continues.
 
         Returns whether this is new. From then on the stream's requests do not count for this
         partition.

@@ -114,7 +114,7 @@ class Links:
         return self._loop.world_time()
 
     def delay_s(self, quality: LinkQuality) -> float:
-        """Draw the delay of one message, with that of its repetitions."""
+        """Draw the delay of one message. It includes the delays of its repetitions."""
         delay = self._chance.uniform(quality.delay_min_ms, quality.delay_max_ms) / 1000
         again = RETRANSMIT_S
         while quality.loss and self._chance.random() < quality.loss:
