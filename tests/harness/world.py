@@ -24,7 +24,7 @@ from quorate_testing.simulated.loop import SimulatedLoop, current_process, simul
 from tests.harness.cluster_clients import PARTITIONS, TOPIC, Clients
 from tests.harness.cluster_damage import Damages
 from tests.harness.cluster_faults import Fault, Nemesis, draw_plan
-from tests.harness.cluster_history import judge
+from tests.harness.cluster_history import judge, must_be_seen
 from tests.harness.cluster_shape import Shape, draw_shape
 from tests.harness.invariants import Invariants, Violation, partitions_of
 
@@ -212,7 +212,7 @@ class World:
         # A quorum that has just started knows no topic before its leader has committed a record.
         await self._until(lambda: self._topic() is not None, "no voter knows the topic")
         await self._read_all()
-        final = {value for values in self.history.final.values() for value in values}
+        final = must_be_seen(self.history, compacts=self.shape.compacts)
         await self._until(
             lambda: (
                 bool(self._told_lost()) or consuming.done() or final <= self.history.live.keys()

@@ -80,3 +80,17 @@ def test_a_record_of_a_deleted_topic_in_the_new_one_is_seen() -> None:
     told.next_at_deletion = told.first_of_topic = 6
     with pytest.raises(Violation, match="sent to the topic before"):
         judged(told, recreates=True)
+
+
+def test_only_the_last_record_of_a_key_must_be_there_in_a_compacted_topic() -> None:
+    """Values 0 and 5 have one key, as KEYS is 5; value 1 has another."""
+    told = history(0, 1, 5)
+    told.final[0].remove(b"0")
+    del told.final_at[(0, 0)], told.live[b"0"]
+    judge(told, set(), recreates=False, is_patient=True, compacts=True)
+    with pytest.raises(Violation, match="is lost"):
+        judge(told, set(), recreates=False, is_patient=True)
+    told.final[0].remove(b"5")
+    del told.final_at[(0, 2)]
+    with pytest.raises(Violation, match="is lost"):
+        judge(told, set(), recreates=False, is_patient=True, compacts=True)
