@@ -136,12 +136,15 @@ class Cleaning:
     async def _batches(self, segment: SegmentInfo) -> AsyncIterator[tuple[BatchHeader, Buffer]]:
         """Yield the batches of a segment.
 
-        Check each CRC, because a new CRC would hide a wrong one.
+        Check each CRC, because a new CRC would hide a wrong one. No CRC covers an offset, so check
+        that batches follow one another. By a wrong offset an old record would count as the last of
+        its key.
         """
         path = f"{self._job.directory}/{file_name(segment.base_offset, LOG)}"
         file = await self._disk.open(path)
         try:
             position = turn = 0
+            expected = segment.base_offset
             while position < segment.size:
                 data = await self._read(file, position, segment.size)
                 at = 0
@@ -149,6 +152,12 @@ class Cleaning:
                     header = parse_header(data, at)
                     if at + header.size > len(data):
                         break
+                    if not expected <= header.base_offset < header.end_offset <= segment.end_offset:
+                        raise CorruptRecordError(
+                            f"{path}: a batch has offset {header.base_offset} where {expected} "
+                            f"to {segment.end_offset} may be"
+                        )
+                    expected = header.end_offset
                     batch = memoryview(data)[at : at + header.size]
                     yield check(batch, header), batch
                     at += header.size

@@ -170,6 +170,8 @@ class Compactor:
         async with aclosing(self._runner.run(job)) as reports:
             async for report in reports:
                 if isinstance(report, Failed):
+                    if report.is_corrupt and truncations == partition.log.truncations:
+                        partition.damage.found(report.reason)  # of a leader: another shall lead
                     return report.reason
                 if partition.replica_log.is_closed or partition.offline is not None:
                     return "the replica was closed"

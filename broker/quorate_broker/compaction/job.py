@@ -76,6 +76,8 @@ class Failed:
     """The pass ended with an error."""
 
     reason: str
+    #: A batch is damaged.
+    is_corrupt: bool = False
 
 
 Report = Cleaned | Done | Failed

@@ -64,7 +64,7 @@ class InlineRunner:
                 async for report in reports:
                     yield report
         except (OSError, CorruptRecordError) as error:
-            yield Failed(str(error))
+            yield Failed(str(error), isinstance(error, CorruptRecordError))
 
 
 def runner_in(environment: Environment) -> Runner:

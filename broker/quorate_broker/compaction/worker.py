@@ -43,7 +43,7 @@ async def _work(job: Job) -> None:
         async for report in Cleaning(disk, job).carry_out():
             _tell(report)
     except (OSError, CorruptRecordError) as error:
-        _tell(Failed(str(error)))
+        _tell(Failed(str(error), isinstance(error, CorruptRecordError)))
     finally:
         disk.close()
 

@@ -26,6 +26,7 @@ from tests.unit.quorate_broker.compaction.builders import (
     compact,
     final,
     job_for,
+    keyed,
     new_disk,
     new_log,
     read,
@@ -147,13 +148,15 @@ async def test_a_tombstone_stays_behind_a_batch_that_stays_as_it_is(
     assert not await tombstone_expires(first=many, second=[(b"a", None)], keys=100)
 
 
-async def test_a_batch_with_a_wrong_crc_stops_the_pass() -> None:
-    """A new batch would give its bytes a right one."""
+@pytest.mark.parametrize(("byte", "bit"), [(80, 0), (7, 1), (7, 0), (6, 0), (4, 0), (0, 7)])
+async def test_a_batch_with_a_wrong_crc_or_offset_stops_the_pass(byte: int, bit: int) -> None:
+    """A new batch would give its bytes a right CRC. None covers the offset, in bytes 0 to 7."""
     disk = await new_disk()
     log = await new_log(disk)
     for number in range(40):
         await append(log, [(b"%d" % (number % 4), b"v" * 30)])
-    disk.flip_bit(f"{PATH}/{0:020d}.log", 80)
+    first = len(keyed(0, [(b"0", b"v" * 30)]))
+    disk.flip_bit(f"{PATH}/{0:020d}.log", first + byte, bit)
     job = await job_for(log)
     assert job is not None
     with pytest.raises(CorruptRecordError):

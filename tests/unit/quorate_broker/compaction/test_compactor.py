@@ -12,7 +12,7 @@ import pytest
 from quorate_broker.compaction.compactor import Compactor
 from quorate_broker.compaction.job import Failed, Job, Report
 from quorate_broker.compaction.runner import InlineRunner
-from tests.unit.quorate_broker.builders import World, until
+from tests.unit.quorate_broker.builders import TOPIC, World, until
 from tests.unit.quorate_broker.compaction.builders import final, read
 
 COMPACT = {"cleanup.policy": "compact"}
@@ -141,6 +141,15 @@ async def test_a_pass_that_fails_costs_its_partition_a_wait_and_nothing_else(
     assert await read(broker.partition.log) == before
     assert broker.partition.offline is None
     assert broker.failures == []
+    await world.stop()
+
+
+async def test_a_leader_whose_pass_meets_a_damaged_batch_gives_way() -> None:
+    """The pass failed for ever, and nothing but the log told of it."""
+    world = await world_with(12)
+    leader = world.brokers[1]
+    leader.disk.flip_bit(f"/data/{TOPIC}-0/{0:020d}.log", 70)
+    await run_until(compactor_of(world, 1), lambda: world.state.leader == 2)
     await world.stop()
 
 
