@@ -304,10 +304,15 @@ def unregister(
     error: QuorateError | None = None
     if broker is None:
         error = UnknownBrokerError(f"broker {request.broker_id} is not registered")
-    elif not broker.fenced or session_lives:
+    elif not broker.fenced:
         error = InvalidRequestError(
             f"broker {broker.id} at {broker.endpoint} runs: stop it first, and wait until it is"
             " fenced (`quorate cluster info`)"
+        )
+    elif session_lives:
+        error = InvalidRequestError(
+            f"broker {broker.id} at {broker.endpoint} runs: stop it first. If it was stopped: the"
+            " controller heard it less than a session timeout ago, so ask again in a few seconds"
         )
     elif replicas := image.replica_counts.get(broker.id, 0):
         error = InvalidRequestError(

@@ -184,19 +184,20 @@ class Leases:
     def close(self, session: Session) -> None:
         """End a session whose stream is gone.
 
-        If the broker was told that it may stop, fence it. Otherwise suspect it.
+        If the broker was told that it may stop, fence it before it is suspected: the end of a
+        fenced broker's stream is no sign that this controller is cut off. Liveness is told of every
+        end: a broker with an open stream counts as running, so its id and address stay taken.
         """
         is_newest = self.sessions.close(session)
         if self._reign.is_over:
             return
         if is_newest and session.was_told_to_go:
             self.fencing.fence(session.broker_id, "it asked to leave, was allowed to, and left")
-        else:
-            self.fencing.carry_out(
-                self.liveness.stream_broken(
-                    session.broker_id, session.incarnation, session.number, loop_ms()
-                )
+        self.fencing.carry_out(
+            self.liveness.stream_broken(
+                session.broker_id, session.incarnation, session.number, loop_ms()
             )
+        )
 
     def take(self, session: Session, request: HeartbeatRequest) -> None:
         """Pass a heartbeat to the machines. A broken invariant stops the node."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 
 import pytest
@@ -173,6 +174,75 @@ def test_brokers_that_were_told_to_go_and_left_are_fenced_at_once() -> None:
             assert broker.stream is not None
             await broker.stream.close()
         assert await world.until(lambda: not world.controller.has_brokers) < 0.1
+
+    in_a_world(program)
+
+
+async def is_killed(world: World, broker: FakeBroker) -> None:
+    world.kill(broker)
+
+
+async def leaves_when_it_may(world: World, broker: FakeBroker) -> None:
+    broker.wants_shutdown = True
+    assert broker.stream is not None
+    broker.stream.push()
+    await world.until(lambda: broker.last.should_shut_down)
+    await broker.stop()
+
+
+async def leaves_on_the_newer_of_two_streams(world: World, broker: FakeBroker) -> None:
+    says_one_thing = beats(
+        broker_id=broker.node_id,
+        broker_epoch=broker.broker_epoch,
+        incarnation=broker.incarnation,
+    )
+    async with aclosing(world.connection.stream(HEARTBEAT, says_one_thing)):
+        await leaves_when_it_may(world, broker)
+
+
+async def breaks_the_rules_of_a_heartbeat(world: World, broker: FakeBroker) -> None:
+    broker.failed_directories = [bytes([n]) * 16 for n in range(200)]
+    assert broker.stream is not None
+    broker.stream.push()
+    await world.until(lambda: broker.last.HasField("error"))
+    await broker.stop()
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [
+        is_killed,
+        leaves_when_it_may,
+        leaves_on_the_newer_of_two_streams,
+        breaks_the_rules_of_a_heartbeat,
+    ],
+)
+def test_a_broker_whose_stream_has_ended_counts_as_running_for_a_session_timeout_at_most(
+    ends: Callable[[World, FakeBroker], Awaitable[None]],
+) -> None:
+    """Only then another disk can take its id, another broker its address, and it can be forgotten.
+
+    This holds within the reign in which the stream ended, in whatever way it ended.
+    """
+
+    async def program(world: World) -> None:
+        brokers = await world.unfenced(3)
+        await ends(world, brokers[1])
+        leases = world.controller.active().leases
+        await world.until(lambda: not leases.is_alive(1), seconds=3.3)
+        assert world.broker_image(1).fenced
+
+    in_a_world(program)
+
+
+def test_another_disk_takes_the_id_of_a_broker_that_was_stopped_and_left() -> None:
+    async def program(world: World) -> None:
+        brokers = await world.unfenced(3)
+        await leaves_when_it_may(world, brokers[1])
+        leases = world.controller.active().leases
+        await world.until(lambda: not leases.is_alive(1), seconds=3.3)
+        other = await world.broker(1, directory_id=b"z" * 16)
+        assert await world.until(lambda: other.is_unfenced) < 0.1
 
     in_a_world(program)
 
