@@ -55,6 +55,7 @@ class Clients:
             delivery_timeout_ms=shape.delivery_timeout_ms,
             request_timeout_ms=shape.request_timeout_ms,
             max_batch_size=shape.max_batch_size,
+            compression_type=shape.codec,
         ) as producer:
             while not self.stop:
                 for _ in range(self.chance.choice((1, 1, 3, 10))):
@@ -199,6 +200,7 @@ class Clients:
         configs: dict[str, str | float] = {
             "min.insync.replicas": shape.min_isr,
             "flush.on.ack": shape.syncs_on_ack,
+            "compression.type": shape.topic_codec,
         }
         if shape.compacts:
             configs["cleanup.policy"] = "compact,delete" if shape.retention_ms else "compact"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+from quorate.record.compression import NAMES
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
@@ -27,6 +29,9 @@ class Shape:
     retention_ms: int = 0
     #: The topic keeps the last record of each key, and compacts often.
     compacts: bool = False
+    #: The codec of the producer, and compression.type of the topic.
+    codec: str = "none"
+    topic_codec: str = "producer"
     #: More is damaged than the cluster is promised to survive: every loss must be told.
     beyond: bool = False
 
@@ -45,12 +50,16 @@ class Shape:
         words += ["flush on ack"] if self.syncs_on_ack else []
         words += [] if self.is_patient else [f"delivery in {self.delivery_timeout_ms} ms"]
         words += [f"kept for {self.retention_ms} ms"] if self.retention_ms else []
+        words += [f"codec {self.codec}"] if self.codec != "none" else []
+        words += [f"topic {self.topic_codec}"] if self.topic_codec != "producer" else []
         named = ("cancels", "recreates", "trims", "compacts", "beyond")
         return ", ".join(words + [name for name in named if getattr(self, name)])
 
 
 #: (replication factor, min ISR), the default most often.
 REPLICATION = ((3, 2), (3, 2), (3, 2), (3, 3), (3, 1), (2, 2), (2, 1), (1, 1))
+#: The values of compression.type, the default most often.
+TOPIC_CODECS = ("producer", "producer", "producer", "uncompressed", *NAMES[1:])
 
 
 def draw_shape(chance: random.Random) -> Shape:
@@ -70,4 +79,6 @@ def draw_shape(chance: random.Random) -> Shape:
         trims=chance.random() < 0.25,
         retention_ms=chance.choice((0, 0, 0, 1000, 4000)),
         compacts=chance.random() < 0.3,
+        codec=chance.choice(NAMES),
+        topic_codec=chance.choice(TOPIC_CODECS),
     )

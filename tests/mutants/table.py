@@ -30,6 +30,9 @@ DECISION = "quorum/quorate_quorum/recover/decision.py"
 CHAIN = "quorum/quorate_quorum/metadata_log.py"
 
 CHECKS = "tests/unit/quorate_broker/replica/test_checks.py"
+RECOMPRESSION = "tests/unit/quorate_broker/replica/test_recompression.py"
+CODECS = "clients/quorate/record/codecs"
+CODEC_TESTS = "tests/unit/quorate/record/codecs"
 PAPER = "tests/unit/quorate_quorum/raft/machine/test_paper.py"
 ELECTIONS = "tests/unit/quorate_quorum/raft/machine/test_elections.py"
 LEADER_RULES = "tests/unit/quorate_quorum/raft/machine/test_leader.py"
@@ -1498,6 +1501,54 @@ MUTANTS = (
         "    bound = 0 if is_decoded else record_batch",
         "    bound = 0 if is_decoded or header.codec == compression.GZIP else record_batch",
         (f"{CHECKS}::test_a_large_batch_of_gzip_is_not_taken_unseen",),
+    ),
+    Mutant(
+        "bounded-decompression",
+        "the output of gzip is not counted",
+        f"{CODECS}/gzip.py",
+        "            if size > size_max:",
+        "            if False:",
+        (f"{CODEC_TESTS}/test_gzip.py::test_a_bomb_of_many_members_stops_at_the_bound",),
+    ),
+    Mutant(
+        "bounded-decompression",
+        "a block of snappy is believed whatever it claims",
+        f"{CODECS}/snappy.py",
+        "            if size * _COPY_BYTES > (len(block) - index - 1) * _COPIED_BYTES_MAX:",
+        "            if False:",
+        (f"{CODEC_TESTS}/test_snappy.py::test_a_size_that_a_block_can_not_hold_allocates_nothing",),
+    ),
+    Mutant(
+        "bounded-decompression",
+        "the content size of an LZ4 frame is believed",
+        f"{CODECS}/lz4.py",
+        "    return bound if content is None else min(bound, content)",
+        "    return bound if content is None else content",
+        (f"{CODEC_TESTS}/test_lz4.py::test_a_content_size_that_lies_is_not_believed",),
+    ),
+    Mutant(
+        "bounded-decompression",
+        "the content size of a zstd frame is believed",
+        f"{CODECS}/zstd.py",
+        "        bound = min(bound, content)",
+        "        bound = content",
+        (f"{CODEC_TESTS}/test_zstd.py::test_a_frame_that_claims_a_huge_content_is_not_believed",),
+    ),
+    Mutant(
+        "recompression-keeps",
+        "recompression drops the flags of the batch",
+        "clients/quorate/record/recompression.py",
+        "attributes & ~CODEC_MASK | codec)",
+        "codec)",
+        ("tests/unit/quorate/record/test_recompression.py::test_the_flags_stay",),
+    ),
+    Mutant(
+        "recompression-keeps",
+        "batches that grew are appended in another order",
+        "broker/quorate_broker/replica/produce_queue.py",
+        "                self._queue[:0] = taken[index:]",
+        "                self._queue += taken[index:][::-1]",
+        (f"{RECOMPRESSION}::test_batches_that_grow_keep_their_order_and_the_bound_of_one_append",),
     ),
     Mutant(
         "damaged-leader-yields",

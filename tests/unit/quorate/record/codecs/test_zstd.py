@@ -34,6 +34,7 @@ def test_a_bomb_stops_at_the_bound() -> None:
 def test_a_frame_that_claims_a_huge_content_is_not_believed() -> None:
     """The claim of 2**60 bytes costs nothing: what the blocks can hold is what counts."""
     lie = MAGIC + b"\xc0" + b"\x58" + (1 << 60).to_bytes(8, "little") + RAW_BLOCK
+    assert zstd.size_bound(lie) == 5
 
     def read() -> None:
         with pytest.raises(CorruptRecordError):
