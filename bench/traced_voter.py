@@ -67,7 +67,7 @@ def _event(event: object) -> str | None:
 
 def trace() -> None:
     """Record the times at which messages enter and leave this process's rooms."""
-    _before(ControllerService, "_forward", lambda request: "arrived")
+    _before(ControllerService, "_forward", lambda peer, request: "arrived")
     _before(RaftNode, "propose", lambda epoch, events: "decided")
     _before(RaftLoop, "step", _event)
     _before(Log, "sync", lambda: "syncing")
