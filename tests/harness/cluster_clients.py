@@ -71,6 +71,7 @@ class Clients:
         value = b"%d" % self._number
         self._number += 1
         key = key_of(value) if self.shape.compacts else None
+        self.history.sent_s[value] = self.cluster.loop.time()
         sending = producer.send(TOPIC, value, key=key, partition=partition)
         try:
             if self.shape.cancels and self.chance.random() < 0.1:
@@ -107,7 +108,6 @@ class Clients:
             return
         self.history.acked[value] = (metadata.partition, metadata.offset)
         self.history.acked_at.append(self.cluster.loop.time())
-        self.history.acked_s[value] = self.cluster.loop.time()
 
     # -- consumers
 

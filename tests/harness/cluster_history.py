@@ -33,8 +33,8 @@ class History:
     final: dict[int, list[bytes]] = field(default_factory=dict)
     #: (partition, offset) -> the value that was read there at the end.
     final_at: dict[tuple[int, int], bytes] = field(default_factory=dict)
-    #: value -> the second at which its acknowledgement came.
-    acked_s: dict[bytes, float] = field(default_factory=dict)
+    #: value -> the second at which it was sent, which is in its timestamp.
+    sent_s: dict[bytes, float] = field(default_factory=dict)
     #: Partition -> the highest offset below which somewhere a deletion was asked for, and the
     #: highest below which one was done.
     trim_asked: dict[int, int] = field(default_factory=dict)
@@ -63,7 +63,7 @@ def judge(
     """Raise Violation unless the log holds what was acknowledged: once, in order, at its offset.
 
     `told_lost`: partitions of which the controller says that acknowledged records may be lost.
-    `kept_since_s`: what was acknowledged from this second on is within the topic's retention.
+    `kept_since_s`: what was sent from this second on is within the topic's retention.
     `keeps_starts`: no disk may have forgotten where a log begins.
     """
     for partition, values in history.final.items():
@@ -161,7 +161,7 @@ def _check_starts(
         if offset >= history.starts.get(partition, 0) or partition in told_lost:
             continue
         is_trimmed = offset < history.trim_asked.get(partition, 0)
-        if not is_trimmed and history.acked_s[value] >= kept_since_s:
+        if not is_trimmed and history.sent_s[value] >= kept_since_s:
             raise Violation(f"{value!r} at partition {partition} offset {offset} was deleted early")
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import structlog
 
 from quorate.aio.tasks import Tasks
-from quorate.errors import QuorateError
+from quorate.errors import QuorateError, StorageError
 from quorate.record.batch import parse_header
 from quorate_broker.compaction.job import Cleaned, Done, Failed, Job
 from quorate_broker.compaction.offset_map import HASH_BYTES
@@ -30,7 +30,8 @@ from quorate_broker.replica.producers import oldest_batch
 from quorate_broker.replica.replica import Key
 from quorate_broker.replicas.replicas import Replicas
 from quorate_quorum.configs import NO_LAG
-from quorate_quorum.log.log import Log
+from quorate_quorum.log.disk_errors import TryAgainError
+from quorate_quorum.log.log import Log, LogCorruptError
 
 log_line = structlog.get_logger(__name__)
 
@@ -105,8 +106,7 @@ class Compactor:
             try:
                 plan = await self.plan(partition)
             except QuorateError as error:
-                if not partition.replica_log.is_closed:
-                    self._failed(partition, str(error))
+                self._met(partition, error)
                 continue
             if plan is not None and (best is None or _need(plan) > _need(best[1])):
                 best = partition, plan
@@ -153,7 +153,7 @@ class Compactor:
         try:
             reason = await self._pass(partition, plan)
         except QuorateError as error:
-            reason = str(error)
+            return self._met(partition, error)
         except Exception as error:
             log_line.exception("compaction failed", partition=partition.name)
             reason = f"{type(error).__name__}: {error}"
@@ -161,6 +161,21 @@ class Compactor:
             self._failures.pop(partition.key, None)
         elif not partition.replica_log.is_closed:
             self._failed(partition, reason)
+
+    def _met(self, partition: Partition, error: QuorateError) -> None:
+        """Take note of an error of a partition's log. A failed log takes its replica offline.
+
+        Otherwise the controller would count on a replica whose disk has failed.
+        """
+        replica_log = partition.replica_log
+        if replica_log.is_closed:
+            return
+        if isinstance(error, LogCorruptError):
+            partition.damage.found(str(error))  # of a leader: another shall lead
+        elif isinstance(error, StorageError) and not isinstance(error, TryAgainError):
+            replica_log.failed(error)
+            return
+        self._failed(partition, str(error))
 
     async def _pass(self, partition: Partition, plan: Plan) -> str | None:
         """Run one pass, and put its segments into the log. Return why it failed, or None."""

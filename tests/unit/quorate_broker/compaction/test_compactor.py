@@ -153,6 +153,16 @@ async def test_a_leader_whose_pass_meets_a_damaged_batch_gives_way() -> None:
     await world.stop()
 
 
+async def test_a_sync_that_fails_in_a_pass_is_told_as_the_failure_of_its_disk() -> None:
+    """The controller counted on a replica whose log had failed, and then on its lost tail."""
+    world = await world_with(12)
+    broker = world.brokers[1]
+    broker.disk.fail_next_sync()
+    await run_until(compactor_of(world, 1), lambda: broker.partition.offline is not None)
+    assert broker.replicas.failed_directories
+    await world.stop()
+
+
 async def test_a_record_that_waits_too_long_closes_the_active_segment() -> None:
     world = World(brokers=1)
     await world.start(min_isr=1, configs=COMPACT | {"max.compaction.lag.ms": "50"})
