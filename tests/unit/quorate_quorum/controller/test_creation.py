@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import cast
 
 import pytest
 
 from quorate.errors import OutcomeUnknownError, OverloadedError
 from quorate.v1 import admin_pb2 as admin
 from quorate.v1.common_pb2 import ErrorCode
+from quorate_quorum.configs import CONFIGS, ConfigSpec
 from quorate_quorum.controller.decisions import brokers as decide
 from quorate_quorum.controller.decisions.creation import Creation, abandon
 from quorate_quorum.controller.decisions.topics import DELETED_PER_TURN
@@ -448,8 +451,12 @@ def test_large_requests_are_bounded_also_when_their_callers_have_gone(
     in_a_world(program)
 
 
-def test_what_is_set_and_has_no_effect_yet_is_said_once_in_the_answer_of_each_try() -> None:
+def test_what_is_set_and_has_no_effect_yet_is_said_once_in_the_answer_of_each_try(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Also for a topic that is made in several turns, and for a repeated call."""
+    row = replace(CONFIGS["delete.retention.ms"], not_yet="nothing is compacted")
+    monkeypatch.setitem(cast(dict[str, ConfigSpec], CONFIGS), row.name, row)
     image = brokers([0, 1])
     for _ in range(2):
         creation = Creation(asked(("orders", 5)), events_max=3)
