@@ -59,6 +59,15 @@ class EpochFile:
             return None
         return decode(await read_whole(self._directory.disk, self._directory.file(FILE_NAME)))
 
+    async def before(self, start: int) -> EpochCache:
+        """Return the epoch of the record before `start`, as beginning there, if the file has it.
+
+        It is for a log from which all records were deleted: no batch tells the epoch there.
+        """
+        known = await self.read()
+        entries = [] if known is None else [one for one in known.entries if one[1] <= start]
+        return EpochCache((epoch, start) for epoch, _ in entries[-1:])
+
     async def write(self, epochs: EpochCache) -> None:
         path = self._directory.file(FILE_NAME)
         await replace_whole(self._directory.disk, path, epochs.encode(), sync=False)

@@ -218,6 +218,8 @@ class Recovery:
         if epoch is not None and extent.epoch_before(self._synced) != epoch:
             raise self._corrupt(f"the last batch below it is not of epoch {epoch}")
         extent.epochs.truncate_from_start(extent.start)
+        if extent.end == extent.start and not (extent.epochs.entries or self._is_cutting):
+            extent.epochs = await self._parts.epoch_file.before(extent.start)
         if self._config.verify_all and known is not None:
             self._compare_epochs(known)
         if extent.end < extent.start and not is_blank:  # all records below the start were synced
@@ -326,7 +328,8 @@ class Recovery:
         if self._is_cutting:
             await checkpoints.write_again()
             await self._parts.finish_cut()
-        extent.epochs.truncate_from_end(end)
+        # The epoch of the last deleted record stays known: a lossy election compares it.
+        extent.epochs.truncate_from_end(max(end, extent.start + 1))
         if await self._parts.snapshots.remove_above(end):
             self._directory.changed()
         offset, checkpoints.hw_epoch = checkpoints.high_watermark_slot.value or (0, -1)
