@@ -118,6 +118,7 @@ class LossyElections:
     does not answer may be under repair: the wait for it is as long as for one that is away. A
     replica with an empty log may be a wiped disk. It leads only after every assigned replica has
     answered, however long that takes: a replica that had left the ISR may hold nearly everything.
+    Only if unclean elections are allowed may it lead after unclean.recovery.wait.ms.
 
     The machine lives as long as a reign. Every image passed in is the pending one.
     """
@@ -185,7 +186,8 @@ class LossyElections:
         back = [b for b in partition.broker_ids if image.is_eligible(partition, b)]
         if not back:
             waiting.since_ms = now_ms  # the wait begins when the first replica is back
-        waited = unclean or now_ms - waiting.since_ms >= self._wait_ms
+        has_waited = now_ms - waiting.since_ms >= self._wait_ms
+        waited = unclean or has_waited
         if not back or not (waited or all(b in back for b in partition.broker_ids)):
             return []
         ends = {
@@ -197,7 +199,9 @@ class LossyElections:
         ask = [broker.id for broker in silent if waiting.must_ask(broker, now_ms)]
         if not all(waited and waiting.is_hopeless(broker, now_ms) for broker in silent):
             return ask
-        return self._furthest(topic, key, partition, ends) or ask
+        if not ((unclean and has_waited) or all(b in ends for b in partition.broker_ids)):
+            ends = {b: end for b, end in ends.items() if end[1] > 0}  # empty: perhaps wiped
+        return self._furthest(topic, key, partition, ends) if ends else ask
 
     def _furthest(
         self,
@@ -205,12 +209,8 @@ class LossyElections:
         key: Key,
         partition: PartitionImage,
         ends: dict[int, tuple[int, int]],
-    ) -> LossyElection | None:
-        """Return the election of the furthest replica; None if no replica may lead yet."""
-        if not all(b in ends for b in partition.broker_ids):
-            ends = {b: end for b, end in ends.items() if end[1] > 0}
-        if not ends:
-            return None
+    ) -> LossyElection:
+        """Return the election of the furthest replica."""
 
         def rank(broker: int) -> tuple[bool, tuple[int, int], int]:
             """Rank a replica by its end; lowest if its epoch is above the partition's.

@@ -129,6 +129,32 @@ def test_a_wiped_last_member_is_no_candidate_before_all_others_have_answered() -
     assert effect.leader == 1
 
 
+def test_an_empty_log_leads_after_the_wait_only_where_unclean_elections_are_allowed() -> None:
+    """A partition that was never written had no leader for ever after the end of one broker."""
+    for allowed in (False, True):
+        image = with_partition(
+            brokers([0, 1, 2], fenced=[2]),
+            [0, 1, 2],
+            isr=[],
+            elr=[],
+            last_isr=[2],
+            leader=-1,
+            configs={"unclean.leader.election.enable": str(allowed).lower()},
+        )
+        recovery = LossyElections(60_000)
+        recovery.changed(image, [KEY])
+        effects: list[object] = []
+        for now_ms in (0, 59_000, 60_000, 61_000, 62_000):
+            effects += recovery.tick(image, now_ms)
+            empty = wire.ReplicaEnd(topic_id=KEY[0], partition=0, last_epoch=-1, log_end_offset=0)
+            for broker_id in (0, 1):
+                recovery.answered(broker_id, image.brokers[broker_id].epoch, [empty])
+            is_early = now_ms < 60_000
+            elected = [one.leader for one in effects if isinstance(one, LossyElection)]
+            assert not (is_early and elected)
+        assert elected[:1] == ([0] if allowed else [])
+
+
 def test_a_leader_that_leaves_for_its_damage_enters_no_elr() -> None:
     image = with_partition(brokers([0, 1, 2]), [0, 1, 2], isr=[0, 1])
     state = the_partition(image)
