@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import suppress
 
 from quorate.errors import CorruptRecordError, UnsupportedError
 from quorate.record.batch import HEADER_BYTES, BatchHeader, check, parse_header
@@ -78,7 +79,8 @@ class Cleaning:
             try:
                 changed = await self._clean(group, batch_filter, new)
             except BaseException:
-                await new.abandon()
+                with suppress(OSError):  # it would hide that the pass was cancelled
+                    await new.abandon()
                 raise
             if changed or len(group) > 1:
                 await new.complete()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import random
 from contextlib import aclosing
 
@@ -217,4 +218,35 @@ async def test_a_pass_that_ends_early_leaves_the_log_as_it_was() -> None:
         assert isinstance(await anext(reports), Cleaned)
     assert await read(log) == before
     assert isinstance(await carry_out(disk, log, job), Done)
+    await log.close(clean=False)
+
+
+async def test_a_cancelled_pass_ends_though_its_file_can_not_be_removed() -> None:
+    """The failed removal hid the cancellation, and the compaction went on without an end."""
+    disk = await new_disk()
+    log = await new_log(disk)
+    await fill(log, random.Random(1), 30)
+    job = await job_for(log)
+    assert job is not None
+    appending = asyncio.Event()
+
+    def hook(name: str, path: str) -> None:
+        if path.endswith(".cleaned") and name == "append":
+            appending.set()
+        if name == "remove":
+            raise OSError(errno.EIO, "the disk is gone")
+
+    async def carry_out_all() -> None:
+        async with aclosing(Cleaning(disk, job).carry_out()) as reports:
+            async for _ in reports:
+                pass
+
+    disk.hook = hook
+    disk.slow = 0.01
+    running = asyncio.create_task(carry_out_all())
+    await appending.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    disk.hook, disk.slow = None, 0.0
     await log.close(clean=False)
