@@ -61,7 +61,7 @@ class Damages:
         """Whether this broker may be hurt now; it then counts as hurt."""
         now_s = self.now_s()
         # all_in_sync() can not see damage of this same instant yet.
-        if now_s > self._last_s and self.all_in_sync() and not self._is_any_there():
+        if now_s > self._last_s and self.all_in_sync() and not self.is_any_there():
             self.hurt.clear()
         allowed = 3 if self.shape.beyond else self.shape.damaged_max
         if node.name not in self.hurt and len(self.hurt) >= allowed:
@@ -80,7 +80,8 @@ class Damages:
         damages = self.hurt.get(node.name, ())
         return any(one.directory == directory and one.is_there for one in damages)
 
-    def _is_any_there(self) -> bool:
+    def is_any_there(self) -> bool:
+        """Whether a flipped bit is still on a disk."""
         return any(damage.is_there for damages in self.hurt.values() for damage in damages)
 
 
