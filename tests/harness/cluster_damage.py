@@ -53,6 +53,8 @@ class Damages:
     all_in_sync: Callable[[], bool]
     now_s: Callable[[], float]
     hurt: dict[str, list[Damage]] = field(default_factory=dict)
+    #: Disks of brokers whose next sync was made to fail: the damage comes with that sync.
+    failing: list[SimulatedDisk] = field(default_factory=list)
     #: Whether more brokers were hurt at one time than the cluster is promised to survive.
     exceeded: bool = False
     _last_s: float = -1.0
@@ -81,8 +83,10 @@ class Damages:
         return any(one.directory == directory and one.is_there for one in damages)
 
     def is_any_there(self) -> bool:
-        """Whether a flipped bit is still on a disk."""
-        return any(damage.is_there for damages in self.hurt.values() for damage in damages)
+        """Whether a flipped bit is still on a disk, or a sync that was made to fail is to come."""
+        self.failing = [disk for disk in self.failing if disk.has_failing_sync]
+        hurt = (damage.is_there for damages in self.hurt.values() for damage in damages)
+        return bool(self.failing) or any(hurt)
 
 
 def replica_directories(disk: SimulatedDisk, topic: str) -> list[str]:

@@ -290,6 +290,8 @@ class _Doing:
         if not (node.is_voter or self.nemesis.damages.may_hurt(node)):
             return False
         node.disk.fail_next_sync()
+        if not node.is_voter:
+            self.nemesis.damages.failing.append(node.disk)
         return await self._excused(node)
 
     async def _excused(self, node: SimulatedNode) -> bool:

@@ -211,6 +211,11 @@ class SimulatedDisk:
         """Let the next syncs of files fail. Their changes are lost at the next power loss."""
         self._failing_syncs += count
 
+    @property
+    def has_failing_sync(self) -> bool:
+        """Whether a next sync will fail."""
+        return self._failing_syncs > 0
+
     def fill(self, free: int | None = 0) -> None:
         """Leave `free` bytes of room, after which writes raise ENOSPC. None: there is no limit."""
         self._space = free
