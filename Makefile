@@ -30,6 +30,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 		{ echo 'No Python of 3.11 or newer that has the module venv is in PATH (tried:' \
 			'$(PYTHONS)). Install one, or name it: make PYTHON=/path/to/python' >&2; exit 1; }; \
 		$$python -m venv $(VENV); }
+	@echo 'Installing into $(VENV); this takes a minute or more.'
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,demo]'
 	@touch $@
 

@@ -179,7 +179,8 @@ class NodeTrouble:
     """A node in trouble.
 
     `kind` is "voter" or "broker". The `state` of a voter is "not_heard" or "behind". The `state` of
-    a broker is "fenced", "shutting_down" or "failed_directory".
+    a broker is "fenced", "shutting_down" or "failed_directory". `endpoint` is "" for a broker
+    without a listener of the name by which this client came in.
     """
 
     kind: str
@@ -189,7 +190,8 @@ class NodeTrouble:
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.id} at {self.endpoint} {self.reason}"
+        at = f"at {self.endpoint}" if self.endpoint else "(which has no listener for this client)"
+        return f"{self.kind} {self.id} {at} {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -147,9 +147,9 @@ def run(main: Callable[[], Coroutine[Any, Any, T]], *, timeout: float, bounded: 
         return asyncio.run(_bounded(main, milliseconds(timeout), bounded=bounded))
     except (TimeoutError, errors.DeadlineExceededError) as error:
         fail(
-            f"no answer within {timeout:g} s (--timeout); perhaps the quorum has no leader: "
-            "`quorate cluster info`, which needs none, tells"
-            + (f" ({error})" if str(error) else ""),
+            f"no answer within {timeout:g} s (--timeout)"
+            + (f": {error}" if str(error) else "")
+            + "; `quorate cluster health` tells what is wrong",
             NO_ANSWER,
         )
     except (errors.QuorumUnavailableError, errors.RequestTimedOutError) as error:

@@ -32,13 +32,18 @@ app = typer.Typer(
 def create(
     session: Session,
     name: Name,
-    partitions: Annotated[int, typer.Option("--partitions", "-p", help="How many partitions.")] = 1,
+    partitions: Annotated[
+        int,
+        typer.Option(
+            "--partitions", "-p", help="How many partitions; -1: the cluster's num.partitions."
+        ),
+    ] = -1,
     replication_factor: Annotated[
         int,
         typer.Option(
             "--replication-factor",
             "-r",
-            help="How many replicas each has; -1: the cluster's default.",
+            help="How many replicas each has; -1: the cluster's default.replication.factor.",
         ),
     ] = -1,
     config: Configs = None,

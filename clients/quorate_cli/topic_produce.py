@@ -15,7 +15,7 @@ from quorate import Delivery, Producer
 from quorate.errors import DeliveryTimeoutError, QuorateError
 from quorate.record.compression import NAMES
 from quorate_cli.output import NO_ANSWER, SAID_NO, say, usage_error
-from quorate_cli.session import Name, Session, in_session, milliseconds, run
+from quorate_cli.session import Name, Session, code_name, in_session, milliseconds, run
 
 #: When this many lines wait for their acknowledgement, no more lines are read.
 LINES_AHEAD = 20_000
@@ -25,13 +25,20 @@ READ_BYTES: Final = 64 << 10
 
 @dataclass(slots=True)
 class _Tally:
-    """The outcomes of the lines that were read so far."""
+    """The outcomes of the lines that were read so far, all for one topic."""
 
+    topic: str
     acked: int = 0
     failed: int = 0
     #: A record was not acknowledged in time. Later records would not be either.
     has_timed_out: bool = False
     waiting: list[Delivery] = field(default_factory=list)
+
+    def expect(self, delivery: Delivery) -> None:
+        """Take in a record that was sent."""
+        # The command reports the outcome. Without a callback, the producer would log it too.
+        delivery.add_done_callback(_is_reported)
+        self.waiting.append(delivery)
 
     async def settle(self) -> None:
         """Wait until every record that was sent has its outcome. Print why the first one failed."""
@@ -46,9 +53,13 @@ class _Tally:
     def note(self, error: QuorateError) -> None:
         """Count a failed record. Print the first error."""
         if not self.failed:
-            say(str(error))
+            say(f"topic {self.topic}: {error} [{code_name(error)}]. {error.advice}".rstrip())
         self.failed += 1
         self.has_timed_out = self.has_timed_out or isinstance(error, DeliveryTimeoutError)
+
+
+def _is_reported(delivery: Delivery) -> None:
+    """Do nothing: `settle` reports the outcome of this record."""
 
 
 @in_session
@@ -102,14 +113,14 @@ def produce(
 async def _produce_lines(
     producer: Producer, name: str, source: BinaryIO, key_separator: str | None
 ) -> _Tally:
-    tally = _Tally()
+    tally = _Tally(name)
     loop = asyncio.get_running_loop()
     lines = Lines(source)
     while not tally.has_timed_out and (chunk := await loop.run_in_executor(None, lines.next)):
         for line in chunk:
             key, value = _split_key(line, key_separator)
             try:
-                tally.waiting.append(await producer.send(name, value, key))
+                tally.expect(await producer.send(name, value, key))
             except QuorateError as error:
                 # only this record fails: it is too large, or there was no room in time
                 tally.note(error)

@@ -34,7 +34,11 @@ def up(
         Path | None, typer.Option(help="Keep the data in this folder; default: a temporary one.")
     ] = None,
     port: Annotated[
-        int, typer.Option(help="Broker i listens on port + 100 i; 0: any free ports.")
+        int,
+        typer.Option(
+            help="Broker i listens on port + 100 i, and voter i on the port above it;"
+            " 0: any free ports."
+        ),
     ] = 7092,
     embedded: Annotated[
         bool, typer.Option("--embedded", help="Run all nodes in this one process.")

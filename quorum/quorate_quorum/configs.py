@@ -191,7 +191,8 @@ class TopicConfig:
     min_insync_replicas: int = setting(
         2,
         whole(1, 1000),
-        "Replicas that must hold a record before it is committed; never more than there are.",
+        "Replicas that must hold a record before it is committed. A value above the number of a"
+        " partition's replicas counts as that number.",
     )
     retention_bytes: int = setting(-1, whole(-1), "Bytes kept per partition; -1: any.")
     retention_ms: int = setting(7 * DAY_MS, whole(-1), "How long to keep; -1: always.")
@@ -331,6 +332,18 @@ def effective_min_isr(configured: int, replicas: int) -> int:
     (2, 1)
     """
     return min(configured, replicas)
+
+
+def min_isr_warnings(own: Mapping[str, str], replicas: int) -> list[str]:
+    """Return a sentence if a topic's own min.insync.replicas is above the number of its replicas.
+
+    >>> min_isr_warnings({"min.insync.replicas": "2"}, 3), min_isr_warnings({}, 1)
+    ([], [])
+    """
+    name = "min.insync.replicas"
+    if name not in own or int(own[name]) <= replicas:
+        return []
+    return [f"{name}={own[name]} is above the number of replicas, and counts as {replicas}"]
 
 
 def spec_of(name: str, *, of_topic: bool) -> ConfigSpec:

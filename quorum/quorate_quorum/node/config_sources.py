@@ -31,20 +31,55 @@ _CLUSTERS: Final = (
     "it is a default of topics, and those are the cluster's, not a node's: "
     "seeded when the cluster is formatted, changed with `quorate cluster config`"
 )
-#: Kafka's topic configs that this release does not have. Every other name that begins with `log.`
-#: counts as one, too.
-_KAFKAS_TOPIC_CONFIGS: Final = frozenset(
+#: Kafka's names for defaults of topics that are in no config of this release. A node of Kafka knows
+#: most configs of topics by their name behind `log.`, too.
+_KAFKAS_TOPIC_DEFAULTS: Final = frozenset(
     (
         "file.delete.delay.ms",
         "flush.messages",
         "flush.ms",
         "index.interval.bytes",
+        "log.cleaner.delete.retention.ms",
+        "log.cleaner.max.compaction.lag.ms",
+        "log.cleaner.min.cleanable.ratio",
+        "log.cleaner.min.compaction.lag.ms",
+        "log.flush.interval.messages",
+        "log.flush.interval.ms",
+        "log.index.interval.bytes",
+        "log.index.size.max.bytes",
+        "log.preallocate",
+        "log.retention.hours",
+        "log.retention.minutes",
+        "log.roll.hours",
+        "log.roll.jitter.hours",
+        "log.roll.jitter.ms",
+        "log.roll.ms",
+        "log.segment.delete.delay.ms",
         "message.max.bytes",
         "message.timestamp.before.max.ms",
         "segment.index.bytes",
         "segment.jitter.ms",
     )
 )
+#: What an operator of Kafka looks for by a name that no setting here resembles.
+_KAFKAS_NODE_SETTINGS: Final = {
+    "broker.id": "it is node.id here",
+    "controller.quorum.bootstrap.servers": "it is quorum.bootstrap.servers here",
+    "controller.quorum.voters": (
+        "there is none: `quorate storage format` writes the first voters into the metadata log,"
+        " and quorum.bootstrap.servers names those that a node asks first"
+    ),
+    "host.name": "it is a part of listeners here",
+    "metadata.log.dir": "there is none: a voter has its metadata log in the first of log.dirs",
+    "port": "it is a part of listeners here",
+    "process.roles": "there is none: quorate-quorum runs a voter, and quorate-broker a broker",
+    "zookeeper.connect": (
+        "there is none: voters keep the metadata, and quorum.bootstrap.servers names some of them"
+    ),
+}
+#: How like a known name a wrong one must be to be taken for a typing error of it (difflib's ratio).
+_NEAR: Final = 0.75
+_PAGE: Final = "docs/configuration.md"
 
 
 C = TypeVar("C", bound=NodeConfig)
@@ -169,7 +204,8 @@ def _names(kind: type[NodeConfig]) -> list[str]:
 
 
 def _is_topic_config(name: str) -> bool:
-    return name in CONFIGS or name in _KAFKAS_TOPIC_CONFIGS or name.startswith("log.")
+    bare = name.removeprefix("log.")
+    return bare in CONFIGS or bare in _KAFKAS_TOPIC_DEFAULTS or name in _KAFKAS_TOPIC_DEFAULTS
 
 
 def _unknown(kind: type[NodeConfig], name: str, given: _Given, known: Iterable[str]) -> str:
@@ -179,8 +215,11 @@ def _unknown(kind: type[NodeConfig], name: str, given: _Given, known: Iterable[s
     for other, word in ((QuorumConfig, "voter"), (BrokerConfig, "broker")):
         if other is not kind and name in _names(other):
             return f"{place}: it is a setting of a {word}, and this node is none"
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.0)
-    return f"{place}: no setting has that name; the nearest is {near[0]}"
+    if name in _KAFKAS_NODE_SETTINGS:
+        return f"{place}: no setting has that name; {_KAFKAS_NODE_SETTINGS[name]}"
+    near = difflib.get_close_matches(name[:100], list(known), n=1, cutoff=_NEAR)
+    hint = f"the nearest is {near[0]}" if near else f"{_PAGE} lists all settings"
+    return f"{place}: no setting has that name; {hint}"
 
 
 def _convert(name: str, given: _Given, kind: Any) -> object:

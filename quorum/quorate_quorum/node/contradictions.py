@@ -12,6 +12,8 @@ from quorate_quorum.node.listeners import (
     LISTENERS_MAX,
     ListenerAddress,
     inter_broker,
+    is_loopback,
+    is_name,
     is_wildcard,
     parse,
     parse_all,
@@ -52,7 +54,7 @@ def contradictions(config: NodeConfig) -> Iterable[tuple[str, ...]]:
             yield (
                 f"quorum.bootstrap.servers names {config.advertised}, where this broker itself "
                 "listens: voters listen there. If this node is a voter, format it with "
-                "--initial-voters, --standalone or --new-voter",
+                "--initial-voters, --standalone or --new-voter, and start it with quorate-quorum",
                 "quorum.bootstrap.servers",
                 "advertised.listeners",
                 "listeners",
@@ -126,9 +128,13 @@ def _impossible_listeners(config: NodeConfig) -> Iterable[tuple[str, ...]]:
             name = "inter.broker.listener.name"
             yield f"{name}: {error}", name, "listeners"
     if config.is_insecure and not config.allow_insecure_listeners:
+        has_name = any(is_name(one.host) and not is_loopback(one.host) for one in found)
+        note = (
+            " (a name other than localhost is taken to, and is not looked up)" if has_name else ""
+        )
         yield (
-            f"listeners {', '.join(config.listeners)} reach beyond this machine, and nothing is "
-            "encrypted: listen on 127.0.0.1, or set allow.insecure.listeners = true",
+            f"listeners {', '.join(config.listeners)} reach beyond this machine{note}, and nothing "
+            "is encrypted: listen on 127.0.0.1, or set allow.insecure.listeners = true",
             "listeners",
             "allow.insecure.listeners",
         )

@@ -28,6 +28,7 @@ from quorate_quorum.configs import (
     ClusterConfig,
     check_config,
     fixed_at_creation,
+    min_isr_warnings,
     warnings_of,
 )
 from quorate_quorum.controller.decisions.outcome import BATCH_BYTES_MAX, Context, Outcome, size_of
@@ -165,6 +166,9 @@ class Creation:
             self._wanted = self._checked(turn, new, result)
             del result.warnings[:]  # a result copied from the same topic id has them already
             result.warnings.extend(warnings_of(new.configs))
+            if self._wanted is not None:
+                replicas = len(self._wanted.assignments[0])
+                result.warnings.extend(min_isr_warnings(self._wanted.configs, replicas))
         except QuorateError as error:
             result.error.CopyFrom(to_wire(error))
         return True

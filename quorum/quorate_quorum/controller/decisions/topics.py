@@ -79,8 +79,9 @@ def replication_factor(image: MetadataImage, asked: int) -> int:
             f"replication_factor must be 1 or more (-1: the cluster's default), not {factor}"
         )
     if factor > registered:
+        source = "" if asked != -1 else ", the cluster's default.replication.factor,"
         raise InvalidReplicationFactorError(
-            f"replication_factor {factor} is more than the {registered} registered brokers"
+            f"replication_factor {factor}{source} is more than the {registered} registered brokers"
         )
     return factor
 

@@ -451,6 +451,23 @@ def test_large_requests_are_bounded_also_when_their_callers_have_gone(
     in_a_world(program)
 
 
+@pytest.mark.parametrize("assigned", [[], [0, 1]])
+def test_a_min_isr_above_the_number_of_replicas_is_said_in_the_answer(assigned: list[int]) -> None:
+    image = brokers([0, 1])
+    for value, warnings in {
+        "2": [],
+        "4": ["min.insync.replicas=4 is above the number of replicas, and counts as 2"],
+    }.items():
+        request = admin.CreateTopicsRequest()
+        topic = request.topics.add(name="orders", replication_factor=-1, num_partitions=-1)
+        topic.configs["min.insync.replicas"] = value
+        if assigned:
+            topic.assignments.add(replicas=assigned)
+        creation = Creation(request)
+        assert creation.next(image, context(image)).response
+        assert list(creation.response.topics[0].warnings) == warnings
+
+
 def test_what_is_set_and_has_no_effect_yet_is_said_once_in_the_answer_of_each_try(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

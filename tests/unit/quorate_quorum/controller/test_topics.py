@@ -82,6 +82,15 @@ def test_more_replicas_than_brokers_names_both_numbers() -> None:
     assert "3 is more than the 2 registered" in result.error.message
 
 
+def test_more_replicas_than_brokers_by_the_clusters_default_names_the_default() -> None:
+    image = built(config_event("default.replication.factor", "9"), on=brokers(range(2)))
+    _, (result,) = create(image, new())
+    assert result.error.message == (
+        "replication_factor 9, the cluster's default.replication.factor, is more than the 2"
+        " registered brokers"
+    )
+
+
 def test_creation_fails_retriably_while_too_few_are_unfenced() -> None:
     image = brokers(range(3), fenced=[2])
     after, (result,) = create(image, new(factor=3))

@@ -94,6 +94,48 @@ def test_an_unknown_name_says_the_nearest(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("log.dir", "log.dirs"),
+        ("log.dirz", "log.dirs"),
+        ("log.levl", "log.level"),
+        ("listener", "listeners"),
+        ("log.cleaner.dedupe.buffer.sise", "log.cleaner.dedupe.buffer.size"),
+        ("log.retention.check.intervall.ms", "log.retention.check.interval.ms"),
+    ],
+)
+def test_a_mistyped_name_is_no_default_of_topics(tmp_path: Path, name: str, nearest: str) -> None:
+    said = refused(BrokerConfig, file_with(tmp_path, BROKER), sets=(f"{name}=1",))
+    assert said.endswith(f"{name} = '1': no setting has that name; the nearest is {nearest}")
+    variable = "QUORATE_" + name.replace(".", "_").upper()
+    said = refused(BrokerConfig, file_with(tmp_path, BROKER), {variable: "1"})
+    assert said.endswith(f"no setting has that name; the nearest is {nearest}")
+
+
+@pytest.mark.parametrize("name", ["super.users", "x", "num.io.threads", "compaction"])
+def test_a_name_that_is_like_no_other_is_told_where_all_are_listed(
+    tmp_path: Path, name: str
+) -> None:
+    said = refused(BrokerConfig, file_with(tmp_path, BROKER), sets=(f"{name}=1",))
+    assert said.endswith("no setting has that name; docs/configuration.md lists all settings")
+
+
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [
+        ("broker.id", "it is node.id here"),
+        ("process.roles", "there is none: quorate-quorum runs a voter"),
+        ("zookeeper.connect", "there is none: voters keep the metadata"),
+    ],
+)
+def test_kafkas_name_of_a_node_setting_is_told_what_there_is_instead(
+    tmp_path: Path, name: str, instead: str
+) -> None:
+    said = refused(BrokerConfig, file_with(tmp_path, BROKER), sets=(f"{name}=1",))
+    assert f"{name} = '1': no setting has that name; {instead}" in said
+
+
+@pytest.mark.parametrize(
     ("name", "value", "allowed"),
     [
         ("node.id", '"one"', "a whole number from 0 to 2147483647, not 'one'"),
@@ -207,7 +249,11 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [*sorted(CONFIGS), "log.retention.ms", "log.segment.bytes", "log.retention.hours"],
+    [
+        *sorted(CONFIGS),
+        *("log.retention.ms", "log.segment.bytes", "log.retention.hours", "log.roll.ms"),
+        *("log.flush.interval.ms", "log.cleanup.policy", "log.cleaner.min.cleanable.ratio"),
+    ],
 )
 def test_a_default_of_topics_is_the_clusters(tmp_path: Path, name: str) -> None:
     path = file_with(tmp_path, BROKER + f"{name} = 1")

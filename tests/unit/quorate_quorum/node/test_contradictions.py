@@ -25,7 +25,8 @@ from tests.unit.quorate_quorum.node.builders import BROKER, QUORUM, file_with, r
             QuorumConfig,
             ("listeners=db1.example.org:7092",),
             "--set listeners=db1.example.org:7092: listeners db1.example.org:7092 reach beyond "
-            "this machine, and nothing is encrypted: listen on 127.0.0.1, or set "
+            "this machine (a name other than localhost is taken to, and is not looked up), and "
+            "nothing is encrypted: listen on 127.0.0.1, or set "
             "allow.insecure.listeners = true",
         ),
         (
@@ -123,7 +124,8 @@ from tests.unit.quorate_quorum.node.builders import BROKER, QUORUM, file_with, r
             ("advertised.listeners=a:7093", "quorum.bootstrap.servers=a:7093,b:7093"),
             "--set advertised.listeners=a:7093, --set quorum.bootstrap.servers=a:7093,b:7093, "
             "FILE: quorum.bootstrap.servers names a:7093, where this broker itself listens: "
-            "voters listen there. If this node is a voter, format it with --initial-voters, ",
+            "voters listen there. If this node is a voter, format it with --initial-voters, "
+            "--standalone or --new-voter, and start it with quorate-quorum",
         ),
         (
             BrokerConfig,

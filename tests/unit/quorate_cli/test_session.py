@@ -1,0 +1,32 @@
+"""Errors of a command become a line and an exit status."""
+
+from __future__ import annotations
+
+import pytest
+import typer
+
+from quorate_cli.output import NO_ANSWER
+from quorate_cli.session import run
+
+
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [
+        ("", "no answer within 4 s (--timeout); `quorate cluster health` tells what is wrong"),
+        (
+            "t-0 has no leader",
+            "no answer within 4 s (--timeout): t-0 has no leader; `quorate cluster health` tells"
+            " what is wrong",
+        ),
+    ],
+)
+def test_a_timeout_names_the_cause_that_is_known_and_guesses_none(
+    capsys: pytest.CaptureFixture[str], reason: str, said: str
+) -> None:
+    async def main() -> None:
+        raise TimeoutError(*([reason] if reason else []))
+
+    with pytest.raises(typer.Exit) as ended:
+        run(main, timeout=4)
+    assert ended.value.exit_code == NO_ANSWER
+    assert capsys.readouterr().err == f"quorate: {said}\n"
