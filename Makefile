@@ -21,7 +21,7 @@ STATE      ?=
 # Every node that a test or the demo starts would compile all modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test lint check proto sim sim-quorum sim-raft crash-points mutants bench clean
+.PHONY: setup demo test lint check proto docs sim sim-quorum sim-raft crash-points mutants bench clean
 
 setup: $(VENV)/.installed
 
@@ -52,6 +52,9 @@ check: lint test
 
 proto: setup
 	proto/generate.sh
+
+docs: setup
+	@$(BIN)/python -m tests.house.configuration_page > docs/configuration.new && mv docs/configuration.new docs/configuration.md
 
 sim: setup
 	@$(BIN)/python -m tests.simulation.run $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --first-seed $(FIRST_SEED)) $(if $(STATE),--state $(STATE)) $(ARGS)

@@ -91,7 +91,11 @@ def config(
     remove: Remove = None,
     topic: Annotated[str, typer.Option(help="Show this topic's settings.")] = "",
 ) -> None:
-    """Show the cluster's defaults for topics. Change them with --config and --remove."""
+    """Show the cluster's defaults for topics. Change them with --config and --remove.
+
+    Source: topic, set on the topic; cluster, set here or written when the cluster was formatted;
+    default, of this release. docs/configuration.md says what each setting means.
+    """
     configs = parse_configs(config)
     if topic and (configs or remove):
         usage_error("a topic's own settings are changed with `quorate topic alter`")

@@ -165,11 +165,11 @@ class TopicConfig:
     flush_on_ack: bool = setting(
         False,
         YES_OR_NO,
-        "A record is synced to disk before it counts as written. Fixed at creation.",
+        "A record is synced to disk before it counts as written.",
         fixed="what was written under one value cannot be trusted under the other",
     )
     max_compaction_lag_ms: int = setting(
-        NO_LAG, whole(1), "How long a record stays uncompacted at most."
+        NO_LAG, whole(1), f"How long a record stays uncompacted at most; {NO_LAG}: without a limit."
     )
     max_message_bytes: int = setting(
         MIB, whole(1024, 64 * MIB), "Largest batch of records, in bytes."

@@ -114,8 +114,9 @@ def load(kind: type[C], path: str | None, env: Mapping[str, str], sets: Sequence
     for name, field in fields.items():
         if field.required and name not in given:
             raise ConfigError(
-                f"{path or 'no file given'}: {name} is missing; it must be {_allowed(field.type)}, "
-                f"in the file, as {_variable(name)} in the environment, or as --set {name}=..."
+                f"{path or 'no file given'}: {name} is missing; it must be "
+                f"{allowed_values(field.type)}, in the file, as {_variable(name)} in the "
+                f"environment, or as --set {name}=..."
             )
     config = kind(**values)
     for reason, *names in contradictions(config):
@@ -127,6 +128,21 @@ def load(kind: type[C], path: str | None, env: Mapping[str, str], sets: Sequence
 def settings(config: NodeConfig) -> dict[str, Any]:
     """Return the value in force of every setting of a node, by dotted name."""
     return {name.replace("_", "."): value for name, value in msgspec.structs.asdict(config).items()}
+
+
+def allowed_values(kind: Any) -> str:
+    """Return in words what a field of this type may be."""
+    bare = _bare(kind)
+    if bare is int:
+        bounds = get_args(kind)[1]
+        return f"a whole number from {bounds.ge} to {bounds.le}"
+    if bare is bool:
+        return "true or false"
+    if get_origin(bare) is Literal:
+        return "one of " + ", ".join(get_args(bare))
+    if get_origin(bare) is tuple:
+        return 'a list of strings, ["a", "b"] in a file, a,b elsewhere'
+    return "a string"
 
 
 def _dotted(field: str) -> str:
@@ -230,7 +246,7 @@ def _convert(name: str, given: _Given, kind: Any) -> object:
         value = msgspec.convert(value, kind)
     except (msgspec.ValidationError, ValueError):
         raise ConfigError(
-            f"{given.source}: {name} must be {_allowed(kind)}, not {given.value!r}"
+            f"{given.source}: {name} must be {allowed_values(kind)}, not {given.value!r}"
         ) from None
     for text in value if isinstance(value, tuple) else (value,):
         if isinstance(text, str) and text != text.strip():
@@ -257,17 +273,3 @@ def _from_text(text: str, kind: Any) -> object:
     if get_origin(bare) is tuple:
         return tuple(part.strip() for part in text.split(",") if part.strip())
     return text
-
-
-def _allowed(kind: Any) -> str:
-    bare = _bare(kind)
-    if bare is int:
-        bounds = get_args(kind)[1]
-        return f"a whole number from {bounds.ge} to {bounds.le}"
-    if bare is bool:
-        return "true or false"
-    if get_origin(bare) is Literal:
-        return "one of " + ", ".join(get_args(bare))
-    if get_origin(bare) is tuple:
-        return 'a list of strings, ["a", "b"] in a file, a,b elsewhere'
-    return "a string"
