@@ -30,6 +30,7 @@
       UnsupportedError  StoppingError  SnapshotNotFoundError  ClosedError
       NetworkError                errors of the network
         PeerRefusedError  StreamBrokenError  DeadlineExceededError  PeerError
+          UnresolvedHostError       the host's name has no address
 
 Two flags say what a caller may do: ``retriable`` (the same call may succeed later) and
 ``stale_metadata`` (look up the leaders first). A message says what was asked, what was found and
@@ -419,6 +420,12 @@ class PeerRefusedError(NetworkError):
     """No process listens at the address. The call was certainly not carried out."""
 
     advice = "See that a node runs at that address."
+
+
+class UnresolvedHostError(PeerRefusedError):
+    """The name of the host has no address here. The call was certainly not carried out."""
+
+    advice = "Correct the name of the host, or see that this machine can look it up."
 
 
 class StreamBrokenError(NetworkError):

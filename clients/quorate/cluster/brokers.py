@@ -68,6 +68,12 @@ class Brokers:
             self._connections[endpoint, purpose] = found
         return found
 
+    @property
+    def has_no_address(self) -> bool:
+        """Whether the last call to each known broker failed because its host has no address."""
+        unresolved = errors.UnresolvedHostError
+        return all(isinstance(self._said.get(one), unresolved) for one in self._candidates())
+
     def avoid(self, endpoint: str) -> None:
         """Ask this broker after all others until it answers again, because it was silent."""
         self._avoided[endpoint] = None

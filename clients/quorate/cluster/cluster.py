@@ -41,6 +41,9 @@ REFRESH_TIMEOUT_MS = 30_000
 METADATA_AGE_MAX_S = 30.0
 #: Pause at the start after no bootstrap server has answered, before all are asked again.
 TRY_AGAIN_S = 0.2
+#: A client waits this long at the start for the hosts of its addresses, if no name has an address:
+#: a name may be known a moment after the node that has it.
+UNRESOLVED_WAIT_S = 3.0
 #: A client waits this long for an unknown topic: not every broker knows a new topic at once.
 UNKNOWN_TOPIC_WAIT_S = 3.0
 NO_ANSWER_WAIT_S = 30.0
@@ -97,9 +100,12 @@ class Cluster(Brokers, TopicViews):
     async def start(self, *, timeout_ms: int = 30000) -> None:
         """Ask the bootstrap servers until one answers.
 
-        Raises QuorumUnavailableError if none answers within `timeout_ms`.
+        Raises QuorumUnavailableError if none answers within `timeout_ms`, or sooner if the host of
+        no server can be looked up.
         """
         self.owner.bind()
+        loop = asyncio.get_running_loop()
+        started = loop.time()
         deadline = Deadline(timeout_ms)
         while True:
             try:
@@ -108,6 +114,8 @@ class Cluster(Brokers, TopicViews):
             except (ClosedError, InvalidRequestError, WrongClusterError, WrongLoopError):
                 raise
             except QuorateError as error:
+                if self.has_no_address and loop.time() - started >= UNRESOLVED_WAIT_S:
+                    raise QuorumUnavailableError(f"no broker can be asked: {error}") from error
                 if deadline.left_s <= TRY_AGAIN_S:
                     raise QuorumUnavailableError(
                         f"no answer within {timeout_ms} ms: is the cluster running, is the address "

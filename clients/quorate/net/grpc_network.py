@@ -60,6 +60,9 @@ PROBE_AGAIN_S = 0.01
 #: Only the error's text tells the two apart: a channel that never connected has sent nothing.
 _NEVER_CONNECTED = re.compile(r"failed to connect to all addresses.*refused", re.I | re.S)
 
+#: gRPC reports a name without an address as UNAVAILABLE, too. It has sent nothing then.
+_NOT_RESOLVED = re.compile(r"errors resolving|DNS resolution failed|address lookup failed", re.I)
+
 
 class GrpcNetwork:
     """The Network of real processes. An object belongs to one event loop."""
@@ -379,6 +382,8 @@ def _call_error(error: RpcError, endpoint: str, path: str) -> errors.QuorateErro
     text = f"{path} at {endpoint}: {details}"
     if status is code.UNAVAILABLE and _NEVER_CONNECTED.search(details):
         return errors.PeerRefusedError(f"no server listens at {endpoint} ({path})")
+    if status is code.UNAVAILABLE and _NOT_RESOLVED.search(details):
+        return errors.UnresolvedHostError(f"the host of {endpoint} has no address here ({details})")
     if status is code.FAILED_PRECONDITION:
         return errors.WrongClusterError(details)
     if status in (code.UNAVAILABLE, code.CANCELLED):

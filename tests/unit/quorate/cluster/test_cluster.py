@@ -7,6 +7,7 @@ import inspect
 import subprocess
 import sys
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -16,14 +17,19 @@ from quorate.cluster.cluster import Cluster
 from quorate.errors import (
     ListenerNotFoundError,
     QuorateError,
+    QuorumUnavailableError,
     UnknownTopicError,
+    UnresolvedHostError,
     WrongClusterError,
     from_wire,
     to_wire,
 )
+from quorate.net.network import current_network
 from quorate.v1 import admin_pb2
 from quorate.v1.admin_pb2 import MetadataRequest
 from quorate.v1.common_pb2 import LeaderHint
+from quorate_testing.in_process import InProcessNetwork
+from quorate_testing.simulated.loop import SimulatedLoop, simulate
 from tests.harness.addresses import listener
 from tests.harness.fake_leaders import FakeCluster, with_cluster
 
@@ -76,6 +82,44 @@ def test_a_leader_that_cannot_be_reached_is_logged_once_and_forgotten_when_it_ca
         await view.stop()
 
     with_cluster(program)
+
+
+class NamesWithoutAddress(InProcessNetwork):
+    """A network in which the names of some hosts have no address."""
+
+    def __init__(self, unknown: tuple[str, ...]) -> None:
+        super().__init__()
+        self.unknown = unknown
+
+    def connect(self, endpoint: str, **options: Any) -> Any:
+        if endpoint not in self.unknown:
+            return super().connect(endpoint, **options)
+        connection = mock.Mock()
+        connection.unary.side_effect = UnresolvedHostError(f"the host of {endpoint} is not known")
+        connection.close = mock.AsyncMock()
+        return connection
+
+
+@pytest.mark.parametrize(
+    ("servers", "waits_s"),
+    [
+        (["typo-1:1"], (3, 4)),
+        (["typo-1:1", "typo-2:1"], (3, 4)),
+        (["typo-1:1", "down:1"], (29, 31)),
+    ],
+)
+def test_names_that_no_machine_has_are_told_long_before_the_timeout(
+    servers: list[str], waits_s: tuple[int, int]
+) -> None:
+    async def program(loop: SimulatedLoop) -> None:
+        current_network.set(NamesWithoutAddress(("typo-1:1", "typo-2:1")))
+        view = Cluster(servers, client_id="c")
+        with pytest.raises(QuorumUnavailableError, match="the host of typo-1:1 is not known"):
+            await view.start(timeout_ms=30_000)
+        await view.stop()
+        assert waits_s[0] <= loop.time() <= waits_s[1]
+
+    simulate(program, seed=1, time_max_s=60)
 
 
 def test_many_who_ask_share_the_looks() -> None:

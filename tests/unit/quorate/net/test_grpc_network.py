@@ -22,6 +22,7 @@ from quorate.errors import (
     PeerError,
     PeerRefusedError,
     StreamBrokenError,
+    UnresolvedHostError,
 )
 from quorate.net.grpc_network import GrpcNetwork, GrpcOptions
 from quorate.net.methods import IDENTIFY
@@ -368,6 +369,14 @@ async def test_an_endpoint_that_is_none_is_a_peer_that_refuses() -> None:
     connection = network.connect("nonsense")
     with pytest.raises(PeerRefusedError):
         connection.stream(IDENTIFY, _no_requests())
+    await network.close()
+
+
+async def test_a_name_without_an_address_is_told_as_such() -> None:
+    network = GrpcNetwork()
+    connection = network.connect("no..name:7092")
+    with pytest.raises(UnresolvedHostError, match=r"host of no\.\.name:7092 has no address"):
+        await connection.unary(IDENTIFY, node_pb2.IdentifyRequest(), timeout_ms=30_000)
     await network.close()
 
 
