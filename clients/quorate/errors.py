@@ -200,7 +200,7 @@ class CorruptRecordError(QuorateError):
 
 
 class DeserializationError(QuorateError):
-    """A consumer's deserializer refused a record. Its error is the cause of this one.
+    """A consumer's deserializer refused a record. The deserializer's error is the __cause__.
 
     `key` and `value` are the record's bytes. The next read begins with the same record. To pass it,
     seek to `offset` + 1.

@@ -77,7 +77,7 @@ class TopicDescription:
     name: str
     topic_id: str
     partitions: tuple[PartitionDescription, ...]
-    #: Also empty if the caller may not describe the topic's configs.
+    #: Empty, too, if the caller is not allowed to describe the topic's configs.
     configs: Mapping[str, str] = field(default_factory=dict)
     internal: bool = False
     #: A result of create_topic: a sentence for each setting that is stored but has no effect in

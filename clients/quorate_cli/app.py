@@ -48,7 +48,7 @@ def main_options(
         False, "--version", callback=_version, is_eager=True, help="Print the version and exit."
     ),
 ) -> None:
-    """Start clusters, administer them, look inside."""
+    """Start clusters, administer them, and look at their data."""
     # The client library's warnings go to standard error. Standard output is for answers.
     logging.basicConfig(level=logging.WARNING, format="quorate: %(message)s", stream=sys.stderr)
 

@@ -25,9 +25,9 @@ app = typer.Typer(
 
 
 async def pids(endpoints: Iterable[str]) -> dict[str, int | None]:
-    """Return the process id of each node, by endpoint; None if the node does not tell it.
+    """Return the process id of each node, by endpoint; None if the node does not answer with one.
 
-    Only nodes of a local cluster tell it.
+    Only the nodes of a local cluster answer with their process id.
     """
     network = default_network()
 

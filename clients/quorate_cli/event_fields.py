@@ -1,4 +1,4 @@
-"""A metadata event as output: its fields with numbers as numbers and ids in hex."""
+"""Formats a metadata event for output: numbers stay numbers, and ids become hex."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def health(
             try:
                 found, why = await asyncio.wait_for(ask(), session.timeout + TIMEOUT_SLACK_S)
             except (QuorateError, TimeoutError):
-                # no broker answers
+                # no broker answers: try again until the timeout
                 if loop.time() >= until:
                     raise
             else:
@@ -74,7 +74,7 @@ def health(
 
 
 async def _health(admin: Admin, timeout: float) -> tuple[ClusterHealth, str]:
-    """Return the controller's answer, or an empty one with the reason of a broker.
+    """Return the controller's answer and "". Without a controller, return an empty answer and why.
 
     Raises an error if no broker answers.
     """
@@ -107,7 +107,7 @@ def _reasons(found: ClusterHealth, why: str) -> list[str]:
     for name, what in TROUBLES.items():
         trouble: PartitionTrouble = getattr(found, name)
         if trouble.count:
-            # empty if the caller may not describe the topics
+            # no examples if the caller is not allowed to describe the topics
             shown = trouble.examples[:EXAMPLES_SHOWN]
             more = trouble.count - len(shown)
             noun = "partition" if trouble.count == 1 else "partitions"

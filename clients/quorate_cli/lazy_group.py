@@ -17,8 +17,8 @@ from typing import Any, Final, Literal
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-#: "rich": help and errors have colours and boxes. None: standard error is piped or closed, and they
-#: are plain text.
+#: "rich": help and errors have colours and boxes. None: help and errors are plain text, because
+#: standard error is piped or closed.
 MARKUP: Final[Literal["rich"] | None] = (
     "rich" if sys.stderr is not None and sys.stderr.isatty() else None
 )
@@ -41,7 +41,7 @@ class Later:
         module, _, attribute = self.path.partition(":")
         found = getattr(importlib.import_module(f"quorate_cli.{module}"), attribute)
         send_server_logs_to_stderr()
-        # A command takes some of Typer's settings from its parent.
+        # Give the command a parent, because it takes some of Typer's settings from there.
         parent = typer.Typer(rich_markup_mode=MARKUP)
         parent.callback()(lambda: None)
         if isinstance(found, typer.Typer):

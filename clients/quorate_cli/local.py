@@ -253,8 +253,8 @@ class LocalCluster:
         if node.rack:
             lines.append(f"broker.rack = {json.dumps(node.rack)}")
         if node.kind == "broker":
-            # All nodes run on this host. With different names, placement takes them for different
-            # hosts.
+            # All nodes run on this host. Give each broker a host name of its own, so that the
+            # placement of replicas treats the brokers as different hosts.
             lines.append(f"broker.host = {json.dumps(f'{HOST}-{node.id}')}")
         return "\n".join(lines) + "\n"
 
@@ -370,8 +370,8 @@ def _python() -> list[str]:
     """Return the command that runs a module.
 
     On Linux the module gets SIGTERM when this process dies, for whatever reason. The new process
-    itself asks the kernel for this. A preexec_fn would run between fork and exec, where the threads
-    of a gRPC client of this process crash it.
+    itself asks the kernel for this signal. A preexec_fn could ask, too, but it would run between
+    fork and exec, where the threads of a gRPC client crash the new process.
     """
     if sys.platform != "linux":
         return [sys.executable, "-m"]

@@ -50,7 +50,7 @@ async def format_broker(
 ) -> None:
     """Format the log directories of a broker.
 
-    Directories that are formatted for it do not change.
+    Directories that are already formatted for this broker do not change.
     """
     chance = chance or random.SystemRandom()
     with _used(disk) as used:

@@ -141,6 +141,7 @@ def leave_on(main: Callable[[], object]) -> None:
 
 def no_more_output() -> NoReturn:
     """End with status 0, because the reader of the output has closed the pipe (as `head` does)."""
-    # Python flushes standard output at exit, and would fail on the closed pipe
+    # send the rest to /dev/null: Python flushes standard output at exit, and would fail on the
+    # closed pipe
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     raise typer.Exit(0)

@@ -30,7 +30,7 @@ def shell(
     limit: Annotated[int, typer.Option(min=1, help="Most lines that one command prints.")] = LIMIT,
     output: Output = "text",
 ) -> None:
-    """Look at the metadata on the disk of a node, which may run. Nothing is written.
+    """Look at the metadata on a node's disk; the node may be running. Nothing is written.
 
     Standard error says what may not be committed. Options must come before PATH. Exit status 1 if a
     command failed or was cut at the limit, or if the disk's content is damaged.
@@ -108,7 +108,7 @@ def _failed(why: str) -> bool:
 def _typed(walk: ImageShell) -> Iterator[str]:
     """Yield the lines that the user types.
 
-    There is history and completion if Python has readline.
+    The prompt remembers lines and completes words if Python has readline.
     """
     with contextlib.suppress(ImportError):
         import readline

@@ -34,7 +34,8 @@ def add_voter(
 ) -> None:
     """Make an observer a voter, or change the endpoint of a voter.
 
-    Waits until the node has caught up. Safe to repeat: for a voter nothing changes.
+    The command waits until the node has caught up. It is safe to repeat: an existing voter with the
+    same endpoint does not change.
     """
     match = VOTER.fullmatch(voter)
     if match is None:
@@ -58,9 +59,10 @@ def remove_voter(
         ),
     ],
 ) -> None:
-    """Remove a voter from the quorum, even the leader. It stays an observer until it is stopped.
+    """Remove a voter from the quorum, even the leader. The node then is an observer.
 
-    Safe to repeat: for a node that is no voter nothing changes.
+    Stop the node afterwards. The command is safe to repeat: if the node is no voter, nothing
+    changes.
     """
     match = GONE.fullmatch(voter)
     if match is None:
@@ -75,7 +77,7 @@ def remove_voter(
 
 
 async def _added(admin: Admin, voter_id: int, directory: str, endpoint: str) -> VoterChange:
-    """Add the voter. Refuse a mistyped address: when this voter leads, it could not be reached."""
+    """Add the voter. Refuse a wrong address: brokers could not reach this voter as the leader."""
     for one in (await admin.describe_quorum()).observers:
         is_it = (one.id, one.directory_id) == (voter_id, directory)
         if is_it and one.endpoint not in ("", endpoint):
@@ -89,8 +91,8 @@ async def _added(admin: Admin, voter_id: int, directory: str, endpoint: str) -> 
 async def _removed(admin: Admin, match: re.Match[str]) -> tuple[VoterChange, str | None]:
     """Return the change.
 
-    If the named disk was no voter any more, but another disk of the same voter id is one, return
-    that disk's id too; else None.
+    The second value is None, unless the named disk is no voter any more but the same voter id has
+    another disk in the quorum: then it is that disk's id.
     """
     done = await admin.remove_voter(int(match["id"]), match["directory"])
     if not done.already or match["directory"] is None:

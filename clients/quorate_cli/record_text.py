@@ -98,7 +98,7 @@ def template(pattern: str) -> Callable[[AnyRecord], str]:
     try:
         printed(Record("", 0, 0, 0, "create_time", None, None, (), 0))
     except (ValueError, KeyError) as error:
-        # the format after a colon is wrong
+        # the field exists, but the format after its colon is wrong
         raise ValueError(f"{wrong}: {error}") from None
     return printed
 
@@ -117,7 +117,7 @@ def _time(timestamp_ms: int) -> str:
 
 
 def milliseconds_of(moment: str) -> int:
-    """Return the value of --from-time in milliseconds since 1970. Raise ValueError if it is none.
+    """Return the value of --from-time in ms since 1970. Raise ValueError if it is no time.
 
     >>> milliseconds_of("1700000000123"), milliseconds_of("2023-11-14T22:13:20Z")
     (1700000000123, 1700000000000)

@@ -1,7 +1,7 @@
 """`quorate quorum recover`: begins again after a majority of the voters' disks is lost.
 
-It works on one voter's disk while this voter is stopped. It asks the other voters only what they
-are.
+The command works on one voter's disk while this voter is stopped. It asks the other voters only for
+their identity.
 """
 
 from __future__ import annotations
@@ -36,9 +36,10 @@ def recover(
     output: Output = "text",
     timeout: Timeout = 10.0,
 ) -> None:
-    """Begin a new generation of the metadata from this stopped voter's disk, without the lost ones.
+    """Begin a new generation of the metadata from this stopped voter's disk.
 
-    Use it only when a majority of the voters' disks is gone for good. First run it with --dry-run
+    The lost voters leave the quorum. Use this command only when a majority of the voters' disks is
+    gone for good. First run it with --dry-run
     on every surviving disk: recover the one whose log ends furthest. Exit status 1: refused.
     """
     as_json = check_output(output)
@@ -85,8 +86,8 @@ async def _claim(
 ) -> list[str]:
     """Lock the directory until `stack` ends. Return the reasons to refuse.
 
-    A dry run takes no lock. It only checks whether another process has it: then the content may
-    change while it is read.
+    A dry run takes no lock. It only checks whether another process has the lock, because then the
+    content may change while it is read.
     """
     in_use = f"{directory} is in use by another process: stop this node first"
     if dry_run:

@@ -51,7 +51,7 @@ Remove = Annotated[
     typer.Option(metavar="NAME", help="Set this one back to its default."),
 ]
 
-#: The client itself ends within --timeout, with a reason. This extra time lets it do so.
+#: Extra time beyond --timeout: the client itself ends at --timeout, and its error has a reason.
 TIMEOUT_SLACK_S = 0.5
 TIMEOUT_MAX_S = 24 * 3600
 
@@ -103,7 +103,7 @@ def in_session(command: Callable[..., None]) -> Callable[..., None]:
     def run_in_session(**given: Any) -> None:
         command(_session(**{name: given.pop(name) for name in shared}), **given)
 
-    # Typer takes a command's options from its signature.
+    # Set the new signature, because Typer takes a command's options from it.
     signature = inspect.Signature([*own, *shared.values()])
     run_in_session.__signature__ = signature  # type: ignore[attr-defined]
     return run_in_session

@@ -32,10 +32,11 @@ def dump(
     ] = False,
     output: Output = "text",
 ) -> None:
-    """Show what is in the files of a node, which may run. Nothing is written. JSON: one row a line.
+    """Show what is in a node's files; the node may be running. Nothing is written.
 
-    Indexes in a directory are only listed: dump each by its own path. Exit status 1 if a file is
-    damaged: then the readable part is shown, and a row of kind fault says where it ends.
+    With --output json each line is one row. Indexes in a directory are only listed: dump each by
+    its own path. Exit status 1 if a file is damaged: then the readable part is shown, and a row of
+    kind fault says where it ends.
     """
     as_json = check_output(output)
     asked = Bounds(from_offset, count, records, metadata)
@@ -59,7 +60,7 @@ async def _dump(path: str, asked: Bounds, *, as_json: bool) -> None:
                     show(file_row(file), as_json=as_json)
                     if kind in ("offset-index", "time-index"):
                         continue
-                # all segments share one count
+                # --count applies to all segments together, and to each other file alone
                 its = bounds if kind == "segment" else replace(asked)
                 async with aclosing(rows_of(disk, file, its)) as rows:
                     async for row in rows:

@@ -113,7 +113,7 @@ def _voters(node: NodeConfig, text: str, *, standalone: bool) -> list[Voter]:
 async def _format_new_voter(node: QuorumConfig, cluster_id: str, *, force: bool) -> None:
     """Format a disk for an observer, and print the command that makes it a voter.
 
-    When the node starts, it asks for the quorum.
+    When the node starts, it asks its quorum.bootstrap.servers for the present voters.
     """
     joining.check_servers(node)
     network = default_network()
@@ -135,7 +135,7 @@ async def _format(node: NodeConfig, cluster_id: str, voters: list[Voter], *, for
     with closing(RealDisk()) as disk:
         fresh = [one for one in directories if not await disk.exists(f"{one}/{FILE_NAME}")]
         for one in directories:
-            # raises WrongIdentityError if the directory belongs to another node or cluster
+            # read_identity raises WrongIdentityError for a directory of another node or cluster
             if one not in fresh:
                 await read_identity(disk, one, cluster_id=cluster_id, node_id=node.node_id)
         if not fresh and not force:

@@ -22,7 +22,7 @@ def verify(
     """Check a node's files: checksums, offsets, indexes, epochs, snapshots, state.
 
     Nothing is changed. Exit status 0 if no fault is found; 1 with a list of faults (file, position,
-    what). A write of a running node that is under way is a note, and no fault.
+    what). If the node is running, a write that is under way is a note, and no fault.
     """
     as_json = check_output(output)
     leave_on(lambda: asyncio.run(_verify(path.rstrip("/") or "/", as_json=as_json)))

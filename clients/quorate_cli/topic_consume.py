@@ -61,7 +61,7 @@ def consume(
         ),
     ] = False,
 ) -> None:
-    r"""Print a topic's records, one a line. Without --count or --until-end, print until Ctrl-C.
+    r"""Print a topic's records, each on one line. Print until Ctrl-C, --count or --until-end.
 
     Text: partition, offset, key (if any) and value, with tabs between them. Null is \N. Line breaks
     and control characters are escaped. JSON has them as they are.
@@ -83,7 +83,7 @@ def consume(
             auto_offset_reset=_policy(from_beginning, offset),
         )
         if len(chosen) == len(topic.partitions):
-            # so that partitions that are added later are read too
+            # subscribe to the topic, so that partitions that are added later are read, too
             consumer.subscribe([name])
         else:
             consumer.assign(chosen)
@@ -121,7 +121,7 @@ def _or_usage(read: Callable[[str], Any], given: str) -> Any:
 
 
 def _policy(from_beginning: bool, offset: int | None) -> str:
-    """Return the consumer's auto_offset_reset. An --offset is never replaced by another one."""
+    """Return the consumer's auto_offset_reset: with --offset "none", so no other offset is read."""
     if offset is not None:
         return "none"
     return "earliest" if from_beginning else "latest"

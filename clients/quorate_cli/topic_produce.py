@@ -30,7 +30,7 @@ class _Tally:
     topic: str
     acked: int = 0
     failed: int = 0
-    #: A record was not acknowledged in time. Later records would not be either.
+    #: A record was not acknowledged in time. Later records would time out, too.
     has_timed_out: bool = False
     waiting: list[Delivery] = field(default_factory=list)
 
@@ -135,7 +135,7 @@ async def _produce_lines(
 class Lines:
     """The lines of a file or pipe. Each is returned as soon as it is there.
 
-    So `tail -f log | quorate topic produce` sends each line when it is written.
+    So `tail -f log | quorate topic produce` sends each line as soon as it is in the log.
     """
 
     def __init__(self, source: BinaryIO) -> None:

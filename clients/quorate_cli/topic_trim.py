@@ -68,7 +68,7 @@ def trim(
 async def _first_at(
     session: Session, chosen: list[TopicPartition], since_ms: int
 ) -> dict[TopicPartition, int]:
-    """Return the first offset from that time on in each partition; -1 if there is none."""
+    """Return for each partition the first offset at or after a time; -1 if there is none."""
     async with Consumer(bootstrap_servers=session.bootstrap) as consumer:
         found = await consumer.offsets_for_times(dict.fromkeys(chosen, since_ms))
     return {one: HIGH_WATERMARK if at is None else at.offset for one, at in found.items()}

@@ -59,10 +59,10 @@ BEFORE_OFFSET = Whole(-1, INT64_MAX, "offset of a record, or -1: the high waterm
 class Admin(QuorumCalls):
     """Administers a cluster.
 
-    A call that deletes, alters or unregisters is sent once, and raises OutcomeUnknownError if the
-    answer is lost. So is transfer_leadership without a voter. The client repeats all other calls. A
-    second create_topic call of the program raises TopicExistsError if the first one was carried
-    out.
+    delete_topics, alter_configs, unregister_broker, and transfer_leadership without a voter are
+    sent once, and raise OutcomeUnknownError if the answer is lost. The client repeats all other
+    calls. A second create_topic call of the program raises TopicExistsError if the first one was
+    carried out.
     """
 
     _what: ClassVar[str] = "admin"
@@ -178,7 +178,7 @@ class Admin(QuorumCalls):
     async def list_topics(self, *, internal: Annotated[bool, Flag("too")] = False) -> list[str]:
         """Return the names of all topics, sorted.
 
-        Internal topics are in it only with `internal`.
+        The list has internal topics only with `internal`.
         """
         response = await self._ask(methods.DESCRIBE_TOPICS, wire.DescribeTopicsRequest())
         return sorted(
@@ -189,7 +189,7 @@ class Admin(QuorumCalls):
     async def describe_topics(
         self, topics: Annotated[Iterable[str] | None, Names()] = None
     ) -> dict[str, TopicDescription]:
-        """Return topics by name; None: all topics. UnknownTopicError names a missing topic."""
+        """Return the named topics; None: all topics. UnknownTopicError names a missing topic."""
         names = [] if topics is None else list(topics)
         if topics is not None and not names:
             return {}

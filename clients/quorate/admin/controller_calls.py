@@ -24,8 +24,8 @@ from quorate.v1.common_pb2 import Error, ErrorCode
 
 #: Longest wait for one broker. A silent broker must not use up the time of the others.
 ONE_BROKER_TIMEOUT_MS = 5000
-#: Pause before the next try if a broker has found no controller. The broker itself has waited
-#: before it answered.
+#: Pause before the next try if a broker has found no controller. It is short, because the broker
+#: itself has waited before it answered.
 TRY_AGAIN_S = 0.25
 #: Longest wait until every broker knows a new topic, and the pause between two questions.
 KNOWN_BY_ALL_MS, KNOWN_AGAIN_S = 5000, 0.02
@@ -55,7 +55,7 @@ async def ask(
             if refused is not None and (
                 safe_to_repeat or isinstance(error, QuorumUnavailableError)
             ):
-                # the earlier answer says why the call was not carried out
+                # return the error of the earlier answer: it says why the call was not carried out
                 return _checked(refused)
             if safe_to_repeat or not isinstance(error, UNKNOWN_OUTCOMES):
                 raise

@@ -41,7 +41,7 @@ class QuorumCalls(Client):
     async def transfer_leadership(
         self, voter_id: Annotated[int | None, NODE_ID] = None
     ) -> LeadershipTransfer:
-        """Give leadership of the quorum to a voter; None: to the voter whose log has most.
+        """Give leadership of the quorum to a voter; None: to the voter with the longest log.
 
         The call waits until that voter leads. With a voter id the call is safe to repeat: if that
         voter leads already, nothing changes and the answer says so. Raises InvalidRequestError if
@@ -66,7 +66,7 @@ class QuorumCalls(Client):
         `directory_id` is the 32 hex digits that `quorate storage format --new-voter` printed. The
         call is safe to repeat. For an existing voter it changes the endpoint. Raises
         OverloadedError (retriable) until the node has caught up, and while another change is under
-        way. Raises InvalidRequestError if that id is a voter with another disk: remove this voter
+        way. Raises InvalidRequestError if a voter with this id has another disk: remove that voter
         first.
         """
         request = wire.AddVoterRequest(

@@ -198,9 +198,8 @@ class Owner:
     ) -> T:
         """Return the result of a future. After `timeout_s`, raise the error that `late` returns.
 
-        Also raises the client's failure. With a timeout of None the wait has no limit: only a
-        user's read uses it. The future must have no other user, because the wait cancels it when
-        the wait ends.
+        Also raises the client's failure. A timeout of None sets no limit; only a read by the user
+        has it. The future must have no other user, because the end of the wait cancels the future.
         """
         if self.failure is not None:
             future.cancel()

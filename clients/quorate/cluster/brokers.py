@@ -53,7 +53,7 @@ class Brokers:
         self._connections: dict[tuple[str, Purpose], Connection] = {}
         self._last_answer = ""
         self._avoided: dict[str, None] = {}
-        #: Endpoint -> error of the last call. A broker is in it until it answers again.
+        #: Endpoint -> error of the last call. An entry stays until its broker answers again.
         self._said: dict[str, errors.NetworkError] = {}
         self._closed = False
 

@@ -241,8 +241,8 @@ class Cluster(Brokers, TopicViews):
         if not self._closed:
             self.answered_before, self.answered = self.answered, max(self.answered, number)
             self._take(response)
-            # Only if the wanted topics are still the same: the answer says nothing of topics that
-            # were added or released after the question.
+            # Name this image in the next request only if the wanted topics are still the same: the
+            # answer says nothing of topics that were added after the question.
             if asked_for == (tuple(self._wanted), self.all_topics):
                 self._known = _Known(asked_for, response.image_offset, response.image_epoch)
 

@@ -194,7 +194,7 @@ class LeaderStreams(Generic[S]):
                 listed.remove(stream)
                 if not listed:
                     del self._streams[stream.endpoint]
-                # do not wait for its end: while a tick waits, no batch expires
+                # do not wait for the stream's end: no batch would expire during the wait
                 stream.leave()
         return is_silent
 

@@ -56,7 +56,7 @@ class TopicView:
     #: tuples.
     numbers: tuple[int, ...] = ()
     available: tuple[int, ...] = ()
-    #: Whether the leader of some partition cannot be reached. The log says so once.
+    #: Whether the leader of some partition cannot be reached. The client logs this once.
     is_hindered: bool = False
 
     def leaders_changed(self) -> None:
@@ -188,7 +188,7 @@ class TopicViews:
     def _warn_of(self, topic: TopicView) -> None:
         """Log once that leaders of a topic cannot be reached.
 
-        Otherwise a consumer waits for them without a sign.
+        Otherwise a consumer would wait for these leaders, and its user would see no reason.
         """
         hindered = {view.partition: view.hindrance for view in topic.partitions if view.hindrance}
         if hindered and not topic.is_hindered:

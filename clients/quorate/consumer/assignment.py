@@ -13,7 +13,7 @@ from quorate.errors import UnknownTopicError
 from quorate.model import TopicPartition
 
 BEFORE_ANY_LOOK = -1
-#: A release comes after this many looks: once in five minutes.
+#: Number of looks between two releases of topics that are not read: five minutes.
 LOOKS_BETWEEN_RELEASES = 150
 LISTENER_CALLS = ("on_partitions_revoked", "on_partitions_assigned")
 
@@ -98,7 +98,8 @@ class Assignment:
             self.assign(self._partitions)
         self._made_at = cluster.asked
         self.cluster_changed()
-        # the view has all that this subscription needs already
+        # The view already has all topics of this subscription. So partitions that the next answer
+        # adds are new.
         self._made_at = BEFORE_ANY_LOOK
 
     def leave(self) -> None:

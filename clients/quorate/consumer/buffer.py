@@ -1,12 +1,12 @@
-"""The fetched records that the user has not read yet: whose turn it is, and the bound. A machine.
+"""Holds fetched records until the user reads them: the order of reading, and the bound. A machine.
 
 * Partitions take turns. In one turn the user gets the data of one partition from one answer. The
   cost of a turn does not depend on the number of partitions.
 * All held data counts against the bound, also that of paused and unread partitions. At `bytes_max`
   the fetching stops.
 * A partition that the user reads never waits for one that the user does not read. If a read finds
-  nothing and the buffer is full, it is full of other partitions. Then their data is dropped, the
-  longest unread first. It is fetched again when the user reads these partitions.
+  nothing and the buffer is full, it is full of the data of other partitions. This data is dropped,
+  the longest unread first. It is fetched again when the user reads these partitions.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Buffer:
         return sorted(ready, key=self._turns.__getitem__)
 
     def had_turn(self, state: PartitionState) -> None:
-        """Move a partition that was read behind the others."""
+        """Give a partition that was just read the last turn."""
         self.changed(state)
         if state in self._turns:
             self._give_turn(state)

@@ -18,8 +18,9 @@ class BufferedRecords:
 
     `had_turn` is called after each turn.
 
-    An error belongs to one partition, and is raised at its turn. The partition then goes behind the
-    others. So a program that reads on gets their records, and later the error again.
+    An error belongs to one partition, and is raised at the partition's turn. The partition then
+    gets the last turn. So a program that reads on gets the records of the others, and later the
+    error again.
     """
 
     def __init__(
@@ -90,7 +91,7 @@ class BufferedRecords:
     def _records(self, state: PartitionState) -> Iterator[AnyRecord]:
         """Return the rest of the chunk, or else the next chunk.
 
-        If there is neither, raise the error.
+        If there is neither, raise the partition's error.
         """
         if state.reading is not None:
             return state.reading

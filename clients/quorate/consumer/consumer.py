@@ -209,7 +209,7 @@ class Consumer(ConsumerPositions):
                 return found
             if deadline.has_passed:
                 fetcher.found_nothing()
-                # a loop of polls must not keep the fetching from its work
+                # yield: otherwise a loop of polls would keep the fetching from its work
                 await asyncio.sleep(0)
                 return {}
             await fetcher.wait(deadline.left_s)

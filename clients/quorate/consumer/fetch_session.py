@@ -1,10 +1,10 @@
 """The consumer's side of one fetch session: what the broker knows, and what to ask next.
 
 A machine. The broker's session keeps a partition, with the fetch offset that a request gave last,
-until a request forgets the partition. So a request has only the partitions whose fetch has changed,
-and forgets those that are not wanted now. The session checks only changed partitions, in the order
-of their changes. So each change is sent after a bounded number of requests, and the cost of a
-request depends on the number of changes, not of partitions.
+until a request forgets the partition. So a request names only the partitions whose fetch has
+changed, and those to forget. FetchSession looks only at changed partitions, in the order of their
+changes. So each change is sent after a bounded number of requests, and the cost of a request
+depends on the number of changes, not of partitions.
 """
 
 from __future__ import annotations

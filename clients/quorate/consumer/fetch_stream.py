@@ -170,7 +170,7 @@ class FetchStream(LeaderStream[FetchRequest, Frame[FetchHeader]]):
                 request_id, part.topic_id, part.partition, part.fetch_offset
             )
             if state is None:
-                # a seek came in between, or an earlier answer had the same bytes
+                # ignore this part: a seek came in between, or an earlier answer had the same bytes
                 continue
             if part.error.code != ErrorCode.ERROR_CODE_NONE:
                 self._failed(state, part)
@@ -191,7 +191,7 @@ class FetchStream(LeaderStream[FetchRequest, Frame[FetchHeader]]):
             )
         except errors.CorruptRecordError as error:
             state.error = error
-            # the next request tells the leader
+            # the next request tells the leader of the corrupt batch
             state.corrupt_at = state.fetch_offset
             state.fetch_again()
         else:
@@ -200,7 +200,7 @@ class FetchStream(LeaderStream[FetchRequest, Frame[FetchHeader]]):
 
     def _failed(self, state: PartitionState, part: FetchedPartition) -> None:
         error = errors.from_wire(part.error)
-        # the next request has the partition again, so the broker answers for it again
+        # a new version puts the partition into the next request, so the broker answers for it again
         state.version += 1
         if isinstance(error, errors.LogTruncatedError):
             self._truncated(state, part)
@@ -218,8 +218,9 @@ class FetchStream(LeaderStream[FetchRequest, Frame[FetchHeader]]):
     def _truncated(self, state: PartitionState, part: FetchedPartition) -> None:
         """React to the answer of a leader whose log differs from the one that was read (KIP-320).
 
-        The held records come from the other log. They are dropped first. Then the next fetch asks
-        from the user's position.
+        Held records come from the log that was read, so they are dropped first, and the next fetch
+        begins at the user's position. If the leader refuses that position, too, its log was cut
+        below the position.
         """
         if state.position != state.fetch_offset:
             state.fetch_again()
@@ -248,7 +249,7 @@ class FetchStream(LeaderStream[FetchRequest, Frame[FetchHeader]]):
 
     def _out_of_range(self, state: PartitionState, error: errors.QuorateError) -> None:
         if state.held_bytes:
-            # first the user reads the records that were fetched before
+            # try again later: the user first reads the records that were fetched before
             self._back_off(state)
         elif self._config.policy == "none":
             state.error = error

@@ -1,7 +1,7 @@
 """Fetches the assigned partitions ahead of the user: streams to the brokers, lookups of offsets.
 
 Call `changed` after every change of a partition's state. A change may give the reader a turn, or
-cause another fetch or a lookup. The cost of this does not depend on the number of partitions.
+cause another fetch or a lookup. The cost of `changed` does not depend on the number of partitions.
 """
 
 from __future__ import annotations

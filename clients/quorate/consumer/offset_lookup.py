@@ -187,7 +187,8 @@ class OffsetLookup:
             key = state.topic_partition
             answer, refused = listed.found.get(key), listed.refused.get(key)
             if answer is not None:
-                # There is no record before the earliest position, and so no epoch of such a record.
+                # The epoch is that of the record before the position. Before the earliest position
+                # there is no record, so the epoch is unknown.
                 epoch = answer.leader_epoch if times[key] == LATEST else UNKNOWN
                 state.found(answer.offset, epoch, versions[key])
                 if answer.HasField("high_watermark"):

@@ -180,9 +180,9 @@ class PartitionState:
     def safe_offset(self, epoch: int, end_offset: int) -> int:
         """Return the first offset at which the log may now have another record than the user read.
 
-        `epoch`: of the leader's epochs that are not above the position's epoch, the largest.
-        `end_offset`: where it ends in the leader's log. All records of later epochs that the user
-        has read are gone.
+        `epoch`: the leader's largest epoch that is not above the position's epoch. `end_offset`:
+        the offset at which this epoch ends in the leader's log. All records of later epochs that
+        the user has read are gone.
         """
         gone = [start for known, start in self.epochs if known > epoch]
         return max(min(end_offset, self.position, *gone), 0)

@@ -29,9 +29,9 @@ from quorate.settings import (
 
 
 class PendingPositions:
-    """Await it to wait until the positions are fixed.
+    """The result of a call that sets positions. Await it to wait until the positions are fixed.
 
-    Without await, background tasks look them up.
+    Without await, background tasks look the positions up.
     """
 
     __slots__ = ("_settle",)
@@ -99,7 +99,7 @@ class ConsumerPositions(Client):
     def _assigned(self, change: Change) -> None:
         if self._fetcher is not None:
             self._fetcher.assigned(change)
-            # a listener may have raised: the next read raises the error
+            # wake the reader: if the user's listener has raised, the read raises the error
             self._fetcher.arrived.ring()
 
     async def _settle_all(self) -> None:
@@ -151,8 +151,8 @@ class ConsumerPositions(Client):
 
         With await, the call waits until the positions are fixed. Then the consumer reads all
         records that are acknowledged later, and none that were acknowledged before the call.
-        Without await, it takes the last high watermark that the leader sent. Then, too, it misses
-        no record that is acknowledged after the call.
+        Without await, the consumer continues at the last high watermark that the leader sent. It
+        may read some older records, but it misses no record that is acknowledged after the call.
         """
         states = self._states(partitions)
         for state in states:

@@ -17,9 +17,9 @@ def whole_batches(
 ) -> tuple[list[Batch], int]:
     """Return the batches of a fetch answer, and their size in bytes.
 
-    The first batch must have the offset fetch_offset, and each further batch the offset at which
-    the one before it ended. No CRC covers an offset, and a flipped bit in an offset would hide
-    records silently. With `gaps` (the log is compacted) a batch may begin above this offset.
+    The first batch must begin at fetch_offset, and each further batch at the end of the batch
+    before it. No CRC covers an offset, and a flipped bit in an offset would hide records silently.
+    With `gaps` (the log is compacted) a batch may begin above this offset.
 
     No CRC covers the leader_epoch either. So it must be at most `leader_epoch`, the epoch of the
     leader that answered, and it must never fall. Otherwise a consumer would believe a flipped epoch

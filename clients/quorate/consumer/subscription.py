@@ -45,6 +45,6 @@ class Subscription:
             self.states[key] = PartitionState(key, topic_id, reset)
             change.added.append(self.states[key])
         for state in change.removed:
-            # nothing more is read from it
+            # drop the records that the user has not read yet
             state.seek_to("none")
         return change

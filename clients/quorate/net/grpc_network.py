@@ -106,8 +106,8 @@ class GrpcNetwork:
         try:
             port = server.add_insecure_port(target_of(endpoint))
         except RuntimeError as error:
-            # another process may have taken the address since the first check: then this raises the
-            # reason
+            # if another process has taken the address since the first check, this check raises an
+            # error with the reason
             check_bindable(endpoint)
             raise OSError(errno.EADDRNOTAVAIL, f"cannot listen on {endpoint}: {error}") from None
         await server.start()
@@ -223,8 +223,8 @@ class GrpcConnection:
 
         gRPC reports a call's end, some time later, to the loop that began the call. If that loop is
         closed by then, as after asyncio.run(), the next loop of the process gets the event, fails,
-        and leaves the events queued behind it unread. So this makes one more call on the
-        connection: gRPC answers it after the ends of all earlier calls.
+        and leaves the events queued behind it unread. So this method makes one more call on the
+        connection: gRPC answers this call after it has reported the ends of all earlier calls.
         """
         ask = channel.unary_unary(IDENTIFY.path, None, None)
         request = IDENTIFY.encode_request(node_pb2.IdentifyRequest())
@@ -400,7 +400,7 @@ def _closed_text(endpoint: str, path: str) -> str:
 def _cancel_requests() -> int:
     """Return how many cancellations this task was asked for.
 
-    A CancelledError alone proves none: gRPC also raises it for calls that have ended.
+    A CancelledError alone proves no cancellation: gRPC also raises it for calls that have ended.
     """
     task = asyncio.current_task()
     return 0 if task is None else task.cancelling()
@@ -409,10 +409,10 @@ def _cancel_requests() -> int:
 def _heed_cancellation(asked_before: int) -> None:
     """Raise CancelledError if this task was cancelled during a wait for gRPC.
 
-    A call waits for an inner task of gRPC. This task takes the cancellation for one of the call. If
-    the connection is refused or an answer comes at the same moment, gRPC reports only the refusal
-    or the answer. Without this check the task would continue, and the code that cancelled it would
-    wait for ever.
+    A call waits for an inner task of gRPC. The inner task takes a cancellation of our task for a
+    cancellation of the call. If the connection is refused or an answer comes at the same moment,
+    gRPC reports only the refusal or the answer. Without this check our task would continue, and the
+    code that cancelled it would wait for ever.
     """
     if _cancel_requests() > asked_before:
         raise asyncio.CancelledError

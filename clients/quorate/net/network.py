@@ -4,8 +4,8 @@ There are three implementations: gRPC (quorate.net.grpc_network), in-process (qu
 simulated (quorate_testing.simulated). All of them transport encoded bytes.
 
 A call raises PeerRefusedError, StreamBrokenError, DeadlineExceededError or PeerError. It raises
-WrongClusterError if it is meant for another cluster than that of the listener. It raises no other
-error.
+WrongClusterError if the listener belongs to another cluster than the call is meant for. It raises
+no other error.
 """
 
 from __future__ import annotations
@@ -181,7 +181,7 @@ class Network(Protocol):
     ) -> Connection:
         """Return a lazy connection.
 
-        Its calls are meant for the cluster that `cluster_id` returns.
+        The connection's calls are meant for the cluster that `cluster_id` returns.
         """
 
     async def serve(
@@ -211,8 +211,8 @@ class Network(Protocol):
 
 #: The network that clients use; None: gRPC, imported at first use.
 current_network: ContextVar[Network | None] = ContextVar("quorate_network", default=None)
-#: Chance and wall clock of clients; None: those of the system. The simulated world sets all three
-#: variables.
+#: Random numbers and wall clock of clients; None: those of the system. The simulated world sets
+#: these two variables and current_network.
 current_chance: ContextVar[random.Random | None] = ContextVar("quorate_chance", default=None)
 current_wall_clock_ms: ContextVar[Callable[[], int] | None] = ContextVar(
     "quorate_wall_clock_ms", default=None

@@ -22,7 +22,7 @@ def knows_no_such_call(error: NetworkError) -> bool:
 async def what_listens(network: Network, endpoint: str, wanted: str) -> str:
     """Return a sentence for the user.
 
-    It tells what listens there instead of a `wanted` node, and which address to give.
+    The sentence says what listens there instead of a `wanted` node, and which address to give.
     """
     try:
         found = await identify(network, endpoint, timeout_ms=ASK_TIMEOUT_MS)

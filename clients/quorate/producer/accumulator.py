@@ -7,11 +7,11 @@ batches for a broker, and reports the outcome of each batch. The rules:
   batch of its partition is sent before all its batches in flight are answered.
 * A batch keeps its sequences over all attempts, so that a broker recognises a duplicate. It gets
   other sequences only if it was certainly not written, and no earlier batch of its partition is
-  open. OutOfOrderSequence proves that it was not written. UnknownProducerId (the broker has
+  open. OutOfOrderSequence proves that the batch was not written. UnknownProducerId (the broker has
   forgotten the producer) proves this only for a batch that no earlier attempt may have written; any
-  other batch fails with OutcomeUnknown. Then the partition waits for all its batches in flight, and
-  continues with the next producer_epoch from sequence 0. Brokers fence late batches of the old
-  epoch.
+  other batch fails with OutcomeUnknown. After both errors the partition waits for all its batches
+  in flight, and continues with the next producer_epoch from sequence 0. Brokers fence late batches
+  of the old epoch.
 * A batch that is too large, and was certainly not written, is split into parts. The parts share its
   sequences and its place in the order. A single record that is too large fails alone.
 * A partition's queue may be dropped when it has no batches. Later batches of the partition have a
@@ -114,8 +114,8 @@ class Accumulator:
     ) -> tuple[Batch, int, bool]:
         """Add a record. Return its batch, its index there, and whether a batch became ready.
 
-        Raises `closed`, and the errors of BatchBuilder for an impossible record. After an error
-        nothing has changed.
+        Raises the error in `closed`, and the errors of BatchBuilder for an impossible record. After
+        an error nothing has changed.
         """
         if self.closed is not None:
             raise self.closed.with_traceback(None)
@@ -289,8 +289,8 @@ class Accumulator:
     def move(self, old: PartitionQueue, new: PartitionQueue, made_at: float) -> None:
         """Move records of a deleted topic, sent since `made_at`, to the new topic of its name.
 
-        Batches that may have been written to the old topic stay in its queue. Batches in flight may
-        come back; until then the new queue sends nothing.
+        Batches that may have been written to the old topic stay in its queue. A batch in flight may
+        still fail and be queued again, so the new queue sends nothing while there is one.
         """
         if new.take_over(old, made_at):
             self._active[new] = None

@@ -12,9 +12,9 @@ from quorate.producer.accumulator import Accumulator
 class BufferRoom:
     """The calls of `send` that wait until their record fits into the buffer, oldest first.
 
-    Only the first one is woken. Otherwise small records could overtake a large one for ever. When
-    its wait ends, the next one is woken in the next turn of the loop, even if the first one fails:
-    otherwise the others would wait for ever.
+    Only the first call is woken. Otherwise small records could overtake a large one for ever. When
+    the first call's wait ends, the second one is woken in the next turn of the loop, even if the
+    first one fails: otherwise the others would wait for ever.
     """
 
     def __init__(self, accumulator: Accumulator) -> None:

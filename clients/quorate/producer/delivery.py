@@ -17,15 +17,16 @@ from quorate.producer.partition_queue import Batch
 
 log = logging.getLogger(__name__)
 
-#: The sender finishes a batch by its deadline. After this extra time, the sender is broken.
+#: The sender finishes a batch by its deadline. If a batch is not finished after this extra time,
+#: the sender is broken, and the wait for the batch ends with an error.
 END_GRACE_S = 5.0
 
 
 class Delivery(Awaitable[RecordMetadata]):
     """The outcome of one record. Await it, ask it later, or give it to asyncio.wait.
 
-    A program may also drop it. It resolves to a RecordMetadata, or raises the QuorateError for
-    which the record was not acknowledged. After OutcomeUnknownError the record may have been
+    A program may also drop it. An await returns a RecordMetadata, or raises the QuorateError that
+    says why the record was not acknowledged. After OutcomeUnknownError the record may have been
     written. A delivery cannot be cancelled, because a sent record cannot be taken back.
     """
 
@@ -59,7 +60,7 @@ class Delivery(Awaitable[RecordMetadata]):
         return RecordMetadata(batch.queue.topic, batch.queue.partition, offset, timestamp)
 
     def exception(self) -> QuorateError | None:
-        """Return the error for which the record was not acknowledged; None if it was acknowledged.
+        """Return why the record was not acknowledged; None if it was acknowledged.
 
         Raises asyncio.InvalidStateError if the outcome is not known yet.
         """

@@ -121,8 +121,8 @@ class PartitionQueue:
     open: Batch | None = None
     ready: deque[Batch] = field(default_factory=deque)
     in_flight: list[Batch] = field(default_factory=list)
-    #: The stream that sent the batches in flight. The stream to a new leader sends none of this
-    #: partition before all of them are answered.
+    #: The stream that sent the batches in flight. While one of them has no answer, the stream to a
+    #: new leader sends no batch of this partition.
     carrier: object = None
     retry_at: float = 0.0
     identity: ProducerIdentity | None = None
@@ -272,10 +272,11 @@ class PartitionQueue:
         """Continue with the next epoch from sequence 0, because no batch after the gap was written.
 
         No earlier batch is open. So the gap proves that the batch before it was lost (it expired,
-        or failed for good), and that no later batch was written. Batches in flight behind the gap
-        are refused for it, too, and come back first. If the broker has forgotten the producer, this
-        holds only for batches that no earlier attempt may have written; the others stay uncertain,
-        and must not be sent again. Returns False if the producer id has no epoch left.
+        or failed for good), and that no later batch was written. The broker refuses the batches in
+        flight behind the gap, too; call this method when all of them have come back. If the broker
+        has forgotten the producer, the proof holds only for batches that no earlier attempt may
+        have written; the others stay uncertain, and must not be sent again. Returns False if the
+        producer id has no epoch left.
         """
         assert self.has_gap, "only a gap proves that nothing was written"
         assert not self.in_flight, "what is in flight behind a gap comes back first"

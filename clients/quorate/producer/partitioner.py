@@ -67,7 +67,7 @@ class RoundRobinPartitioner:
 
 
 class Sticky:
-    """Keeps a topic's records without a key on one partition until it has got its share of bytes.
+    """Keeps a topic's records without a key on one partition, for a fixed share of bytes.
 
     So each partition gets whole batches in turn, and not a few records each. A slow broker gets
     larger batches, but its partitions do not get more bytes (KIP-794).

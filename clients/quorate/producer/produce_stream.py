@@ -32,8 +32,8 @@ from quorate.v1.records_pb2 import (
 #: Most requests to one broker that it may not have read yet. Batches that the broker has read, and
 #: that wait for their replicas, do not count.
 UNREAD_REQUESTS_MAX = 5
-#: After this time a request counts as read though no answer shows it. Its only answer may wait for
-#: a partition that is stuck, and other partitions must go on.
+#: After this time a request counts as read, even without an answer. The answer may be held up by
+#: one stuck partition, and this must not stop the other partitions.
 UNREAD_S = 0.1
 #: After this silence the broker may have lost its leadership, so the client asks for metadata.
 STALL_S = 0.4

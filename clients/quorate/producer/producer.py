@@ -127,7 +127,7 @@ class Producer(Client):
         self.undelivered = 0
 
     async def start(self) -> None:
-        """Connect. Raise QuorumUnavailableError without an answer within request_timeout_ms."""
+        """Connect. Raise QuorumUnavailableError if no broker answers within request_timeout_ms."""
         await self._start_once()
 
     async def stop(self) -> None:
@@ -336,7 +336,7 @@ class Producer(Client):
     def _opened(self, queue: PartitionQueue, *, completed: bool) -> None:
         """Tell the sender that a batch was opened.
 
-        `completed`: another batch became full by that; then the next send yields to the event loop.
+        `completed`: the batch before it became full. Then the next send yields to the event loop.
         """
         self._sender.opened(queue, is_urgent=completed)
         self._must_yield |= completed

@@ -29,7 +29,7 @@ IDENTITY_TIMEOUT_MS = 2000
 #: How long a topic may be missing before its waiting records fail. A topic that was just created
 #: again is not known to every broker at once.
 GONE_WAIT_S = 3.0
-#: Statuses of the wire that a retry does not change.
+#: gRPC statuses after which a retry would fail in the same way.
 FINAL_STATUSES = (
     "UNIMPLEMENTED",
     "UNAUTHENTICATED",
@@ -236,7 +236,7 @@ class Sender:
             return self.accumulator.config.idempotent and batch.base_sequence >= 0
         if isinstance(error, errors.PeerError):
             return error.status not in FINAL_STATUSES
-        # OutcomeUnknownError, StorageError: another broker may lead now, and know the outcome.
+        # OutcomeUnknownError, StorageError: another broker may lead now, and can take the retry.
         # WrongClusterError: the other cluster did nothing. The next metadata request shows the
         # right address, or fails the client.
         return error.retriable or isinstance(

@@ -179,7 +179,7 @@ class BatchBuilder:
         if index:
             delta = timestamp_ms - self._base_timestamp
         else:
-            # for later records, the encoding of the delta fails
+            # check the type of the first timestamp; a later one of a wrong type fails at its delta
             if not isinstance(timestamp_ms, int):
                 raise TypeError(f"timestamp_ms must be a whole number, not {timestamp_ms!r}")
             delta = 0
@@ -269,7 +269,7 @@ def parse_header(buffer: Buffer, position: int = 0, *, from_producer: bool = Fal
 def split(buffer: Buffer) -> Iterator[tuple[BatchHeader, memoryview]]:
     """Yield each batch of `buffer` as a view.
 
-    Raise CorruptRecordError at a bad or incomplete one.
+    Raise CorruptRecordError at a bad or incomplete batch.
     """
     view = memoryview(buffer)
     position = 0

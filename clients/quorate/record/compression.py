@@ -131,8 +131,9 @@ def size_bound(codec: int, data: Buffer) -> int:
 def decompress(codec: int, data: Buffer, size_max: int) -> bytes:
     """Return the decompressed bytes, `size_max` of them at most.
 
-    The memory used is twice the output, and the decoder's window: once the output again for zstd,
-    8 MiB for LZ4, 1 MiB for the others. The output is never larger than `size_bound` or `size_max`.
+    The memory used is twice the output plus the decoder's window. The window is as large as the
+    output for zstd, 8 MiB for LZ4 and 1 MiB for the others. The output is never larger than
+    `size_bound` or `size_max`.
     Raises OversizeError, a CorruptRecordError, if the output (gzip) or `size_bound` (the others) is
     above `size_max`.
     Raises CorruptRecordError if the bytes do not decompress.

@@ -79,8 +79,8 @@ def with_records(
 def emptied(header: BatchHeader) -> bytes:
     """Return the batch without records. Its offsets, epoch and producer's sequences stay.
 
-    It has no timestamp, because it has no record. Kafka's tools compare the time index with the
-    records.
+    The batch has no timestamp: Kafka's tools compare the time index with the records, and would
+    report a timestamp that no record has.
     """
     return _rebuilt(
         header,

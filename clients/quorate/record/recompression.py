@@ -19,7 +19,7 @@ _ATTRIBUTES_AT: Final = 21
 
 
 def codec_of(batch: Buffer) -> int:
-    """Return the codec that the attributes say.
+    """Return the codec that the batch's attributes name.
 
     Nothing is checked: the bytes may be no batch.
     """

@@ -269,7 +269,7 @@ def find_by_time(
 ) -> tuple[int, int] | None:
     """Return (offset, timestamp) of the first of `count` records not before a time and an offset.
 
-    None if there is none.
+    Return None if there is no such record.
 
     Only the lengths and times are read, because decoding the records takes five times as long.
     Raises CorruptRecordError if these are impossible.
@@ -401,7 +401,8 @@ def with_timestamp_delta(record: bytes, delta: int) -> bytes:
 def _decode_headers(data: bytes, position: int, end: int) -> tuple[tuple[Header, ...], int]:
     """Return a record's headers and the position after them. Raise IndexError beyond the data."""
     raw, position = _read_varint(data, position)
-    # a header has two bytes or more, and raw is twice the number of headers
+    # raw is the zigzag form of the count: twice the count. Each header has at least two bytes, so
+    # raw is also the least number of bytes that must follow.
     if raw & 1 or raw > end - position:
         raise _corrupt(position, "its number of headers")
     headers: list[Header] = []

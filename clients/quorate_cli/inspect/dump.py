@@ -1,6 +1,6 @@
 """The content of a node's files as rows: one row for each event, batch, record or entry.
 
-Files are read in pieces. So the memory is bounded, whatever sizes a file claims: by a chunk of a
+Files are read in pieces, because a file may claim any size. The memory is bounded by a chunk of a
 scan, by one batch, or by the limit of a small file.
 """
 
@@ -40,7 +40,7 @@ Row = dict[str, Any]
 def fault(file: str, position: int | None, what: str) -> Row:
     """Return the row of a fault.
 
-    `position` is the byte at which it is; None: it is of the whole file.
+    `position` is the byte at which the fault is; None: the whole file is at fault.
     """
     return {"kind": "fault", "file": file, "position": position, "what": what}
 

@@ -34,7 +34,7 @@ class Found:
     path: str
     #: The snapshot that was loaded first; None: the log begins at offset 0.
     snapshot: SnapshotId | None
-    #: "" and 0 if neither the snapshot nor the directory says them.
+    #: The identity of the cluster: "" and 0 if neither the snapshot nor the directory has it.
     cluster_id: str
     quorum_generation: int
     #: Bytes at the log's end that are no whole batch: a write is under way, or a crash cut it.
@@ -46,9 +46,9 @@ class Found:
 
     @property
     def committed(self) -> int:
-        """The offset below which all is known to be committed: the snapshot's, or 0.
+        """The offset below which all records are surely committed: the snapshot's, or 0.
 
-        One disk cannot show which later records a majority has.
+        One disk cannot show which later records a majority of the voters has.
         """
         return 0 if self.snapshot is None else self.snapshot.offset
 
@@ -147,7 +147,7 @@ async def _of_log(disk: Disk, directory: str, *, is_locked: bool) -> Found:
 async def _identity(disk: Disk, directory: str) -> tuple[str, int]:
     parent = os.path.dirname(os.path.abspath(directory))
     if not await disk.exists(f"{parent}/{IDENTITY_FILE}"):
-        # the directory was copied out of its log directory
+        # no identity: the directory was copied out of its log directory
         return "", 0
     found = await read_identity(disk, parent)
     return found.cluster_id, found.quorum_generation
@@ -178,7 +178,7 @@ class _Reading:
         start = await snapshot.verify(self._disk, path, decode=True)
         self._snapshot = named
         try:
-            # the snapshot of an empty image has no other part
+            # the loader needs at least one part, and the snapshot of an empty image has none
             self._loader.load_snapshot_part(b"")
             async with aclosing(snapshot.parts(self._disk, path)) as parts:
                 async for part in parts:

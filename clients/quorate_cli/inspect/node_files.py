@@ -146,9 +146,9 @@ def directories(path: str) -> list[tuple[str, list[str]]]:
 def is_locked(path: str) -> bool:
     """Return whether a running node has locked the log directory of this path.
 
-    This reads the kernel's list of locks. A try to take the lock could keep it from a node that
-    starts at the same moment. Returns False where there is no such list (other systems, other
-    containers).
+    This function reads the kernel's list of locks. If it took the lock for a moment instead, a node
+    that starts at this moment would fail. Returns False where there is no such list (other systems,
+    other containers).
     """
     here = os.path.abspath(path)
     for directory in (here, os.path.dirname(here), os.path.dirname(os.path.dirname(here))):

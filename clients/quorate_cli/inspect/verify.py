@@ -52,7 +52,7 @@ class Findings:
     faults: int = 0
 
     def fault(self, file: str, position: int | None, what: str) -> None:
-        """Print a fault. `position` is the byte at which it is; None: it is of the whole file."""
+        """Print a fault. `position` is its byte in the file; None: the whole file is at fault."""
         self.faults += 1
         show(fault(file, position, what), as_json=self.as_json)
 
@@ -149,7 +149,7 @@ def _newest(names: list[str]) -> SnapshotId | None:
     return max(whole, default=None)
 
 
-#: File -> what it tells. A crash leaves these files, and the next start removes them.
+#: File -> what its presence tells. A crash leaves these files, and the next start removes them.
 LEFTOVERS = {
     CUTTING_FILE: "a cut was under way when it stopped",
     DAMAGED_FILE: "a start found the log damaged, and cut it",
@@ -294,7 +294,7 @@ async def _check_together(disk: Disk, directory: str, names: list[str], walk: _W
             elif offset_of(name, SNAPSHOT) is not None:
                 _compare_producers(path, await content.producer_snapshot(disk, path), walk)
         except (content.DamagedError, QuorateError, FileNotFoundError):
-            # check_file has reported the fault, or the file is gone meanwhile
+            # skip it: check_file has reported the fault, or the file was removed meanwhile
             continue
     if walk.epochs.entries and epoch_file.FILE_NAME not in names:
         path = f"{directory}/{epoch_file.FILE_NAME}"
@@ -311,7 +311,7 @@ async def _log_start(disk: Disk, directory: str, names: list[str], walk: _Walk) 
     try:
         said = await content.slots_of(disk, path)
     except (content.DamagedError, QuorateError, FileNotFoundError):
-        return 0  # check_file has reported it, or the file is gone meanwhile
+        return 0  # check_file has reported the fault, or the file was removed meanwhile
     if said is None:
         return 0
     if walk.start is not None and walk.start > max(said) and not walk.found.locked:

@@ -1,1 +1,1 @@
-"""The codecs of record batches, one module each. `compression` is their door."""
+"""The codecs of record batches, one module each. Other packages use them through `compression`."""

@@ -1,7 +1,7 @@
 r"""snappy: xerial's stream of chunks, which Kafka's clients write, and one raw block.
 
      0  8  \x82 "SNAPPY" \0
-     8  4  version: 1; some clients write it with the wrong end first, so nothing depends on it
+     8  4  version: 1; some clients write it in the wrong byte order, so the reader ignores it
     12  4  lowest version that can read it: 1
     16     chunks: 4 bytes of length, big-endian, then one raw block each
 
