@@ -1965,6 +1965,14 @@ MUTANTS = (
         ),
     ),
     Mutant(
+        "owner-file",
+        "a log that is closed goes on with the write under way, and makes its directory again",
+        f"{LOG_ROOM}/guard.py",
+        "        self.is_closed = True\n        async with self._writing:\n            pass\n",
+        "        self.is_closed = True\n",
+        ("tests/unit/quorate_quorum/log/test_close.py::test_a_close_waits_for_the_roll_under_way",),
+    ),
+    Mutant(
         "cancelled-tasks-end",
         "a cancelled task goes on if gRPC reports something else in the same moment",
         "clients/quorate/net/grpc_network.py",

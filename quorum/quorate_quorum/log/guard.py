@@ -39,6 +39,15 @@ class Guard:
         if self.is_closed:
             raise ReopenError(f"{self._directory}: the log is closed")
 
+    async def close(self) -> None:
+        """Refuse every later use, and wait for the write under way.
+
+        A roll that went on would make the directory again after its replica was removed.
+        """
+        self.is_closed = True
+        async with self._writing:
+            pass
+
     @asynccontextmanager
     async def exclusive(self, what: str) -> AsyncIterator[None]:
         """Hold the right to write. Any failure except TryAgainError ends the use of the log."""

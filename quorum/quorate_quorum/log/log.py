@@ -349,6 +349,6 @@ class Log:
             elif clean:
                 guard.check()
         finally:
-            guard.is_closed = True
+            await guard.close()
             await self._syncer.stop()
             await self._parts.close()
