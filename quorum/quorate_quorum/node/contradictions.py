@@ -53,8 +53,9 @@ def contradictions(config: NodeConfig) -> Iterable[tuple[str, ...]]:
         if config.internal.place in map(place_of, config.quorum_bootstrap_servers):
             yield (
                 f"quorum.bootstrap.servers names {config.advertised}, where this broker itself "
-                "listens: voters listen there. If this node is a voter, format it with "
-                "--initial-voters, --standalone or --new-voter, and start it with quorate-quorum",
+                "listens: voters listen there. If this node is a voter, quorate-quorum starts "
+                "it, and `quorate storage format` takes --initial-voters, --standalone or "
+                "--new-voter",
                 "quorum.bootstrap.servers",
                 "advertised.listeners",
                 "listeners",

@@ -17,7 +17,14 @@ from quorate.errors import (
     to_wire,
 )
 from quorate.v1 import admin_pb2 as admin
-from quorate_quorum.configs import ClusterConfig, check_config, refusal_of, spec_of, warnings_of
+from quorate_quorum.configs import (
+    ClusterConfig,
+    check_config,
+    min_isr_warnings,
+    refusal_of,
+    spec_of,
+    warnings_of,
+)
 from quorate_quorum.controller.decisions.outcome import Context, Outcome
 from quorate_quorum.controller.decisions.partitions import good_directory, moved
 from quorate_quorum.controller.decisions.placement import Place, fill, ring
@@ -184,6 +191,10 @@ def alter_configs(
     except QuorateError as error:
         return Outcome((), admin.AlterConfigsResponse(error=to_wire(error)))
     response = admin.AlterConfigsResponse(warnings=warnings_of(request.set))
+    topic = image.topic_named(request.topic) if request.topic else None
+    if topic is not None:
+        replicas = len(topic.partitions[0].replicas)
+        response.warnings.extend(min_isr_warnings(request.set, replicas))
     if request.validate_only:
         return Outcome((), response)
     after = replayed(image, events)

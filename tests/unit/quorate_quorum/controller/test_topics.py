@@ -341,6 +341,14 @@ def test_what_is_set_and_has_no_effect_yet_is_said_in_the_answer(
         assert warning.startswith("delete.retention.ms is kept, and has no effect")
 
 
+def test_a_min_isr_above_the_number_of_replicas_is_said_in_the_answer() -> None:
+    image = with_partition(brokers([0, 1]), [0, 1])
+    said = "min.insync.replicas=3 is above the number of replicas, and counts as 2"
+    for topic, value, warnings in (("orders", "2", []), ("orders", "3", [said]), ("", "3", [])):
+        request = admin.AlterConfigsRequest(topic=topic, set={"min.insync.replicas": value})
+        assert list(alter_configs(image, request).response.warnings) == warnings
+
+
 def test_a_change_of_configs_is_all_or_nothing() -> None:
     image = with_partition(brokers([0]), [0])
     after, error = alter(image, retention_ms="5", segment_ms="never")

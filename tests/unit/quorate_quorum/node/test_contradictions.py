@@ -124,8 +124,8 @@ from tests.unit.quorate_quorum.node.builders import BROKER, QUORUM, file_with, r
             ("advertised.listeners=a:7093", "quorum.bootstrap.servers=a:7093,b:7093"),
             "--set advertised.listeners=a:7093, --set quorum.bootstrap.servers=a:7093,b:7093, "
             "FILE: quorum.bootstrap.servers names a:7093, where this broker itself listens: "
-            "voters listen there. If this node is a voter, format it with --initial-voters, "
-            "--standalone or --new-voter, and start it with quorate-quorum",
+            "voters listen there. If this node is a voter, quorate-quorum starts it, and "
+            "`quorate storage format` takes --initial-voters, --standalone or --new-voter",
         ),
         (
             BrokerConfig,
