@@ -63,10 +63,10 @@ class Heartbeats:
         self._fenced = fenced
         self._publisher: Publisher | None = None
         self._stream: HeartbeatStream | None = None
-        #: Whether the logs of the first image are open. Before, this broker asks to stay fenced.
+        #: Whether the logs of the first image are open. Until then this broker asks to stay fenced.
         self._is_open = False
-        #: The controller wants a heartbeat at once when the image is carried out up to this offset;
-        #: 0: it does not.
+        #: The offset that the controller waits for: when the image is carried out up to it, send a
+        #: heartbeat at once. 0: none.
         self._notify_offset = 0
         self._losses_known = 0
         self._ends_wanted: list[PartitionId] = []
@@ -95,7 +95,7 @@ class Heartbeats:
             is_due = True
         if self._losses_known != len(self._replicas.losses):
             self._losses_known = len(self._replicas.losses)
-            # the losses have changed: report the next ones, or that none is left
+            # the losses have changed: report the next ones, or that no replica is lossy any more
             is_due = True
         if is_due:
             self.push()
@@ -164,7 +164,7 @@ class Heartbeats:
         return [end for one in wanted if (end := self._end_of(one)) is not None]
 
     def _end_of(self, one: PartitionId) -> ReplicaEnd | None:
-        """Return a replica's log end; None if it is offline or not here, and so no candidate."""
+        """Return a replica's log end; None if the replica is offline or not on this broker."""
         try:
             last_epoch, log_end_offset = self._replicas.replica_end(one.topic_id, one.partition)
         except QuorateError as error:

@@ -5,9 +5,9 @@
 
 A broker registers once in each run. If the controller fences it because it was silent, it continues
 to send heartbeats, and is unfenced when it has caught up again. If an answer says FENCED (the
-broker was unregistered, or the controller knows another broker_epoch), it registers again. If the
-image has another incarnation with the broker's own id, it stops: two processes must never write to
-one replica.
+broker was unregistered, or the controller knows another broker_epoch), the broker registers again.
+If the image has another incarnation with the broker's own id, the broker stops: two processes must
+never write to one replica.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class Lifecycle:
 
         The failure is noted on the disk, and then reported.
         """
-        # at a stop, close_logs handles the failed directories
+        # during a stop do nothing here: close_logs handles the failed directories
         if not self._is_stopped:
             name = f"lose-{directory_id.hex()}"
             self._own(name, self._directories.lose(directory_id, reason))
@@ -161,9 +161,9 @@ class Lifecycle:
         publisher.start(self._client.image)
 
     async def _enter(self, generation: int) -> None:
-        """Store the generation that is followed now.
+        """Store the generation that the broker follows now.
 
-        Strays of an older one are not removed any more.
+        From now on, strays of an older generation are not removed.
         """
         is_over = self._strays is not None and self._strays.quorum_generation != generation
         if is_over:

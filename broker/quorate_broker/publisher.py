@@ -2,8 +2,8 @@
 
 QuorumClient calls the Publisher with each image, in the loop, and does not wait. The Publisher
 queues the image, because opening and cutting logs takes time. An image counts as applied only when
-the Reconciler has carried it out. Heartbeats report the applied offset, and the controller unfences
-this broker by it.
+the Reconciler has carried it out. Heartbeats report the applied offset, by which the controller
+decides when to unfence this broker.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Publisher:
         self._arrived.set()
 
     def start(self, image: MetadataImage) -> None:
-        """Open the logs of this image, and then carry out each later image. None may be missed."""
+        """Open the logs of this image, and then carry out every later image."""
         assert not self._is_started, "a publisher starts once"
         self._is_started = True
         self._tasks.spawn(self._run(image), "publisher")
@@ -79,7 +79,7 @@ class Publisher:
     async def wait_applied(self, offset: int, *, timeout_ms: int) -> None:
         """Wait until everything below `offset` is carried out.
 
-        Raises RequestTimedOutError if it is not in time.
+        Raises RequestTimedOutError after `timeout_ms`.
         """
 
         def late() -> RequestTimedOutError:

@@ -53,8 +53,7 @@ from quorate_quorum.node.server import NodeServer
 
 log = structlog.get_logger(__name__)
 
-#: The time limit of a stop for all parts but the leave and the logs, so that a stop takes 5 s at
-#: most.
+#: The time limit for stopping all parts, without the leave and the closing of the logs.
 ROOMS_STOP_MAX_S = 1.5
 #: The time limit for closing and syncing all logs. A disk that hangs must not block the exit.
 LOGS_CLOSE_MAX_S = 10.0
@@ -84,11 +83,11 @@ class BrokerServer(NodeServer[BrokerConfig]):
 
     @property
     def is_fenced(self) -> bool:
-        """Whether this broker is fenced: it is not unfenced yet, or was fenced again."""
+        """Whether this broker is fenced: it was never unfenced, or was fenced again."""
         return self._rooms is None or self._rooms.lifecycle.is_fenced
 
     async def unfenced(self) -> None:
-        """Wait until the broker is unfenced and may lead. Raise NodeFailed if it stops before."""
+        """Wait until the broker is unfenced and may lead. If it stops first, raise NodeFailed."""
         assert self._rooms is not None, "the broker has not started"
         await self._unless_ending(self._rooms.lifecycle.unfenced.wait())
 

@@ -39,8 +39,8 @@ def recover(
     """Begin a new generation of the metadata from this stopped voter's disk.
 
     The lost voters leave the quorum. Use this command only when a majority of the voters' disks is
-    gone for good. First run it with --dry-run
-    on every surviving disk: recover the one whose log ends furthest. Exit status 1: refused.
+    gone for good. First run it with --dry-run on every surviving disk, and then recover the disk
+    whose log ends furthest. Exit status 1: refused.
     """
     as_json = check_output(output)
     document = run(

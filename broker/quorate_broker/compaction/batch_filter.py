@@ -2,14 +2,15 @@
 
 A machine. The rules:
 
-* The last record of each key stays. A record is removed only if the map has a later offset of its
-  key.
-* A record without a key stays. A batch that does not decode here stays too: it is older than the
-  topic's policy. Control and transactional batches stay as they are.
-* A tombstone gets its delete horizon in the pass whose map has it: from then on no earlier record
-  of its key is left. It is removed in a pass after that time, so that a reader that has seen the
-  record before the tombstone sees the tombstone too (KIP-534). After a batch that stays as it is,
-  no tombstone is removed, because this batch may have an earlier record of its key.
+* The last record of each key stays. A record is removed only if the offset map has a later offset
+  of its key.
+* A record without a key stays. A batch that does not decode stays, too: it was written before the
+  topic's policy forbade it. Control and transactional batches stay as they are.
+* A tombstone gets its delete horizon in the first pass whose map has the tombstone: after this pass
+  no earlier record of its key is left. A pass after the horizon removes the tombstone, so that a
+  reader that has seen the record before the tombstone sees the tombstone, too (KIP-534). After a
+  batch that stays as it is, no tombstone is removed, because this batch may have an earlier record
+  of its key.
 * The records that stay keep their offsets, timestamps, headers, sequences and epoch. The batch
   keeps its first and last offset and its codec.
 * A batch without records stays, empty, if it is the first of a leader_epoch, the last of its
@@ -50,13 +51,13 @@ class Counts:
 class Rules:
     """The rules of one pass."""
 
-    #: The map has the records from this offset on ...
+    #: The offset map has the records in [first_dirty, map_end).
     first_dirty: int
-    #: ... up to this one. Of a batch that ends above it, only superseded records are removed.
+    #: If a batch ends above this offset, only its superseded records are removed.
     map_end: int
     now_ms: int
     delete_retention_ms: int
-    #: Whether tombstones may be removed at all: see the compactor.
+    #: Whether this pass may remove tombstones: only if every replica is in the ISR (compactor.py).
     may_drop_tombstones: bool
     #: The offsets at which leader_epochs begin.
     epoch_starts: Container[int]
@@ -76,12 +77,12 @@ class BatchFilter:
     def __init__(self, offsets: OffsetMap, rules: Rules) -> None:
         self._offsets = offsets
         self._rules = rules
-        #: Whether a batch was met that stays as it is. It may have any keys.
+        #: Whether the pass has met a batch that stays as it is, and so may have any keys.
         self._has_passed_over = False
         self.counts = Counts()
 
     def filtered(self, header: BatchHeader, batch: Buffer, *, segment_end: int) -> Buffer | None:
-        """Return the batch: the same object, a new one with what is left of it, or None.
+        """Return the batch (the same object), a new one with the records that stay, or None.
 
         `segment_end` is the offset at which the new segment will end.
         """

@@ -1,4 +1,4 @@
-"""One pass over one log: put the dirty part into the offset map, then write what is left.
+"""One pass over one log: put the dirty part into the offset map, then write the records that stay.
 
 A pass only reads the log's segments, and writes files with the ending `.cleaned` beside them. The
 same code runs in the worker process on the real disk, and in the simulated world.
@@ -24,8 +24,7 @@ from quorate_quorum.log.replacement import CLEANED
 from quorate_quorum.log.segment import INDEX, LOG, TIME_INDEX, file_name
 from quorate_quorum.log.segments import SegmentInfo
 
-#: Bytes that are read at once, or one whole batch if it is larger. Also the bytes that are written
-#: at once.
+#: Bytes of one read (a larger batch is read whole), and of one write.
 READ_BYTES = 256 * 1024
 #: Bytes of batches that are processed in one turn of the loop. This takes some milliseconds.
 TURN_BYTES = 32 * 1024
@@ -79,7 +78,7 @@ class Cleaning:
             try:
                 changed = await self._clean(group, batch_filter, new)
             except BaseException:
-                with suppress(OSError):  # it would hide that the pass was cancelled
+                with suppress(OSError):  # this error would hide the one that ends the pass
                     await new.abandon()
                 raise
             if changed or len(group) > 1:
@@ -104,7 +103,7 @@ class Cleaning:
         Returns the offset up to which the keys are in the map.
 
         The rest is left for another pass. A batch with more records than the whole map can have is
-        left out: then older records of its keys stay.
+        left out of the map, so older records of its keys stay.
         """
         offsets = self._map
         for segment in self._segments:
@@ -123,7 +122,7 @@ class Cleaning:
     async def _clean(
         self, group: list[SegmentInfo], batch_filter: BatchFilter, new: _NewSegment
     ) -> bool:
-        """Write what is left of some segments. Return whether anything was removed."""
+        """Write the records that stay of some segments. Return whether anything was removed."""
         is_changed = False
         end = group[-1].end_offset
         for segment in group:
@@ -138,9 +137,9 @@ class Cleaning:
     async def _batches(self, segment: SegmentInfo) -> AsyncIterator[tuple[BatchHeader, Buffer]]:
         """Yield the batches of a segment.
 
-        Check each CRC, because a new CRC would hide a wrong one. No CRC covers an offset, so check
-        that batches follow one another. By a wrong offset an old record would count as the last of
-        its key.
+        Check each CRC, because the CRC of the new batch would hide a wrong one. No CRC covers an
+        offset, so check that batches follow one another. With a wrong offset, an old record could
+        count as the last of its key.
         """
         path = f"{self._job.directory}/{file_name(segment.base_offset, LOG)}"
         file = await self._disk.open(path)
@@ -251,7 +250,7 @@ class _NewSegment:
 
 
 def _put(offsets: OffsetMap, header: BatchHeader, batch: Buffer) -> None:
-    """Put the keys of a batch into the map; not those of a batch that does not decode here."""
+    """Put the keys of a batch into the map. Leave out a batch that does not decode."""
     base = header.base_offset
     try:
         found = [
@@ -260,6 +259,6 @@ def _put(offsets: OffsetMap, header: BatchHeader, batch: Buffer) -> None:
             if key is not None
         ]
     except (CorruptRecordError, UnsupportedError):
-        # the batch stays as it is, and so do all records before it
+        # leave its keys out: the batch and all earlier records of its keys stay
         return
     offsets.put(found)

@@ -130,7 +130,7 @@ class Compactor:
             oldest_dirty_ms = await _timestamp_at(log, _first_dirty(log))
         bases = log.compaction.bases
         if not bases or _first_dirty(log) >= bases[-1]:
-            # all closed segments are clean
+            # no pass is needed: all closed segments are compacted
             return None
         return plan_for(
             await log.segments(),
@@ -163,7 +163,7 @@ class Compactor:
             self._failed(partition, reason)
 
     def _met(self, partition: Partition, error: QuorateError) -> None:
-        """Take note of an error of a partition's log. A failed log takes its replica offline.
+        """React to an error of a partition's log. After an error of the disk, go offline.
 
         Otherwise the controller would count on a replica whose disk has failed.
         """
@@ -171,7 +171,7 @@ class Compactor:
         if replica_log.is_closed:
             return
         if isinstance(error, LogCorruptError):
-            partition.damage.found(str(error))  # of a leader: another shall lead
+            partition.damage.found(str(error))  # on a leader, this asks for another leader
         elif isinstance(error, StorageError) and not isinstance(error, TryAgainError):
             replica_log.failed(error)
             return
@@ -186,7 +186,8 @@ class Compactor:
             async for report in reports:
                 if isinstance(report, Failed):
                     if report.is_corrupt and truncations == partition.log.truncations:
-                        partition.damage.found(report.reason)  # of a leader: another shall lead
+                        # on a leader, this asks for another leader
+                        partition.damage.found(report.reason)
                     return report.reason
                 if partition.replica_log.is_closed or partition.offline is not None:
                     return "the replica was closed"
@@ -226,8 +227,9 @@ class Compactor:
     async def _replace(self, partition: Partition, cleaned: Cleaned, truncations: int) -> bool:
         """Put a new segment into the log.
 
-        Return False if the log has changed since the pass read it. The task belongs to the
-        replica's log: the close of the log waits for it, and its failure takes the replica offline.
+        Return False if the log has changed since the pass read it. The replacement is a task of the
+        replica's log: the close of the log waits for this task, and a failure of the task takes the
+        replica offline.
         """
         done = False
 
@@ -248,7 +250,7 @@ class Compactor:
         await partition.log.compaction.note_cleaned(done.end)
         return None
 
-    # What is told
+    # Log lines
 
     def _tell(
         self, partition: Partition, plan: Plan, done: Done, old_bytes: int, new_bytes: int
@@ -318,7 +320,7 @@ async def _timestamp_at(log: Log, offset: int) -> int | None:
 
 
 async def _producers(partition: Partition, end: int) -> tuple[tuple[int, int], ...]:
-    """Return the producers that may have remembered batches below `end`: see Job."""
+    """Return the `producers` of a Job: those that may have remembered batches below `end`."""
     found: list[tuple[int, int]] = []
     for number, packed in enumerate(partition.producers.packed()):
         if number % PRODUCERS_A_TURN == 0:

@@ -49,9 +49,9 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Cleaned:
-    """A new segment is complete and synced, as `.cleaned`.
+    """A new segment is complete and synced, in a file with the ending `.cleaned`.
 
-    The broker puts it in place of the old ones.
+    The broker then replaces the old segments by it.
     """
 
     new: SegmentChecksum
@@ -76,7 +76,7 @@ class Failed:
     """The pass ended with an error."""
 
     reason: str
-    #: A batch is damaged.
+    #: Whether the reason is a damaged batch.
     is_corrupt: bool = False
 
 

@@ -3,8 +3,9 @@
 The map has 16 bytes of BLAKE2b for each key, and not the key itself. Two keys with the same hash
 would count as one, and the older record would be removed although it is the last of its key. So the
 hash is cryptographic and has 128 bits, as many as Kafka's MD5: among a billion keys the chance that
-any two have the same hash is below 10^-20. For MD5 anyone can make two such keys. BLAKE2b has no
-known collisions, and each pass draws a salt, so that no producer can prepare keys against it.
+any two have the same hash is below 10^-20. With MD5 a producer could make two keys with the same
+hash. BLAKE2b has no known collisions, and each pass draws a random salt, so that no producer can
+prepare such keys.
 
 The table uses open addressing. A dict would need eight times the memory for each key.
 """
@@ -15,7 +16,7 @@ from collections.abc import Iterable
 from hashlib import blake2b
 
 HASH_BYTES = 16
-#: Bytes of one slot: the hash, and the offset plus one. An offset field of 0: the slot is free.
+#: Bytes of one slot: the hash, and the offset plus one. In a free slot the second field is 0.
 SLOT_BYTES = HASH_BYTES + 8
 #: The largest share of slots that is filled. With more, searches become long.
 LOAD_MAX = 0.75

@@ -2,12 +2,13 @@
 
 A machine. The rules are Kafka's:
 
-* Only closed segments below the high watermark are compacted. A record above it may be cut, and
-  then the record that it replaced would be gone too.
+* Only closed segments below the high watermark are compacted. A record above the high watermark may
+  be cut later. If compaction had removed the older record of the same key, both would be gone.
 * A segment with a record younger than `min.compaction.lag.ms` waits, and so do all segments after
   it.
 * The log is compacted when the bytes that no pass has read are at least `min.cleanable.dirty.ratio`
-  of all that may be compacted, or when one of them is older than `max.compaction.lag.ms`.
+  of all bytes that may be compacted, or when a record in them is older than
+  `max.compaction.lag.ms`.
 """
 
 from __future__ import annotations

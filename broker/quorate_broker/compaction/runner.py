@@ -34,7 +34,7 @@ class ProcessRunner:
         self._programs = programs
 
     async def run(self, job: Job) -> AsyncGenerator[Report, None]:
-        """Run the pass: see Runner. A worker that dies is reported as Failed."""
+        """Yield the reports of a pass. If the worker dies, the last report is Failed."""
         try:
             program = await self._programs.start(WORKER)
         except OSError as error:
@@ -58,7 +58,7 @@ class InlineRunner:
         self._disk = disk
 
     async def run(self, job: Job) -> AsyncGenerator[Report, None]:
-        """Run the pass: see Runner."""
+        """Yield the reports of a pass, as Runner.run does."""
         try:
             async with aclosing(Cleaning(self._disk, job).carry_out()) as reports:
                 async for report in reports:

@@ -42,7 +42,8 @@ class HeldDirectory:
     identity: Identity
     run: Run
     lock: Lock
-    #: The run file says that this run began. Before, it says how the previous run ended.
+    #: Whether the run file says that this run began. Before, the file says how the previous run
+    #: ended.
     has_begun: bool = False
     has_failed: bool = False
     is_unlocked: bool = False
@@ -75,10 +76,11 @@ class LogDirectories:
 
     @classmethod
     async def open(cls, config: BrokerConfig, disk: Disk) -> LogDirectories:
-        """Lock and read the directories. One that cannot be read is left out if another one works.
+        """Lock and read the directories. Leave out a directory that cannot be read.
 
         Raises ConfigError if a directory is not formatted, is of another cluster or node, or is in
-        use. Raises StorageError if no directory can be read, or one cannot be read for the moment.
+        use. Raises StorageError if no directory can be read, or if the error of one is passing (too
+        many open files).
         """
         found: list[HeldDirectory] = []
         last_error: OSError | None = None
@@ -87,7 +89,7 @@ class LogDirectories:
                 try:
                     found.append(await _open_one(path, found, config.node_id, disk))
                 except OSError as error:
-                    # the error says nothing about the disk
+                    # do not leave the directory out: a passing error says nothing about its disk
                     if is_passing(error):
                         raise storage_error(path, error) from error
                     log.error("log_directory_unreadable", directory=path, reason=str(error))
@@ -131,8 +133,8 @@ class LogDirectories:
     async def learn_generation(self, generation: int) -> None:
         """Store the quorum_generation in every working directory.
 
-        Raises ConfigError if the generation is older than the stored one: this broker has followed
-        a disaster recovery, which has replaced the voters that were asked.
+        Raises ConfigError if the generation is older than the stored one: the answering voters are
+        those from before a disaster recovery that this broker has followed.
         """
         async with self._learning:
             for directory in self.working:
@@ -153,8 +155,8 @@ class LogDirectories:
     async def begin_run(self) -> None:
         """Write on each disk that this run began.
 
-        Call it after the registration and before any append. Until then the disk says how the
-        previous run ended. So a start after a crash reads the same.
+        Call it after the registration and before any append. Until this call the disk says how the
+        previous run ended, so a start after a crash in between reads the same.
         """
         for directory in self.working:
             await self._on(directory, partial(begin_run, self._disk, directory.path))
@@ -178,9 +180,8 @@ class LogDirectories:
     async def mark_clean(self, *, but: Collection[bytes] = ()) -> None:
         """Mark the directories whose logs are all synced and closed: their run stopped cleanly.
 
-        `but`: the directories in which a log was not closed durably. A directory without room for
-        the mark gets none. Then the next start trusts its logs only if the machine has not
-        restarted.
+        `but`: the directories in which a log was not closed durably. If the disk has no room for
+        the mark, the next start trusts the directory's logs only if the machine has not restarted.
         """
         for directory in self.working:
             if not directory.has_begun or directory.id in but:
@@ -238,11 +239,11 @@ async def _open_one(
     except PermissionError:
         raise ConfigError(f"{path} cannot be used: this process may not write there") from None
     try:
-        # `format` may have died before it synced the identity
+        # sync the identity, because `quorate storage format` may have died before its sync
         await disk.sync_directory(path)
         return HeldDirectory(path, identity, await read_run(disk, path), lock)
     except StorageError as error:
-        # this program does not know the version of the run file
+        # read_run does not know the version of the run file
         lock.release()
         raise ConfigError(str(error)) from None
     except BaseException:
@@ -251,7 +252,7 @@ async def _open_one(
 
 
 def _ignore(directory_id: bytes, reason: str) -> None:
-    """Do nothing. There is no callback yet, and failed_ids has the directory."""
+    """Do nothing, until `on_lost` is set. failed_ids has the directory."""
 
 
 async def _remember_failure(disk: Disk, directory: HeldDirectory) -> None:

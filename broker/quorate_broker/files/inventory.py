@@ -5,11 +5,11 @@ elected. So the broker notes the first append of a replica here, durably and out
 replica's own directory, before it acknowledges the append. Each log directory has one inventory
 file. It consists of slots (BODY, CRC, end mark) that are written once:
 
-* Slots are made before the append, as zeros. So the note needs no room on a full disk.
+* Slots are made before the append, as zeros. So the note can be written even on a full disk.
 * The last slot is always free. So the end of the file shows whether the file was cut or emptied.
 * A slot without its end mark is a write that a crash interrupted. It is ignored.
-* Any other bad slot is damage. It is also damage if the file was cut or is gone. Then every replica
-  that is placed here and has no log counts as lost.
+* Any other bad slot is damage. A file that was cut or is gone is damage, too. After damage, every
+  replica that is placed here and has no log counts as lost.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Inventory:
         self._used = self._made = 0
         #: The entries of the next write. Callers that wait at the same time share one sync.
         self._pending: list[tuple[bytes, Key]] = []
-        #: The number of slots that make_room has promised to appends under way.
+        #: The number of slots that make_room has reserved for appends under way.
         self._promised = 0
         self._writing = asyncio.Lock()
         #: Why the file does not prove which replicas were written; empty if it does.
@@ -73,9 +73,10 @@ class Inventory:
     ) -> Inventory:
         """Read the file, and write it anew.
 
-        The new file has only replicas that are `placed` there now. `has_run`: a broker ran on this
-        directory before, so the file must exist. If the file is damaged, all placed replicas count
-        as written. If there is no room for a new file, the old one stays. Raises OSError.
+        The new file has only replicas that the image places there now (`placed`). `has_run`: a
+        broker ran on this directory before, so the file must exist. If the file is damaged, all
+        placed replicas count as written. If there is no room for a new file, the old one stays.
+        Raises OSError.
         """
         opened = cls(disk, directory)
         await opened._read(has_run=has_run)
@@ -138,7 +139,7 @@ class Inventory:
         self._pending.append(entry)
         try:
             async with self._writing:
-                # otherwise an earlier caller has written this entry together with its own
+                # if the entry is not there, an earlier caller has written it together with its own
                 if entry in self._pending:
                     await self._write_pending()
         except OSError as error:
@@ -147,7 +148,7 @@ class Inventory:
     async def _write_pending(self) -> None:
         pending, self._pending = self._pending, []
         try:
-            # a FORGOTTEN entry has no promised slot
+            # make slots for the FORGOTTEN entries, which have no reserved slots
             await self._make_slots(len(pending))
             file = await self._opened()
             data = b"".join(_encode(kind, key) for kind, key in pending)
@@ -155,7 +156,7 @@ class Inventory:
             self._used += len(pending)
             await file.sync()
         except BaseException:
-            # the callers that wait write these entries again
+            # keep the entries: the callers that still wait write them again
             self._pending = pending + self._pending
             raise
         for kind, key in pending:
@@ -196,7 +197,7 @@ class Inventory:
         slots = len(self._written) + SLOTS_ADDED + 1
         await replace_whole(self._disk, self._path, data.ljust(slots * SLOT_BYTES, b"\0"))
         self._used, self._made = len(self._written), slots
-        # the open file is the older one
+        # close the old file, which the new one has replaced
         await self.close()
 
 

@@ -119,7 +119,7 @@ class ReplicaFiles:
         Raises TryAgainError, ReopenError, or StorageError if the disk fails.
         """
         if await self._disk.exists(f"{path}/{METADATA_FILE}"):
-            # it is this replica's directory, because make_room has moved that of another topic
+            # the directory is this replica's, because make_room has moved that of another topic
             return
         try:
             await self._disk.make_directory(path)
@@ -136,8 +136,8 @@ class ReplicaFiles:
     async def check_directory(self, directory: LogDirectory) -> None:
         """Raise StorageError unless the log directory is still there.
 
-        If the disk was unmounted, the replicas are missing but not lost. They must not be made
-        anew.
+        If the disk was unmounted, the replicas are missing but not lost. The broker must not make
+        new, empty ones.
         """
         try:
             if await self._disk.exists(f"{directory.path}/{IDENTITY_FILE}"):
@@ -160,8 +160,8 @@ class ReplicaFiles:
         try:
             if not await self._disk.exists(source):
                 return True
-            # make the directory one of this generation first: if a crash comes now, sweep removes
-            # only those
+            # first write this generation into the directory: after a crash in between, sweep
+            # removes only directories of this generation
             await self._take_over(source)
             if await self._disk.exists(target):
                 await self._disk.remove_directory(target)
@@ -191,8 +191,9 @@ class ReplicaFiles:
         * It is another topic's: it is moved. If it is of this generation, it is removed later.
         * It names no owner, and `is_noted` says that this replica was written: then it is this
           replica's, because any other directory was moved before the first append.
-        * It names no owner, and has no log: a crash interrupted its making.
-        * It names no owner otherwise: LogCorruptError. With `salvage` it is moved, and kept.
+        * It names no owner, and has no log: it stays, because a crash interrupted its making.
+        * It names no owner, has a log, and this replica was not written: LogCorruptError. With
+          `salvage` the directory is moved, and kept.
         """
         if not await self._disk.exists(path):
             return
@@ -202,12 +203,12 @@ class ReplicaFiles:
             await self._write_metadata(path, topic_id)
             return
         if metadata is None and not any(name.endswith(LOG) for name in await self._disk.list(path)):
-            # a crash interrupted the making of the directory
+            # leave the directory: a crash interrupted its making
             return
         if metadata is None and salvage:
             await self._set_aside(path, _beside(path, topic_id, DAMAGED))
             return
-        # a crash cannot leave the file like this, because it is written in one step
+        # this is damage: a crash cannot leave such a file, because it is written in one step
         if metadata is None:
             raise LogCorruptError(f"{path}/{METADATA_FILE} is damaged, or gone")
         if metadata.topic_id == topic_id:
@@ -267,8 +268,8 @@ class ReplicaFiles:
     async def _take_over(self, path: str) -> None:
         """Write this generation into a directory of an older one.
 
-        Without room for this, the directory still names the older generation. Then it may be kept
-        for longer than needed.
+        If the disk has no room for this write, the directory still names the older generation, and
+        may be kept for longer than needed.
         """
         metadata = await self._metadata(path)
         if metadata and metadata.quorum_generation < self._host.quorum_generation:
@@ -284,7 +285,7 @@ class ReplicaFiles:
             await self._disk.remove_directory(path)
             log.info("replica files removed", path=path, ms=round((loop.time() - started) * 1000))
         except FileNotFoundError:
-            # another removal of the same name was faster
+            # nothing is left to do: another removal of the same name was faster
             pass
         except OSError as error:
             self._not_removed(directory_id, path, error)
@@ -305,7 +306,7 @@ def _removal_failed(_: str, error: BaseException) -> None:
 
 
 def name_on_the_way_out(name: str, topic_id: bytes, ending: str) -> str:
-    """Return the name that a replica's directory has until it is removed.
+    """Return the name of a replica's directory that waits for its removal.
 
     It has at most NAME_BYTES_MAX bytes. A long topic name is cut, because the topic id is enough to
     tell topics apart.

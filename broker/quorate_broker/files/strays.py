@@ -4,8 +4,8 @@ A stray is the directory of a replica that the cluster no longer places here. It
 or its replica was moved, while this broker was away. The rules protect directories that are still
 needed:
 
-* Only an image that has reached this broker's registration decides. An older image may not know yet
-  which replicas were placed here.
+* Only an image that has reached this broker's registration decides. An older image may lack
+  replicas that were placed here.
 * Only directories that this cluster and quorum_generation wrote are considered.
 * A stray is renamed, and removed only after a delay.
 """
@@ -78,7 +78,7 @@ class Strays:
         has_renamed = False
         for name in await self._disk.list(directory.path):
             if name.endswith(DELETED):
-                # ReplicaFiles.sweep removes it
+                # skip it: ReplicaFiles.sweep removes it
                 continue
             try:
                 has_renamed |= await self._look_at(directory, name, image, broker_id)
@@ -110,7 +110,7 @@ class Strays:
     async def _failed(self, directory: HeldDirectory, name: str, error: OSError) -> None:
         """React to an error about one stray. After an error of the disk, give up the log directory.
 
-        After another error, log it. The stray then stays, and only takes room.
+        After another error, log it. The stray then stays, which only costs room on the disk.
         """
         if is_of_disk(error):
             await self._directories.lose(directory.id, f"{directory.path}/{name}: {error}")

@@ -37,7 +37,8 @@ ALL_COMMITTED = -1
 MOVES_MAX = 16
 #: Most partitions that wait for their followers, over all calls.
 WAITING_MAX = 10_000
-#: If a follower is fenced, the call notices it within this time, and waits for it no longer.
+#: If a follower is fenced, the call notices this within this time, and stops waiting for the
+#: follower.
 LOOK_AGAIN_MS = 250
 
 

@@ -1,9 +1,9 @@
 """Fetch: a session decides which records one consumer gets from many partitions, and when.
 
-A session has the consumer's position in each partition. Partitions take turns. A step reads only
-the partitions that have changed, so its cost does not grow with the session. Only the consumer
-moves a position. After an answer with records, the partition is not read again until the consumer
-sets its position again, or the gRPC listener calls `put_in_turn`.
+A session has the consumer's position in each partition. Partitions take turns. A round of reading
+covers only the partitions that have changed, so its cost does not grow with the session. Only the
+consumer moves a position. After an answer with records, the partition is not read again until the
+consumer sets its position again, or the gRPC listener calls `put_in_turn`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ class Position:
     last_epoch: int = -1
     #: Grows with every change by the consumer. A read at an older version is dropped.
     version: int = 0
-    #: The number of the last request that set it. Answers to earlier requests leave it out.
+    #: The number of the last request that set this position. Answers to earlier requests leave the
+    #: partition out.
     named_by: int = 0
     #: Records were sent from this position. The partition is not read again until the consumer
     #: asks.
@@ -73,7 +74,7 @@ class Position:
 
 @dataclass(slots=True)
 class Look:
-    """The result of one read of one partition, at the position of that `version`."""
+    """The result of one read of a partition, made when its position had this `version`."""
 
     position: Position
     version: int
@@ -164,9 +165,8 @@ class FetchSession:
         self._caller = caller
         self.changed = asyncio.Event()
         self._positions: dict[Key, Position] = {}
-        #: Partitions to read, in the order of their turns. It is an OrderedDict, because that takes
-        #: its first key in constant time. A dict that is emptied from its front searches over all
-        #: removed keys.
+        #: Partitions to read, in the order of their turns. An OrderedDict removes its first key in
+        #: constant time. A plain dict would search over all keys that were removed before.
         self._due: OrderedDict[Key, None] = OrderedDict()
         #: Partitions whose last read ended in an error. Each request makes them due again.
         self._failing: dict[Key, None] = {}
@@ -246,9 +246,9 @@ class FetchSession:
     async def collect(self, wanted: Wanted, is_hurried: Callable[[], bool]) -> dict[Key, Look]:
         """Read until the answer has enough, or the consumer has waited long enough.
 
-        Partitions whose position was set by a later request are left out. `is_hurried` returns
-        whether to answer at once with the reads so far. It is called after each round. From then on
-        the consumer counts as knowing the returned results.
+        Partitions whose position was set by a later request are left out. After each round,
+        `is_hurried` returns whether to answer at once with the reads so far. When this method has
+        returned, the consumer counts as knowing the results.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + wanted.wait_ms / 1000
@@ -260,7 +260,7 @@ class FetchSession:
             left = deadline - loop.time()
             if is_enough or left <= 0 or answer.news or is_hurried():
                 break
-            # too few bytes: wait for more first, because the next step reads all of them again
+            # too few bytes: first wait for more, because the next round reads these bytes again
             if answer.size:
                 await asyncio.sleep(min(left, LOOK_INTERVAL_MS / 1000))
             await self._wait_until(deadline)
@@ -283,7 +283,7 @@ class FetchSession:
         try:
             for index in range(1, len(self._due) + 1):
                 if index % LOOKS_IN_A_ROW_MAX == 0:
-                    # a read may not wait, and other tasks must run
+                    # let other tasks run, because a read may return without a wait
                     await asyncio.sleep(0)
                 if not self._due:
                     return False

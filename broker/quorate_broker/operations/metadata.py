@@ -148,7 +148,7 @@ class Metadata:
         return dict(sorted(topic.configs.items()))
 
     async def cluster(self, principal: Principal, caller_timeout_ms: int) -> MetadataImage:
-        """Return the image, if the principal may see every broker, also fenced ones."""
+        """Return the image. Raise an error unless the principal may see every broker."""
         Caller(principal, self._authorizer).check(CLUSTER_REQUIRED)
         return await self.image(caller_timeout_ms)
 
@@ -169,8 +169,8 @@ def _named(image: MetadataImage, caller: Caller, name: str) -> TopicImage | Topi
 def _of_id(image: MetadataImage, caller: Caller, topic_id: bytes) -> TopicImage | TopicMissing:
     """Return the topic with this id.
 
-    A refusal would tell that the topic exists. So the caller gets the same error as if it did not
-    exist.
+    A refusal would tell the caller that the topic exists. So a caller without the right gets the
+    error for a topic that does not exist.
     """
     topic = image.topics.get(topic_id)
     if topic is not None and caller.may(TOPICS_REQUIRED, topic.name):

@@ -1,4 +1,4 @@
-"""ListOffsets: finds the earliest, the latest or a time's offset in many partitions."""
+"""ListOffsets: finds the earliest or latest offset, or that of a time, in many partitions."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Offsets:
         found = []
         for one in asked:
             found.append(await self._find(caller, one))
-            # a search in memory does not wait, and other tasks must run
+            # let other tasks run, because a search in memory does not wait
             await asyncio.sleep(0)
         return found
 

@@ -36,7 +36,8 @@ def locate(
     try:
         found = replicas.get(topic_id, partition)
     except QuorateError:
-        # The error may name the leader. A caller without the right must not learn it.
+        # Check the right before this error is raised: the error may name the leader, and a caller
+        # without the right must not learn the leader.
         topic = replicas.image.topics.get(topic_id)
         if topic is not None:
             _check(caller, required, topic.name, topic_id)
@@ -54,8 +55,8 @@ def _check(caller: Caller, required: Required, topic: str, topic_id: bytes) -> N
 def check_count(named: int, allowed: int, replicas: Replicas) -> None:
     """Raise InvalidRequestError if a request or a stream names too many partitions.
 
-    The bound is `allowed`, or the number of partitions that this broker has if that is larger. A
-    correct client needs no more. A lower bound would stop a client that reads all of them.
+    The bound is `allowed`, or the number of partitions of this broker, if that is larger. With a
+    lower bound, a client could not read all partitions of this broker.
     """
     most = max(allowed, replicas.held)
     if named > most:

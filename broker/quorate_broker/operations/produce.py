@@ -89,7 +89,7 @@ class ProduceSession(Generic[Tag]):
     """The batches that one producer has under way on one stream.
 
     `completed` is called once for each batch, with the batch's tag. If the batch is refused at
-    once, `start` makes this call; else it comes in a later turn of the loop.
+    once, `start` itself calls it; otherwise the call comes in a later turn of the loop.
     """
 
     _replicas: Replicas
@@ -141,8 +141,8 @@ class ProduceSession(Generic[Tag]):
             self._completed(tag, error)
             return
         except BaseException:
-            # give the bytes back even after a bug of ours: it ends only this stream, and the other
-            # streams use the same budget
+            # give the bytes back even after a bug of this program: the bug ends only this stream,
+            # and the other streams use the same budget
             charge()
             raise
         self.waiting += 1

@@ -43,8 +43,8 @@ BATCHES_A_TURN = 500
 def must_be_decoded(batch: Buffer, config: TopicConfig) -> bool:
     """Return whether the leader must decode a batch with a Decoder before it appends the batch.
 
-    It must if the topic is compacted or has another codec, and for a large batch of gzip, because
-    only decompressing tells whether a consumer can read it.
+    The leader must decode it if the topic is compacted or has another codec. It must also decode a
+    large batch of gzip, because only decompressing tells whether a consumer can read the batch.
     """
     codec = config.codec
     if codec is None and len(batch) <= SURELY_READABLE_BYTES:
@@ -60,9 +60,9 @@ def must_be_decoded(batch: Buffer, config: TopicConfig) -> bool:
 class Decoder:
     """Decodes batches before their append, for all partitions of a broker.
 
-    A large batch is decoded in one of the disk's threads, and at most `DECODED_AT_A_TIME` at the
-    same time. Each may take several times 64 MiB, and the other threads are for reading and
-    syncing.
+    A large batch is decoded in one of the disk's threads, at most `DECODED_AT_A_TIME` at the same
+    time: each may take several times 64 MiB of memory, and the other threads must stay free for
+    reading and syncing.
     """
 
     def __init__(self, disk: Disk) -> None:
@@ -97,7 +97,7 @@ def from_producer(
     """
     header = _checked(batch, config)
     bound = 0 if is_decoded else record_batch.decompressed_size_bound(batch, header)
-    # no consumer could read it
+    # refuse a batch that no consumer could read
     if bound > record_batch.DECOMPRESSED_BYTES_MAX:
         raise RecordTooLargeError(
             f"a batch that may decompress to {bound} bytes; "
@@ -126,7 +126,7 @@ async def from_leader(
     has_gaps: bool = False,
     is_empty: bool = False,
 ) -> tuple[list[Write], str | None]:
-    """Return (batches to append, what is wrong with the next batch or None) of a leader's answer.
+    """Return the batches of a leader's answer to append, and why the next batch is bad, or None.
 
     The returned batches are whole and follow this log, without a gap unless the leader's log
     `has_gaps`. A follower trusts its leader's decisions, but not the bytes: the leader's disk or
@@ -185,7 +185,7 @@ def _decoded(batch: Buffer, header: BatchHeader, config: TopicConfig) -> Buffer:
 
 
 def _check_keys(data: bytes, position: int, header: BatchHeader) -> None:
-    """Raise unless each record has a key: a compacted topic keeps the last record of each."""
+    """Raise an error unless each record has a key, because compaction needs the key."""
     for index, record in enumerate(record_batch.decoded(data, position, header)):
         if record.key is None:
             raise InvalidRequestError(

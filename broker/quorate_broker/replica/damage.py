@@ -1,9 +1,9 @@
-"""A bad batch in a log that is in use: how the leader finds it, and what it then does.
+"""A bad batch in a log that is in use: how the leader finds it, and how the leader reacts.
 
 A leader does not compute the CRC of the batches that it sends. A receiver does, and reports a bad
 batch. Then the leader reads the batch from its own disk, because the network may have changed the
 bytes. If the batch is bad on this disk, the leader resigns in favour of another member of the ISR,
-whose copy is good. Its own log is repaired while it follows.
+whose copy is good. The log of the former leader is repaired while another broker leads.
 
 Before the leader resigns, it notes on its disk that its log is corrupt. Without this note a crash
 before the repair would be harmful: the next start checks only the log's end, and would trust the
@@ -39,7 +39,7 @@ LOOK_INTERVAL_MS = 1_000
 class Damage:
     """The damage of one log, if there is any.
 
-    It is kept when the role changes, until this broker drops the replica.
+    The object stays when the role changes, until this broker drops the replica.
     """
 
     def __init__(self, replica: Replica, log: ReplicaLog) -> None:
@@ -96,7 +96,7 @@ class Damage:
         except LogCorruptError as error:
             self.found(str(error))
         except QuorateError as error:
-            # the log is closed, or `offset` is out of range by now
+            # no damage was found: the log is closed, or `offset` is out of range by now
             log_line.info("not looked at", partition=self._replica.name, reason=str(error))
         finally:
             self._looking = False
@@ -106,7 +106,7 @@ class Damage:
         try:
             await (log.damage.note_corrupt() if is_wanted else log.damage.forget_corrupt())
         except TryAgainError as error:
-            # the ISR keeper calls keep_note again
+            # no retry here: the ISR keeper calls keep_note again
             name = self._replica.name
             log_line.warning("damage_not_noted", partition=name, reason=str(error))
         else:
@@ -119,7 +119,7 @@ class Damage:
 def _fault(batch: bytes, offset: int, epochs: EpochCache, *, gaps: bool) -> str | None:
     """Return what is wrong with the batch that should have `offset`; None if it is good.
 
-    The CRC covers neither the offset nor the epoch, so both are checked too.
+    The offset and the epoch are checked by themselves, because the CRC covers neither of them.
     """
     if not batch:
         return None

@@ -25,8 +25,8 @@ def divergence(
 ) -> Divergence | None:
     """Compare a reader's records with the log [start, end). Return None if they agree.
 
-    The reader has all records below `offset`. `last_epoch` is the epoch of the last of them; -1:
-    not known.
+    The reader has all records below `offset`. `last_epoch` is the epoch of its last record; -1: not
+    known.
 
     >>> epochs = EpochCache([(1, 0), (4, 9)])
     >>> divergence(epochs, 0, 20, 12, 4), divergence(epochs, 0, 20, 12, -1)

@@ -1,4 +1,4 @@
-"""What a follower of a partition decides about an answer of its leader: append, cut or refuse.
+"""Decides what a follower of a partition does with its leader's answer: append, cut or refuse.
 
 A machine. It exists while the replica follows one leader in one leader_epoch. The rules:
 
@@ -15,9 +15,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-#: Returns, for an epoch, (epoch, end offset) of this log's largest epoch that is not above it. None
-#: if the epoch is above the log's last one. An epoch below the log's first ends where the first
-#: begins.
+#: Given an epoch, returns (epoch, end offset) of this log's largest epoch that is not above it. If
+#: the given epoch is above the log's last epoch, returns None. If it is below the log's first
+#: epoch, the end offset is the start of that first epoch.
 EndOffsetFor = Callable[[int], tuple[int, int] | None]
 
 
@@ -96,7 +96,7 @@ class Follower:
         """
         known = min(high_watermark, log_end_offset)
         if known < self.high_watermark:
-            # a new leader may know a lower one for a moment, but the known one stays true
+            # keep the known one, which stays true: a new leader may know a lower one for a moment
             return False
         moved = known > self.high_watermark
         self.high_watermark = known
@@ -119,8 +119,8 @@ class Follower:
         epoch's end in the leader's log.
 
         If both logs have this epoch, they agree up to the lower of its two ends. If this log does
-        not have it, the follower cuts to the end of its own largest epoch below it, and the next
-        answer compares that epoch. So one answer may not be enough (KIP-279).
+        not have this epoch, the follower cuts to the end of its own largest epoch below it, and the
+        next answer compares that epoch. So one answer may not be enough (KIP-279).
         """
         if leader_epoch != self.leader_epoch:
             return self._other_epoch(leader_epoch)
@@ -171,8 +171,8 @@ class Follower:
     def started_at(self, offset: int) -> None:
         """Take note that the log begins again at `offset`. All records below are committed.
 
-        The high watermark moves to `offset`, too. Below the log's own start it would count records
-        that this log does not have (KAFKA-12996).
+        The high watermark moves to `offset`, too. A high watermark below the log's start would
+        count records that this log does not have (KAFKA-12996).
         """
         self.high_watermark = offset
 

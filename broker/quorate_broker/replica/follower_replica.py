@@ -49,7 +49,7 @@ class FollowerReplica:
 
     The object is made when the image has another leader or leader_epoch, and dropped at the next
     change of role. It cuts nothing below the high watermark, except after a lossy election
-    (recovered_epoch) that is later than the high watermark.
+    (recovered_epoch) that is later than the epoch in which the high watermark was learnt.
     """
 
     def __init__(self, replica: Replica, log: ReplicaLog, state: PartitionImage) -> None:
@@ -65,7 +65,7 @@ class FollowerReplica:
         )
         self._log.high_watermark = self.machine.high_watermark
         self.leader_epoch = state.leader_epoch
-        #: The leader's batches for the present position failed the check. The next fetch says so.
+        #: Whether the batches for the present position were bad. The next fetch reports this.
         self.was_corrupt = False
         self.is_over = False
 
@@ -84,7 +84,7 @@ class FollowerReplica:
             if self.is_over:
                 return None
             with self._replica_log.guard:
-                # the controller does not count on this log
+                # begin again at lost_start: the controller does not count on this log
                 if log.lost_start is not None:
                     await self._start_at(StartAt(log.lost_start))
                 is_synced = await self._replica_log.write(self._replica_log.sync_if_asked())
@@ -103,8 +103,9 @@ class FollowerReplica:
     async def take(self, fetched: ReplicaFetched, batches: Buffer) -> str | None:
         """Carry out a leader's answer: append, cut, or begin again.
 
-        Returns None, or the reason why nothing was done. After a reason the caller waits a little
-        before it fetches again. With flush.on.ack the batches are synced when this returns.
+        Returns None, or the reason why the answer was not carried out completely. After a reason
+        the caller waits a little before it fetches again. With flush.on.ack the batches are synced
+        when this method returns.
         """
         async with self._replica_log.lock:
             if self.is_over:
@@ -185,7 +186,7 @@ class FollowerReplica:
         log.hw_epoch = machine.high_watermark_epoch
         await self._follow_log_start(fetched.log_start_offset)
         if len(batches):
-            # the next fetch reports it to the leader
+            # the next fetch reports a bad batch to the leader
             self.was_corrupt = fault is not None
         return None if fault is None else f"the leader sent what is no good: {fault}"
 
@@ -207,7 +208,7 @@ class FollowerReplica:
             await self._log.begin_below(base_offset)
 
     async def _expect_gaps(self, writes: list[checks.Write]) -> None:
-        """Mark the log as one with gaps before its first gap, because it copies a compacted log."""
+        """Before the first append with a gap, mark the log as a copy of a compacted log."""
         offset = self._log.log_end_offset
         for header, _ in writes:
             if header.base_offset > offset:
@@ -258,7 +259,7 @@ class FollowerReplica:
     async def _lower_high_watermark(self, offset: int) -> None:
         """Lower the high watermark before a cut that a lossy election allows.
 
-        It is on the disk before the cut: see ReplicaLog.lower_high_watermark.
+        The lower value is on the disk before the cut: see ReplicaLog.lower_high_watermark.
         """
         log_line.warning(
             "dropping records that were committed before an election that could lose some",

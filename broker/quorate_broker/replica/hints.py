@@ -1,4 +1,4 @@
-"""Errors that have the present leader, so that a client need not ask for it (KIP-951)."""
+"""Attaches the present leader to an error, so that a client need not ask for it (KIP-951)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ E = TypeVar("E", bound=QuorateError)
 
 
 def hinted(error: E, hint: LeaderHint) -> E:
-    """Return the error, after attaching the present leader to it."""
+    """Attach the present leader to an error. Return the error."""
     error.hint = hint  # type: ignore[attr-defined]
     return error
 

@@ -2,7 +2,7 @@
 
 A machine, and a part of the Leader. The controller decides the ISR. The leader proposes a change
 (AlterPartition), and learns the result later: a refusal from the answer, a new ISR from the image.
-Until then it does not know whether the old or the proposed ISR is valid.
+Until it has learnt the result, it does not know whether the old or the proposed ISR is valid.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ class InSyncReplicas:
     partition_epoch: int
     #: The ISR that the controller committed last, as far as this leader knows.
     committed: tuple[int, ...]
-    #: A proposal without an answer cannot reach the controller later than this time after its loss.
+    #: After the answer to a proposal is lost, the proposal can still reach the controller within
+    #: this time, but not later.
     doubt_ms: int
     maximal: tuple[int, ...] = ()
     #: The proposal that is neither committed nor refused; None if there is none.
@@ -65,7 +66,7 @@ class InSyncReplicas:
         self._recount()
 
     def ask(self, now_ms: int, wanted: Callable[[], Proposal | None]) -> Proposal | None:
-        """Return the proposal to send now: the one without an answer, or else `wanted()`."""
+        """Return the proposal to send now: the undecided one, or if there is none, `wanted()`."""
         self._forget_doubts(now_ms)
         if self._is_in_flight:
             return None

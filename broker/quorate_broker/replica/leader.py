@@ -1,8 +1,8 @@
-"""What the leader of a partition knows and decides: which replicas are in sync, what is committed.
+"""Decides, for the leader of a partition, which replicas are in sync and what is committed.
 
 A machine. Its events are appends, syncs, fetches, answers and image changes. It moves the high
-watermark. It exists exactly as long as one reign (one leader_epoch): LeaderReplica makes it and
-drops it. The caller gives the time, in milliseconds of any clock that never goes back.
+watermark. A Leader exists as long as one reign (one leader_epoch): LeaderReplica makes it and drops
+it. The caller gives the time, in milliseconds of any clock that never goes back.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ class ReplicaStream:
 class ReplicaProgress:
     """What the leader knows of one other replica."""
 
-    #: The last time at which the replica had all that the leader had. At the start of the reign it
-    #: is the present time: a healthy follower must not leave the ISR because the new leader has not
-    #: measured it yet.
+    #: The last time at which the replica had all records of the leader. At the start of the reign
+    #: this is the present time: a healthy follower must not leave the ISR because the new leader
+    #: has not heard from it yet.
     caught_up_ms: int
     #: The stream of the replica's last fetch. AlterPartition sends the stream's broker_epoch
     #: (KIP-903).
@@ -64,8 +64,8 @@ class Leader:
     Invariants:
 
     * high_watermark never goes back.
-    * When it moves, it is at most the end of every member of the maximal ISR.
-    * It moves only while the committed ISR has at least min_isr members.
+    * When high_watermark moves, it is at most the end of every member of the maximal ISR.
+    * high_watermark moves only while the committed ISR has at least min_isr members.
     """
 
     broker_id: int
@@ -83,8 +83,8 @@ class Leader:
     lag_ms: int
     #: The other replicas, by broker id.
     replicas: dict[int, ReplicaProgress] = field(default_factory=dict)
-    #: Whether this reign has confirmed the high watermark. Until then the log keeps it with the
-    #: epoch of the reign in which it was learnt.
+    #: Whether this reign has confirmed the high watermark. Until then the log stores the high
+    #: watermark with the epoch in which the watermark was learnt, not with this epoch.
     is_confirmed: bool = False
 
     @classmethod
@@ -153,13 +153,14 @@ class Leader:
             if stream.is_older_than(progress.stream):
                 return False
             if stream.broker_epoch > progress.stream.broker_epoch:
-                # Another incarnation: the log of the old one proves nothing about it (KAFKA-15221).
+                # Forget the old position: the broker has restarted, and may have lost the end of
+                # its log (KAFKA-15221).
                 progress = ReplicaProgress(caught_up_ms=progress.caught_up_ms)
                 self.replicas[stream.replica_id] = progress
         if fetch_offset >= progress.leader_end_then:
-            # The replica has all that the leader had at the replica's last fetch, so it counts as
-            # caught up at that time. A follower of a busy leader never quite reaches the end; by
-            # this rule it stays in sync.
+            # The replica has all records that the leader had at the replica's last fetch, so it
+            # counts as caught up at that time. Without this rule a follower of a busy leader, which
+            # never quite reaches the end, would leave the ISR.
             progress.caught_up_ms = max(progress.caught_up_ms, progress.fetched_ms)
         if fetch_offset >= self.log_end_offset:
             progress.caught_up_ms = max(progress.caught_up_ms, now_ms)
@@ -186,10 +187,10 @@ class Leader:
     def advance(self) -> bool:
         """Move the high watermark to the lowest end of the maximal ISR. Return whether it moved.
 
-        It does not move while the committed ISR is below min_isr, because a committed record is
-        promised to be on at least min_isr replicas (KIP-966). It does not pass the end of a member
-        that the controller may have added meanwhile: if elected, this member would lack committed
-        records.
+        The high watermark does not move while the committed ISR is below min_isr, because a
+        committed record is promised to be on at least min_isr replicas (KIP-966). It does not pass
+        the end of a member that the controller may have added meanwhile: if elected, this member
+        would lack committed records.
         """
         if not self.has_enough_replicas:
             return False
@@ -261,7 +262,7 @@ class Leader:
         )
 
     def caught_up_ms(self, progress: ReplicaProgress) -> int:
-        """Return the time at which the replica last had all that the leader had (Kafka's rule)."""
+        """Return the last time at which the replica had all records of the leader, as in Kafka."""
         is_carried = progress.stream is not None and not progress.has_left
         if is_carried and progress.log_end_offset >= self.log_end_offset:
             assert progress.stream is not None
@@ -273,7 +274,7 @@ class Leader:
     def _wanted(
         self, now_ms: int, broker_epoch: int, eligible_epoch: Callable[[int], int]
     ) -> Proposal | None:
-        """Return the ISR as it should be; None if the committed ISR is that already."""
+        """Return the ISR as it should be; None if the committed ISR is already so."""
         members = [(self.broker_id, broker_epoch)]
         for broker_id, progress in self.replicas.items():
             if broker_id in self.isr:
@@ -293,7 +294,7 @@ class Leader:
         if progress.has_left:
             return True
         if UNKNOWN < progress.log_end_offset < self.high_watermark:
-            # the member has less than the committed records: it has lost its tail
+            # the member lacks committed records, so it has lost the end of its log
             return True
         return now_ms - self.caught_up_ms(progress) > self.lag_ms
 

@@ -62,8 +62,8 @@ class LeaderReplica:
     """One reign over a partition. The Leader machine decides; this class reads, syncs and answers.
 
     The object is made when this broker becomes the leader in a leader_epoch, and dropped at the
-    next change of role. After each wait it checks `is_over`: after the reign, a later leader may
-    cut the records that this one read or wrote.
+    next change of role. After each wait it checks `is_over`: after the reign, the records that it
+    read or wrote may be cut.
 
     With flush.on.ack this broker's own end counts for the high watermark when it is synced,
     otherwise when it is written.
@@ -185,7 +185,8 @@ class LeaderReplica:
                 f"that of leader_epoch {self.leader_epoch}; retry"
             )
         if timestamp_ms == LATEST:
-            # The epoch of the record before it: a reader sends it in its first fetch (KIP-320).
+            # Return the epoch of the record before the high watermark, because a reader sends this
+            # epoch in its first fetch (KIP-320).
             return (high_watermark, NO_TIMESTAMP, self._epoch_at(high_watermark - 1))
         if timestamp_ms < 0:
             raise InvalidRequestError(f"timestamp {timestamp_ms}: only -2, -1 and 0 or more are")
@@ -234,7 +235,7 @@ class LeaderReplica:
             self._replica.isr_wanted()
 
     def _diverging(self, fetch_offset: int, last_epoch: int) -> ReplicaDiverging | None:
-        """Compare a follower's records with this log. Raise OffsetOutOfRangeError outside of it."""
+        """Compare a follower's records with this log. Raise OffsetOutOfRangeError."""
         start, end, name = self._log.log_start_offset, self._log.log_end_offset, self._replica.name
         if fetch_offset < start:
             raise OffsetOutOfRangeError(f"{name}: {fetch_offset} is below the start {start}")
@@ -259,7 +260,7 @@ class LeaderReplica:
         )
 
     async def _read(self, reading: Awaitable[T]) -> T:
-        """Await a read of the log. A fault takes at most this replica and its disk offline."""
+        """Await a read of the log. After an error, only this replica or its disk goes offline."""
         try:
             found = await reading
         except TryAgainError:
@@ -273,7 +274,7 @@ class LeaderReplica:
                 ) from error
             self._replica_log.failed(error)
         except StorageError as error:
-            if self._replica_log.is_closed:  # it was closed during the read: not a disk fault
+            if self._replica_log.is_closed:  # no fault of the disk: the log was closed meanwhile
                 raise self._replica.not_leader() from error
             self._replica_log.failed(error)
         else:
@@ -285,7 +286,7 @@ class LeaderReplica:
     # what is committed
 
     def _count_own_end(self) -> None:
-        """Count this broker's own end after it moved. The high watermark may move too."""
+        """Count this broker's own end, after it has moved. The high watermark may move, too."""
         self._save_own_end()
         self._advance()
 
@@ -327,10 +328,10 @@ class LeaderReplica:
     # the ISR
 
     def isr_accepted(self, proposal: Proposal, leader_epoch: int, partition_epoch: int) -> None:
-        """Wait for the image with the state that answers a proposal. The answer changes nothing.
+        """Do not use the new ISR yet: wait for the image that has the accepted proposal.
 
-        The metadata log may raise min.insync.replicas before that state. With the new ISR and the
-        old min ISR, this leader would commit records that a member of the ELR lacks.
+        The metadata log may raise min.insync.replicas before it accepts the proposal. With the new
+        ISR and the old min ISR, this leader would commit records that a member of the ELR lacks.
         """
         in_sync = self.machine.in_sync
         is_coming = leader_epoch == self.leader_epoch and partition_epoch > in_sync.partition_epoch

@@ -15,9 +15,9 @@ log_line = structlog.get_logger(__name__)
 class LogStart:
     """The start of a log that this broker leads, in one reign.
 
-    It never passes the high watermark, because a record that is not committed must not be deleted.
-    It is durable on the leader before a follower or a caller learns it. Followers learn it from the
-    answers to their fetches, and send their own start in the next fetch.
+    The start never passes the high watermark, because a record that is not committed must not be
+    deleted. A new start is durable on the leader before a follower or a caller learns it. Followers
+    learn it from the answers to their fetches, and send their own start in the next fetch.
     """
 
     def __init__(self, replica: Replica, log: ReplicaLog, leader: Leader) -> None:
@@ -44,7 +44,7 @@ class LogStart:
             raise self._replica.not_leader()
 
     def told(self, stream: ReplicaStream, log_start_offset: int) -> None:
-        """Take over the start that a follower sent in a fetch that counts."""
+        """Take over a follower's start, from a fetch that the leader has accepted."""
         self._leader.replicas[stream.replica_id].log_start_offset = log_start_offset
         self.moved.ring()
 

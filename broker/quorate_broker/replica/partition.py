@@ -75,7 +75,7 @@ class Partition(Replica):
 
     @property
     def follower(self) -> FollowerReplica | None:
-        """The role if this broker follows; else None."""
+        """The follower's role; None if this broker does not follow."""
         return self.role if isinstance(self.role, FollowerReplica) else None
 
     @property
@@ -133,12 +133,12 @@ class Partition(Replica):
             if self.damage.reason is None:
                 return resignation
             assert self.state is not None
-            # The note is only for an ISR with another member. The only copy gets no note: see
-            # damage.py.
+            # Write the note only if the ISR has another member. The only copy gets no note, for the
+            # reason in damage.py.
             self.damage.keep_note(is_wanted=self.state.isr != (self.broker_id,))
             if resignation is not None:
                 return resignation if self.damage.is_noted else None
-            # the only copy of a damaged log continues to lead
+            # no other member may lead, so the only copy of a damaged log continues to lead
         if not isinstance(self.role, LeaderReplica):
             return None
         return self.role.propose_isr(now_ms, broker_epoch, eligible_epoch)
@@ -166,7 +166,7 @@ class Partition(Replica):
         """Take the role that the image gives this broker. Return whether the role changed.
 
         `may_lead`: this broker is unfenced, as far as it knows, and the replica is not lossy.
-        `may_follow`: the replica is not lossy. Waits for the append under way.
+        `may_follow`: the replica is not lossy. The call waits for the append under way.
         """
         if config != self._config:
             self._config = config

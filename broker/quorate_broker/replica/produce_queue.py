@@ -96,8 +96,8 @@ class ProduceQueue:
       bounds.
     * A batch with acks=all waits for the commit of its own offset in this reign. The waits end with
       the reign: under a later leader another record may be committed at this offset.
-    * A batch has an unknown outcome from the time when it is given to the log until it is known to
-      be committed. A batch that fails earlier is refused, and was not written.
+    * From the time when a batch is given to the log until it is known to be committed, its outcome
+      is unknown. A batch that fails earlier is refused, and was not written.
     """
 
     _replica: Replica
@@ -127,12 +127,12 @@ class ProduceQueue:
         in_doubt_ms: int = 0,
         appended: Callable[[], None],
     ) -> asyncio.Future[Produced]:
-        """Queue a batch. This call never blocks or raises.
+        """Queue a batch. This call does not wait, and raises nothing.
 
         `acks` is -1 (all), 0 or 1. `timeout_ms` bounds the wait for the commit. `in_doubt_ms`: see
         Staging.check. `appended` is called once, when the bytes are in the log or refused. The
         future ends with Produced or a QuorateError. If the error is about the leader,
-        hint_of(error) returns the present one.
+        hint_of(error) returns the present leader.
         """
         future: asyncio.Future[Produced] = asyncio.get_running_loop().create_future()
         entry = Queued(batch, acks, in_doubt_ms, loop_ms() + timeout_ms, appended, future)
@@ -223,7 +223,7 @@ class ProduceQueue:
             for entry in accepted:
                 entry.refuse(self._replica.outcome_unknown("leadership was lost during the append"))
             return
-        if writes:  # refused batches and duplicates prove nothing about room on the disk
+        if writes:  # without a write, nothing is proved about room on the disk
             self._note_room(None)
         self._appended(accepted, grew=bool(writes))
 
@@ -243,7 +243,7 @@ class ProduceQueue:
         return taken
 
     async def _decode(self, taken: list[Queued]) -> list[Queued]:
-        """Decode the batches that need it. Return those that are not refused.
+        """Decode the batches that must be decoded. Return those that are not refused.
 
         Recompression may make a batch larger. Batches beyond the bytes of one append go back to the
         head of the queue.

@@ -14,7 +14,8 @@ KEPT_MS = 15 * 60 * 1000
 #: The memory that one producer counts for, with its share of the dict (measured: 130 to 210 bytes).
 PRODUCER_BYTES = 256
 #: The driver gives the time once in this interval. A longer pause of the driver counts as at most
-#: twice this interval: the process did not run, and batches of its clients wait in its sockets.
+#: twice this interval: during the pause the process did not run, and batches of its clients wait in
+#: its sockets.
 TICK_MS = 5_000
 
 
@@ -37,14 +38,14 @@ class ProducerBounds(Protocol):
     def partition_producer_state_max_bytes(self) -> int:
         """Most bytes of the producers of one partition.
 
-        With more, it would refuse a new producer.
+        A new producer that would need more is refused.
         """
 
     @property
     def producer_state_max_bytes(self) -> int:
         """Most bytes of the producers of all partitions.
 
-        With more, each partition would refuse a new producer.
+        A new producer that would need more is refused, whatever its partition.
         """
 
 
@@ -57,7 +58,7 @@ class ProducerMemory:
     time.
     """
 
-    #: None: no producer is forgotten or refused. Programs that only read a log use this.
+    #: None: no producer is forgotten or refused. Programs that only read a log have no bounds.
     bounds: ProducerBounds | None = None
     now_ms: int = 0
     #: Number of known producers, summed over the partitions.

@@ -10,10 +10,10 @@ checks batches that are about to be appended together. The rules:
 * The partition keeps one time for all forgotten producers: the time at which the last of them was
   heard. A client says how long ago it first sent a batch that may have been written. If the
   producer is not known and may have been forgotten since then, the broker cannot tell whether the
-  batch was written: UnknownProducerIdError. Otherwise the batch was not written.
-* Time is that of the clock of ProducerMemory; snapshots keep it over restarts. A replayed batch
-  counts as heard now, so one replica may remember a producer longer than another. The present
-  leader decides, and the followers observe the batches that it accepted.
+  batch was written, and answers UnknownProducerIdError. Otherwise the batch was not written.
+* All times are those of the clock of ProducerMemory; snapshots keep the clock over restarts. A
+  replayed batch counts as heard now, so one replica may remember a producer longer than another.
+  The present leader decides, and the followers observe the batches that the leader accepted.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from quorate.errors import (
 )
 from quorate_broker.replica.producer_memory import KEPT_MS, PRODUCER_BYTES, ProducerMemory
 
-#: The window: the number of last batches of each producer that are remembered. A client has no more
+#: The window: how many of each producer's last batches are remembered. A client has at most as many
 #: unacknowledged batches for one partition.
 BATCHES_REMEMBERED = 5
 #: Sequences have 31 bits. After the largest one follows 0.
@@ -72,7 +72,7 @@ BATCH = struct.Struct(
     "q"  # base_offset
 )
 #: Values of forgotten_ms. NEVER: no producer was ever forgotten here. BLANK: no batch was ever
-#: seen, so it is not known whether one was forgotten.
+#: seen, so it is not known whether a producer was forgotten.
 NEVER, BLANK = -1, -2
 
 _HEARD = struct.Struct(">q")
@@ -145,8 +145,9 @@ class Producer(NamedTuple):
                 return known
         expected = next_sequence(self.batches[-1].last_sequence)
         if self._is_before_the_window(span[1], expected):
-            # Sequences are accepted without gaps, so this batch is in the log, before the window.
-            # After an answer OutOfOrderSequence, the producer would write it again in a new epoch.
+            # Sequences are accepted without gaps, so this batch is in the log, before the window:
+            # it is a duplicate. After an OutOfOrderSequenceError, the producer would write it again
+            # in a new epoch.
             oldest = self.batches[0]
             return Remembered(*span, UNKNOWN_OFFSET, oldest.base_offset - 1)
         if batch.base_sequence != expected:
@@ -202,7 +203,7 @@ class Producers:
 
     def __init__(self, memory: ProducerMemory | None = None) -> None:
         self._memory = memory or ProducerMemory()
-        # the producer that was heard least recently is first
+        #: producer_id -> state. The producer that was heard least recently is first.
         self._known: dict[int, bytes] = {}
         #: The partition's clock minus the broker's clock. Snapshots keep the partition's clock over
         #: restarts.
@@ -289,7 +290,7 @@ class Producers:
     # what is forgotten
 
     def begin(self, offset: int) -> None:
-        """Begin at the first batch that is seen, at `offset`. Producers before it are not known."""
+        """Begin at `offset`, with the first batch that is seen. Earlier producers are not known."""
         if self._forgotten_ms == BLANK:
             self._forgotten_ms = NEVER if offset == 0 else self.now_ms
 
@@ -348,7 +349,7 @@ class Producers:
         while not self.has_room(more):
             if not self.forget(room_for=more):
                 bounds = self._memory.bounds
-                # without bounds there is always room
+                # bounds are set here, because without bounds has_room is True
                 assert bounds is not None
                 raise OverloadedError(
                     f"{len(self._known)} producers are remembered here and {self._memory.count} on "
@@ -409,8 +410,8 @@ def _read_snapshot(data: bytes) -> tuple[int, int, dict[int, bytes]]:
 class Staging:
     """Checks the batches of one append, against the log's state and the batches before them.
 
-    It is dropped after the append. Producers changes only when the log observes a written batch, so
-    a failed append changes nothing.
+    The object is dropped after the append. Producers changes only when it observes a written batch,
+    so a failed append changes nothing.
     """
 
     def __init__(self, producers: Producers) -> None:
@@ -421,8 +422,8 @@ class Staging:
     def check(self, batch: Sequenced, *, in_doubt_ms: int = 0) -> Remembered | None:
         """Return the original of a duplicate. Count a new batch as appended, and return None.
 
-        `batch.base_offset` is its future offset. `in_doubt_ms`: the time since the batch was first
-        sent, if an earlier attempt may have written it; 0: no earlier attempt may have written it.
+        `batch.base_offset` is the offset that the batch will have. `in_doubt_ms`: the time since
+        the batch was first sent, if an earlier attempt may have written it; otherwise 0.
 
         Raises ProducerFencedError, OutOfOrderSequenceError, UnknownProducerIdError,
         OverloadedError, InvalidRequestError.

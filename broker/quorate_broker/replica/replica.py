@@ -147,8 +147,9 @@ class Replica(ABC):
     def not_leader(self) -> QuorateError:
         """Return the error for a caller that expects this broker to be the leader.
 
-        For an offline replica this is StorageError only if no other broker may lead. A client gives
-        up after a StorageError. But if another broker may lead, it may be elected in a moment.
+        For an offline replica this is StorageError only if no other broker may lead. If another
+        broker may lead, it may be elected in a moment, and a StorageError would make the client
+        give up.
         """
         if self.offline is not None and not self._others_may_lead:
             return self.offline_error()

@@ -24,12 +24,12 @@ class ReplicaLog:
     * Code that appends, cuts or changes the role holds `lock`, because two such steps must not
       interleave.
     * A failure takes this replica offline. The broker continues, and if the disk is good, its other
-      replicas do too. Only TryAgainError leaves the replica as it is.
+      replicas continue, too. Only TryAgainError leaves the replica online.
     * Before the first append is acknowledged, the broker notes that the replica was written
       (`note_written`). Without this note, a replica whose directory is gone would look like a new
-      one. If elected, it would make the others cut their logs to its empty one.
-    * The high watermark is in `log.high_watermark`, and the leader_epoch in which it was learnt in
-      `log.hw_epoch`. The roles decide both; a checkpoint writes them to the disk.
+      one. If elected, it would make the other replicas remove all their records.
+    * `log.high_watermark` is the high watermark, and `log.hw_epoch` is the leader_epoch in which it
+      was learnt. The roles decide both; a checkpoint writes them to the disk.
     """
 
     def __init__(self, replica: Replica, log: Log) -> None:
@@ -61,9 +61,9 @@ class ReplicaLog:
     def room_to_write(self) -> AbstractAsyncContextManager[None]:
         """Return the context in which to append.
 
-        Few replicas make their first append at the same time. A first append waits for several
-        files. If the appends of a thousand replicas ended together, the rest of all of them would
-        run in one turn of the loop.
+        Only a few replicas make their first append at the same time. A first append waits for
+        several files. If the waits of a thousand replicas ended together, the code after all these
+        waits would run in one turn of the loop.
         """
         return nullcontext() if self.is_noted else self._replica.host.first_appends
 

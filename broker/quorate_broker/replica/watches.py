@@ -1,4 +1,4 @@
-"""The functions that streams register at a partition. They are called when something changes."""
+"""The functions that streams register at a partition, which calls them after a change."""
 
 from __future__ import annotations
 

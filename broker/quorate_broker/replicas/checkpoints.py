@@ -19,7 +19,8 @@ CHECKPOINTS_A_TURN = 20
 class Checkpoints:
     """Writes high watermarks to the disk: see the module.
 
-    It also calls `has_caught_up` when a repaired replica has reached its former end.
+    It also calls `has_caught_up` when a repaired replica has reached the end of its log before the
+    loss.
     """
 
     def __init__(

@@ -8,8 +8,8 @@ The controller counts on a replica that is in the ISR or the ELR. A replica is l
 * its log cannot be read.
 
 If a lossy replica were elected, the others would cut their logs to its end. So a lossy replica gets
-no role, and while the broker has one, it asks to stay fenced. This ends when the image has the
-replica in neither ISR nor ELR. Then it is an ordinary replica that has to catch up.
+no role, and a broker with a lossy replica asks to stay fenced. A replica is no longer lossy when
+the image has it in neither ISR nor ELR. Then it is an ordinary replica that has to catch up.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from quorate_quorum.v1.controller_pb2 import LossyReplica
 
 log = structlog.get_logger(__name__)
 
-#: Lossy replicas in one heartbeat. The controller accepts no more. Further ones are reported when
-#: these are settled.
+#: Most lossy replicas in one heartbeat: the controller accepts no more. Further ones are reported
+#: when these are settled.
 TOLD_MAX = 50
 
 
@@ -90,4 +90,4 @@ class Losses:
 
 
 def _ignore() -> None:
-    """Do nothing. There is no callback yet, and the losses wait."""
+    """Do nothing, until `on_found` is set. The losses wait."""

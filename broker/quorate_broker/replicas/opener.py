@@ -1,4 +1,4 @@
-"""Opens the logs of this broker's replicas, and decides what an error at that means."""
+"""Opens the logs of this broker's replicas, and decides what follows from an error."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ RETRY_S = 1.0
 
 
 class Opener:
-    """Opens logs, and compares them with what is known to have been written.
+    """Opens logs, and checks that each has the records that were written to it.
 
     An error affects as little as possible. Bad bytes make the one replica lossy. A bad disk makes
     its directory fail. After any other error the Opener calls `want_again`, so that the replica is
@@ -45,17 +45,17 @@ class Opener:
     def __init__(self, replicas: Replicas, want_again: Callable[[Key], None]) -> None:
         self._replicas = replicas
         self._want_again = want_again
-        #: Replica -> end of its log before it was closed in this run, to be opened again. The log
-        #: must not end lower.
+        #: Replica that was closed in this run, to be opened again -> end of its log at the close.
+        #: The log must not end lower when it is opened.
         self._ends: dict[Key, int] = {}
         #: Whether the logs of the first image are open. A log that is opened later was written in
         #: this run.
         self.has_loaded = False
 
     async def open(self, topic: TopicImage, index: int, directory_id: bytes) -> Partition | None:
-        """Open a replica and add it to Replicas; None if that fails.
+        """Open a replica and add it to Replicas. If that fails, return None.
 
-        `unopened` then has the reason.
+        `Replicas.unopened` then has the reason.
         """
         partition = await self.make(topic, index, directory_id)
         if partition is not None:
@@ -69,10 +69,10 @@ class Opener:
     async def make(
         self, topic: TopicImage, index: int, directory_id: bytes, *, salvage: bool = False
     ) -> Partition | None:
-        """Open a replica's log, and return a partition with it; None if that fails.
+        """Open a replica's log, and return a partition with it. If that fails, return None.
 
-        `unopened` then has the reason. `salvage`: cut a corrupt log at its first bad batch, and
-        keep the batches before it.
+        `Replicas.unopened` then has the reason. `salvage`: cut a corrupt log at its first bad
+        batch, and keep the batches before it.
         """
         key = (topic.id, index)
         replicas = self._replicas
@@ -88,11 +88,12 @@ class Opener:
             await replicas.files.make_room(
                 directory_id, path, topic.id, is_noted=is_noted, salvage=salvage
             )
-            # A log that is opened again was written in this very run: its end may not be synced.
+            # A log that is opened again was written in this run, not in the run before, and its end
+            # may not be synced.
             run = THIS_RUN if self.has_loaded else directory.run
             log, producers = await self._open_log(path, topic, index, run, salvage=salvage)
             if log.log_end_offset < self._ends.get(key, 0) and not salvage:
-                # the next start would not know the former end
+                # write a note to the disk, because the next start does not know the former end
                 await log.damage.note_corrupt()
                 await log.close(clean=False)
                 raise LogCorruptError(
@@ -127,7 +128,7 @@ class Opener:
         disk = self._replicas.environment.disk
         log = await Log.open(disk, path, config, observer=producers, run=run, inspect=inspect)
         if log.last_epoch > epoch_max:
-            # a later image may have that epoch, and hide the fault
+            # write a note to the disk: a later image may have that epoch, and hide the fault
             await log.damage.note_corrupt()
             await log.close(clean=False)
             raise LogCorruptError(
@@ -156,7 +157,7 @@ class Opener:
     async def close_to_open_again(self, partition: Partition) -> None:
         """Close a replica that will be opened again.
 
-        Remember its end: the log must not end lower then.
+        Remember the log's end: the log must not end lower when it is opened.
         """
         self._replicas.unopened[partition.key] = "it is being opened again"
         self._ends[partition.key] = partition.log.log_end_offset
@@ -212,6 +213,6 @@ class Opener:
                 await self._replicas.written(partition)
                 partition.replica_log.is_noted = True
             except StorageError as error:
-                # if the disk is good, the next append notes the replica
+                # do nothing if the disk is good, because the next append notes the replica
                 if blames_disk(error):
                     self._replicas.directory_failed(partition.directory_id, str(error))

@@ -42,9 +42,9 @@ class ProducerExpiry:
             await asyncio.sleep(TICK_MS / 1000)
 
     async def _look(self) -> None:
-        """Let every partition forget silent producers. Then count the producers again.
+        """Let every partition forget silent producers. Then count all known producers again.
 
-        The new count leaves out partitions that were closed meanwhile.
+        Without the new count, producers of closed partitions would still count.
         """
         for number, partition in enumerate(self._replicas.all(), 1):
             for _ in range(0, len(partition.producers), FORGET_MAX):

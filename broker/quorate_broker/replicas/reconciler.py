@@ -79,8 +79,8 @@ class Reconciler:
         The order matters for a topic that was deleted and created again under the same name: the
         new topic needs the name of the old topic's directory.
 
-        The first image of a newer generation removes nothing. A replica that it does not know may
-        be the only copy of records from before the disaster recovery.
+        The first image of a newer generation removes nothing. A replica that this image does not
+        have may be the only copy of records from before the disaster recovery.
         """
         async with self._changing:
             await self._apply(delta, image)
@@ -90,7 +90,7 @@ class Reconciler:
         if delta.generation:
             await replicas.on_generation(delta.generation)
             replicas.quorum_generation = delta.generation
-            # the new generation may still need these directories
+            # cancel the removals: the new generation may still need these directories
             replicas.files.keep_all()
         replicas.image = image
         if delta.generation:
@@ -160,8 +160,8 @@ class Reconciler:
             return
         is_led_elsewhere = state.leader not in (self._broker_id, NO_LEADER)
         if partition is not None and partition.damage.reason and is_led_elsewhere:
-            # The log is repaired while another broker leads. If no broker leads, it may be the only
-            # copy.
+            # Repair the log only while another broker leads. If no broker leads, the log may be the
+            # only copy.
             partition.take_offline("corrupt", partition.damage.reason)
         if partition is not None and partition.failure in ("broken", "replica"):
             if not await self._open_again(partition, topic, state):
@@ -186,7 +186,7 @@ class Reconciler:
                 may_follow=is_trusted,
             )
         except StorageError:
-            # an invariant is broken: the replica was taken offline, and that was logged
+            # an invariant is broken: the replica is already offline, and its failure was logged
             return
         if changed:
             self.replicas.role_changed(partition)
@@ -197,8 +197,8 @@ class Reconciler:
         """Open a failed replica again, whose disk is good. Return False if it stays offline.
 
         If the image makes this replica the leader, it stays offline, and the ISR keeper asks for
-        another leader. But if the ISR has no other member, and the failure is "replica", it is
-        opened again and continues to lead.
+        another leader. But if the ISR has no other member, and the failure is "replica", the
+        replica is opened again and continues to lead.
         """
         await self._follow(failed, topic, state)
         may_lead_on = failed.failure == "replica" and set(state.isr) <= {self._broker_id}
@@ -217,13 +217,12 @@ class Reconciler:
     def _went_offline(self, partition: Partition, failure: Failure, reason: str) -> None:
         """React to a replica that went offline although its disk is good.
 
-        It depends on the failure:
+        The reaction depends on the failure:
 
-        * corrupt: the controller is told. When the image has the replica in neither ISR nor ELR, it
-          is repaired and follows again.
-        * replica: its log is opened again soon.
-        * broken: its log is opened again with the next image that gives the partition another
-          leader.
+        * corrupt: report the loss to the controller. When the image has the replica in neither ISR
+          nor ELR, the replica is repaired and follows again.
+        * replica: open the log again soon.
+        * broken: open the log again with the next image that gives the partition another leader.
         """
         if failure == "replica":
             self._reopening.want(partition.key)
@@ -231,7 +230,7 @@ class Reconciler:
             self._repairs.found_corrupt(partition, reason)
 
     async def _reopen(self, keys: Sequence[Key]) -> None:
-        # the lock is taken for each key, so that an image does not wait for all of them
+        # take the lock for each key anew, so that an image does not wait for all keys
         for key in keys:
             async with self._changing:
                 await self._reconcile(key)
@@ -277,7 +276,7 @@ class Reconciler:
 
 
 async def _each(items: Iterable[Item], work: Callable[[Item], Awaitable[None]]) -> None:
-    """Do the work on each item, on PARALLEL items at the same time. The first error ends it.
+    """Do the work on each item, on PARALLEL items at the same time. The first error ends all work.
 
     Each worker yields to the loop between two items: there may be thousands of items, and the work
     on one may have no await.

@@ -1,7 +1,7 @@
 """Opens replicas again that went offline although their disk is good, with growing delays.
 
-The error was about one file or about this process: too many open files, or no room in the middle of
-a cut. No record is lost, so it is enough to try again.
+Such an error is about one file or about this process: too many open files, or no room in the middle
+of a cut. No record is lost, so it is enough to try again.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Repairs of replicas that lost records: report them, then cut them to the good part.
 
-1. The loss is found, when the log is opened or while it is in use. It is noted on the disk.
-2. Heartbeats report it (Losses) until the image has the replica in neither ISR nor ELR.
+1. The loss is found, when the log is opened or while it is in use. The broker notes it on the disk.
+2. Heartbeats report the loss (Losses) until the image has the replica in neither ISR nor ELR.
 3. A corrupt log is salvaged: it is cut at its first bad batch.
 4. The replica follows like any other, and fetches the records that it lacks.
 """
@@ -71,7 +71,7 @@ class Repairs:
         if partition is not None and partition.owed is not None:
             await self._look_at_what_is_owed(partition, state)
         if key in self._losses and is_trusted:
-            # the state has changed, and the report must have the new one
+            # send a heartbeat: the partition has a new state, which the report must have
             self._losses.on_found()
         elif key in self._losses:
             self._losses.settled(key)
@@ -85,7 +85,7 @@ class Repairs:
                 self._salvage_tasks.spawn(self._salvage(key), "salvage a replica")
 
     async def _forget_loss(self, partition: Partition) -> None:
-        """Remove the note of a loss that the controller knows. It must not be reported again."""
+        """Remove the note of a loss that the controller knows, so that it is not reported again."""
         try:
             if not partition.log.has_segments:
                 await self._replicas.inventories[partition.directory_id].forget(partition.key)
@@ -95,7 +95,7 @@ class Repairs:
             self._replicas.done_without(partition, "loss_not_forgotten", error)
 
     async def _look_at_what_is_owed(self, partition: Partition, state: PartitionImage) -> None:
-        """Check a repaired follower. The ISR may have it because of its log before the loss."""
+        """Check a repaired follower. The ISR may have it because of records that it has lost."""
         assert partition.owed is not None
         epoch, end = partition.owed
         is_trusted = counts_on(state, self._replicas.broker_id)
@@ -109,7 +109,7 @@ class Repairs:
     async def accept_start(self, partition: Partition) -> None:
         """Accept the log's new start, because the replica was elected after its loss was reported.
 
-        So the next start does not report the loss again.
+        Otherwise the next start would report the loss again.
         """
         try:
             await partition.log.damage.accept_start()
@@ -119,9 +119,9 @@ class Repairs:
     # a log that is found corrupt while it is in use
 
     def found_corrupt(self, partition: Partition, reason: str) -> None:
-        """Note on the disk that a replica is corrupt. Only then report it.
+        """Note on the disk that a replica is corrupt. After that, report the replica.
 
-        If it were reported first, a crash before the note would let the next start trust the log:
+        If the report came first, a crash before the note would let the next start trust the log:
         see DamageNotes.note_corrupt.
         """
         self._losses.corrupt[partition.key] = partition.owed
@@ -167,7 +167,7 @@ class Repairs:
                     now = self._to_salvage(key)
                     if now is None or now[1] != directory_id or self._replicas.find(*key):
                         await partition.close(clean=False)
-                        # the image has moved the replica, opened it, or has it in ISR or ELR again
+                        # do not cut: the replica was moved, opened, or added to ISR or ELR again
                         return
                     await self._salvaged(partition)
         finally:

@@ -1,7 +1,7 @@
 """The replicas of this broker, by partition, and the log directories with their files.
 
-The Reconciler opens, changes and removes them as the image says. A component that must know of
-roles (the fetchers, the ISR keeper) is a RoleListener.
+The Reconciler opens, changes and removes replicas as the image says. A component that must know
+their roles (the fetchers, the ISR keeper) is a RoleListener.
 """
 
 from __future__ import annotations
@@ -76,12 +76,12 @@ class Replicas:
         self.client = client
         #: The image that the Reconciler carries out.
         self.image: MetadataImage = EMPTY
-        #: The registration of this run. It has an epoch when the image has reached it and the run
-        #: has begun.
+        #: The registration of this run. It has an epoch as soon as the image has reached the
+        #: registration and the run file says that this run began.
         self.registration = registration
         #: The generation of `image`. It is in each partition.metadata that this broker writes.
         self.quorum_generation = client.quorum_generation
-        #: Called before an image of another generation is carried out. It stores the generation
+        #: Called before an image of another generation is carried out, to store the generation
         #: durably.
         self.on_generation: Callable[[int], Awaitable[None]] = _ignore_generation
         #: Directory id -> working log directory.
@@ -101,9 +101,9 @@ class Replicas:
         self.losses = Losses()
         #: Replica -> reason, for replicas that the image places here and whose logs did not open.
         self.unopened: dict[Key, str] = {}
-        #: All partitions share it. ProducerExpiry advances its clock.
+        #: The memory of producers, for all partitions. ProducerExpiry advances its clock.
         self.producer_memory = ProducerMemory(config)
-        #: All partitions share it: see ReplicaHost.
+        #: Limits the appends in one turn of the loop, for all partitions: see ReplicaHost.
         self.append_turns = Turns(APPEND_UNITS_A_TURN)
         self.first_appends = asyncio.Semaphore(FIRST_APPENDS_MAX)
         self.decoder = Decoder(environment.disk)
@@ -151,7 +151,7 @@ class Replicas:
         return tuple(self._partitions.values())
 
     def is_held(self, partition: Partition) -> bool:
-        """Return whether Replicas has this very object, and not one that was opened later."""
+        """Return whether Replicas still has this object, and no object that was opened later."""
         return self._partitions.get(partition.key) is partition
 
     def replica_end(self, topic_id: bytes, partition: int) -> tuple[int, int]:
@@ -259,7 +259,7 @@ class Replicas:
     def failed(self, partition: Partition, failure: Failure, reason: str) -> None:
         """Tell the RoleListeners that a replica is offline.
 
-        After a disk error its directory fails.
+        After a disk error, the log directory of the replica fails.
         """
         self.role_changed(partition)
         if failure == "storage":
@@ -282,7 +282,7 @@ class Replicas:
     def done_without(self, partition: Partition, event: str, error: OSError | StorageError) -> None:
         """Log a failed write that is not necessary for the replica.
 
-        After a disk error the directory fails.
+        After a disk error, the log directory of the replica fails.
         """
         if blames_disk(error):
             self.directory_failed(partition.directory_id, str(error))
@@ -291,11 +291,11 @@ class Replicas:
 
 
 async def _ignore_generation(generation: int) -> None:
-    """Do nothing. There is no callback yet."""
+    """Do nothing, until Lifecycle sets `on_generation`."""
 
 
 def _ignore_directory(directory_id: bytes, reason: str) -> None:
-    """Do nothing. There is no callback yet, and failed_directories has the reason."""
+    """Do nothing, until Lifecycle sets the callback. failed_directories has the reason."""
 
 
 def _ignore_retention(partition: Partition) -> None:
@@ -303,4 +303,4 @@ def _ignore_retention(partition: Partition) -> None:
 
 
 def _ignore_offline(partition: Partition, failure: Failure, reason: str) -> None:
-    """Do nothing. There is no callback yet, and no replica is open."""
+    """Do nothing, until the Reconciler sets the callback. No replica is open before."""

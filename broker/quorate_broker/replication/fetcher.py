@@ -33,8 +33,8 @@ from quorate_broker.v1.replica_pb2 import (
 
 log_line = structlog.get_logger(__name__)
 
-#: Pause between two streams to one leader, and before the position of a refused partition is sent
-#: again.
+#: Bounds of two pauses: between two streams to one leader, and before the position of a refused
+#: partition is sent again.
 BACKOFF_MS_MIN, BACKOFF_MS_MAX = 50, 200
 #: Longest wait of a stream without partitions until its last request is sent.
 LEAVE_MAX_S = 0.5
@@ -119,8 +119,8 @@ class LeaderStream:
         self._replicas = fetchers.replicas
         self._config = fetchers.replicas.config
         self._followed: dict[Key, Followed] = {}
-        #: The positions for the next requests, and the partitions that the leader must stop
-        #: sending.
+        #: The positions for the next requests. `_forgotten` has the partitions that the leader must
+        #: stop sending.
         self._named: dict[Key, ReplicaFetchPartition] = {}
         self._forgotten: dict[Key, None] = {}
         self._changed = asyncio.Event()
@@ -163,7 +163,7 @@ class LeaderStream:
 
     def cancel(self) -> None:
         """End the stream now. A write under way is finished."""
-        # no further request is sent
+        # make `_requests` send no further request
         self._is_open = False
         for key in list(self._followed):
             self.remove(key)
@@ -177,7 +177,8 @@ class LeaderStream:
     def add(self, partition: Partition) -> None:
         """Fetch a partition over this stream from now on.
 
-        If it is fetched already, send its position again, because its leader_epoch changed.
+        If the stream has the partition already, send its position again, because its leader_epoch
+        has changed.
         """
         followed = self._followed.get(partition.key)
         if followed is None or followed.partition is not partition:
@@ -277,7 +278,7 @@ class LeaderStream:
             )
             opened = None
             if not self._forgotten:
-                # the generator continues when the last request was taken
+                # the stream has taken the last request when this generator continues
                 self._all_told.set()
             if self._named or self._forgotten:
                 continue

@@ -28,8 +28,8 @@ PENDING_MAX = 1000
 class Followed:
     """One partition on a stream, for as long as the stream fetches it.
 
-    It carries out the answers one after the other. When no answer is left, it sends its position:
-    this acknowledges the written records and asks for more. So a partition that is slow to write
+    It carries out the answers one after the other. When no answer is left, it sends its position,
+    which acknowledges the written records and asks for more. So a partition that is slow to write
     does not delay the others.
 
     `named` is called with each position to send. `written` is called with the number of bytes that
@@ -105,7 +105,8 @@ class Followed:
             log_line.info(
                 "not replicated", partition=self.partition.name, reason=refused, repeats=True
             )
-            # A bad batch is sent again until another broker leads or the leader's log is repaired.
+            # After a bad batch wait longer: the leader sends the same batch until another broker
+            # leads or the leader's log is repaired.
             await asyncio.sleep(CORRUPT_RETRY_S if follower.was_corrupt else self.backoff_s())
         if refused is not None or not is_bare or self._has_new_start():
             self._must_name = True
@@ -113,7 +114,7 @@ class Followed:
     def _has_new_start(self) -> bool:
         """Return whether this log has a new start that the leader does not know.
 
-        A deletion of records waits until the leader knows it.
+        A deletion of records waits until the leader knows the new start.
         """
         named = self._position
         return named is not None and self.partition.log_start_offset > named.log_start_offset
@@ -133,7 +134,7 @@ class Followed:
         """Send the present position, if the stream's leader still leads."""
         follower = self.partition.follower
         if follower is None:
-            # the position is sent when the partition follows again
+            # do nothing: the position is sent when the partition follows again
             return
         try:
             position = await follower.fetch_position()

@@ -1,9 +1,9 @@
 """The positions of one follower in its partitions, and the frames that are sent to it.
 
-A position acknowledges all records below it, and permits the leader to send the next chunk. After a
-chunk the leader sends no further one of the partition until the follower sends its new position. So
-at most one chunk of each partition is under way, and a partition that is slow on the follower does
-not delay the others. The bytes of the log go into the frame unchanged.
+A position acknowledges all records below it, and permits the leader to send the next chunk of the
+partition. After a chunk the leader waits for the follower's new position. So at most one chunk of
+each partition is under way, and a partition that is slow on the follower does not delay the others.
+The bytes of the log go into the frame unchanged.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from quorate_broker.v1.replica_pb2 import ReplicaFetched, ReplicaFetchHeader, Re
 FRAME_BYTES = 1 << 20
 #: The smallest chunk of a partition, however many partitions have something to send.
 CHUNK_BYTES_MIN = 64 << 10
-#: Longest wait of a new high watermark for a frame with batches.
+#: A new high watermark waits this long for a frame with batches. Then it is sent alone.
 HIGH_WATERMARK_LINGER_MS = 5
 #: Most reads of one session at the same time.
 READS_MAX = 64
@@ -40,7 +40,8 @@ class _Position:
     partition: Partition
     leader: LeaderReplica
     offset: int
-    #: The bounds that the follower knows: from its own request, or because this leader sent them.
+    #: The high watermark and the log's start that the follower knows: from its own request, or
+    #: because this leader sent them.
     high_watermark: int
     log_start_offset: int
     unwatch: Callable[[], None]
@@ -69,7 +70,7 @@ class FollowerPositions:
         #: Refusals and divergences for the next frame.
         self.answers: list[ReplicaFetched] = []
         self._positions: dict[Key, _Position] = {}
-        #: Partitions to check, in turn. It is a dict, because that has an order and each key once.
+        #: Partitions to check, in turn. A dict has an order, and each key once.
         self._due: dict[Key, None] = {}
         #: Answers with batches for the next frames.
         self._ready: list[tuple[_Position, ReplicaFetched, bytes]] = []
@@ -192,8 +193,8 @@ class FollowerPositions:
     def _start_read(self, key: Key, position: _Position, bytes_max: int) -> None:
         position.is_sent = True
         read = self._reads.spawn(self._read(key, position, bytes_max), "replica read")
-        # Set it only when the read has ended. A partition that waits because of READS_MAX would
-        # otherwise find no room, and stay due without another check.
+        # Set `changed` only when the read has ended. Otherwise a partition that waits because of
+        # READS_MAX would find no room, and would not be checked again.
         read.add_done_callback(lambda _: self.changed.set())
 
     async def _read(self, key: Key, position: _Position, bytes_max: int) -> None:
@@ -212,7 +213,7 @@ class FollowerPositions:
             return
         if not batches:
             position.is_sent = False
-            # nothing was read: the next check finds the reason
+            # nothing was read: check the partition again, which finds the reason
             self._due[key] = None
             return
         position.bytes_out = len(batches)
@@ -231,7 +232,7 @@ class FollowerPositions:
         size = taken = 0
         for position, answer, batches in self._ready:
             if self._positions.get((answer.topic_id, answer.partition)) is not position:
-                # after the read, a new position came or the partition was forgotten
+                # drop it: after the read, a new position came or the partition was forgotten
                 taken += 1
                 continue
             if size and size + len(batches) > FRAME_BYTES:

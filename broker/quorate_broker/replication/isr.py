@@ -1,9 +1,9 @@
 """The ISR keeper: proposes to the controller how the ISRs of led partitions should change.
 
-The keeper checks every led partition at an interval, and a single one at once when a follower has
-caught up. The Leader machine decides what to propose. The keeper groups the proposals, sends them,
-and gives the answers to the leaders. If an answer decides nothing, or none comes, the keeper sends
-the proposal again.
+The keeper checks every led partition at an interval. It checks a single partition at once when a
+follower has caught up. The Leader machine decides what to propose. The keeper groups the proposals,
+sends them, and gives the answers to the leaders. If no answer comes, or an answer that decides
+nothing, the keeper sends the proposal again.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class IsrKeeper:
 
     def _propose(self, partitions: Sequence[Partition]) -> None:
         if not self._replicas.registration.is_known or len(self._asking) >= REQUESTS_MAX:
-            # the next check proposes the same
+            # do nothing: the next check proposes the same
             return
         proposed = list(self._proposals(partitions))
         for start in range(0, len(proposed), PROPOSALS_MAX):
@@ -188,7 +188,7 @@ def _alter(partition: Partition, proposal: Proposal) -> AlterPartition:
 
 
 def _answered(partition: Partition, proposal: Proposal, answer: AlteredPartition | None) -> bool:
-    """Give an answer to its partition. Return False if the answer decides nothing."""
+    """Give the controller's answer to the partition. Return False if it decides nothing."""
     try:
         return _decided(partition, proposal, answer)
     except QuorateError:
@@ -200,7 +200,7 @@ def _decided(partition: Partition, proposal: Proposal, answer: AlteredPartition 
     role = partition.role
     leader = role if isinstance(role, LeaderReplica) else None
     if leader is not None and leader.leader_epoch != proposal.leader_epoch:
-        # the leader_epoch of the proposal is over, and the next one does not know the proposal
+        # the leader_epoch of the proposal is over, so no leader here knows the proposal
         leader = None
     code = None if answer is None else answer.error.code
     if answer is None or code not in (ErrorCode.ERROR_CODE_NONE, *REFUSALS):

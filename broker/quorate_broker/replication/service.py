@@ -41,8 +41,8 @@ from quorate_quorum.node.authorizer import ALLOW_ALL, CLUSTER_ACTION, Authorizer
 
 log_line = structlog.get_logger(__name__)
 
-#: Bounds of the time after which a frame without news is sent. A request's max_wait_ms is changed
-#: to fit them.
+#: Bounds of a request's max_wait_ms: after this time a frame is sent even without news. A value
+#: outside of the bounds is changed to the nearest bound.
 WAIT_MS_MIN, WAIT_MS_MAX = 10, 5_000
 #: Most refusals and divergences that wait for a frame. Above this bound no request is read.
 ANSWERS_MAX = 20_000
@@ -52,7 +52,7 @@ REQUIRED: Final[Mapping[Method[Any, Any], Required]] = {REPLICA_FETCH: CLUSTER_A
 
 
 class ReplicaService:
-    """The service of REPLICA_FETCH. The module says what it does."""
+    """The service of REPLICA_FETCH: see the module."""
 
     required = REQUIRED
 

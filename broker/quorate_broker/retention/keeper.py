@@ -31,12 +31,12 @@ log_line = structlog.get_logger(__name__)
 class RetentionKeeper:
     """Applies the retention to the logs of a broker: see the module.
 
-    It checks one partition after the other, each in a turn of its own.
+    It checks one partition after the other, each in another turn of the event loop.
     """
 
     def __init__(self, replicas: Replicas, fail: Callable[[str], None]) -> None:
         self._replicas = replicas
-        #: Partitions to check soon. It is a dict, because that has an order and each key once.
+        #: Partitions to check soon. A dict has an order, and each key once.
         self._soon: dict[Key, None] = {}
         self._bell = Bell()
         self._looking = asyncio.Lock()
@@ -92,15 +92,15 @@ class RetentionKeeper:
             if not log.is_closed:
                 log.failed(error)
         except QuorateError:
-            # the role has changed meanwhile
+            # do nothing: the role has changed meanwhile
             return
 
     async def _delete(self, partition: Partition, start: LogStart) -> None:
         """Move the start of a log that this broker leads, as the policy says.
 
-        A bad batch that is found here is treated as one that a reader reports: another replica
-        should lead. The only copy continues to lead, and its damaged segment is deleted by the age
-        of its file.
+        A bad batch that is found here is treated like one that a reader reports: another replica
+        should lead. If this is the only copy, it continues to lead, and the age of the file decides
+        when the damaged segment is deleted.
         """
         segments = await partition.log.segments()
         for damaged in (one for one in segments if one.damage):

@@ -2,14 +2,15 @@
 
 Names and rules are Kafka's.
 
-* Whole segments are deleted, the oldest first. The active segment stays. So does every segment that
-  is not completely below the high watermark.
+* Whole segments are deleted, the oldest first. The active segment stays. Every segment that is not
+  completely below the high watermark stays, too.
 * By time, a segment is deleted when its newest record is older than retention.ms. The first segment
   that is younger ends the search: the order of the log counts, and not the order of the timestamps.
-* By size, segments are deleted while the others still have retention.bytes.
-* A segment without timestamps has the age of the last change of its file. So has a segment with a
-  timestamp further in the future than message.timestamp.after.max.ms allows: such a record came
-  under other settings or another clock, and would otherwise keep the log for ever.
+* By size, a segment is deleted if the segments after it still have retention.bytes.
+* The age of a segment without timestamps is the time since the last change of its file. The same
+  holds for a segment with a timestamp further in the future than message.timestamp.after.max.ms
+  allows: such a record came under other settings or another clock, and would otherwise keep the log
+  for ever.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def _older(segments: Sequence[SegmentInfo], config: TopicConfig, now_ms: int) ->
 
 
 def _beyond(segments: Sequence[SegmentInfo], size: int, bytes_kept: int) -> int:
-    """Return how many segments can be deleted so that `bytes_kept` of `size` bytes stay."""
+    """Return how many segments can be deleted while at least `bytes_kept` of `size` bytes stay."""
     if bytes_kept < 0:
         return 0
     for count, segment in enumerate(segments):

@@ -83,9 +83,10 @@ REQUIRED: Final[Mapping[Method[Any, Any], Required | str]] = {
 
 
 class AdminService:
-    """The Admin service. The module says what it does.
+    """The Admin service: see the module.
 
-    A Metadata answer has the time of `wall_clock_ms`. Clients compare it with times in the image.
+    A Metadata answer has the time of `wall_clock_ms`. Clients compare this time with times that are
+    in the image.
     """
 
     required = REQUIRED
@@ -282,8 +283,8 @@ def _not_deleted(request: DeleteTopicsRequest, error: Error) -> DeleteTopicsResp
     return DeleteTopicsResponse(topics=failed[: metadata.TOPICS_MAX])
 
 
-#: Methods whose answers have no error field, or have the id of a node, whose default 0 would mean
-#: node 0.
+#: How an answer with an error is made, for methods whose answer has no error field, or has the id
+#: of a node: the default 0 would mean node 0.
 _FAILED: Final[Mapping[Method[Any, Any], Callable[[Any, Error], Any]]] = {
     CREATE_TOPICS: _not_created,
     DELETE_TOPICS: _not_deleted,

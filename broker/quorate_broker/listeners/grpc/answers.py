@@ -23,8 +23,8 @@ from quorate_quorum.node import listeners
 def listener_for(peer: Peer, broker: BrokerImage) -> Listener | None:
     """Return the listener of a broker that has the same name as the one that the caller used.
 
-    None if the broker has no such listener. If the caller's network gives listeners no names, this
-    is the listener that other nodes use.
+    Return None if the broker has no such listener. If the caller's network gives listeners no
+    names, return the listener that other nodes use.
     """
     found = broker.listener(peer.listener or broker.inter_broker_listener)
     return None if found is None else listeners.to_wire(found)
@@ -33,7 +33,7 @@ def listener_for(peer: Peer, broker: BrokerImage) -> Listener | None:
 def hindrances_of(peer: Peer, image: MetadataImage) -> dict[int, Error]:
     """Return, for each broker that the caller cannot reach, the error that says why.
 
-    Without it, a client that waits for such a leader would not learn the reason.
+    Without this error, a client that waits for such a leader would not learn the reason.
     """
     return {
         broker.id: to_wire(
@@ -50,7 +50,7 @@ def hindrances_of(peer: Peer, image: MetadataImage) -> dict[int, Error]:
 
 @dataclass(frozen=True, slots=True)
 class Hints:
-    """Makes hints: who leads, at which address, beside an error of another broker (KIP-951)."""
+    """Makes the leader hints in error answers: which broker leads, at which address (KIP-951)."""
 
     peer: Peer
     replicas: Replicas

@@ -4,9 +4,10 @@ A partition stays in the session until a request forgets it. The answer to a req
 partitions of this request and of earlier ones. A request that has partitions ends the wait of the
 request before it.
 
-After an answer with records, the partition is not read again until a request has it again, or until
-a request comes that the client can only have sent after it got this answer. So two requests in
-flight never read a record twice, and a client that has dropped an answer gets it again.
+After an answer with records of a partition, the partition is not read again until a request names
+it again, or until a request comes that the client can only have sent after it got this answer. So
+two requests in flight never read a record twice, and a client that has dropped an answer gets the
+records again.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from quorate_quorum.node.config import BrokerConfig
 
 #: Partitions of one request that are set or forgotten in one turn of the loop.
 CHANGES_IN_A_ROW_MAX = 250
-#: Most partitions without room in the session that wait for an answer that says so.
+#: Most partitions for which the session has no room and the client has no answer yet.
 REFUSED_MAX = 10_000
 
 
@@ -61,7 +62,7 @@ class FetchStream:
         #: Partitions that are not read again yet -> number of the request whose answer had their
         #: records.
         self._sent: OrderedDict[Key, int] = OrderedDict()
-        #: Partitions that had no room -> (number of the request that had them, offset).
+        #: Partitions that found no room -> (number of the request that named them, offset).
         self._refused: dict[Key, tuple[int, int]] = {}
         self._owed: list[_Owed] = []
         self._arrived = 0
@@ -175,7 +176,7 @@ class FetchStream:
         self._refused[key] = (self._arrived, offset)
 
     def _repeat_unmoved(self) -> None:
-        """Read partitions again that no request has had since the answer with their records.
+        """Read partitions again that no request has named since the answer with their records.
 
         The number of requests in flight is bounded by `_owed_max`. So a request that is this many
         requests later was sent after the client got the answer.

@@ -26,7 +26,7 @@ from quorate_quorum.node.config import BrokerConfig
 #: The most results in one response.
 RESPONSE_RESULTS_MAX = 4_096
 
-#: The id of a batch's request, and the index of the batch in this request.
+#: Identifies a batch on its stream: the id of its request, and its index in this request.
 BatchTag = tuple[int, int]
 
 
@@ -44,9 +44,9 @@ class ProduceStream:
         self._reading = True
         self._is_open = True
         self._failure: QuorateError | None = None
-        # set when next_results must check its state again
+        #: Set when next_results must check the state of the stream again.
         self._changed = asyncio.Event()
-        # set when results were taken: the reader may continue
+        #: Set when results were taken, so that the reader may continue.
         self._taken = asyncio.Event()
 
     async def read(self, requests: AsyncIterator[Frame[ProduceHeader]]) -> None:
@@ -58,7 +58,7 @@ class ProduceStream:
                     await self._take(frame)
                     await self._room()
         except NetworkError:
-            # the client is gone: the batches that it sent are still appended
+            # the client is gone; the broker still appends the batches that it has read
             pass
         except QuorateError as error:
             self._failure = error

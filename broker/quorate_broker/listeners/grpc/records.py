@@ -46,7 +46,7 @@ REQUIRED: Final[Mapping[Method[Any, Any], Required]] = {
 
 
 class RecordsService:
-    """The Records service. The module says what it does."""
+    """The Records service: see the module."""
 
     required = REQUIRED
 
