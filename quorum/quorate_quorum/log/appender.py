@@ -39,13 +39,14 @@ class Appender:
         self._syncer = syncer
         self._reader = reader
         self._observed = observed
-        #: Called after each roll.
+        #: The owner's callback, which is called after each roll.
         self.rolled: Callable[[], None] = _nothing
 
     async def append(self, batches: Batches) -> None:
         """Append batches. See Log.append.
 
-        Before the write, only the epochs change. If there is no room, that change is undone.
+        Before the write, only the table of epochs changes. If the disk has no room, the table gets
+        its old value back.
         """
         extent = self._extent
         size = 0
@@ -85,7 +86,7 @@ class Appender:
     async def _note_written(
         self, segment: Segment, index: SegmentIndex, position: int, batches: Batches
     ) -> None:
-        """Note where the batches are. Readers do not ask for them before the log's end moves."""
+        """Note where the written batches are. No reader asks for them until the log's end moves."""
         for number, (header, _) in enumerate(batches, 1):
             segment.add_to(index, position, header)
             position += header.size
@@ -97,7 +98,7 @@ class Appender:
         self._reader.recent.thin_out()
 
     async def _segment_for(self, size: int, end_offset: int) -> Segment:
-        """Return the active segment. If the append does not fit, begin a new one first."""
+        """Return the active segment. If the append does not fit, begin a new segment first."""
         if not self._segments.all:
             await self._parts.directory.make()
             if self._parts.config.track_synced:
@@ -159,7 +160,7 @@ class Appender:
     async def save_indexes(self) -> None:
         """Write the active segment's indexes and the Observer's state, if there is room.
 
-        With them the next open is quicker. Without them it builds them again.
+        The next open is slower without these files, because it builds them again.
         """
         with done_without("index", self._path):
             await self._segments.active.write_index()
@@ -189,4 +190,4 @@ class Appender:
 
 
 def _nothing() -> None:
-    """Do nothing. It stands in until the owner sets `rolled`."""
+    """Do nothing. The value of `rolled` until the owner sets another one."""

@@ -1,6 +1,6 @@
 """Checks that a closed segment ends where the next one begins, and fits its checksum file.
 
-A closed segment may be gone or have lost its end, and nothing else in the log would show that.
+Without this check, the log would not show that a closed segment is gone or has lost its end.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from quorate_quorum.log.segment import Segment
 async def gap_after(disk: Disk, segment: Segment, next_base: int) -> str | None:
     """Return what is wrong at the end of a closed segment; None if nothing is wrong.
 
-    It reads from the index's last entry on. It does not check the batches before that.
+    The check reads only the batches from the index's last entry on.
     """
     position = await _near_the_end(segment)
     end = segment.base_offset

@@ -3,10 +3,10 @@
 Each checkpoint is a slot file. These rules keep them true:
 
 * `synced` moves only after a sync of the log has succeeded, and is itself synced before that sync
-  returns. So at open, a bad batch below it means corruption, and a bad one above it is a tail to
-  cut. If a power loss could bring back an older value, an open would cut a damaged record that a
-  majority counts on (docs/guarantees.md).
-* Before the log is cut below `synced` or `high-watermark`, these are lowered and synced.
+  returns. So at open, a bad batch below `synced` means corruption, and a bad batch above it is a
+  tail to cut. If a power loss could bring back an older value, an open would cut a damaged record
+  that a majority counts on (docs/guarantees.md).
+* Before the log is cut below `synced` or `high-watermark`, both values are lowered and synced.
 * `cleaned` is how far compaction has come, with the epoch of the record before it. A lower value is
   safe: compaction does that part again. A value that covers records of another history is not
   safe: a tombstone could be removed while an older record of its key is left. So a cut lowers
@@ -47,8 +47,8 @@ class Checkpoints:
         #: while it waits for a sync. A cut first adds 1 to `truncations` and then waits for this
         #: lock, so that no sync notes records that the cut removes.
         self._writing_synced = asyncio.Lock()
-        #: One past the last record that a successful sync covered. The slot holds this value
-        #: durably; if the log was opened without track_synced, only after the first sync.
+        #: One past the last record that a successful sync covered. The slot file holds this value
+        #: durably. Exception: a log that was opened without track_synced, before its first sync.
         self.synced_end = 0
         #: At first the slot's value, which is a lower bound; later the value that the owner sets.
         self.high_watermark = 0
@@ -66,14 +66,15 @@ class Checkpoints:
     # `synced`: (end, epoch of the record before it)
 
     async def reserve_synced(self) -> None:
-        """Make the slot file now, so that no acknowledgement fails later because of a full disk."""
+        """Make the file of `synced` now, so that a full disk can't fail a later acknowledgement."""
         self._made(await self.synced_slot.reserve())
 
     async def note_synced(self, end: int, truncations: int, *, is_promise: bool) -> None:
         """Note a sync that began when `truncations` cuts had been counted.
 
-        OSError if the slot can't be written. Unless `is_promise`, only an error of the disk is
-        raised: otherwise the older value stays, which is a valid lower bound.
+        With `is_promise`, every OSError of the write is raised. Without it, only an error for which
+        the node must stop using the disk is raised. After any other error (such as a full disk) the
+        older value stays, and is still a valid lower bound.
         """
         async with self._writing_synced:
             if truncations != self._extent.truncations or end <= self.synced_end:
@@ -83,13 +84,14 @@ class Checkpoints:
             else:
                 with done_without("synced", self._directory.path):
                     await self.advance_synced(end)
-            if truncations == self._extent.truncations:  # otherwise a cut lowers the slot next
+            if truncations == self._extent.truncations:  # if not, a cut waits, and lowers the slot
                 self.synced_end = end
 
     async def save_synced(self) -> None:
         """Write `synced_end` once more, if the disk takes it."""
         async with self._writing_synced:
-            with done_without("synced", self._directory.path):  # an older value is a lower bound
+            # After a failure the older value stays, and is still a valid lower bound.
+            with done_without("synced", self._directory.path):
                 await self.advance_synced(self.synced_end)
 
     async def advance_synced(self, end: int) -> None:
@@ -113,7 +115,7 @@ class Checkpoints:
     # `high-watermark`: (offset, epoch)
 
     async def save_high_watermark(self, offset: int, epoch: int, *, sync: bool = False) -> None:
-        """Write a high watermark, if the disk takes it: an older value is still a lower bound."""
+        """Write a high watermark. After a failure the older value stays, a valid lower bound."""
         with done_without("high watermark", self._directory.path):
             self._made(await self.high_watermark_slot.write(offset, epoch, sync=sync))
 
@@ -126,14 +128,14 @@ class Checkpoints:
 
     @property
     def moving_to(self) -> int:
-        """While the log begins again elsewhere: the higher one of the old and the new start.
+        """While the log moves to another start: the higher of the old and the new start; else -1.
 
-        The first segment may then begin at any offset up to this one. -1: no move was under way.
+        During such a move, the first segment may begin at any offset up to this one.
         """
         return -1 if self._start_slot.value is None else self._start_slot.value[1]
 
     async def reserve_start(self) -> None:
-        """Make the slot file now, so that records can be deleted when the disk is full."""
+        """Make the file of `log-start` now, so that records can be deleted even on a full disk."""
         self._made(await self._start_slot.reserve())
 
     async def move_start(self, offset: int) -> None:
@@ -143,7 +145,7 @@ class Checkpoints:
     async def begin_move(self, old: int, new: int) -> None:
         """Note durably that the only segment, which is empty, is renamed to another start.
 
-        A crash leaves one of the two names, and an open must accept both.
+        A crash leaves the old or the new name, and the next open must accept either.
         """
         low, high = sorted((old, new))
         await self._made_durably(await self._start_slot.write(low, high, sync=True))
@@ -157,7 +159,7 @@ class Checkpoints:
 
     @property
     def cleaned_end(self) -> int:
-        """All records below it were compacted; 0 if that is not known."""
+        """The offset below which all records were compacted; 0 if it is not known."""
         offset, epoch = self.cleaned_slot.value or (0, -1)
         is_ours = offset <= self._extent.end and epoch == self._extent.epoch_before(offset)
         return offset if is_ours else 0
@@ -176,7 +178,8 @@ class Checkpoints:
     async def lower(self, end: int) -> None:
         """Lower the slots to `end` before a cut: no slot may cover what the cut removes.
 
-        The caller sets `high_watermark`, which must not fall if the log begins again higher up.
+        The caller sets the field `high_watermark`, which must not fall if the log begins again at a
+        higher offset.
         """
         self.synced_end = min(self.synced_end, end)
         async with self._writing_synced:
@@ -201,7 +204,7 @@ class Checkpoints:
         )
 
     async def write_again(self) -> None:
-        """Write the slots again and sync them: the values that were read may not be synced yet."""
+        """Write the slots again and sync them: the values that were read may be unsynced."""
         for slot in self._lowered:
             if slot.value is not None:
                 await slot.write(*slot.value, sync=True)

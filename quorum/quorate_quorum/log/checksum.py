@@ -3,7 +3,7 @@
 The CRC of a batch does not cover base_offset, batch_length and leader_epoch. In other segments each
 batch must begin where the one before it ends, so a changed offset shows. In a compacted segment a
 changed offset may look like a gap. The file `00000000000000000042.checksum` is beside the segment.
-It is made durable before the segment is, and is removed before the segment is cut.
+The checksum file is made durable before the segment, and is removed before the segment is cut.
 """
 
 from __future__ import annotations

@@ -29,8 +29,8 @@ class LogConfig:
     segment_ms: int = LONG_MAX
     #: The least bytes between two entries of the offset index.
     index_interval_bytes: int = 4096
-    #: Whether acknowledgements wait for syncs (the metadata log, flush.on.ack). Then an open writes
-    #: the tail again and syncs it before use.
+    #: Whether acknowledgements wait for syncs (the metadata log, flush.on.ack). If so, an open
+    #: writes the log's tail again and syncs it before use.
     track_synced: bool = False
     #: Whether an open checks every batch, not only those that may not have been synced.
     verify_all: bool = False

@@ -1,4 +1,4 @@
-"""Cuts of a log: at its end, at its start, or of all that it holds.
+"""Cuts a log at its end or at its start, or removes all its records.
 
 The order of the steps makes a crash at any point harmless:
 
@@ -104,8 +104,8 @@ class Cutter:
         extent = self._extent
         if not extent.start < offset <= extent.end:
             return
-        # The sync covers the names of the segments that stay, too. Otherwise a power loss could
-        # keep the removal of the old files and lose these names.
+        # This also syncs the names of the segments that stay. Otherwise, after a power loss, the
+        # old files could be gone, and the names of the new ones, too.
         await self._syncer.sync_to(offset)
         try:
             await self._checkpoints.move_start(offset)
@@ -120,7 +120,7 @@ class Cutter:
     async def begin_below(self, base_offset: int) -> None:
         """Let an empty log begin with a batch that begins at `base_offset`, below the log's start.
 
-        If an open then finds no batch, the log begins at its start again.
+        If a later open finds no batch in the log, the log begins at its earlier start again.
         """
         assert self._extent.start == self._extent.end
         assert not self._segments.size

@@ -32,12 +32,13 @@ class DamageNotes:
     async def note_corrupt(self) -> None:
         """Note that bytes of this log are bad, so that it opens only for salvage.
 
-        The method also works after the log has failed. A StorageError leaves the log as it was.
+        The method also works after the log has failed. If it raises StorageError, nothing has
+        changed.
         """
         with leaving_all_as_it_was(f"{self._directory.path}: can't note that it is corrupt"):
             await self._directory.mark_durably(CORRUPT_FILE)
 
     async def forget_corrupt(self) -> None:
-        """Remove the note from the only copy: a salvage would cut good batches behind bad bytes."""
+        """For the only copy: remove the note, because a salvage would cut good batches, too."""
         with leaving_all_as_it_was(f"{self._directory.path}: can't forget that it is corrupt"):
             await self._directory.unmark_durably(CORRUPT_FILE)

@@ -4,10 +4,10 @@ A broker has some files for every replica, and the usual limit of a process is 1
 a file of the Disk seam may be closed while it is idle, and is opened again at its next use. Its
 owner does not notice. Two rules:
 
-* A file is synced before it is closed here. If a write fails later, the kernel tells only the
-  descriptors that are open at that time, or the next one once. So a sync after a close and a reopen
-  could succeed although bytes are lost. If the sync before the close fails, the file remembers the
-  failure and can't be used any more.
+* A file is synced before it is closed here. If the kernel fails to write a page later, it reports
+  this only to descriptors that are open then, or once to the next one. So a sync after a close and
+  a reopen could succeed although bytes are lost. If the sync before the close fails, the file
+  remembers the failure and can't be used any more.
 * A file that is opened again must be the same file, not another one that now has its path.
 """
 
@@ -20,7 +20,7 @@ import resource
 from collections import OrderedDict
 from typing import Protocol
 
-#: The number of least recently used files that are searched for one that can be closed at once.
+#: The number of least recently used files among which an idle and synced one is searched for.
 LOOK_MAX = 32
 #: A disk keeps no more files open than this, even if the process may.
 OPEN_MAX = 65_536
@@ -56,7 +56,7 @@ class Descriptors:
         return len(self._open)
 
     def used(self, holder: Holder) -> None:
-        """Note that the holder has a descriptor and uses it now."""
+        """Note that the file has a descriptor, and that this file is now the last used one."""
         self._open[holder] = None
         self._open.move_to_end(holder)
 
@@ -75,9 +75,10 @@ class Descriptors:
             if not victim.is_synced:
                 await victim.settle()
                 if victim not in self._open:
-                    continue  # its owner closed it during the sync
+                    continue  # the owner closed the file during the sync
                 if not victim.is_idle or not victim.is_synced:
-                    self.used(victim)  # its owner used it during the sync: it is the newest now
+                    # The owner used the file during the sync, so now it is the newest.
+                    self.used(victim)
                     return
             victim.release()
 
@@ -91,7 +92,7 @@ class Descriptors:
         return os.open(path, flags, 0o644)
 
     def _give_up_half(self) -> int:
-        """Close half of the files that can be closed at once. Return how many could be closed."""
+        """Close half of the idle and synced files. Return how many were idle and synced."""
         closable = [one for one in self._open if one.is_idle and one.is_synced]
         for one in closable[: (len(closable) + 1) // 2]:
             one.release()

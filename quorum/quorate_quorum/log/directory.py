@@ -20,10 +20,11 @@ SYNCED_FILE = "synced"
 HIGH_WATERMARK_FILE = "high-watermark"
 LOG_START_FILE = "log-start"
 CLEANED_FILE = "cleaned"
-#: Marks a cut that is under way. An open that finds it syncs what it sees before it continues: the
-#: process may have died between the cut and its sync, and a power loss may follow.
+#: Marks a cut that is under way. An open that finds this marker first syncs the files: the last
+#: process may have died between the cut and its sync, and a power loss could undo the cut.
 CUTTING_FILE = "cutting"
-#: Made before a damaged end is cut. From it a later open learns that this log had more records.
+#: Made before a damaged end is cut. By this marker a later open learns that the log had more
+#: records.
 DAMAGED_FILE = "damaged"
 #: Made when bytes of a log in use are found to be bad: an open that checks only the end would not
 #: find them again. Such a log opens only for salvage, which removes the marker.
@@ -46,7 +47,7 @@ class Directory:
         self.path = path
         #: Whether names in this directory have changed since it was last synced.
         self.has_unsynced_names = False
-        #: Whether the directory's own name in its parent may not be synced.
+        #: Whether the directory's own name may still be unsynced in its parent.
         self._is_unsynced_itself = False
         self._syncing = asyncio.Lock()
 
@@ -68,7 +69,7 @@ class Directory:
         self.has_unsynced_names = True
 
     def distrust(self) -> None:
-        """Note that the last process may have ended before it synced the names here."""
+        """Count all names as unsynced: the last process may have ended before it synced them."""
         self.has_unsynced_names = self._is_unsynced_itself = True
 
     async def sync(self) -> None:

@@ -8,9 +8,9 @@ The scope of an error says how much of a node the error stops:
     PROCESS    this process has too many files open, or no memory: the caller tries again
     DIRECTORY  the disk: every replica in the log directory moves elsewhere
 
-An errno that the table does not name has the scope DIRECTORY: to leave a good disk costs a copy, to
-stay on a bad one costs records. After a failed sync it is unknown what is on the medium. So every
-SyncError has the scope DIRECTORY, whatever its errno.
+An errno that the table does not name has the scope DIRECTORY: leaving a good disk costs only a
+copy, but staying on a bad disk loses records. After a failed sync it is unknown what is on the
+medium. So every SyncError has the scope DIRECTORY, whatever its errno.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def scope_of(error: OSError) -> Scope:
 
 
 def is_passing(error: OSError) -> bool:
-    """Return whether the same call may succeed later: no room, or the process is at a limit."""
+    """Return whether the same call may succeed later: a full disk, or a limit of the process."""
     return scope_of(error) in (Scope.ROOM, Scope.PROCESS)
 
 
@@ -97,14 +97,15 @@ def is_of_disk(error: OSError) -> bool:
 
 
 def blames_disk(error: OSError | StorageError) -> bool:
-    """Return whether the node must stop using the disk. A log raises a bare StorageError then."""
+    """Return whether the node must stop using the disk: OSErrors by scope, a bare StorageError."""
     return is_of_disk(error) if isinstance(error, OSError) else type(error) is StorageError
 
 
 def storage_error(text: str, error: OSError, *, nothing_done: bool = False) -> StorageError:
-    """Return the exception to raise for an error, by its scope: a bare StorageError for the disk.
+    """Return the exception to raise for an error, by its scope. For the disk: a bare StorageError.
 
-    `nothing_done`: the failed call changed nothing, so the caller may try again if is_passing.
+    `nothing_done`: the failed call changed nothing. If is_passing(error), too, the exception is a
+    TryAgainError.
     """
     scope = scope_of(error)
     if scope is Scope.DIRECTORY:
@@ -118,7 +119,7 @@ def storage_error(text: str, error: OSError, *, nothing_done: bool = False) -> S
 
 @contextmanager
 def leaving_all_as_it_was(text: str) -> Iterator[None]:
-    """Translate an OSError of work that changes nothing if it fails, as storage_error does."""
+    """Translate an OSError by storage_error. The block changes nothing if it fails."""
     try:
         yield
     except OSError as error:
@@ -127,7 +128,7 @@ def leaving_all_as_it_was(text: str) -> Iterator[None]:
 
 @contextmanager
 def done_without(what: str, directory: str) -> Iterator[None]:
-    """Ignore a failure of the work on `what`, which can be made again; raise errors of the disk."""
+    """Log and ignore an OSError of the block, unless the node must stop using the disk."""
     try:
         yield
     except OSError as error:

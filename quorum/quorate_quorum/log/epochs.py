@@ -1,6 +1,6 @@
 """The table of epochs: at which offset each leader_epoch begins.
 
-With it a replica whose log diverges finds where to cut the log (KIP-101). The file
+By this table a replica whose log diverges finds where to cut its log (KIP-101). The file
 `leader-epoch-checkpoint` is written before the first record of a new epoch is visible. Nothing
 depends on the file: an open notices if it is missing, torn or old, and builds it again from the
 batches, each of which has its epoch.
@@ -20,8 +20,9 @@ _VERSION = "1"
 class EpochCache:
     """Epochs in order, with the offset at which each begins. Both grow strictly.
 
-    An epoch without a record has no entry. Two logs might disagree about where it begins, and a
-    follower would search for ever for the offset at which the logs diverge (KAFKA-10706).
+    An epoch without a record has no entry. With such an entry, two logs might disagree about where
+    the epoch begins, and a follower would search for ever for the offset at which the logs diverge
+    (KAFKA-10706).
     """
 
     def __init__(self, entries: Iterable[tuple[int, int]] = ()) -> None:

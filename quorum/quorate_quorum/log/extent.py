@@ -24,7 +24,7 @@ class Extent:
     #: One past the last record.
     end: int = 0
     truncations: int = 0
-    #: The log's start before segments at its start were lost; None: none were lost.
+    #: The log's former start, if segments there were lost; None if no segment was lost.
     lost_start: int | None = None
     epochs: EpochCache = field(default_factory=EpochCache)
     #: Whether compaction may have removed whole batches: see COMPACTED_FILE.
@@ -60,9 +60,10 @@ class EpochFile:
         return decode(await read_whole(self._directory.disk, self._directory.file(FILE_NAME)))
 
     async def before(self, start: int) -> EpochCache:
-        """Return the epoch of the record before `start`, as beginning there, if the file has it.
+        """Return a table of one epoch, that of the record before `start`; empty if unknown.
 
-        It is for a log from which all records were deleted: no batch tells the epoch there.
+        For a log from which all records were deleted: no batch is left that tells this epoch. In
+        the table the epoch begins at `start`.
         """
         known = await self.read()
         entries = [] if known is None else [one for one in known.entries if one[1] <= start]

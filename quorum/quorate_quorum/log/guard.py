@@ -21,8 +21,8 @@ class LogCorruptError(StorageError):
 class Guard:
     """Decides whether the log may be used now.
 
-    After a write that failed half way, only an open can tell what the log holds. So every later use
-    raises that failure again. A failed read changes nothing.
+    After a write that failed half way, only a new open can find out what the log holds. So every
+    later use raises the error of that write again. A failed read does not end the use of the log.
     """
 
     def __init__(self, directory: str) -> None:
@@ -76,7 +76,7 @@ class Guard:
     def error(
         self, what: str, error: OSError | CorruptRecordError, *, nothing_done: bool
     ) -> StorageError:
-        """Return the exception to raise. `nothing_done`: the failed call changed nothing."""
+        """Return the exception to raise. With `nothing_done`, the failed call changed nothing."""
         text = f"{self._directory}: {what}"
         if isinstance(error, CorruptRecordError):
             return LogCorruptError(f"{text}: {error}")

@@ -8,8 +8,8 @@
     crc32c=8 hex digits        of all lines before
 
 Both servers read this file before anything else. A node refuses to start if the file is missing or
-of another version: a voter that starts empty where data had been would have forgotten its votes and
-its acknowledgements (KAFKA-15412).
+of another version: a voter whose data is gone, and that starts empty, would have forgotten its
+votes and its acknowledgements (KAFKA-15412).
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ FILE_NAME: Final = "meta.properties"
 METADATA_DIRECTORY: Final = "__cluster_metadata-0"
 VERSION: Final = 2
 BYTES_MAX: Final = 4096
-#: The highest generation. No quorum is recovered so often: a file with a higher one is damaged.
+#: The highest generation. No quorum is recovered so often, so a file with a higher generation is
+#: damaged.
 GENERATION_MAX: Final = 10**9
 CLUSTER_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _VALUES: Final = {
@@ -45,8 +46,8 @@ _VALUES: Final = {
 class Identity:
     """The cluster and node to which a directory belongs.
 
-    `directory_id` is 16 random bytes that `storage format` draws, so a replaced disk has another.
-    `quorum_generation` is 0 in a broker's directory until the broker learns it.
+    `directory_id` is 16 random bytes that `storage format` draws, so a replaced disk has another
+    id. `quorum_generation` is 0 in a broker's directory until the broker learns it.
     """
 
     cluster_id: str

@@ -1,9 +1,9 @@
 """The two sparse indexes of a segment: offset to position, and timestamp to offset.
 
-On disk they are Kafka's `.index` (4-byte relative offset, 4-byte position) and `.timeindex`
-(8-byte timestamp, 4-byte relative offset). They are a cache: they are checked against the batches
-when they are used, and built again from the batches. A file that is bad from some entry on is used
-up to that entry, because a prefix of an index is a valid index.
+On disk they are Kafka's `.index` (4-byte relative offset, 4-byte position) and `.timeindex` (8-byte
+timestamp, 4-byte relative offset). The index files are a cache: they are checked against the
+batches before use, and built again from the batches if they are missing or bad. A file that is bad
+from some entry on is used up to that entry, because a prefix of an index is a valid index.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class SegmentIndex:
 
     @property
     def last_entry(self) -> tuple[int, int]:
-        """(relative last offset, position) of the last batch that has an entry; else (-1, 0)."""
+        """(relative last offset, position) of the last entry; (-1, 0) if there is no entry."""
         return (self._offsets[-1], self._positions[-1]) if self._offsets else (-1, 0)
 
     def add(self, last_offset: int, position: int, size: int, max_timestamp: int) -> None:

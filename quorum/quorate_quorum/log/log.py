@@ -116,7 +116,7 @@ class Log:
 
     @property
     def log_start_offset(self) -> int:
-        """The first offset that can be read. It may lie inside a segment, and inside a batch."""
+        """The first offset that can be read. This offset may lie inside a segment or a batch."""
         return self._extent.start
 
     @property
@@ -126,7 +126,7 @@ class Log:
 
     @property
     def lost_start(self) -> int | None:
-        """The log's start before it lost segments there; None: it lost none."""
+        """The log's former start, if segments there were lost; None if no segment was lost."""
         return self._extent.lost_start
 
     @property
@@ -209,7 +209,10 @@ class Log:
                 await self._appender.roll("asked")
 
     async def roll_if_due(self) -> bool:
-        """Close the active segment if it is too old or below the start. Return whether it was."""
+        """Close the active segment if it is too old, or wholly below the log's start.
+
+        Return whether the segment was closed.
+        """
         if not await self._unless_cut(self._appender.why_roll_idle(), "", "can't read"):
             return False
         async with self._guard.exclusive("roll"):
@@ -228,12 +231,12 @@ class Log:
     async def read(
         self, offset: int, *, end: int, bytes_max: int, at_least_one: bool = True
     ) -> bytes:
-        """Return whole batches that end at or below `end`, from the one that holds `offset` on.
+        """Return whole batches that end at or below `end`. The first one holds `offset`.
 
-        If `offset` lies in a gap of a compacted log, begin with the first batch after it. The
-        batches have at most `bytes_max` bytes; with `at_least_one` the first may be larger. They
-        never cross the end of a segment. The result is empty if there is no such batch, or if the
-        log was cut meanwhile. Raises OffsetOutOfRangeError, LogCorruptError, StorageError.
+        If `offset` lies in a gap of a compacted log, the first one is the next batch after the gap.
+        The batches have at most `bytes_max` bytes; with `at_least_one` the first may be larger.
+        They never cross the end of a segment. The result is empty if there is no such batch, or if
+        the log was cut meanwhile. Raises OffsetOutOfRangeError, LogCorruptError, StorageError.
         """
         self._guard.check()
         extent = self._extent
@@ -262,7 +265,7 @@ class Log:
         return await self._unless_cut(searching, None, "can't search")
 
     async def _unless_cut(self, reading: Awaitable[T], otherwise: T, what: str) -> T:
-        """Await a read. Return `otherwise` if the log is cut meanwhile: the result may be wrong."""
+        """Await a read. Return `otherwise` if the log is cut meanwhile, as the result may be wrong."""
         truncations = self._extent.truncations
         try:
             found = await reading
@@ -290,7 +293,7 @@ class Log:
         if not self._segments.all or checkpoints.high_watermark_slot.value == (offset, epoch):
             return
         async with self._guard.exclusive("checkpoint"):
-            if checkpoints.high_watermark == offset:  # otherwise a newer one waits for its turn
+            if checkpoints.high_watermark == offset:  # if not, a later call writes the newer value
                 await checkpoints.save_high_watermark(offset, epoch)
 
     # Cuts
@@ -323,7 +326,7 @@ class Log:
                 await self._cutter.move_start(offset)
 
     async def begin_below(self, base_offset: int) -> None:
-        """Let the first batch of an empty log begin below the log's start, and end above it."""
+        """Let the first batch of an empty log begin at `base_offset`, below the log's start."""
         async with self._guard.exclusive("beginning inside a batch"):
             await self._cutter.begin_below(base_offset)
 

@@ -48,7 +48,7 @@ class ObservedState:
             await self.save()
 
     async def save(self) -> None:
-        """Take a snapshot at the end of the log. If that fails on a good disk, do without it."""
+        """Take a snapshot at the log's end. A failure is ignored, unless the disk is broken."""
         with done_without("producers", self._parts.directory.path):
             end = self._extent.end
             self._unsaved_batches = self._unsaved_bytes = 0
@@ -70,7 +70,8 @@ class ObservedState:
             if offset > extent.start and epoch != extent.epoch_before(offset):
                 continue  # the snapshot covers records that were cut
             self._observer.reset()
-            # Another release may have written the snapshot. Then try an older one.
+            # If the Observer refuses the state (another release may have written it), try an older
+            # snapshot.
             with suppress(CorruptRecordError):
                 self._observer.restore(state)
                 return offset

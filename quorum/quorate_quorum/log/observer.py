@@ -1,11 +1,12 @@
 """State that follows the log, such as what producers have written, and its snapshots.
 
 The state is built from the batches. A cut or an open restores the newest snapshot at or below the
-log's end and shows the batches above it to the Observer. Snapshots are taken so often that these
-are few. Old ones are removed, but so that a deep cut still finds a snapshot nearby. A snapshot's
-file is named by the offset at which it ends. Its CRC shows whether it is whole. The epoch of the
-record before that offset shows whether it fits the present log. A reload ignores any other
-snapshot, and nothing is lost.
+log's end and shows the batches above it to the Observer. Snapshots are taken so often that few
+batches are above the newest one. Old snapshots are removed, but enough stay that a deep cut still
+finds one nearby. A snapshot's file is named by the offset at which the snapshot ends. The CRC shows
+whether the snapshot is whole. The epoch of the record before that offset shows whether the snapshot
+fits the present log. A reload ignores a snapshot that is not whole or does not fit: an older one
+and more batches give the same state.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Observer(Protocol):
     """State that follows the log: it is shown the header of each batch."""
 
     def observe(self, header: BatchHeader) -> None:
-        """Take in the header of an appended batch, or of one at a reload. Batches are in order."""
+        """Take in the header of the next batch, which was appended or which a reload shows."""
 
     def reset(self) -> None:
         """Forget everything, because a reload follows."""
@@ -80,7 +81,7 @@ def superfluous(offsets: Sequence[int], end: int) -> list[int]:
 
 
 class ObserverSnapshots:
-    """The snapshots in one log's directory. No method syncs its change."""
+    """The snapshots in one log's directory. No method syncs what it changes."""
 
     def __init__(self, disk: Disk, directory: str) -> None:
         self._disk = disk

@@ -13,7 +13,7 @@ from quorate_quorum.log.segments import Segments
 
 
 class Parts:
-    """The parts that two or more roles of the log use. A part of one role belongs to that role."""
+    """The parts that two or more roles of the log use. A part that only one role uses is in it."""
 
     def __init__(self, disk: Disk, path: str, config: LogConfig) -> None:
         #: The present configuration. Log.configure replaces it.
@@ -32,7 +32,7 @@ class Parts:
         await self.directory.mark(CUTTING_FILE)
 
     async def finish_cut(self) -> None:
-        """Make the cut durable, then remove its mark."""
+        """Make the cut durable, then remove the CUTTING_FILE marker."""
         self.directory.changed()
         await self.directory.sync()
         await self.segments.active.file.sync()

@@ -1,4 +1,4 @@
-"""Finds the bytes of whole batches: from memory at a log's end, by the index further back."""
+"""Finds the bytes of whole batches: near the log's end by memory, elsewhere by the index."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class RecentBatches:
     """The positions of the newest batches of the active segment.
 
     The first of `_offsets` is where the oldest batch begins; the others are where batches end.
-    `_positions` are the same places in bytes, so both lists have the same length. They are empty
+    `_positions` are the same places in bytes, so both lists have the same length. Both are empty
     while not even the end of the log is known.
     """
 
@@ -103,7 +103,7 @@ class Reader:
         self._next.clear()
 
     async def read(self, offset: int, end: int, bytes_max: int, *, at_least_one: bool) -> bytes:
-        """Return whole batches that end at or below `end`, from the one that holds `offset` on.
+        """Return whole batches that end at or below `end`. The first one holds `offset`.
 
         The batches have at most `bytes_max` bytes; with `at_least_one` the first may be larger.
         They never cross the end of a segment. Raises OSError, CorruptRecordError.
@@ -165,7 +165,8 @@ class Reader:
         if stop - start > bytes_max and not at_least_one:
             return b""
         if stop > start and truncations == self._extent.truncations:
-            # Only then: after a cut, the position may lie in the middle of a batch.
+            # Only if the log was not cut: after a cut, the position may lie in the middle of a
+            # batch.
             self._next[next_offset] = (segment, position + stop)
             if len(self._next) > READERS_MAX:
                 self._next.popitem(last=False)
@@ -173,11 +174,11 @@ class Reader:
 
 
 async def _check_batch_at(segment: Segment, position: int, offset: int, until: int | None) -> None:
-    """Check the batch with `offset`, which a read left out. CorruptRecordError if it is damaged.
+    """Check the batch with `offset`, which a read left out. CorruptRecordError if damaged.
 
     Without this check, a batch with a flipped bit in its length or offsets would look for ever like
-    one that may not be read yet. `until`: in a log with gaps, the batch may begin above `offset`,
-    but ends at or below `until`; None in other logs.
+    one that may not be read yet. `until` is None in a log without gaps. In a log with gaps, the
+    batch may begin above `offset`, but must end at or below `until`.
     """
     header = parse_header(await segment.file.read_at(position, HEADER_BYTES))
     if position + header.size > segment.size:

@@ -1,7 +1,7 @@
 """The Disk seam on a real file system: quick calls run in line, the others in a pool of threads.
 
 To hand a small append, or a read from the page cache, to a thread costs more than the call itself.
-So these run in line and block the event loop for microseconds. Reads that would miss the cache,
+So both run in line, and block the event loop for microseconds. Reads that would miss the cache,
 large appends, every sync and the removal of files go to a pool of threads. Appends, overwrites and
 truncates of one file keep the order of their calls.
 """
@@ -45,7 +45,7 @@ _fdatasync: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
 class RealFile:
     """A file of the operating system. Its descriptor may be closed between two operations.
 
-    The next operation opens the file again.
+    If it is closed, the next operation opens the file again.
     """
 
     def __init__(self, disk: RealDisk, path: str, descriptor: int, flags: int) -> None:
@@ -170,7 +170,8 @@ class RealFile:
         try:
             await self.sync()
         except SyncError as error:
-            self._sync_failure = error  # no caller waits now: the next use of the file raises it
+            # Keep the error for the next use of the file, because no caller waits now.
+            self._sync_failure = error
             self._synced_changes = self._changes
         except OSError:
             return  # the file was closed or can't be opened: it stays unsynced
@@ -236,7 +237,9 @@ class RealFile:
     def _left_pool(self, done: asyncio.Future[T]) -> None:
         self._in_pool -= 1
         if not done.cancelled():
-            done.exception()  # marks it as seen; a caller that still waits gets it, too
+            # Read the error, so that asyncio does not report it as never retrieved. A caller
+            # that still waits gets the error, too.
+            done.exception()
         if not self._in_pool and self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
 

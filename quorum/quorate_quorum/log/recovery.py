@@ -6,18 +6,19 @@
 * With `track_synced`, bytes above `synced` are written again and synced before use: after a failed
   sync, pages may be readable although no medium has them.
 * Each segment must end where the next one begins: otherwise readers would miss records silently. A
-  log whose first segment begins above `log-start` has lost segments (`lost_start`). If such a
-  replica led, its followers would drop their own. Any other log begins at `log-start`. Segments
-  that lie below it as a whole are removed: a crash had interrupted their removal.
+  log whose first segment begins above `log-start` has lost segments (`lost_start`). If a replica
+  with such a log led, its followers would drop the segments that it lacks. Any other log begins at
+  `log-start`. Segments that lie wholly below `log-start` are removed: a crash had interrupted their
+  removal.
 * Everything else (indexes, epochs, snapshots) is built again from the batches.
-* `Recovered.damaged` reports that records of completed writes are gone. Within one boot, a bad
-  batch that no kill explains shows that. In any boot, an end below the checkpoint of the high
-  watermark shows it. The marker `damaged` is made before anything is cut, because a later start
-  would find nothing wrong with the rest. The marker stays until the owner says that no other node
-  depends on the lost records.
+* `Recovered.damaged` reports that records of completed writes are gone. There are two proofs of
+  that: within one boot, a bad batch that no kill of the process explains; in any boot, a log end
+  below the checkpoint of the high watermark. The marker `damaged` is made before anything is cut,
+  because a later start would find nothing wrong with the rest. The marker stays until the owner
+  says that no other node depends on the lost records.
 
-run_file.py says whether the last run of the log directory stopped cleanly. That decides only what
-is reported of a cut. The tail is always checked.
+run_file.py says whether the last run of the log directory stopped cleanly. This decides only what
+is reported after a cut. The tail is always checked.
 """
 
 from __future__ import annotations
@@ -110,7 +111,7 @@ class Recovery:
 
     async def conclude(self) -> Recovered:
         """Return the result. The log can be used from now on."""
-        if self._is_marked_corrupt:  # no batch that is left is bad
+        if self._is_marked_corrupt:  # the salvage has removed the bad batches: no bad one is left
             await self._directory.unmark_durably(CORRUPT_FILE)
         if self._cut_bytes:
             log.warning(
@@ -222,7 +223,8 @@ class Recovery:
             extent.epochs = await self._parts.epoch_file.before(extent.start)
         if self._config.verify_all and known is not None:
             self._compare_epochs(known)
-        if extent.end < extent.start and not is_blank:  # all records below the start were synced
+        # Records are lost if the log ends below its start: the start moved only after a sync.
+        if extent.end < extent.start and not is_blank:
             await self._lost(f"it ends at {extent.end}, and had begun at {extent.start}")
 
     async def _find_start(self) -> None:
@@ -241,7 +243,7 @@ class Recovery:
             await segments.drop(segments.all[0])
 
     async def _lost(self, found: str) -> None:
-        """Note that records are missing at the start. A voter does not start then."""
+        """Note that records are missing at the log's start. A voter does not start then."""
         if self._config.verify_all and not self._config.salvage:
             raise self._corrupt(found)
         await self._mark_damaged(found)
@@ -251,18 +253,19 @@ class Recovery:
         start = self._extent.start
         known = await self._parts.epoch_file.read()
         if epoch is None:
-            return EpochCache()  # the scan covers all batches, so the file is not needed
+            return EpochCache()  # no file is needed: the scan covers all batches
         if known is None or known.epoch_at(self._synced - 1) != epoch:
             return None
         known.truncate_from_start(start)
         if known.entries[0][1] > start:
-            return None  # a power loss undid a removal, so the file lacks the oldest batches
+            return None  # the file lacks the oldest batches: a power loss undid their removal
         return known
 
     def _compare_epochs(self, known: EpochCache) -> None:
         """Compare the batches' epochs with the checkpoint file: a CRC does not cover an epoch."""
         scanned = [e for e in self._extent.epochs.entries if e[1] < self._synced]
-        if scanned:  # in a compacted log, the first batch may be above the start
+        # In a compacted log, the first batch may be above the start: compare from it on.
+        if scanned:
             known.truncate_from_start(scanned[0][1])
         expected = [e for e in known.entries if e[1] < self._synced]
         if expected and scanned != expected:
@@ -308,7 +311,7 @@ class Recovery:
             await segment.cut(good.position, end)
 
     async def _mark_damaged(self, reason: str) -> None:
-        """Mark the log as damaged before a cut: a later start finds nothing wrong with the rest."""
+        """Mark the log as damaged before a cut: after it, a later open would find nothing wrong."""
         self._damaged = self._damaged or reason
         await self._directory.mark_durably(DAMAGED_FILE)
 
@@ -324,7 +327,8 @@ class Recovery:
             self._is_cutting = True
             await self._parts.mark_cut()
         await checkpoints.lower(end)
-        await self._segments.active.forget_checksum()  # appends will not fit it
+        # This segment gets the next appends, and its checksum would not cover them.
+        await self._segments.active.forget_checksum()
         if self._is_cutting:
             await checkpoints.write_again()
             await self._parts.finish_cut()
@@ -341,7 +345,7 @@ class Recovery:
     async def _compare_high_watermark(self) -> None:
         """Mark the log as damaged if the high watermark's checkpoint is above its end.
 
-        A cut lowers the checkpoint first, so records are gone in that case.
+        A cut lowers that checkpoint first. So if the checkpoint is above the end, records are gone.
         """
         known, end = self._checkpoints.high_watermark_slot.value, self._extent.end
         is_sure = self._run.tail_intact or self._config.track_synced
@@ -349,7 +353,7 @@ class Recovery:
             await self._mark_damaged(f"the log ends at {end}; {known[0]} was committed")
 
     async def _make_synced_sure(self) -> None:
-        """Make `synced` durable: after a kill, perhaps only the page cache has it."""
+        """Make `synced` durable: after a kill, perhaps only the page cache has the value."""
         if self._synced < self._extent.end:
             await self._write_tail_again()
         elif self._checkpoints.synced_slot.value is not None:
@@ -358,7 +362,7 @@ class Recovery:
     async def _write_tail_again(self) -> None:
         """Write all bytes above `synced` again, then sync them.
 
-        After a failed sync they may be readable although no medium has them.
+        After a failed sync, these bytes may be readable although no medium has them.
         """
         for segment, next_base in self._segments.with_next_base():
             if next_base <= self._synced:

@@ -11,7 +11,8 @@ of the first segment. Every step is durable before the next one begins:
     6  `B.log`                  B.log.swap renamed, which replaces the old one
 
 An open that finds `B.log.swap` does steps 4 to 6 again. It removes every other file that ends with
-`.cleaned` or `.swap`. Snapshots of producers stay: they fit the log below them in either form.
+`.cleaned` or `.swap`. Snapshots of producers' states stay: they are right for the old and the new
+segments.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ class Replacer:
         return True
 
     def _old(self, new: SegmentChecksum) -> list[Segment]:
-        """Return the segments that `new` replaces; empty if they do not begin and end with it."""
+        """Return the segments that `new` replaces; empty if none begin and end as `new` does."""
         segments = self._segments
         found = [
             segment
@@ -113,7 +114,7 @@ async def finish(directory: Directory, new: SegmentChecksum, bases: list[int]) -
             if await disk.exists(path):
                 await disk.remove(path)
     await _sync(directory)
-    for ending in _INDEXES:  # not durably: an open makes them again
+    for ending in _INDEXES:  # need not be durable: an open does this step again
         path = directory.file(file_name(new.base_offset, ending))
         if await disk.exists(path + CLEANED):
             await disk.rename(path + CLEANED, path)

@@ -32,7 +32,7 @@ def why_roll(
 ) -> str:
     """Return why the active segment must be closed; "" if it need not be.
 
-    With `adding_bytes`, the segment is asked about before an append; without, it may be idle.
+    `adding_bytes` is the size of the append that is to come; 0 if there is none.
 
     >>> active = Active(base_offset=5, end_offset=9, size=90, age_ms=50, is_index_full=False)
     >>> config = LogConfig(segment_bytes=100, segment_ms=50)
@@ -54,5 +54,5 @@ def why_roll(
     if active.is_index_full:
         return "index"
     if not adding_bytes and log_start >= active.end_offset:
-        return "start"  # only a closed segment can be removed
+        return "start"  # all its records are below the start: close it, so that it can be removed
     return ""

@@ -36,7 +36,8 @@ class Run:
     boot_id: str | None
     #: Whether a sync failed: later writes may be readable although no medium has them.
     sync_failed: bool
-    #: Whether the kernel still runs in the boot boot_id: its page cache then has all writes.
+    #: Whether the machine has not been restarted since the last run. If so, the page cache still
+    #: has all writes of that run.
     same_boot: bool
     #: Whether there was a last run at all.
     has_begun: bool = False
@@ -79,7 +80,7 @@ async def begin_run(disk: Disk, log_dir: str) -> None:
 
 
 async def set_sync_failed(disk: Disk, log_dir: str) -> None:
-    """Note that a sync failed, durably if the disk still can. Call it before the report."""
+    """Note that a sync failed, durably if the disk allows. Call this before the report."""
     try:
         await _write(disk, log_dir, disk.boot_id(), sync_failed=True, sync=True)
     except OSError:

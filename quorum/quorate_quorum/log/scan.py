@@ -43,7 +43,7 @@ class Scan:
     _checksums: Disk | None = None
 
     async def run(self, first: int, position: int) -> GoodEnd:
-        """Check all batches from `position` of segment `first` on, up to the first bad one."""
+        """Check batches from `position` in segment `first` to the log's end, or to a bad batch."""
         for at in range(first, len(self._segments.all)):
             segment = self._segments.all[at]
             if self._expected is not None and segment.base_offset != self._expected:

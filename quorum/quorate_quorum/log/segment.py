@@ -22,7 +22,7 @@ LOG, INDEX, TIME_INDEX, SNAPSHOT = ".log", ".index", ".timeindex", ".snapshot"
 #: The ending of a compacted segment's checksum file (checksum.py).
 CHECKSUM = ".checksum"
 #: The bytes that a scan reads at a time; one whole batch if that is larger. Other tasks run between
-#: two chunks. A chunk has at most CHUNK_BATCHES_MAX batches: some milliseconds of work.
+#: two chunks. A chunk has at most CHUNK_BATCHES_MAX batches, which take some milliseconds.
 CHUNK_BYTES = 64 * 1024
 CHUNK_BATCHES_MAX = 256
 #: The bytes that a search for a batch reads from an index entry on. Usually they hold the batch.
@@ -75,7 +75,7 @@ class Chunk:
 
 
 class Segment:
-    """A segment. `index` is None until it is needed."""
+    """A segment of a log. Its `index` is None until the first read that needs it."""
 
     def __init__(
         self, disk: Disk, directory: str, base_offset: int, file: File, index_interval_bytes: int
@@ -166,7 +166,7 @@ class Segment:
             return self.index
         index = await self.index_on_disk()
         await self._complete(index)
-        if self.index is None:  # otherwise another reader has loaded it meanwhile
+        if self.index is None:  # if not, another reader has loaded it meanwhile
             self.index = index
         return self.index
 
@@ -179,7 +179,8 @@ class Segment:
     async def age_ms(self) -> int:
         """Return the milliseconds since the first record was appended; 0 for an empty segment.
 
-        If an earlier run appended it, the time counts from the file's last change by that run.
+        If an earlier run appended the record, the time counts from that run's last change of the
+        file.
         """
         if not self.size:
             return 0
@@ -294,7 +295,7 @@ class Segment:
             index.add(last_offset, position, header.size, header.max_timestamp)
 
     async def write_index(self) -> None:
-        """Write the indexes, the time index first: the offset index exists only beside it."""
+        """Write the indexes, the time index first: no offset index exists without a time index."""
         index = await self.loaded_index()
         await replace_whole(self._disk, self.path(TIME_INDEX), index.encode_times())
         await replace_whole(self._disk, self.path(INDEX), index.encode_offsets())
@@ -335,7 +336,7 @@ class Segment:
         found = self.base_offset
         last_offset, at = index.floor(end - 1 - self.base_offset)
         if last_offset >= 0 and not await self.names_a_batch(last_offset, at):
-            at = 0  # the entry is damaged; position_of has checked only another one
+            at = 0  # this entry is damaged, so scan from 0: position_of checked another entry
         while at < position:
             chunk = await self.scan(at, checked=False)
             for where, header in chunk.found:
@@ -360,7 +361,7 @@ class Segment:
                 await self._disk.remove(self.path(ending))
 
     async def remove(self) -> None:
-        """Remove the segment's files, the batches first: an open removes indexes that are left."""
+        """Remove the segment's files, the batches first: an open removes lone indexes."""
         await self.file.close()
         for ending in (LOG, INDEX, TIME_INDEX, SNAPSHOT, CHECKSUM):
             if await self._disk.exists(self.path(ending)):
@@ -370,11 +371,13 @@ class Segment:
 def walk(
     data: bytes, *, offset: int, end: int, bytes_max: int, gaps_from: int | None = None
 ) -> tuple[int, int, int, int]:
-    """Return (start, stop, next offset, bytes wanted) of the batches to return from `data`.
+    """Find the whole batches in `data` that a read returns.
 
-    These are whole batches from the one that holds `offset` on; in a gap, from the next one on.
-    They end at or below `end` and have at most `bytes_max` bytes, but the first may be larger. If
-    `data` holds only a part of the first one, start == stop, and bytes wanted is its length.
+    Return their start and stop positions in `data`, the offset after them, and the bytes wanted.
+    The first batch is the one that holds `offset`; if `offset` lies in a gap, the next one. The
+    batches end at or below `end` and have at most `bytes_max` bytes, but the first may be larger.
+    If `data` holds only a part of the first batch, start == stop, and bytes wanted is that batch's
+    length.
 
     CorruptRecordError if a length is impossible, or if a batch does not follow the one before it:
     the CRC does not cover offsets, and readers would miss records silently. In a log with gaps,
@@ -395,7 +398,7 @@ def walk(
             follows = base_offset >= expected
         if not (is_possible and follows):
             if start >= 0:
-                break  # return the good batches first; a read that begins here raises
+                break  # return the good batches before it; a read that begins at the bad one raises
             raise CorruptRecordError(
                 f"a batch of offset {base_offset} and length {length} where offset "
                 f"{max(expected, offset)} should be"

@@ -108,7 +108,7 @@ class Segments:
         return SegmentInfo(segment.base_offset, end, segment.size, newest, unchanged_ms, damage)
 
     async def were_replaced_since(self, replacements: int) -> bool:
-        """Wait for a replacement under way. Return whether one has ended since that number.
+        """Wait for a replacement under way. Return whether the count differs from `replacements`.
 
         An operation that began before the replacement may have failed because its segments are
         gone. Then it begins again.

@@ -39,13 +39,14 @@ class SlotFile:
         self._sequence = 0
         #: (offset, epoch) as last read or written; None if no slot is whole.
         self.value: tuple[int, int] | None = None
-        #: Whether the older slot has a higher offset: a lowering was interrupted, so write again.
+        #: Whether the older slot has a higher offset, because a crash interrupted a lowering. The
+        #: value must be written again.
         self.is_half_lowered = False
-        #: Whether only one slot has the value. Then the value may not be synced.
+        #: Whether only one slot has the value. If so, the value may not be synced.
         self.is_half_written = False
 
     async def load(self) -> None:
-        """Read the slots. ReopenError for an unknown version."""
+        """Read the slots. ReopenError if a slot has an unknown version."""
         if not await self._disk.exists(self._path):
             return
         content = await read_whole(self._disk, self._path)

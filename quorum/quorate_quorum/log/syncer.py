@@ -1,7 +1,7 @@
-"""Syncs of a log. Each covers everything that was appended before it began, for all its callers.
+"""Syncs a log. Callers share a sync, which covers all records appended before the sync began.
 
 After the first failed sync the log can't be used any more. Pages may be readable although no medium
-has them, so a later sync that succeeds would prove nothing.
+has them, so even a later sync that succeeds would prove nothing.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Syncer:
         except TryAgainError:
             return  # the next sync covers this segment, too
         except StorageError:
-            # The owner's next call raises the failure.
+            # The failure is not lost: the owner's next call raises it.
             assert self._guard.failure is not None or self._guard.is_closed
 
     def _is_due(self, end: int) -> bool:

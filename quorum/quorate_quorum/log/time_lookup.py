@@ -82,8 +82,8 @@ async def _first_in(
 ) -> tuple[int, int] | None:
     """Return the first record of a batch at or after the time and the offset; None if it has none.
 
-    Most batches are appended without being decoded, so a batch may not decode. Then the answer
-    comes from its header.
+    Most batches are appended without being decoded, so one may turn out not to decode. For such a
+    batch the answer comes from its header.
     """
     with suppress(CorruptRecordError):
         if decompressed_size_bound(batch, header) <= SEARCHED_IN_A_TURN_BYTES:

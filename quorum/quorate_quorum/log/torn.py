@@ -2,9 +2,9 @@
 
 Within one boot, an interrupted write leaves the first part of its bytes: the kernel lengthens a
 file only by what it has copied. So a torn batch has fewer bytes than its length says, and nothing
-follows it. If a bad batch has all its bytes, or other batches of this log follow it, it was written
-whole and has changed since: the replica has lost records of completed writes. The CRC does not
-cover the length. So even if the length has changed, the CRC still shows where the batch ended.
+follows it. If a bad batch has all its bytes, or other batches of this log follow it, then it was
+written whole and was damaged later: the replica has lost records of completed writes. The CRC does
+not cover the length. So even if the length has changed, the CRC still shows where the batch ended.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ async def is_torn(
 ) -> bool:
     """Return whether the bytes from `position` to `size` are the first part of a write.
 
-    `next_offset` is the log's end: the write must begin with that offset; with `gaps`, at or above.
+    `next_offset` is the log's end. The write must begin at that offset, or, with `gaps`, at or
+    above it.
     """
     start = await file.read_at(position, _BEFORE)
     if len(start) < _BEFORE:
