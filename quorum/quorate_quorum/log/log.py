@@ -265,7 +265,7 @@ class Log:
         return await self._unless_cut(searching, None, "can't search")
 
     async def _unless_cut(self, reading: Awaitable[T], otherwise: T, what: str) -> T:
-        """Await a read. Return `otherwise` if the log is cut meanwhile, as the result may be wrong."""
+        """Await a read. Return `otherwise` if the log is cut meanwhile: the read may be wrong."""
         truncations = self._extent.truncations
         try:
             found = await reading

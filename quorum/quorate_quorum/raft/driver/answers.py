@@ -31,7 +31,7 @@ from quorate_quorum.v1 import raft_pb2
 class Answers:
     """Answers the requests of peers in one node; RaftService converts them from and to the wire.
 
-    `incarnation` names this run of the node.
+    `incarnation` is the id of this run of the node.
     """
 
     _loop: RaftLoop
@@ -43,7 +43,7 @@ class Answers:
     applier: Applier
     callers: Callers
     fetch_bytes_max: int
-    #: Whether this node describes itself: only from `start` on does it know its epoch and log.
+    #: Whether this node describes itself. Before `start` it does not know its epoch and its log.
     is_open: bool = False
 
     def step(self, event: Event) -> None:
@@ -51,14 +51,15 @@ class Answers:
         self._loop.step(event)
 
     async def ask(self, event: Callable[[int], Event]) -> Any:
-        """Make an event with a new caller's number, and return the machine's answer to it."""
+        """Pass the machine an event with a new number, and return the answer for that number."""
         with self.asking(event) as asked:
             return await asked.answer()
 
     def asking(self, event: Callable[[int], Event]) -> Asked:
-        """Make an event with a new caller's number, and return the Asked that gets its answers.
+        """Pass the machine an event with a new number. Return the Asked that gets its answers.
 
-        Use the Asked as a context manager: at the end of the block its number is forgotten.
+        Use the Asked as a context manager: at the end of the block, the number of the Asked is
+        forgotten.
         """
         if not self._loop.is_running:
             raise StoppingError(f"node {self.identity.node_id} is not running")
@@ -83,8 +84,8 @@ class Answers:
         """Return the batches of a fetch answer; None if they are no longer valid.
 
         None: this node lost its leadership or cut these batches during the read, or its disk
-        failed. Empty: the log now begins above the batches. The answer to the next fetch then names
-        the snapshot.
+        failed. Empty: the log now begins above the batches. In the second case, the answer to the
+        next fetch names the snapshot.
         """
         base_offset = reply.response.base_offset
         if reply.end <= base_offset or base_offset < self.metadata_log.log_start_offset:

@@ -1,7 +1,7 @@
 """Passes committed batches to the RaftListener in order, and tells it when this node leads.
 
-If the log begins above the applied records, the snapshot of the records between is passed first.
-That happens at the start of a run and after a snapshot was installed.
+If the log begins above the applied records, the applier first passes the snapshot of the missing
+records. This happens at the start of a run and after a snapshot was installed.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from quorate_quorum.raft.machine.ready import Ready, Reign
 from quorate_quorum.snapshots.file import SnapshotId
 from quorate_quorum.snapshots.store import Snapshots
 
-#: The bytes passed to the RaftListener in one turn of the event loop: a few milliseconds of work.
-#: One larger batch is passed alone.
+#: The most bytes passed to the RaftListener in one turn of the event loop: a few milliseconds of
+#: work. A batch that is larger is passed alone.
 APPLY_BYTES = 16 * 1024
 
 
@@ -68,7 +68,7 @@ class Applier:
         self._wake.set()
 
     def end_reign(self) -> None:
-        """Tell the RaftListener that the reign is over, if it was told of the reign."""
+        """Tell the RaftListener that the reign is over, if it knows of that reign."""
         self._reign = None
         told, self.told_epoch = self.told_epoch, None
         if told is not None:
@@ -98,7 +98,7 @@ class Applier:
         """Return committed batches from `offset` on; empty if a snapshot has replaced them.
 
         `end` is a committed offset; the result has at least one batch, whatever `bytes_max` is. If
-        the log is cut during a read, the read returns nothing, and is repeated.
+        the log is cut during a read of the disk, that read returns nothing, and is repeated.
         """
         while offset >= max(self._node.log_start_offset, self._log.log_start_offset):
             truncations = self._log.truncations
@@ -117,7 +117,7 @@ class Applier:
         end = self.readable_end
         data = await self.read(self.applied_end, end, APPLY_BYTES)
         batches = list(record_batch.split(data))
-        if batches:  # empty: a snapshot has replaced the log during the read
+        if batches:  # if empty, a snapshot has replaced the log during the read
             self.applied_end = batches[-1][0].end_offset
             self._listener.committed([bytes(batch) for _, batch in batches], end)
 

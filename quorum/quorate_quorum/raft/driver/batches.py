@@ -22,7 +22,7 @@ Buffer = bytes | bytearray | memoryview
 
 #: The first byte of an encoded MetadataEvent that holds Voters: field 2, length-delimited.
 VOTERS_TAG = 0x12
-FEATURE_TAG = 0x1A  # the first byte of one that holds a Feature: field 3
+FEATURE_TAG = 0x1A  # the first byte of a MetadataEvent that holds a Feature: field 3
 
 
 def encode_batch(
@@ -66,7 +66,7 @@ def parse_batches(payload: Buffer, known: Known | None = None) -> tuple[Batch, .
 def _news(
     header: BatchHeader, data: bytes, known: Known | None
 ) -> tuple[VoterSet | None, int | None]:
-    """Return the newest voters in a batch, and the epoch that it begins; None for what it lacks."""
+    """Return the newest voters in a batch, and the epoch that the batch begins; None if absent."""
     found = started = None
     for record in record_batch.records(data, header, size_max=EVENTS_BYTES_MAX):
         started = epoch_started_by(record.value, header) or started
@@ -90,7 +90,7 @@ def _news(
 async def read_below(
     snapshot: SnapshotId, parts: AsyncGenerator[bytes, None], known: Known | None = None
 ) -> Below:
-    """Read a snapshot's batches, and return what the machine must know of the snapshot.
+    """Read a snapshot's batches. Return what the machine must know of the snapshot.
 
     CorruptRecordError if no batch holds voters. UnknownLevelError as in parse_batches.
     """

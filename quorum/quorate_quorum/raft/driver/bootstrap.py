@@ -49,7 +49,7 @@ def bootstrap_batch(voters: Sequence[Voter], configs: Mapping[str, str]) -> byte
 
 
 def bootstrap_hash(batch: bytes) -> bytes:
-    """Return the SHA-256 of the bootstrap batch; a voter refuses peers that have another one."""
+    """Return the SHA-256 of the bootstrap batch. A voter refuses peers with another hash."""
     return hashlib.sha256(batch).digest()
 
 
@@ -139,7 +139,7 @@ def _check(identity: Identity, voters: Sequence[Voter]) -> None:
 
 
 def _check_addresses(voters: Sequence[Voter]) -> None:
-    """Refuse addresses that no node can dial: the log would give them to all nodes for ever."""
+    """Refuse addresses that can't be dialled: in the log, they would reach every node for ever."""
     for voter in voters:
         wrong = wrong_address(voter.endpoint, port_min=1)
         if wrong is not None:
@@ -161,7 +161,7 @@ async def read_bootstrap_hash(log: Log) -> bytes:
     truncations = log.truncations
     data = await log.read(0, end=log.log_end_offset, bytes_max=1)
     if truncations != log.truncations:
-        return b""  # a snapshot replaced the log during the read
+        return b""  # nothing was read: a snapshot replaced the log meanwhile
     for header, batch in record_batch.split(data):
         return bootstrap_hash(bytes(batch)) if header.leader_epoch == 0 else b""
     raise StorageError("the metadata log can't be read at offset 0")

@@ -57,7 +57,7 @@ class Asked:
         self._forget()
 
     async def answer(self) -> Any:
-        """Wait for the next answer. Raises the error that `fail` got when the machine stopped."""
+        """Wait for the next answer. If the machine has stopped, raise the error that `fail` got."""
         told = self._next
         answer = await told
         if self._next is told:
@@ -70,7 +70,8 @@ class Asked:
     def fail(self, error: Exception) -> None:
         failed = self._unsaid()
         failed.set_exception(error)
-        failed.exception()  # otherwise asyncio logs an error that the caller no longer awaits
+        # Read the error: the caller may be gone, and asyncio would log it as never retrieved.
+        failed.exception()
 
     def _unsaid(self) -> asyncio.Future[Any]:
         if self._next.done():

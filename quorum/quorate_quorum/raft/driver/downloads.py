@@ -2,9 +2,8 @@
 
 One task does this for the life of the node. It keeps the received bytes until the machine wants
 another snapshot, so the next leader has to send only the rest. A file is used only after it is
-whole, checked, synced and renamed, and its directory is synced. Then the machine is told of the
-snapshot, and decides whether it still wants the snapshot. A failed download is logged and tried
-again.
+whole, checked, synced and renamed, and its directory is synced. Then the machine is told, and
+decides whether it still wants this snapshot. A failed download is logged and tried again.
 """
 
 from __future__ import annotations
@@ -87,7 +86,7 @@ class Downloads:
         self._connection: tuple[str, Connection] | None = None
 
     def want(self, install: Install | None) -> None:
-        """Fetch this snapshot and no other. None: fetch nothing."""
+        """From now on, fetch this snapshot only; with None, fetch nothing."""
         if install != self._wanted:
             self._wanted = install
             self._changed.set()
@@ -114,7 +113,7 @@ class Downloads:
             waiting.cancel()
 
     async def _go_on(self, install: Install) -> int:
-        """Offer, finish or fetch: the next part of the work. Return the pause after it, in ms."""
+        """Do the next part of the work: offer, finish or fetch. Return the next pause in ms."""
         if self._whole is not None and self._whole.id == install.snapshot:
             await self._offer(self._whole)
             return RETRY_MS

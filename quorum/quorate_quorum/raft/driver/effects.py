@@ -43,7 +43,7 @@ class Effects:
     _told_leader: tuple[int, int, str] | None = None
 
     def carry_out(self, ready: Ready) -> None:
-        """Begin everything that the Ready asks for. Each completion comes back as an event."""
+        """Begin all work that the Ready asks for. The end of each work comes back as an event."""
         self.storage.submit(ready.hard_state, ready.hard_state_version, ready.save)
         if ready.lost_epoch is not None:
             self._end_reign()
@@ -91,7 +91,8 @@ class Effects:
             epoch=change.epoch,
             leader=change.leader_id,
             reason=change.reason,
-            # Without a majority this line would be printed at each try: `repeats` thins it out.
+            # Without a majority, each try would print this line: `repeats` prints it only now and
+            # then.
             repeats=change.role == "prospective",
         )
         told = (change.leader_id, change.epoch, change.endpoint)

@@ -72,10 +72,10 @@ class Finder:
             self._step(found)
 
     def _tell_if_earlier(self, found: LeaderFound) -> None:
-        """Warn if this disk is in a later epoch than the quorum, because it can't go back.
+        """Warn if this disk is in a later epoch than the quorum: the disk's epoch can't go back.
 
-        This happens to a voter that lost elections and then was removed. If it were still a voter,
-        the quorum would move on to its epoch; an observer cannot make the quorum do so.
+        This happens to a voter that lost elections and then was removed. A voter in a later epoch
+        makes the quorum move on to that epoch; an observer cannot do so.
         """
         told = (found.epoch, self._epoch())
         if found.epoch < told[1] and told != self._told:
@@ -90,7 +90,7 @@ class Finder:
 
 
 def leader_in(answer: DescribeNodeResponse) -> LeaderFound | None:
-    """Return the leader that a node's answer names; None if it names none, or no valid one."""
+    """Return the leader that a node's answer names; None if it names no valid leader."""
     has_directory = len(answer.leader_directory_id) == 16
     if answer.leader_id < 0 or not has_directory:
         return None

@@ -59,11 +59,11 @@ async def join(network: Network, disk: Disk, config: QuorumConfig, identity: Ide
 async def check_one_recovery(
     network: Network, servers: Sequence[str], identity: Identity, bootstrap_hash: bytes
 ) -> None:
-    """Raise ConfigError if a server has this node's generation, and another bootstrap hash.
+    """Raise ConfigError if a server has this node's generation but another bootstrap hash.
 
     That happens when two voters were recovered, each while the other did not run: their logs have
-    nothing in common. A broker knows a log only by its generation. It would follow both logs, and
-    remove each replica that one of them does not place on it.
+    nothing in common. A broker knows a log only by its generation. So a broker would follow both
+    logs, and remove each of its replicas that either log does not place on it.
     """
     answers = await asyncio.gather(*(ask(network, server) for server in servers))
     for server, answer in zip(servers, answers, strict=True):

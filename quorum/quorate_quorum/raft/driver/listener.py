@@ -10,7 +10,7 @@ class RaftListener(Protocol):
     """Is told of committed batches and of the leader, in the event loop. No method may wait."""
 
     def snapshot_part(self, batches: bytes) -> None:
-        """Take the next batches of a snapshot: at the start, or after one was installed."""
+        """Take a snapshot's next batches: at the start, or after the snapshot was installed."""
 
     def snapshot_end(self, offset: int, epoch: int) -> None:
         """Take note that the snapshot is whole. It replaces all records below `offset`.
@@ -28,4 +28,4 @@ class RaftListener(Protocol):
         """Take note that the reign of `epoch` is over. Uncommitted proposals may be lost."""
 
     def leader_known(self, leader_id: int, epoch: int, endpoint: str) -> None:
-        """Take note of a change of leader or epoch. leader_id is -1 while no leader is known."""
+        """Take note that leader or epoch changed. leader_id is -1 while no leader is known."""

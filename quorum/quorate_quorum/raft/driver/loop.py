@@ -37,7 +37,7 @@ class RaftLoop:
         self._effects: Effects
         self._event_loop: asyncio.AbstractEventLoop
         self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = 0.0  # the timer's time, which the handles of some loops do not have
+        self._timer_at = 0.0  # kept here, because the timer handles of some loops do not have it
         self._is_carrying_out = False
 
     @property
@@ -81,8 +81,8 @@ class RaftLoop:
         """Change the machine's state, and carry out the effects. A broken invariant is fatal."""
         if not self.is_running:
             return
-        # get_running_loop raises in a thread without a loop. That is wanted, too: a call from
-        # another thread could change the machine between two of its lines (KAFKA-15100).
+        # Refuse calls from other threads: such a call could change the machine between two of its
+        # lines (KAFKA-15100). In a thread without an event loop, get_running_loop itself raises.
         if asyncio.get_running_loop() is not self._event_loop:
             raise RuntimeError(f"node {self.node_id} belongs to another event loop")
         try:
@@ -92,7 +92,7 @@ class RaftLoop:
             self.fail(f"{type(error).__name__}: {error}", error)
 
     def _carry_out_all(self) -> None:
-        """Carry out Readies one after the other, even if one makes the machine give the next."""
+        """Carry out Readies one after the other, also those that come while one is carried out."""
         if self._is_carrying_out:
             return
         self._is_carrying_out = True
@@ -114,8 +114,8 @@ class RaftLoop:
     def _set_timer(self) -> None:
         """Set the timer for the machine's next deadline.
 
-        A timer that is set for an earlier time stays, and its tick sets the next one. Most events
-        move the deadline to a later time, so this is cheaper than a new timer at each event.
+        If a timer is set for an earlier time, keep it: its tick sets the next timer. Most events
+        move the deadline to a later time, so a new timer at each event would cost more.
         """
         if not self.is_running:
             self._cancel_timer()

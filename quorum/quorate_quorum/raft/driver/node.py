@@ -159,7 +159,7 @@ class RaftNode:
         return self.peers.known_features
 
     def epoch_at(self, offset: int) -> int | None:
-        """Return the epoch of the record at an offset; None if either is not known here."""
+        """Return the epoch of the record at an offset; None if this node does not know it."""
         ledger = self.loop.raft.ledger
         if not 0 <= offset < ledger.log_end_offset or ledger.epoch_before(offset + 1) < 0:
             return None
@@ -175,7 +175,7 @@ class RaftNode:
     # --- from start to stop ---------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Read epoch, vote and log, then take part in the quorum. Raises StorageError, OSError."""
+        """Read epoch, vote and log, and take part in the quorum. Raises StorageError, OSError."""
         hard_state, ledger = await self._read_disk()
         voter = ledger.voters.of_key(self._me)
         endpoint = voter.endpoint if voter is not None else self.config.advertised
@@ -194,9 +194,10 @@ class RaftNode:
 
     async def _read_disk(self) -> tuple[HardState, Ledger]:
         disk, directory = self._environment.disk, self._directory
-        await make_durably(disk, directory)  # a new voter does not have it yet
+        await make_durably(disk, directory)  # for a new voter, whose directory does not exist yet
         # An earlier process may have been killed between the rename of a vote or snapshot and the
-        # sync of the directory. The file is readable, but a power loss after its use would take it.
+        # sync of the directory. Then the file is readable, but a power loss after its use would
+        # take it away.
         await disk.sync_directory(directory)
         hard_state = await read_state(disk, directory)
         identity, known = self._identity, self._environment.features
@@ -318,8 +319,8 @@ class RaftNode:
     async def read_round(self) -> int:
         """Begin a linearizable read. Return the high watermark that must be applied before it.
 
-        The call waits until a majority has heard this leader after its begin. NotControllerError if
-        this node does not lead, or loses its leadership meanwhile.
+        The call returns after a majority has heard this leader since the call began.
+        NotControllerError if this node does not lead, or loses its leadership meanwhile.
         """
         self._check_running()
         raft, waiters = self.loop.raft, self._waiters
@@ -330,13 +331,13 @@ class RaftNode:
         return await future
 
     async def read_committed(self, from_offset: int, bytes_max: int) -> bytes:
-        """Return committed batches from an offset on: at least one, or empty if there is none."""
+        """Return committed batches from an offset on: at least one batch; b"" if none exists."""
         if from_offset >= self._applier.readable_end:
             return b""
         return await self._applier.read(from_offset, self._applier.readable_end, bytes_max)
 
     def hand_over(self, *, for_silence: bool) -> None:
-        """Give leadership to the most caught-up other voter; do nothing if there is none."""
+        """Give leadership to the most caught-up other voter; without one, do nothing."""
         reason = "handed over for silence" if for_silence else "handed over"
         raft = self.loop.raft
         self.loop.advance(lambda: raft.resign(loop_ms(), reason=reason, for_silence=for_silence))

@@ -27,7 +27,7 @@ class Peers:
         return self._known
 
     def learn_bootstrap_hash(self, bootstrap_hash: bytes) -> None:
-        """Take over the bootstrap hash if it is not known yet: a new voter's disk lacks it."""
+        """Keep the bootstrap hash if this node knows none: a new voter's disk lacks the hash."""
         if not self.history.bootstrap_hash:
             self.history = replace(self.history, bootstrap_hash=bootstrap_hash)
 

@@ -76,8 +76,9 @@ def check_state(state: HardState, ledger: Ledger, below: Below | None) -> None:
     """Raise StorageError if the log has a newer epoch than the quorum-state file.
 
     Storage writes the hard state before the records of its epoch, so no crash leaves a newer log.
-    If the log is newer, the file does not belong to it, and this disk's votes are lost. A snapshot
-    may have a newer epoch than the file: its records are committed, so no vote can change them.
+    If the log is newer, the file does not belong to the log, and this disk's votes are lost. A
+    snapshot may have a newer epoch than the file: the snapshot's records are committed, so no vote
+    can change them.
     """
     known = state.epoch if below is None else max(state.epoch, below.epoch)
     if ledger.last_epoch > known:

@@ -108,7 +108,7 @@ class RaftService:
     async def begin_epoch(
         self, message: raft_pb2.BeginEpochRequest, peer: Peer
     ) -> raft_pb2.BeginEpochResponse:
-        """Take note that a new leader begins its epoch."""
+        """Pass the machine a new leader's announcement of its epoch, and return the answer."""
         request = from_begin_epoch(message)
         try:
             self._check(BEGIN_EPOCH, peer, message.history)
@@ -120,7 +120,7 @@ class RaftService:
     async def end_epoch(
         self, message: raft_pb2.EndEpochRequest, peer: Peer
     ) -> raft_pb2.EndEpochResponse:
-        """Take note that a leader ends its epoch."""
+        """Pass the machine a leader's notice that it ends its epoch, and return the answer."""
         request = from_end_epoch(message)
         try:
             self._check(END_EPOCH, peer, message.history)
@@ -214,7 +214,7 @@ class RaftService:
     def _check(
         self, method: Method[Any, Any], peer: Peer, history: raft_pb2.History | None = None
     ) -> None:
-        """Raise unless the peer may call the method and shares this history (None: not checked)."""
+        """Raise unless the peer may call the method, and has this history (None: not checked)."""
         Caller(peer.principal, self._authorizer).check(REQUIRED[method])
         if history is not None:
             check_history(self._answers.peers.history, history)
@@ -227,6 +227,6 @@ def _fetch_error(error: QuorateError) -> Frame[raft_pb2.RaftFetchHeader]:
 def _fetch_received(
     stream: StreamKey, message: raft_pb2.RaftFetchRequest, endpoint: str
 ) -> Callable[[int], FetchReceived]:
-    """Return a function that makes the FetchReceived for a caller's number."""
+    """Return a function that takes a caller's number and returns the FetchReceived event."""
     request = from_fetch(message)
     return lambda caller: FetchReceived(stream, request, caller, endpoint)

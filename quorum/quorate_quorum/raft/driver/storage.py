@@ -27,8 +27,9 @@ from quorate_quorum.raft.machine.ready import Save
 
 log_line = structlog.get_logger(__name__)
 
-SCAN_BYTES = 1 << 16  # read at once when the log is opened; other tasks run between
-#: The most tries of one save: a second in all. A longer pause costs a leader its leadership anyway.
+SCAN_BYTES = 1 << 16  # the bytes per read when the log is opened; other tasks run between two reads
+#: The most tries of one save, about one second. A leader that can't save for longer loses its
+#: leadership anyway.
 TRIES_MAX = 20
 TRY_AGAIN_S = 0.05
 
@@ -38,8 +39,9 @@ async def read_ledger(
 ) -> Ledger:
     """Read the whole log, and return what the machine must know of it.
 
-    If the log ends below the newest snapshot, or has a record of another epoch there, it is emptied
-    and begins anew at the snapshot. Nothing is lost: the snapshot has the committed records.
+    If the log ends below the newest snapshot, or has a record of another epoch at the snapshot's
+    end, the log is emptied and begins anew at the snapshot. Nothing is lost: the snapshot has the
+    committed records.
 
     StorageError if the log begins above the snapshot.
     StorageError if a batch has an epoch that no EpochStart began.
@@ -85,7 +87,7 @@ def _append_read(ledger: Ledger, batch: Batch) -> None:
 
 
 def _reaches(log: Log, below: Below) -> bool:
-    """Return whether the log holds the snapshot's last record, or begins just above it."""
+    """Return whether the log holds the snapshot's last record, or begins just after that record."""
     if log.log_start_offset == below.offset:
         return True
     is_long_enough = log.log_end_offset >= below.offset
@@ -95,9 +97,9 @@ def _reaches(log: Log, below: Below) -> bool:
 class Storage:
     """Carries out saves. Completions come back as events, in the order of the saves.
 
-    A save that fails because the process is at a limit has changed nothing, and is tried again for
-    a while. On a full disk the node stops, as on a failed disk. A leader that went on without
-    storage would stay the leader though it can commit nothing.
+    If a save fails because the process is at a limit, nothing has changed, and the save is tried
+    again for a while. On a full disk the node stops, as on a failed disk. A leader that went on
+    without storage would stay the leader though it can commit nothing.
     """
 
     def __init__(self, disk: Disk, log: Log, directory: str, step: Callable[[Event], None]) -> None:
@@ -111,7 +113,7 @@ class Storage:
         self._is_ending = False
 
     def submit(self, hard_state: HardState | None, version: int, save: Save | None) -> None:
-        """Take over the saves of one Ready. A newer hard state replaces one not written yet."""
+        """Take over the saves of one Ready. Its hard state replaces one that is not written yet."""
         if hard_state is not None:
             self._hard_state = (hard_state, version)
         if save is not None:

@@ -37,8 +37,8 @@ class SnapshotTaker:
     _applier: Applier
     _snapshots: Snapshots
     _log: Log
-    #: Held while the log is changed. `end` waits for it, because a change that is interrupted
-    #: makes the log unusable.
+    #: Held while the log is changed. `end` waits for this lock, because an interrupted change makes
+    #: the log unusable.
     _log_work: asyncio.Lock = field(default_factory=asyncio.Lock)
     _has_ended: bool = False
 
@@ -113,7 +113,8 @@ class SnapshotTaker:
     async def _close_segment(self) -> None:
         async with self._log_work:
             if not self._has_ended:
-                await self._log.sync()  # a power loss must not leave a log below its snapshot
+                # Else a power loss could leave a log that ends below its snapshot.
+                await self._log.sync()
                 await self._log.roll()
 
     async def _cut(self, offset: int) -> None:

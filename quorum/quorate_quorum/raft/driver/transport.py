@@ -140,7 +140,7 @@ class Transport:
         return connection
 
     def drop(self, endpoint: str, connection: Connection) -> None:
-        """Close a connection, if the endpoint still has it. The next call dials again."""
+        """Close a connection, if it is the endpoint's present one. The next call dials again."""
         if self._connections.get(endpoint) is connection:
             del self._connections[endpoint]
             self._closing = [task for task in self._closing if not task.done()]
@@ -179,7 +179,7 @@ class Transport:
             event = await self._ask(connection, voter, call)
         except DeadlineExceededError:
             # The peer may be gone without a close (a half-open connection). TCP would go on sending
-            # to it for a quarter of an hour, so the next call dials again.
+            # to the lost peer for a quarter of an hour, so the next call dials again.
             log.debug("raft call not answered", to=call.to.id)
             self.drop(call.to.endpoint, connection)
         except NetworkError as error:
@@ -228,7 +228,7 @@ class _Session:
         self._wake = asyncio.Event()
 
     def put(self, request: raft_pb2.RaftFetchRequest) -> None:
-        """Send a request. If too many wait, it replaces the newest of the waiting ones."""
+        """Send a request. If too many wait, the request replaces the newest waiting one."""
         if len(self._waiting) >= FETCHES_WAITING_MAX:
             self._waiting.pop()
         self._waiting.append(request)

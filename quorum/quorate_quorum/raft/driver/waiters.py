@@ -19,7 +19,7 @@ class Waiters:
         self._node_id = node_id
         #: A read's number at the machine -> the future that gets the high watermark to apply first.
         self._reads: dict[int, asyncio.Future[int]] = {}
-        #: A call that waits for a transfer -> the voter that it named.
+        #: The future of a call that waits for a transfer -> the voter that the call named.
         self._transfers: dict[asyncio.Future[int], int] = {}
 
     def add_read(self, read: int, future: asyncio.Future[int]) -> None:
@@ -28,7 +28,7 @@ class Waiters:
         future.add_done_callback(lambda _: self._reads.pop(read, None))
 
     def confirmed(self, read: int, high_watermark: int) -> None:
-        """Complete a read: a majority has heard the leader since the read began."""
+        """Complete a read, because a majority has heard the leader since the read began."""
         if (future := self._reads.get(read)) is not None:
             _resolve(future, high_watermark)
 
@@ -45,14 +45,14 @@ class Waiters:
             del self._transfers[future]
 
     def transfer_given_up(self, named: int, reason: str) -> None:
-        """Fail the calls that named this voter: it did not become the leader."""
+        """Fail the calls that named this voter, because it did not become the leader."""
         error = f"leadership did not go to voter {named}: {reason}; ask again"
         for future, voter in self._transfers.items():
             if voter == named and not future.done():
                 future.set_exception(OverloadedError(error))
 
     def leader_known(self, leader_id: int) -> None:
-        """Complete all transfers: a voter leads, which may be another than the named one."""
+        """Complete all transfers, because a voter leads. It may be another than the named one."""
         for future in self._transfers:
             _resolve(future, leader_id)
 

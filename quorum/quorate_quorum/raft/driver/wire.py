@@ -1,6 +1,6 @@
 """Converts the machine's messages to protobuf (`to_...`) and back (`from_...`).
 
-No other module does so. This module also refuses each message of a peer with another history.
+No other module converts them. This module also refuses each message of a peer with another history.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _CODES: dict[Refusal, ErrorCode.ValueType] = {
     Refusal.OVERLOADED: ErrorCode.ERROR_CODE_OVERLOADED,
 }
 _REFUSALS = {code: refusal for refusal, code in _CODES.items()}
-#: The error codes whose answers still have the epoch and the leader.
+#: The codes of answers that have the epoch and the leader, even with an error.
 KNOWN = (ErrorCode.ERROR_CODE_NONE, *_CODES.values())
 
 

@@ -48,8 +48,8 @@ class _Election(Role):
         return to
 
     def _vote_answered(self, event: VoteAnswered) -> Transition | None:
-        # A vote for an earlier attempt does not count: the voter gave it in an earlier epoch, or
-        # before it had a newer log.
+        # A vote for an earlier attempt does not count: the voter may have a newer epoch or a newer
+        # log since then.
         if event.attempt != self.attempt or event.voter not in self.state.ledger.voters:
             return None
         if event.response.granted:
@@ -60,7 +60,7 @@ class _Election(Role):
         return None
 
     def _count(self, voter: ReplicaKey) -> Transition | None:
-        """Count a vote, which may be this replica's own. Only the votes of voters count."""
+        """Count a vote of a voter; it may be this replica's own. Ignore other replicas' votes."""
         if voter not in self.granted:
             self.granted.append(voter)
         voters = self.state.ledger.voters
@@ -88,7 +88,7 @@ class _Election(Role):
 
 
 class Prospective(_Election):
-    """Asks whether a majority would vote for it, before it raises its epoch (pre-vote, KIP-996).
+    """Asks, before it raises its epoch, whether a majority would vote for it (pre-vote, KIP-996).
 
     Without pre-votes, a voter that was cut off would come back with a higher epoch, and end the
     reign of a leader that all others hear (Raft dissertation, 9.6).
@@ -103,7 +103,7 @@ class Prospective(_Election):
         self.state.ask_for_leader()
 
     def _denied(self, event: VoteAnswered) -> Transition | None:
-        """If the voter that denies names a leader, follow that leader."""
+        """Follow the leader that a denying voter names, if it names one."""
         voter = self.state.ledger.voters.of_key(event.voter)
         if voter is None or event.response.epoch != self.state.epoch:
             return None
@@ -116,8 +116,8 @@ class Prospective(_Election):
 class Candidate(_Election):
     """Asks for votes in its epoch. Its own vote is in `granted` only after the vote is on disk.
 
-    If the vote counted earlier, the candidate could crash and then vote for another one in the same
-    epoch.
+    If the vote counted before it is on disk, the candidate could crash, and then vote for another
+    candidate in the same epoch.
     """
 
     def __init__(self, state: State, *, is_transfer: bool, for_silence: bool) -> None:
@@ -125,7 +125,8 @@ class Candidate(_Election):
         self._is_transfer = is_transfer
         self._for_silence = for_silence
         if for_silence:
-            state.silenced_epoch = state.epoch  # kept for the next attempt, if this one fails
+            # Remember the silence for the next attempt, if this one fails.
+            state.silenced_epoch = state.epoch
 
     def begin(self) -> None:
         self._ask_for_votes(pre_vote=False, is_transfer=self._is_transfer)
@@ -145,4 +146,4 @@ class Candidate(_Election):
         return ToLeader(self._for_silence)
 
     def _succeed(self, request: EndEpochRequest) -> Transition | None:
-        return None  # a candidate asks for votes already
+        return None  # nothing to do: a candidate asks for votes already

@@ -62,7 +62,7 @@ class EpochAnswered:
 
 @dataclass(frozen=True, slots=True)
 class LeaderFound:
-    """A node answered which leader it follows in this epoch, or that it is the leader itself."""
+    """A node answered that it follows this leader in this epoch, or is this leader itself."""
 
     epoch: int
     leader: ReplicaKey
@@ -76,7 +76,7 @@ class FetchReceived:
     stream: StreamKey
     request: FetchRequest
     caller: int
-    endpoint: str = ""  # as the replica that fetches says; "": not said
+    endpoint: str = ""  # as the fetching replica told it; "": not told
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """All records below end_offset are synced. Ignored if log or epoch has changed meanwhile."""
+    """All records below end_offset are synced. Ignored if log or epoch changed since the save."""
 
     epoch: int
     end_offset: int
@@ -133,7 +133,7 @@ class Applied:
 
 @dataclass(frozen=True, slots=True)
 class Downloaded:
-    """The snapshot of this or an earlier Ready.install is whole and durable on this disk."""
+    """The snapshot of the present or an earlier Ready.install is whole and durable on this disk."""
 
     below: Below
 

@@ -49,17 +49,20 @@ class Follower(Role):
         self.fresh_until_ms = NEVER
         #: Whether a fetch is under way. The next one is sent after its answer.
         self.is_waiting = False
-        #: The time of the next fetch, which has the same offset if the sync is not done by then.
+        #: The time of the next fetch. It has the same offset as the last one if the sync is not
+        #: done by then.
         self.repeat_at_ms = NEVER
         #: Whether the stream was opened again since the last answer. One break may come from the
-        #: network; a second break without an answer in between means that the leader is gone.
+        #: network. A second break without an answer in between shows that the leader is gone.
         self.has_reconnected = False
-        #: The newest round in the leader's answers. Its echo proves that this follower heard it.
+        #: The newest round in the leader's answers. The follower's echo of the round proves that
+        #: the follower heard this leader.
         self.round = 0
-        #: This leader's high watermark in its first answer to a log that agrees with its own; 0:
-        #: there was no such answer yet.
+        #: The high watermark in this leader's first answer after the two logs agreed; 0: there was
+        #: no such answer yet.
         self.catch_up_to = 0
-        #: The snapshot under download, which the leader named instead of the records; None: none.
+        #: The snapshot under download, which the leader named instead of sending records; None: no
+        #: download.
         self.install: Install | None = None
 
     def begin(self) -> None:
@@ -124,11 +127,11 @@ class Follower(Role):
         self.state.send(Fetch(self.session, self.endpoint, request))
 
     def _fetch_or_wait(self) -> None:
-        """Fetch at once if all is synced; else wait for the sync or the snapshot, but not for long.
+        """Fetch at once if all is synced; else after the sync or the snapshot, or after REPEAT_MS.
 
-        The next fetch acknowledges the synced records, so it waits for the sync. After REPEAT_MS
-        the last fetch is repeated: its answer keeps the follower from standing, and its echo keeps
-        the leader from resigning while a disk is slow.
+        The next fetch acknowledges the synced records, so it waits for the sync. If a disk is slow,
+        the last fetch is repeated after REPEAT_MS. Without its answer the follower would begin an
+        election, and without its echo the leader would resign.
         """
         if self.is_waiting:
             return
@@ -140,7 +143,10 @@ class Follower(Role):
             self.repeat_at_ms = self.state.now_ms + REPEAT_MS
 
     def _suspect(self, *, refused: bool) -> None:
-        """Open a broken stream again, once. After a refusal or a second break, stand soon."""
+        """Open a broken stream again, once.
+
+        After a refusal or a second break, begin an election soon.
+        """
         self.fresh_until_ms = NEVER
         self.is_waiting = False
         self.repeat_at_ms = NEVER
@@ -177,10 +183,11 @@ class Follower(Role):
         self.has_reconnected = False
         self.round = response.round
         to = None
-        # An answer to a fetch that was sent before a cut does not fit the present log.
+        # Skip an answer to a fetch that was sent before a cut: it does not fit the present log.
         if response.base_offset == state.ledger.log_end_offset:
             to = self._take_answer(response)
-        if to is None and self.session == event.session:  # otherwise the leader is suspected now
+        # After _suspect, which may have begun another session, do not fetch here.
+        if to is None and self.session == event.session:
             self._fetch_or_wait()
         return to
 
@@ -217,10 +224,11 @@ class Follower(Role):
         return None
 
     def _diverge(self, diverging: DivergingEpoch) -> Transition | None:
-        """Cut the log to where it may agree with the leader's. The next fetch shows if it does.
+        """Cut the log to where it may agree with the leader's log. The next fetch shows more.
 
         The leader names its newest epoch at or below this log's last epoch, and where that epoch
-        ends (KIP-101). So each fetch goes back a whole epoch, not one record as in Raft (5.3).
+        ends (KIP-101). So each fetch goes back by a whole epoch. (In Raft, 5.3, it goes back by one
+        record.)
         """
         state, ledger = self.state, self.state.ledger
         epoch, end = ledger.end_offset_for(diverging.epoch)
@@ -244,8 +252,8 @@ class Follower(Role):
     def _install(self, snapshot: SnapshotId) -> None:
         """Download the snapshot that the leader named, unless it named a newer one before.
 
-        The leader must hold all records that are committed here. A snapshot that ends below them,
-        or has an epoch that can't follow theirs, shows that the leader is at fault.
+        The leader must hold all records that are committed here. If the snapshot ends below those
+        records, or has an epoch that can't follow theirs, the leader is at fault.
         """
         state, ledger = self.state, self.state.ledger
         committed_epoch = max(ledger.epoch_before(ledger.high_watermark), 0)
@@ -259,7 +267,7 @@ class Follower(Role):
             self.install = Install(snapshot, state.epoch, self.endpoint)
 
     def _downloaded(self, event: Downloaded) -> None:
-        """Begin the log anew at the snapshot, if it is the one that this role waits for.
+        """Begin the log anew at the snapshot, if this role waits for this snapshot.
 
         Since the leader named that snapshot, this log was neither cut nor appended to. Any other
         snapshot may end below records that this replica has acknowledged to a later leader.
@@ -272,10 +280,10 @@ class Follower(Role):
     # --- history --------------------------------------------------------------------------------
 
     def _notice_history(self, response: FetchResponse) -> None:
-        """Note that this disk may have been replaced, if the quorum's log shows that.
+        """Note that this disk may have been replaced, if the leader's log shows it.
 
-        This log holds only the bootstrap batch, but the leader's holds more than the bootstrap
-        batch and the EpochStart of its present epoch: the quorum did not begin just now.
+        The sign: this log holds only the bootstrap batch, but the leader's log holds more than that
+        batch and the EpochStart of its present epoch. So the quorum did not begin just now.
         """
         if not response.batches or not self.state.ledger.holds_only_bootstrap:
             return
@@ -287,9 +295,9 @@ class Follower(Role):
         """Clear `is_behind` once all records below `catch_up_to` are synced.
 
         Those records include everything that this disk forgot. The leader's present high watermark
-        is no measure: under load it is always a little ahead of the follower. The flag is cleared
-        before the fetch that acknowledges the records: that fetch may make this replica a voter,
-        and a voter must be able to vote.
+        can't be the goal: under load it is always a little ahead of the follower. The flag is
+        cleared before the fetch that acknowledges the records: that fetch may make this replica a
+        voter, and a voter must be able to vote.
         """
         state = self.state
         if state.hard_state.is_behind and 0 < self.catch_up_to <= state.ledger.synced_end:
@@ -305,7 +313,7 @@ def _contradicts(response: FetchResponse) -> bool:
 def _is_sound(ledger: Ledger, response: FetchResponse) -> bool:
     """Return whether the batches continue the log, and each epoch begins with its EpochStart.
 
-    A batch's CRC does not cover its offset and epoch, so they are checked here.
+    A batch's CRC does not cover the batch's offset and epoch, so this function checks both.
     """
     offset, epoch = ledger.log_end_offset, ledger.last_epoch
     for batch in response.batches:

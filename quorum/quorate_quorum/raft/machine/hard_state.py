@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from quorate_quorum.raft.machine.voters import ReplicaKey
 
 #: The last epoch. A higher epoch from a peer is ignored: epochs are int32 on the wire, and one
-#: wrong request must not use them up.
+#: wrong request must not use up all epochs.
 EPOCH_MAX = 2**30
-#: The most by which one message may raise the epoch. Elections never leave a voter so far behind.
+#: The most by which one message may raise the epoch. By elections alone, no voter falls so far
+#: behind.
 EPOCH_LEAP_MAX = 1_000_000
 
 
@@ -29,7 +30,7 @@ class HardState:
     #: leader.
     is_behind: bool = False
     #: The first epoch in which this disk gave a vote; 0: none yet. The disk was not replaced since
-    #: that vote: it holds every record of that or a later epoch that it acknowledged.
+    #: that vote, so it holds every record that it acknowledged in that epoch or later.
     first_vote_epoch: int = 0
 
     def entering(self, epoch: int) -> HardState:

@@ -47,7 +47,7 @@ class Leader(Role):
         self.epoch = state.epoch
         #: The first offset of this epoch. Nothing is committed until the record *at* it is. Even if
         #: a majority holds an older record, a log of a newer epoch can win an election and replace
-        #: that record (Raft, 5.4.2 and figure 8; off by one in KAFKA-12619).
+        #: that record (Raft, 5.4.2 and figure 8). KAFKA-12619 is this rule, off by one.
         self.epoch_start_offset = state.ledger.log_end_offset
         self.handed_over_for_silence = handed_over_for_silence
         self.replicas = Replicas(state)
@@ -57,9 +57,11 @@ class Leader(Role):
         #: (end offset, bytes) of each uncommitted proposal, and the sum of the bytes.
         self.uncommitted: list[tuple[int, int]] = []
         self.uncommitted_bytes = 0
-        #: The transfer under way. It bars proposals: else its successor might never catch up.
+        #: The transfer under way; None: none. It bars proposals: otherwise the successor might
+        #: never catch up.
         self.transfer: Transfer | None = None
-        #: Whether this replica's removal is committed. After it is applied, the leader resigns.
+        #: Whether this replica's removal is committed. The leader resigns after the removal is
+        #: applied.
         self.is_leaving = False
 
     # --- the role -------------------------------------------------------------------------------
@@ -72,7 +74,7 @@ class Leader(Role):
         self._announce()
 
     def end(self) -> None:
-        """Refuse the fetches that wait, and drop the reads: later answers could be stale."""
+        """Refuse waiting fetches and drop the reads, because later answers could be stale."""
         self.leader = NOBODY
         outbox = self.state.outbox
         outbox.lost_epoch = self.epoch
@@ -87,7 +89,7 @@ class Leader(Role):
             case FetchAbandoned():
                 self._fetch_abandoned(event)
             case Applied() if self.is_leaving:
-                # Only now: the callers that asked for the removal have got their answer.
+                # Not before: now the callers that asked for the removal have got their answer.
                 return self.resign("it was removed from the voters")
             case _:
                 return super().step(event)
@@ -103,8 +105,9 @@ class Leader(Role):
             waited_ms = state.timing.election_timeout_ms
             self._give_up_transfer(self.transfer, f"it had not caught up after {waited_ms} ms")
         if state.now_ms >= self.rounds.heard_ms + state.timing.check_quorum_ms:
-            # A leader that is cut off would go on answering clients that can't reach its successor.
-            # The vote is kept: a forgotten vote could be given again in this epoch.
+            # Otherwise a leader that is cut off would go on answering clients that can't reach its
+            # successor. The hard state keeps the vote: a forgotten vote could be given again in
+            # this epoch.
             return ToResigned("no majority of voters was heard")
         if state.now_ms >= self.announce_at_ms:
             self._announce()
@@ -154,7 +157,7 @@ class Leader(Role):
     def check_may_propose(self) -> None:
         """Raise OverloadedError if too much is uncommitted, or during a transfer.
 
-        NotControllerError before the epoch's first commit: decisions could be on an old image.
+        NotControllerError before the epoch's first commit: a decision could come from an old image.
         """
         state = self.state
         if not self.has_committed_own():
@@ -186,16 +189,23 @@ class Leader(Role):
         self.uncommitted_bytes += len(batch.data)
 
     def successor(self, voter_id: int | None) -> int:
-        """Return the voter to transfer to: `voter_id`, or for None the present or best one."""
+        """Return the voter to transfer to: `voter_id`.
+
+        For None: the target of the transfer under way, or else the best voter.
+        """
         if voter_id is None and self.transfer is not None:
             return self.transfer.to.id
         return successor(self.state, self.replicas, voter_id)
 
     def begin_transfer(self, voter_id: int) -> None:
-        """Begin to hand the reign to a `successor`. This gives up a transfer to another voter."""
+        """Begin a transfer to a voter that `successor` returned.
+
+        A transfer to another voter that is under way is given up.
+        """
         current, state = self.transfer, self.state
         if current is not None and current.to.id == voter_id:
-            # Its deadline stays: otherwise repeated requests could bar proposals for ever.
+            # This transfer is under way already. Its deadline stays: otherwise repeated requests
+            # could bar proposals for ever.
             return
         if current is not None:
             self._give_up_transfer(current, f"voter {voter_id} was named instead")
@@ -209,7 +219,10 @@ class Leader(Role):
         self.state.outbox.transfers_given_up.append((current.to.id, reason))
 
     def resign(self, reason: str, *, for_silence: bool = False, first: int = -1) -> ToResigned:
-        """Return the transition out of the reign, to `first` or the most caught-up voter."""
+        """Return the transition that ends the reign.
+
+        The preferred successor is `first`; for -1, the most caught-up voter.
+        """
         state = self.state
         others = state.ledger.voters.others(state.me)
         ends = {voter.id: self.replicas.of(voter.key).log_end_offset for voter in others}
@@ -243,7 +256,8 @@ class Leader(Role):
             return
         superseded = progress.parked
         if not progress.admits(stream):
-            # The request comes late, on a superseded stream: it would set the progress back.
+            # The request came late, on a superseded stream, and would set the replica's progress
+            # back.
             self._refuse_fetch(event, Refusal.OLD_STREAM)
             return
         if superseded is not None and superseded.event.stream != stream:
@@ -254,8 +268,9 @@ class Leader(Role):
         fetch = ParkedFetch(event, deadline_ms, request.high_watermark)
         other_past = _compare(state.ledger, request)
         if other_past is not None:
-            # Do not move the progress: below that offset the replica holds other records than this
-            # leader (KAFKA-13141). Only its round counts, because the replica did hear the leader.
+            # Do not move the replica's progress: below its fetch_offset the replica holds other
+            # records than this leader (KAFKA-13141). Only the round of the request counts, because
+            # the replica did hear the leader.
             self._answer_fetch(fetch, other_past)
             return
         progress.record(request, state.ledger.log_end_offset, state.now_ms)
@@ -280,7 +295,7 @@ class Leader(Role):
                 progress.parked = None
                 self._answer_fetch(fetch)
             elif fetch.told_high_watermark < high_watermark:
-                # The fetch stays parked: to end it would cost one more message each way.
+                # Leave the fetch parked. To end it would cost one more message in each direction.
                 fetch.told_high_watermark = high_watermark
                 self._answer_fetch(fetch, interim=True)
 
@@ -294,7 +309,8 @@ class Leader(Role):
 
     def _told_high_watermark(self) -> int:
         """Return the high watermark to put into answers; 0 before this epoch's first commit."""
-        # A follower that is behind catches up to this offset: an older one would be too low.
+        # A follower that is behind catches up to this offset. Before this epoch's first commit, the
+        # leader may know only an old high watermark, which would be too low for that.
         return self.state.ledger.high_watermark if self.has_committed_own() else 0
 
     def _answer_fetch(
@@ -333,7 +349,7 @@ class Leader(Role):
 
 
 def _compare(ledger: Ledger, request: FetchRequest) -> DivergingEpoch | SnapshotId | None:
-    """Return None if the leader's log continues the replica's; else what makes the logs agree.
+    """Return what makes the logs agree; None if the leader's log continues the replica's log.
 
     That is the leader's newest snapshot in two cases: the leader has cut the records that the
     replica needs next; or all epochs of the leader's log are newer than the replica's last one.

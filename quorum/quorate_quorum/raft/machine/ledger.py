@@ -1,7 +1,7 @@
 """The ledger is what the machine knows of its log: ends, epochs and voters, but no bytes.
 
 The machine decides appends and cuts, and the driver carries them out later. The ledger is the log
-as it will be then. `written_end` and `synced_end` say how far the disk is.
+as it will be after that. `written_end` and `synced_end` say how much is on the disk now.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ class Batch:
     end_offset: int
     epoch: int
     data: bytes
-    voters: VoterSet | None = None  # the set of its newest Voters event
-    epoch_start: int | None = None  # the epoch that its EpochStart event begins
+    voters: VoterSet | None = None  # the voters of the batch's newest Voters event
+    epoch_start: int | None = None  # the epoch that the batch's EpochStart event begins
 
 
 class Below(NamedTuple):
@@ -62,16 +62,17 @@ class Ledger:
         #: The first offset that the log holds. The records below it are in the snapshot.
         self.log_start_offset = 0
         self.log_end_offset = 0
-        #: Every record below it is in the page cache, and may be read and sent.
+        #: Every record below this offset is in the page cache, and may be read and sent.
         self.written_end = 0
-        #: Every record below it survives a power loss, and may be acknowledged and counted.
+        #: Every record below this offset survives a power loss, and may be acknowledged and
+        #: counted.
         self.synced_end = 0
         #: One past the last committed record. As in Raft, it is not stored on disk. A run begins
         #: with the records that are committed by definition (the bootstrap batch, the newest
-        #: snapshot). It learns of further commits from a leader, or as the leader.
+        #: snapshot). The replica learns of further commits from a leader, or by its own reign.
         self.high_watermark = 0
-        #: The number of cuts of the log. A completion from before a cut is ignored: the records
-        #: that it covers may have been replaced.
+        #: The number of cuts of the log. If a write or sync began before a cut, its completion is
+        #: ignored: the records that it covers may have been replaced.
         self.truncations = 0
         #: The end of the bootstrap batch, with which every initial voter is formatted; 0: the log
         #: does not hold it.
@@ -82,7 +83,7 @@ class Ledger:
         #: below the log's start: a follower's log may end exactly there.
         self._epochs: list[tuple[int, int]] = []
         #: (base offset of the batch, set), ascending. Older sets are kept, because a cut of the
-        #: log's end can take back the newest.
+        #: log's end can remove the newest set.
         self._voters: list[tuple[int, VoterSet]] = []
 
     @property
@@ -104,8 +105,8 @@ class Ledger:
     def voters_before_change(self) -> VoterSet:
         """The set before the newest change, while a cut can still take that change back.
 
-        Empty if the newest change is committed. At most one change is uncommitted: a change may
-        begin only after the commit of the one before.
+        Empty if the newest change is committed. At most one change is uncommitted, because a change
+        may begin only after the commit of the change before.
         """
         is_open = len(self._voters) > 1 and not self.are_voters_committed
         return self._voters[-2][1] if is_open else VoterSet()
@@ -150,7 +151,7 @@ class Ledger:
     def cut_below(self, log_start: int) -> None:
         """Let the log begin at `log_start`. The epoch of the record before it stays known."""
         if log_start <= self.log_start_offset:
-            return  # a snapshot has replaced the log meanwhile
+            return  # the log begins higher already: a snapshot has replaced it
         assert self.snapshot is not None, "nothing is cut without a snapshot"
         assert log_start <= self.snapshot.offset, (log_start, self.snapshot.offset)
         epoch, voters = self.epoch_before(log_start), self._voters_before(log_start)
@@ -190,7 +191,7 @@ class Ledger:
     def end_offset_for(self, epoch: int) -> tuple[int, int]:
         """Return the newest epoch at or below the given one, and the offset at which it ends.
 
-        (-1, log_start_offset) if every epoch in this log is newer than the given one.
+        Return (-1, log_start_offset) if every epoch in this log is newer than the given one.
         """
         index = bisect_right(self._epochs, epoch, key=lambda entry: entry[0])
         if index == 0:

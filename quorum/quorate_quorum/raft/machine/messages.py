@@ -1,7 +1,7 @@
 """The messages between replicas: requests and responses, as plain values.
 
-quorate_quorum.raft.driver.wire converts them to protobuf. Their contents come from peers, so a role
-checks them and refuses wrong ones: they never reach an assert.
+quorate_quorum.raft.driver.wire converts them to protobuf. The contents come from peers, so a role
+checks them and refuses wrong ones: bytes from a peer never reach an assert.
 """
 
 from __future__ import annotations
@@ -107,14 +107,15 @@ class FetchRequest:
 
     epoch: int
     fetch_offset: int
-    #: The epoch of the record before fetch_offset. By it the leader sees whether the logs agree.
+    #: The epoch of the record before fetch_offset. It shows the leader whether the logs agree.
     last_fetched_epoch: int
     log_start_offset: int
     #: The high watermark that the follower knows. A leader with a higher one answers at once.
     high_watermark: int
     #: The newest round of this epoch that the follower heard; see rounds.py.
     round: int
-    #: Whether the replica's disk may lack records that it acknowledged. It gives no votes then.
+    #: Whether the replica's disk may lack records that the replica acknowledged. If so, the replica
+    #: gives no votes.
     is_behind: bool = False
 
 

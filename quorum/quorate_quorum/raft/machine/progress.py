@@ -29,29 +29,33 @@ class Progress:
     """
 
     #: The replica holds the leader's records below this offset, and has synced them. Only a fetch
-    #: that agrees with the leader's log moves it: a log that diverges holds other records there.
+    #: that agrees with the leader's log moves this offset: a diverging log holds other records
+    #: below it.
     log_end_offset: int = 0
     #: The newest of the leader's rounds that the replica echoed.
     round: int = 0
-    #: The replica's newest fetch stream. A late request on an older one would set the progress
+    #: The replica's newest fetch stream. A late request on an older stream would set the progress
     #: back.
     stream: StreamKey | None = None
-    #: The replica's fetch without an answer. There is at most one: the next comes after its answer.
+    #: The replica's fetch that waits for its answer. There is at most one: a replica sends its next
+    #: fetch after the answer.
     parked: ParkedFetch | None = None
     last_fetch_ms: int = -1
     last_caught_up_ms: int = -1
-    #: Whether the replica's disk may lack records that it acknowledged. It gives no votes then.
+    #: Whether the replica's disk may lack records that the replica acknowledged. If so, the replica
+    #: gives no votes.
     is_behind: bool = False
     #: The time of the replica's last request, even if its log diverges.
     heard_ms: int = -1
-    #: Whether the replica's stream is open. It closes at once when the replica's process ends.
+    #: Whether the replica's stream is open. The stream closes at once when the replica's process
+    #: ends.
     is_connected: bool = False
-    endpoint: str = ""  # as the replica said when it opened its stream
+    endpoint: str = ""  # as the replica told it when it opened its stream
     _leader_end_at_fetch: int = 0
     _superseded: deque[bytes] = field(default_factory=lambda: deque(maxlen=INCARNATIONS_MAX))
 
     def admits(self, stream: StreamKey) -> bool:
-        """Take over a new stream, and return True; False if a newer one has superseded it."""
+        """Take over a new stream. Return False if a newer stream has superseded it."""
         known = self.stream
         if known is None or stream == known:
             self.stream = stream
@@ -71,10 +75,11 @@ class Progress:
         """Note a fetch that agrees with the leader's log.
 
         By Kafka's rule a replica is caught up if it fetches from the leader's end, or from the end
-        that the leader had at the replica's last fetch. Under load no fetch names the present end.
+        that the leader had at the replica's last fetch. Without the second half of the rule, no
+        replica would be caught up under load: the end moves on during each fetch.
 
-        A replica with `is_behind` is never caught up, because it gives no votes. Were it made a
-        voter, and this leader died, the others might need its vote and not get it.
+        A replica with `is_behind` is never caught up, because it gives no votes. If such a replica
+        became a voter and this leader died, an election might need its vote and not get it.
         """
         self.is_behind = request.is_behind
         if self.is_behind:

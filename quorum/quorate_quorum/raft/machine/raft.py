@@ -82,8 +82,8 @@ class Raft:
         if not state.is_sole_voter() or state.hard_state.is_behind:
             timeout_at_ms += state.draw(*FRESH_START_MS)
         if state.hard_state.voted_for == state.me:
-            # This replica may have led in this epoch, and its disk may have lost that epoch's
-            # records.
+            # Do not lead again in this epoch: this replica may have led in it, and its disk may
+            # have lost records of that reign.
             role: Role = Resigned(state, timeout_at_ms)
             self._note(role, "started, having stood in this epoch before")
         else:
@@ -128,9 +128,10 @@ class Raft:
         return self.role.endpoint
 
     def leader_heard(self) -> LeaderFound | None:
-        """Return the leader for nodes that look for it; None unless this replica hears it now.
+        """Return the leader, for nodes that look for it; None if this replica hears none now.
 
-        A leader that was heard earlier may be gone, and the nodes would wait for its answer.
+        A leader that was heard earlier may be gone, and then the nodes would wait for its answer in
+        vain.
         """
         if not self.role.hears_a_leader():
             return None
@@ -166,16 +167,22 @@ class Raft:
     # --- the leader's callers -------------------------------------------------------------------
 
     def check_may_propose(self, epoch: int) -> None:
-        """Raise NotControllerError unless this replica leads in `epoch`, and committed its start.
+        """Raise unless this replica leads in `epoch` and may propose now.
+
+        NotControllerError if it does not lead in `epoch`, or has not committed the first record of
+        its reign.
 
         OverloadedError while too much is uncommitted, or leadership is being transferred.
         """
         self._leading(epoch).check_may_propose()
 
     def check_may_change_voters(self, voters: VoterSet, now_ms: int) -> None:
-        """Raise unless `voters` may be the next set (voter_change.py). After check_may_propose.
+        """Raise unless `voters` may be the next set (voter_change.py).
 
-        The rules depend on the time: `propose` at the same `now_ms` does not refuse the set.
+        Call this after check_may_propose.
+
+        The rules depend on the time. If this method accepts the set, `propose` accepts it at the
+        same `now_ms`.
         """
         self._set_time(now_ms)
         self._leading().check_may_change_voters(voters)
@@ -198,7 +205,7 @@ class Raft:
         """Begin a linearizable read. Return its id, which comes back in Ready.confirmed_reads.
 
         NotControllerError if this replica does not lead. When the reign ends (Ready.lost_epoch),
-        its reads are dropped.
+        the reads of the reign are dropped.
         """
         self._set_time(now_ms)
         rounds = self._leading().rounds
@@ -218,9 +225,9 @@ class Raft:
     def transfer(self, voter_id: int, now_ms: int) -> None:
         """Give leadership to that voter once it holds the whole log. Call after check_may_transfer.
 
-        Until then nothing is proposed. After an election timeout the transfer is given up, and
-        Ready.transfers_given_up names the voter. This replica's own id cancels a transfer that is
-        under way.
+        Until the transfer ends, nothing can be proposed. After an election timeout the transfer is
+        given up, and Ready.transfers_given_up names the voter. This replica's own id cancels a
+        transfer that is under way.
         """
         self._set_time(now_ms)
         self.check_may_transfer(voter_id)
@@ -235,7 +242,7 @@ class Raft:
             self._settle()
 
     def still_holds(self, reply: FetchReply) -> bool:
-        """Return whether bytes that were read for this answer are still valid.
+        """Return whether the bytes that were read from the log for this answer are still valid.
 
         During the read the reign may have ended, and another leader may have made this replica cut
         its log.
@@ -307,4 +314,4 @@ class Raft:
         name = type(role).__name__.lower()
         change = RoleChange(name, self.epoch, role.leader.id, role.endpoint, reason)
         self.state.outbox.role_changes.append(change)
-        self.state.sync_again()  # completions of syncs from an older epoch are ignored
+        self.state.sync_again()  # because the completions of the old epoch's syncs are ignored

@@ -1,7 +1,7 @@
 """The effects of the Raft machine: the value that `Raft.ready` returns.
 
 The driver carries a Ready out in order: hard state, saves, then messages. A message is put into a
-Ready only after the epoch and vote that it tells are on disk.
+Ready only after the epoch and vote in the message are on disk.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class FetchReply:
 
 @dataclass(frozen=True, slots=True)
 class FindLeader:
-    """Ask the node at `endpoint` for its leader. If it names one, pass LeaderFound to `step`."""
+    """Ask the node at `endpoint` for its leader. After an answer, pass LeaderFound to `step`."""
 
     endpoint: str
 
@@ -79,7 +79,7 @@ Message = Call | Fetch | Reply | FetchReply | FindLeader
 
 @dataclass(frozen=True, slots=True)
 class Save:
-    """Empty or cut the log, if asked; then append the batches; then sync.
+    """Empty or cut the log, if a field says so; then append the batches; then sync.
 
     The first three fields come back in the events Written and Saved.
     """
@@ -117,7 +117,8 @@ class Reign:
 class Install:
     """Download this snapshot from the leader of this epoch, then pass Downloaded to `step`.
 
-    Bytes that an earlier leader sent are kept: every voter's file of a snapshot is the same.
+    Bytes that an earlier leader sent are kept, because a snapshot's file is the same on every
+    voter.
     """
 
     snapshot: SnapshotId
@@ -137,7 +138,7 @@ class Ready:
     save: Save | None = None
     messages: tuple[Message, ...] = ()
     session: int = 0  # the only fetch session that may stay open; 0: none
-    readable_end: int = 0  # records below it are committed and written: apply them
+    readable_end: int = 0  # records below this offset are committed and written: apply them
     confirmed_reads: tuple[tuple[int, int], ...] = ()  # (read, high watermark to apply first)
     transfers_given_up: tuple[tuple[int, str], ...] = ()  # (named voter, why it does not lead)
     fatal: str | None = None

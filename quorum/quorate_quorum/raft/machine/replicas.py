@@ -17,7 +17,7 @@ class Replicas:
     """The progress of every voter, and of at most OBSERVERS_MAX observers.
 
     A leader counts itself only if it is a voter. A leader that is being removed leads until its
-    removal is committed, but does not count in that majority (KAFKA-16531).
+    removal is committed, but does not count in the majority that commits the removal (KAFKA-16531).
     """
 
     def __init__(self, state: State) -> None:
@@ -48,7 +48,7 @@ class Replicas:
             progress.round = max(progress.round, request.round)
 
     def forget_silent_observers(self) -> None:
-        """Forget silent observers, whose places are needed by others."""
+        """Forget silent observers, so that other observers can have their places."""
         state = self._state
         silence_ms = OBSERVER_SILENCE_FETCH_TIMEOUTS * state.timing.fetch_timeout_ms
         for key, progress in list(self.known.items()):
@@ -73,7 +73,7 @@ class Replicas:
         )
 
     def majority_round(self, voters: VoterSet) -> int:
-        """Return the newest round that a majority has heard. The leader's own is the newest one."""
+        """Return the newest round that a majority has heard. The leader has heard the last."""
         me, newest = self._state.me, self._state.round
         keys = [voter.key for voter in voters.voters]
         return reached_by_majority(newest if key == me else self.of(key).round for key in keys)

@@ -71,7 +71,7 @@ class Role(ABC):
         """Return the time at which the next tick is due, in ms."""
 
     def settle(self) -> Transition | None:
-        """Do what follows from a change of the state. Called after every event."""
+        """Carry out what follows from a changed state. Called after every event."""
         return None
 
     def check(self) -> None:
@@ -104,17 +104,18 @@ class Role(ABC):
     def _enter(
         self, epoch: int, sender: str, *, is_heeded: bool, event: Event | None = None
     ) -> ToUnattached | None:
-        """Return the transition into a peer's newer epoch; None if that may not be entered."""
+        """Return the transition into a peer's newer epoch; None if it must not be entered."""
         if not self.state.may_enter(epoch, is_heeded=is_heeded):
             return None
         return ToUnattached(epoch, f"{sender} is in epoch {epoch}", event=event)
 
     def _heeds(self, replica: ReplicaKey) -> bool:
-        """Return whether a replica that leads, or wants to, may raise this replica's epoch.
+        """Return whether a replica that leads, or wants to lead, may raise this replica's epoch.
 
-        A replica that is not a voter here may have become a voter by a record that this log lacks.
-        The quorum may need this replica's vote to elect it. Or the replica was removed, and asks
-        for votes because it hears no leader. It must not depose a leader that this replica hears.
+        The sender may not be a voter in this log, for two reasons. It became a voter by a record
+        that this log lacks: then the quorum may need this replica's vote to elect it. Or it was
+        removed, and asks for votes because it hears no leader: then it must not depose a leader
+        that this replica hears.
         """
         return replica in self.state.ledger.voters or not self.hears_a_leader()
 
@@ -124,7 +125,7 @@ class Role(ABC):
         """Answer a candidate. A granted vote is final; a granted pre-vote is not."""
         state, request = self.state, event.request
         candidate = request.candidate
-        # The request may be meant for an earlier disk of this voter id. Then this disk must not
+        # The request may be meant for an earlier disk of this voter id. If so, this disk must not
         # vote.
         is_meant = request.voter == state.me and candidate != state.me
         if is_meant:
@@ -150,21 +151,22 @@ class Role(ABC):
         if not state.ledger.is_up_to_date(request.last_epoch, request.log_end_offset):
             return False
         if request.pre_vote:
-            # Otherwise a voter that was cut off could end a healthy reign at its return (KIP-996).
+            # Deny a pre-vote while a leader is heard: otherwise a voter that was cut off could end
+            # a healthy reign when it returns (KIP-996).
             return not self.hears_a_leader()
         if state.hard_state.voted_for is not None:
             return state.hard_state.voted_for == request.candidate and self.leader == NOBODY
         return self.leader == NOBODY
 
     def _may_have_forgotten(self, request: VoteRequest) -> bool:
-        """Return whether this vote could elect a log that lacks records which this disk forgot.
+        """Return whether this vote could elect a candidate without records that this disk forgot.
 
-        The disk may be a replacement. Then this replica acknowledged records that it does not hold.
-        The vote is safe if this disk first voted in the epoch of the candidate's last record, or
-        earlier: the leader of that epoch held all records that were committed before it, and this
-        disk has forgotten nothing since. Without this exception, a quorum could stop for ever after
-        a power loss of all voters. If the first EpochStart was written and not committed, the other
-        voters would refuse the one that wrote it.
+        The disk may be a replacement. If so, this replica acknowledged records that it does not
+        hold. The vote is safe if this disk first voted in the epoch of the candidate's last record,
+        or earlier: the leader of that epoch held all records that were committed before it, and
+        this disk has forgotten nothing since. Without this exception, a quorum could stop for ever
+        after a power loss of all voters. Example: the first EpochStart was written, but not
+        committed. Then the other voters would refuse the only voter that wrote it.
         """
         state = self.state
         first_vote = state.hard_state.first_vote_epoch
@@ -179,7 +181,7 @@ class Role(ABC):
     def _stand(
         self, reason: str, *, is_transfer: bool = False, for_silence: bool = False
     ) -> Transition | None:
-        """Begin an election, if this replica may stand; else wait for a leader."""
+        """Begin an election, if this replica may begin one; else wait for a leader."""
         state = self.state
         if not state.may_stand() or state.hard_state.is_behind:
             return self._wait_for_a_leader(reason)
@@ -188,7 +190,7 @@ class Role(ABC):
         return ToProspective(reason)
 
     def _wait_for_a_leader(self, reason: str) -> Transition | None:
-        """Ask for the leader: leaders announce themselves only to voters, so a non-voter must."""
+        """Ask who leads. A leader announces itself only to voters, so a non-voter has to ask."""
         self._ask_voters_who_leads()
         return ToUnattached(self.state.epoch, f"{reason}; it may not stand")
 
@@ -227,7 +229,10 @@ class Role(ABC):
         return ToFollower(leader, endpoint, "the leader of the epoch said so")
 
     def _end_epoch_requested(self, event: EndEpochRequested) -> Transition | None:
-        """Take note that a leader resigns. Stand at once, or leave time to better successors."""
+        """Take note that a leader resigns.
+
+        Begin an election at once, or leave time to better successors.
+        """
         state, request = self.state, event.request
         if request.leader_id != state.me.id:
             sender = f"leader {request.leader_id}"
@@ -247,7 +252,7 @@ class Role(ABC):
         return self._succeed(request)
 
     def _succeed(self, request: EndEpochRequest) -> Transition | None:
-        """Stand at once, without a pre-vote, if the leader named this replica first."""
+        """Begin an election at once, without a pre-vote, if the leader named this replica first."""
         if self._successors(request)[:1] != (self.state.me.id,):
             return None
         return self._stand(
@@ -255,9 +260,9 @@ class Role(ABC):
         )
 
     def _successors(self, request: EndEpochRequest) -> tuple[int, ...]:
-        """Return the successors that the leader named, at most as many as there are voters.
+        """Return the successors that the leader named, but no more than there are voters.
 
-        A peer may name any number of ids, and each adds to this replica's wait.
+        A peer can name any number of ids, and each of them makes this replica wait longer.
         """
         return request.preferred_successors[: len(self.state.ledger.voters.voters)]
 
@@ -286,9 +291,10 @@ class Role(ABC):
         return ToUnattached(entered.epoch, entered.reason, follow)
 
     def _hint(self, leader: ReplicaKey, told_at: str) -> ToFollower | None:
-        """Follow the leader that a peer named. For a non-voter, ask that peer for the endpoint.
+        """Follow the leader that a peer named. If it is no voter here, ask for its endpoint.
 
-        The same id on another disk is another replica, whose endpoint is unknown.
+        A voter here with the leader's id but another disk is another replica: its endpoint does not
+        count.
         """
         if leader.id < 0 or leader == self.state.me:
             return None
@@ -299,9 +305,9 @@ class Role(ABC):
         return ToFollower(leader, voter.endpoint, "a voter knows the leader")
 
     def _refusal(self, epoch: int, *, is_possible: bool) -> Refusal | None:
-        """Return why a leader's request is refused; None if it is not.
+        """Return why a leader's request is refused; None if it is accepted.
 
-        A request of a higher epoch comes here only if that epoch may not be entered.
+        A request of a higher epoch gets here only if this replica may not enter that epoch.
         """
         if epoch < self.state.epoch:
             return Refusal.FENCED_EPOCH
@@ -314,7 +320,7 @@ class Role(ABC):
     # --- fetches --------------------------------------------------------------------------------
 
     def _fetch_received(self, event: FetchReceived) -> Transition | None:
-        """Take a fetch. Only a voter's may raise the epoch: an observer must depose no leader."""
+        """Take a fetch. Only a voter's fetch may raise the epoch: no observer deposes a leader."""
         state, replica, request = self.state, event.stream.replica, event.request
         is_heeded = replica in state.ledger.voters and replica != state.me
         sender = f"replica {replica.id}"

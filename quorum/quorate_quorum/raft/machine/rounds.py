@@ -1,8 +1,8 @@
-"""Rounds: how a leader knows that a majority still hears it, for check-quorum and for reads.
+"""By rounds a leader knows that a majority still hears it, for check-quorum and for reads.
 
-A leader numbers rounds, and every answer to a fetch has the newest number. A replica echoes it in
-its next fetch. The echo proves that the replica was in the leader's epoch after the leader issued
-that round.
+A leader numbers rounds, and every answer to a fetch has the newest number. A replica echoes this
+number in its next fetch. The echo proves that the replica was in the leader's epoch after the
+leader issued that round.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ class Rounds:
 
     def __init__(self, state: State) -> None:
         self._state = state
-        #: A majority heard this leader at this time or later: the leader then issued the newest
-        #: check round that a majority has echoed. The time of the echo would be too late, because
-        #: an echo may travel for long.
+        #: The time at which the leader issued the newest check round that a majority has echoed. So
+        #: a majority heard this leader at this time or later. The time at which the echo arrived
+        #: would be too late, because an echo may travel for long.
         self.heard_ms = state.now_ms
         #: A fetch with an older round than this one is answered at once.
         self.urgent_round = 0
@@ -53,8 +53,9 @@ class Rounds:
     def heard(self, heard: int, *, may_confirm: bool) -> None:
         """Note the newest round that a majority has heard, and confirm the reads up to it.
 
-        Without `may_confirm`, reads go on waiting: the first record of this epoch is not committed,
-        so the leader may not know which records its predecessors committed (Raft, section 8).
+        Without `may_confirm`, reads go on waiting. Before the first record of this epoch is
+        committed, the leader may not know which records its predecessors committed (Raft, section
+        8).
         """
         state = self._state
         if heard >= self.check_round:

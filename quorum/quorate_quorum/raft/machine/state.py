@@ -56,7 +56,7 @@ class Outbox:
     fatal: str | None = None
     wants_applied: int | None = None
     #: A save first cuts or empties the log, and then appends. One Ready has one save, so no cut may
-    #: come after an append in the same Ready: `State.cut` asserts that.
+    #: come after an append in the same Ready. `State.cut` asserts this rule.
     truncate_to: int | None = None
     begin_at: int | None = None
     appended: list[Batch] = field(default_factory=list)
@@ -113,15 +113,16 @@ class State:
         #: The number of elections that this process began. Vote requests and answers have it: a
         #: vote for an earlier attempt must not count in a later one.
         self.attempts = 0
-        #: The number of fetch streams that this process opened. Answers on older ones are ignored.
+        #: The number of fetch streams that this process opened. Answers on older streams are
+        #: ignored.
         self.sessions = 0
         #: The newest round. It grows over all reigns of this process: an echo from one reign must
         #: not confirm a read of the next.
         self.round = 0
         self.last_led_epoch = -1
         #: The epoch whose leader handed over because it heard no broker; -1: none. The next leader
-        #: says so in its EpochStart. Otherwise leadership could change for ever: each new leader
-        #: would give every broker a fresh session, and would fence no dead broker.
+        #: writes this reason into its EpochStart. Otherwise leadership could change for ever: each
+        #: new leader would give every broker a fresh session, and would fence no dead broker.
         self.silenced_epoch = -1
         self._chance = chance
         self._bootstrap_servers = bootstrap_servers
@@ -190,7 +191,7 @@ class State:
         self.save(replace(self.hard_state, is_behind=True))
 
     def may_enter(self, epoch: int, *, is_heeded: bool) -> bool:
-        """Return whether a peer's higher epoch ends this replica's epoch and role (Raft, 5.1).
+        """Return whether this replica enters a peer's higher epoch (Raft, 5.1). It ends the role.
 
         The epoch is refused if the sender is not heeded, or if the epoch is too far ahead: one
         wrong message could depose a leader, or use up the epochs. A voter in epoch 0 may be new in
@@ -208,7 +209,9 @@ class State:
         return len(self.ledger.voters.voters) == 1 and self.is_voter()
 
     def may_stand(self) -> bool:
-        """Return whether this replica is a voter, or its removal is not known as committed.
+        """Return whether this replica may begin an election.
+
+        It may if it is a voter, or if its removal is not known to be committed.
 
         If no other disk has the removal's record, this log is more complete than all others. If the
         quorum needs this vote, no other voter can then be elected, so this replica must stand (Raft
@@ -221,8 +224,8 @@ class State:
     def draw(self, low: int, high: int) -> int:
         """Draw a random number from `low` to `high`, shifted by this replica's id.
 
-        Voters that draw equal numbers (one seed, one image of a machine) would otherwise stand at
-        the same moment, and split the vote again and again.
+        Voters may draw equal numbers (one seed, one image of a machine). Without the shift they
+        would begin elections at the same moment, and split the vote again and again.
         """
         span = high - low + 1
         return low + (self._chance(0, span - 1) + self.me.id * _SPREAD) % span
@@ -245,7 +248,7 @@ class State:
         self.outbox.wants_sync = True
 
     def begin_anew(self, below: Below) -> None:
-        """Drop the whole log, with appends that no Ready has taken yet: a snapshot replaces it."""
+        """Drop the whole log and the appends not yet in a Ready: a snapshot replaces them."""
         self.ledger.begin_anew(below)
         self.outbox.appended.clear()
         self.outbox.truncate_to, self.outbox.begin_at = None, below.offset
@@ -256,7 +259,7 @@ class State:
         self.ledger.high_watermark = max(self.ledger.high_watermark, offset)
 
     def sync_again(self) -> None:
-        """Ask for a sync if records are unsynced, because the completion of the last is ignored."""
+        """Ask for a sync if records are unsynced: the last sync's completion will be ignored."""
         self.outbox.wants_sync |= self.ledger.synced_end < self.ledger.log_end_offset
 
     def _written(self, event: Written) -> bool:
@@ -268,8 +271,9 @@ class State:
     def _saved(self, event: Saved) -> bool:
         """Accept the completion of a sync only for the present log and epoch.
 
-        A sync from before a cut covers records that may have been replaced since. If the completion
-        counted for the new records, this replica would acknowledge records that are not synced.
+        A sync from before a cut covers records that may have been replaced since. If such a
+        completion counted for the new records, this replica would acknowledge records that are not
+        synced.
         """
         ledger = self.ledger
         if event.truncations != ledger.truncations or event.epoch != self.epoch:
@@ -286,7 +290,7 @@ class State:
         self._gated.append(message)
 
     def ask_for_leader(self, *endpoints: str) -> None:
-        """Ask these nodes, and the bootstrap servers: all known voters may have been replaced."""
+        """Ask these nodes and, in case all known voters were replaced, the bootstrap servers."""
         known = [voter.endpoint for voter in self.ledger.voters.voters]
         others = [server for server in self._bootstrap_servers if server not in known]
         for endpoint in dict.fromkeys((*endpoints, *others)):
@@ -296,8 +300,8 @@ class State:
     def take_ready(self, session: int, install: Install | None) -> Ready | None:
         """Return the effects since the last call; None if there are none.
 
-        A download begins only after `is_behind` is on disk. Otherwise a crash in between would
-        leave a log full of records on a disk that does not know of its lost acknowledgements.
+        A download begins only after `is_behind` is on disk. Otherwise, after a crash in between,
+        the disk would have a long log, and no sign that it lacks records that it acknowledged.
         """
         self._release_gated(session)
         if not self.is_saved:
@@ -338,13 +342,14 @@ class State:
     def _release_gated(self, session: int) -> None:
         """Release the messages if the hard state is on disk.
 
-        If a vote were sent first, a crash could make the voter forget it and vote again.
+        If a vote were sent before it is on disk, the voter could crash, forget the vote, and vote
+        again.
         """
         if not self.is_saved:
             return
         for message in self._gated:
             if isinstance(message, Call | Fetch) and message.epoch != self.epoch:
-                continue  # the epoch of the request is over
+                continue  # drop the request: its epoch is over
             if isinstance(message, Fetch) and message.session != session:
                 continue
             self.outbox.messages.append(message)

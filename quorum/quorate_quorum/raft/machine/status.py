@@ -20,8 +20,9 @@ class ReplicaStatus:
     log_end_offset: int
     lag: int
     last_caught_up_ms: int  # by the event loop's clock; -1: never
-    heard: bool  # whether it fetched within the last fetch timeout, and its stream is open
-    caught_up: bool  # whether it is heard, and had the leader's whole log within that timeout
+    heard: bool  # whether the replica fetched within the last fetch timeout, and its stream is open
+    # Whether `heard`, and the replica had the leader's whole log within that timeout.
+    caught_up: bool
 
 
 @dataclass(frozen=True, slots=True)

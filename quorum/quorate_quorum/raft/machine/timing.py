@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-#: If a follower's sync takes longer than this, it repeats its last fetch, so the leader hears it.
+#: If a sync takes longer than this, the follower repeats its last fetch, so that the leader hears
+#: it.
 REPEAT_MS = 200
-#: The time that a new process waits for a leader: its election could end a healthy reign.
+#: The time that a new process waits for a leader before it begins an election, which could end a
+#: healthy reign.
 FRESH_START_MS = (200, 500)
-#: The time after which a follower stands if its leader's process is gone.
+#: The time after which a follower begins an election if its leader's process is gone.
 REFUSED_MS = (50, 150)
 #: An observer that is silent for this many fetch timeouts is forgotten, and its place is free.
 OBSERVER_SILENCE_FETCH_TIMEOUTS = 5
@@ -33,7 +35,7 @@ class Timing:
     def check_quorum_ms(self) -> int:
         """How long a leader leads without a majority: its followers' longest fetch timeout.
 
-        If it led for longer, its followers would have given it up already, and voters that still
-        hear it would refuse their pre-votes.
+        If a leader without a majority led for longer, voters that still hear it would refuse the
+        pre-votes of the followers that have given it up.
         """
         return self.fetch_timeout_ms * 3 // 2

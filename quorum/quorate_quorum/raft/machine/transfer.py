@@ -19,10 +19,10 @@ class Transfer:
 
 
 def successor(state: State, replicas: Replicas, voter_id: int | None) -> int:
-    """Return the voter to transfer to: `voter_id`, or for None the other voter that holds most.
+    """Return the voter to transfer to: `voter_id`; for None, the other voter with the longest log.
 
-    A voter that has fetched lately goes before one that has not. InvalidRequestError if the id is
-    not a voter's, or if there is no other voter.
+    A voter that has fetched lately is preferred to a voter that has not. InvalidRequestError if the
+    id is not a voter's, or if there is no other voter.
     """
     ids = [voter.id for voter in state.ledger.voters.voters]
     if voter_id is not None:
@@ -44,8 +44,8 @@ def successor(state: State, replicas: Replicas, voter_id: int | None) -> int:
 def is_ready(state: State, replicas: Replicas, transfer: Transfer) -> bool:
     """Return whether the successor holds the leader's whole log, and has fetched lately.
 
-    A voter that lacks records could not be elected. A silent voter would not stand, and the quorum
-    would have no leader until an election timeout passes.
+    A voter that lacks records could not be elected. A silent voter would not begin an election, and
+    the quorum would have no leader until an election timeout passes.
     """
     progress = replicas.of(transfer.to)
     if not replicas.is_recent(progress.last_fetch_ms):

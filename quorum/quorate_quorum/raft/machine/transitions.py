@@ -4,7 +4,7 @@ unattached   knows no leader of its epoch
 prospective  asks whether it would be elected, before it raises its epoch
 candidate    asks for votes in a new epoch
 leader       leads until its epoch ends
-resigned     led or was a candidate in its epoch, and waits for another voter to stand
+resigned     led or was a candidate in its epoch, and waits for the election of another voter
 follower     fetches from the leader of its epoch
 """
 
@@ -32,7 +32,8 @@ class ToUnattached:
 
     epoch: int
     reason: str
-    #: The transition after this one, to the epoch's leader, if the peer named a known voter.
+    #: The transition after this one, to follow the epoch's leader; None unless the peer named a
+    #: known voter.
     follow: ToFollower | None = None
     #: The request that made this replica enter the epoch. The new role answers it.
     event: Event | None = None
@@ -50,7 +51,8 @@ class ToCandidate:
     """Raise the epoch by one, and vote for this replica in it."""
 
     reason: str
-    #: Whether a leader handed over to this replica. Then voters that hear that leader vote, too.
+    #: Whether a leader handed over to this replica. If so, even voters that hear that leader give
+    #: their votes.
     is_transfer: bool = False
     for_silence: bool = False
 
@@ -65,7 +67,7 @@ class ToLeader:
 
 @dataclass(frozen=True, slots=True)
 class ToResigned:
-    """End this replica's reign, and wait for another voter to stand."""
+    """End this replica's reign, and wait for another voter to begin an election."""
 
     reason: str
     #: Messages to the other voters, sent after the resignation.

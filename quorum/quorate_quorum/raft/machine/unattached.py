@@ -31,7 +31,10 @@ class Unattached(Role):
         return None
 
     def _succeed(self, request: EndEpochRequest) -> Transition | None:
-        """Stand if the leader named this replica first; else leave time to those before it."""
+        """Begin an election if the leader named this replica first.
+
+        Otherwise leave time to the replicas that the leader named before this one.
+        """
         successors, state, me = self._successors(request), self.state, self.state.me.id
         if successors[:1] != (me,):
             before_us = successors.index(me) if me in successors else len(successors)
@@ -43,9 +46,9 @@ class Unattached(Role):
 class Resigned(Unattached):
     """Voted for itself in this epoch, and will not lead in this epoch again.
 
-    Its disk may have lost records that it wrote as that epoch's leader. A second reign in the epoch
-    could put another record at the same (offset, epoch), and logs that agree on it would differ
-    (KAFKA-10527).
+    This replica's disk may have lost records that the replica wrote as that epoch's leader. A
+    second reign in the epoch could put another record at the same (offset, epoch), and logs that
+    agree on it would differ (KAFKA-10527).
     """
 
     def check(self) -> None:

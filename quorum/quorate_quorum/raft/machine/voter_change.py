@@ -58,9 +58,9 @@ def _check_caught_up(state: State, replicas: Replicas, voter: Voter) -> None:
 def _check_majority_is_caught_up(state: State, replicas: Replicas, voters: VoterSet) -> None:
     """Raise unless a majority of the new set has caught up.
 
-    A set with a silent majority could commit nothing, not even the way back. A majority that only
-    fetches is not enough, either: a voter that is behind gives no votes until it has caught up
-    with a leader. If this leader died before that, no other voter could be elected.
+    A set with a silent majority could commit nothing, not even the change back. Nor is it enough
+    that a majority fetches: a voter with `is_behind` gives no votes until it has caught up with a
+    leader. If this leader died before that, no other voter could be elected.
     """
     others = voters.others(state.me)
     late = [voter.id for voter in others if not _is_caught_up(replicas, voter)]

@@ -10,8 +10,8 @@ from typing import NamedTuple
 class ReplicaKey(NamedTuple):
     """The identity of a replica: its id *and* its disk.
 
-    The same id on another disk lacks the records and votes of the first disk. If both counted as
-    one replica, they could complete a majority that never existed (KIP-853).
+    The same id on another disk lacks the records and votes of the first disk. If both disks counted
+    as one replica, their votes could complete a majority that never existed (KIP-853).
     """
 
     id: int
