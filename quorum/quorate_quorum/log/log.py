@@ -209,10 +209,7 @@ class Log:
                 await self._appender.roll("asked")
 
     async def roll_if_due(self) -> bool:
-        """Close the active segment if it is too old, or wholly below the log's start.
-
-        Return whether the segment was closed.
-        """
+        """Close the active segment if it is too old or below the start. Return if it was closed."""
         if not await self._unless_cut(self._appender.why_roll_idle(), "", "can't read"):
             return False
         async with self._guard.exclusive("roll"):

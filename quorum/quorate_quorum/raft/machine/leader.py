@@ -57,11 +57,9 @@ class Leader(Role):
         #: (end offset, bytes) of each uncommitted proposal, and the sum of the bytes.
         self.uncommitted: list[tuple[int, int]] = []
         self.uncommitted_bytes = 0
-        #: The transfer under way; None: none. It bars proposals: otherwise the successor might
-        #: never catch up.
+        #: The transfer under way. It bars proposals, so that the successor can catch up.
         self.transfer: Transfer | None = None
-        #: Whether this replica's removal is committed. The leader resigns after the removal is
-        #: applied.
+        #: Whether this replica's removal is committed. Once it is applied, the leader resigns.
         self.is_leaving = False
 
     # --- the role -------------------------------------------------------------------------------
@@ -105,9 +103,8 @@ class Leader(Role):
             waited_ms = state.timing.election_timeout_ms
             self._give_up_transfer(self.transfer, f"it had not caught up after {waited_ms} ms")
         if state.now_ms >= self.rounds.heard_ms + state.timing.check_quorum_ms:
-            # Otherwise a leader that is cut off would go on answering clients that can't reach its
-            # successor. The hard state keeps the vote: a forgotten vote could be given again in
-            # this epoch.
+            # A leader that is cut off must not go on answering clients that can't reach the next.
+            # The vote is kept: a forgotten vote could be given again in this epoch.
             return ToResigned("no majority of voters was heard")
         if state.now_ms >= self.announce_at_ms:
             self._announce()
@@ -189,23 +186,16 @@ class Leader(Role):
         self.uncommitted_bytes += len(batch.data)
 
     def successor(self, voter_id: int | None) -> int:
-        """Return the voter to transfer to: `voter_id`.
-
-        For None: the target of the transfer under way, or else the best voter.
-        """
+        """Return the voter to transfer to: `voter_id`; without one, the present or the best one."""
         if voter_id is None and self.transfer is not None:
             return self.transfer.to.id
         return successor(self.state, self.replicas, voter_id)
 
     def begin_transfer(self, voter_id: int) -> None:
-        """Begin a transfer to a voter that `successor` returned.
-
-        A transfer to another voter that is under way is given up.
-        """
+        """Begin a transfer to a voter. A transfer under way to another voter is given up."""
         current, state = self.transfer, self.state
         if current is not None and current.to.id == voter_id:
-            # This transfer is under way already. Its deadline stays: otherwise repeated requests
-            # could bar proposals for ever.
+            # The transfer's deadline stays: otherwise repeats could bar proposals for ever.
             return
         if current is not None:
             self._give_up_transfer(current, f"voter {voter_id} was named instead")
@@ -219,10 +209,7 @@ class Leader(Role):
         self.state.outbox.transfers_given_up.append((current.to.id, reason))
 
     def resign(self, reason: str, *, for_silence: bool = False, first: int = -1) -> ToResigned:
-        """Return the transition that ends the reign.
-
-        The preferred successor is `first`; for -1, the most caught-up voter.
-        """
+        """Return the transition that ends the reign in favour of `first`; -1: the best voter."""
         state = self.state
         others = state.ledger.voters.others(state.me)
         ends = {voter.id: self.replicas.of(voter.key).log_end_offset for voter in others}
@@ -256,8 +243,7 @@ class Leader(Role):
             return
         superseded = progress.parked
         if not progress.admits(stream):
-            # The request came late, on a superseded stream, and would set the replica's progress
-            # back.
+            # The request came late, on a superseded stream: the progress would go back.
             self._refuse_fetch(event, Refusal.OLD_STREAM)
             return
         if superseded is not None and superseded.event.stream != stream:
@@ -268,9 +254,8 @@ class Leader(Role):
         fetch = ParkedFetch(event, deadline_ms, request.high_watermark)
         other_past = _compare(state.ledger, request)
         if other_past is not None:
-            # Do not move the replica's progress: below its fetch_offset the replica holds other
-            # records than this leader (KAFKA-13141). Only the round of the request counts, because
-            # the replica did hear the leader.
+            # Do not move the progress: below its fetch_offset the replica holds other records than
+            # this leader (KAFKA-13141). Only the round counts: the replica did hear the leader.
             self._answer_fetch(fetch, other_past)
             return
         progress.record(request, state.ledger.log_end_offset, state.now_ms)
@@ -309,8 +294,7 @@ class Leader(Role):
 
     def _told_high_watermark(self) -> int:
         """Return the high watermark to put into answers; 0 before this epoch's first commit."""
-        # A follower that is behind catches up to this offset. Before this epoch's first commit, the
-        # leader may know only an old high watermark, which would be too low for that.
+        # A follower that is behind catches up to this offset. Before the commit, it may be too low.
         return self.state.ledger.high_watermark if self.has_committed_own() else 0
 
     def _answer_fetch(

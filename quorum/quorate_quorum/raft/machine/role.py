@@ -151,8 +151,7 @@ class Role(ABC):
         if not state.ledger.is_up_to_date(request.last_epoch, request.log_end_offset):
             return False
         if request.pre_vote:
-            # Deny a pre-vote while a leader is heard: otherwise a voter that was cut off could end
-            # a healthy reign when it returns (KIP-996).
+            # A voter that was cut off must not end a healthy reign when it returns (KIP-996).
             return not self.hears_a_leader()
         if state.hard_state.voted_for is not None:
             return state.hard_state.voted_for == request.candidate and self.leader == NOBODY
@@ -229,10 +228,7 @@ class Role(ABC):
         return ToFollower(leader, endpoint, "the leader of the epoch said so")
 
     def _end_epoch_requested(self, event: EndEpochRequested) -> Transition | None:
-        """Take note that a leader resigns.
-
-        Begin an election at once, or leave time to better successors.
-        """
+        """Take note that a leader resigns. Begin an election at once, or after a wait."""
         state, request = self.state, event.request
         if request.leader_id != state.me.id:
             sender = f"leader {request.leader_id}"
