@@ -102,6 +102,15 @@ class EpochCache:
         self._starts[0] = start
         return True
 
+    def begin_at(self, start: int) -> None:
+        """Let the first epoch begin at `start`, if it begins above it.
+
+        A compacted log may hold no batch at its start. The batches that are left do not tell the
+        epoch there, and no epoch before the first one is known.
+        """
+        if self._starts and self._starts[0] > start:
+            self._starts[0] = start
+
     def encode(self) -> bytes:
         lines = [_VERSION, str(len(self._epochs))]
         lines += [f"{epoch} {start}" for epoch, start in self.entries]

@@ -36,6 +36,12 @@ class Extent:
         """Return the epoch of the record just below `offset`; -1 if it is not known."""
         return self.epochs.epoch_at(offset - 1)
 
+    def fit_epochs_to_start(self, first_base: int) -> None:
+        """Let the epochs begin at the start. `first_base` is where the first segment begins."""
+        self.epochs.truncate_from_start(self.start)
+        if self.has_gaps and self.start > first_base:
+            self.epochs.begin_at(self.start)
+
     def begin_cut(self, end: int) -> None:
         """Move the end to `end`. Records from `end` on are no longer read or noted as synced."""
         self.truncations += 1

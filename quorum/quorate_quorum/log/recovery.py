@@ -218,7 +218,7 @@ class Recovery:
             raise self._corrupt(f"the log ends at {extent.end}")
         if epoch is not None and extent.epoch_before(self._synced) != epoch:
             raise self._corrupt(f"the last batch below it is not of epoch {epoch}")
-        extent.epochs.truncate_from_start(extent.start)
+        extent.fit_epochs_to_start(segments.bases[0])
         if extent.end == extent.start and not (extent.epochs.entries or self._is_cutting):
             extent.epochs = await self._parts.epoch_file.before(extent.start)
         if self._config.verify_all and known is not None:

@@ -139,3 +139,15 @@ async def test_an_offset_that_leaves_its_segment_is_told(byte: int, bit: int) ->
     with pytest.raises(LogCorruptError):
         await log.read(12, end=30, bytes_max=1)
     await log.close(clean=False)
+
+
+async def test_the_first_epoch_begins_at_the_start_though_no_batch_is_left_there() -> None:
+    disk, log = await with_gaps()
+    await log.move_start(7)
+    await log.sync()
+    await log.close(clean=False)
+    await disk.remove(f"{PATH}/leader-epoch-checkpoint")
+    log = await Log.open(disk, PATH, SMALL, run=UNKNOWN)
+    assert log.log_start_offset == 7
+    assert log.epochs.entries == [(2, 7), (3, 20)]
+    await log.close(clean=False)
