@@ -240,8 +240,8 @@ class LogTruncatedError(OffsetOutOfRangeError):
     """The log was cut below the position. Records that were read are gone (KIP-320).
 
     `safe_offset` is the first offset that may now have another record than the one that was read;
-    -1 if it is not known. After a seek to it, the consumer reads the records that replaced the lost
-    ones.
+    -1 if it is not known. After a seek to `safe_offset`, the consumer reads the records that
+    replaced the lost ones.
     """
 
     advice = "Seek to safe_offset to read on from where the log was cut."

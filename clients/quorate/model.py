@@ -225,7 +225,7 @@ class ClusterHealth:
 
 @dataclass(frozen=True, slots=True)
 class NodeLevels:
-    """The levels of a feature that a node's program knows, with both ends.
+    """The lowest and the highest level of a feature that a node's program knows.
 
     `kind` is "voter" or "broker". `highest` is 0 until this controller has heard from the node.
     """

@@ -243,7 +243,7 @@ class Servers:
 class Coder:
     """A serializer or deserializer: an object with the method, or a function.
 
-    A class is refused, although it can be called: the caller meant an object of it.
+    A class is refused, although it can be called: the caller meant an object of the class.
     """
 
     method: str  # "serialize" or "deserialize"
@@ -482,7 +482,7 @@ def _rules(call: Any) -> dict[str, tuple[Rule, bool]]:
 
 
 def whole_number(given: Any) -> int | None:
-    """Return `given` as an int; None if it is no whole number. A numpy integer is one.
+    """Return `given` as an int; None if it is no whole number. It may be a numpy integer.
 
     >>> whole_number(5.0), whole_number(5.5), whole_number(True), whole_number(float("inf"))
     (5, None, None, None)

@@ -142,7 +142,10 @@ class BatchFilter:
         )
 
     def _new_horizon(self, header: BatchHeader) -> int | None:
-        """Return the delete horizon to write into a batch; None: it has one, or gets none now."""
+        """Return the delete horizon to write into a batch.
+
+        None if the batch has one, or if the map does not have all records of the batch.
+        """
         rules = self._rules
         is_covered = (
             rules.first_dirty <= header.base_offset < header.end_offset <= rules.map_end

@@ -69,8 +69,8 @@ def check_count(named: int, allowed: int, replicas: Replicas) -> None:
 def refuse_duplicates(named: Iterable[Hashable]) -> None:
     """Raise InvalidRequestError if a request names something twice.
 
-    So the work of a request is bounded by the number of existing partitions, whatever the request's
-    size.
+    Without this check, the work of a request could grow with its size. With it, the number of
+    existing partitions is the bound.
     """
     seen: set[Hashable] = set()
     for one in named:

@@ -74,8 +74,8 @@ class Follower:
     high_watermark: int
     #: The leader_epoch in which high_watermark was learnt.
     high_watermark_epoch: int
-    #: Whether the leader has found this log's end in its own log. From then on it may count on this
-    #: log, and propose this replica for the ISR.
+    #: Whether the leader has found this log's end in its own log. From then on the leader may count
+    #: on this log, and propose this replica for the ISR.
     has_matched: bool = False
 
     def answered(
@@ -147,7 +147,8 @@ class Follower:
 
         If this log's end is below the leader's start, the leader has deleted records that this
         replica lacks. They were committed, so this log begins again at the leader's start. If this
-        log's end is above the leader's end, and there is no epoch to compare, this log is empty.
+        log's end is above the leader's end, this log must be empty: otherwise the leader would have
+        compared epochs. An empty log begins again at the leader's start, too.
         """
         if leader_epoch != self.leader_epoch:
             return self._other_epoch(leader_epoch)

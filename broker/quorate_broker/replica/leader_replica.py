@@ -300,7 +300,7 @@ class LeaderReplica:
             self._replica_log.start(self._sync_behind(), "sync")
 
     async def _sync_behind(self) -> None:
-        """Sync until all appended bytes are synced. Appends during a sync share the next one."""
+        """Sync until all appended bytes are synced. Appends during a sync share the next sync."""
         try:
             while not self.is_over and not self._replica_log.is_synced:
                 try:

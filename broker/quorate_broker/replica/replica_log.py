@@ -169,7 +169,7 @@ class ReplicaLog:
 
 
 class Guard:
-    """A context in which a broken invariant takes the replica offline (StorageError)."""
+    """A context in which a broken invariant takes the replica offline and raises StorageError."""
 
     __slots__ = ("_replica",)
 

@@ -30,7 +30,7 @@ from quorate_quorum.metadata.topics import TopicImage
 
 log_line = structlog.get_logger(__name__)
 
-#: Pause before the next try to read a file that could not be read for the moment.
+#: Pause before a file is read again after a passing error.
 RETRY_S = 1.0
 
 
@@ -116,7 +116,7 @@ class Opener:
         def has_been(header: BatchHeader, _: Buffer) -> None:
             """Raise CorruptRecordError if a batch has an epoch above that of the image.
 
-            The CRC does not cover a batch's epoch.
+            Nothing else would find a wrong epoch, because the CRC does not cover it.
             """
             if header.leader_epoch > epoch_max:
                 raise CorruptRecordError(f"the batch is of leader_epoch {header.leader_epoch}")

@@ -99,7 +99,7 @@ class Replicas:
         #: Directory id -> inventory of the replicas that were ever written in the directory.
         self.inventories: dict[bytes, Inventory] = {}
         self.losses = Losses()
-        #: Replica -> reason, for replicas that the image places here and whose logs did not open.
+        #: Replica -> why its log did not open, for replicas that the image places on this broker.
         self.unopened: dict[Key, str] = {}
         #: The memory of producers, for all partitions. ProducerExpiry advances its clock.
         self.producer_memory = ProducerMemory(config)

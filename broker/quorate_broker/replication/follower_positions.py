@@ -53,9 +53,8 @@ class _Position:
 class FollowerPositions:
     """The partitions of one follower's stream.
 
-    `failed` is called with the exception that ended a read by a bug. `changed` is set when a
-    position or a partition has changed. `taken` is set when a frame has taken the answers that were
-    ready.
+    If a bug ends a read, `failed` is called with the exception. `changed` is set when a position or
+    a partition has changed. `taken` is set when a frame has taken the answers that were ready.
     """
 
     def __init__(self, replicas: Replicas, failed: Callable[[BaseException], None]) -> None:

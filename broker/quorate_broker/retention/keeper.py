@@ -77,7 +77,7 @@ class RetentionKeeper:
             await self._bell.wait(max(0, look_at_ms - loop_ms()))
 
     async def look(self, partition: Partition) -> None:
-        """Apply the retention to one log. A failure of its disk takes the replica offline."""
+        """Apply the retention to one log. A failure of the disk takes the replica offline."""
         log = partition.replica_log
         if partition.offline is not None or log.is_closed or partition.state is None:
             return

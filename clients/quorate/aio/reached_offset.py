@@ -10,7 +10,7 @@ from quorate.errors import QuorateError
 
 
 class ReachedOffset:
-    """An offset of progress (applied, committed, carried out), and the waits for higher offsets.
+    """The offset up to which some work is done, and the coroutines that wait for a higher one.
 
     `waiters_max` and `what` have the meaning of OffsetWaiters: a wait beyond the maximum raises
     OverloadedError.

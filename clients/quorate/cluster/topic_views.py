@@ -52,8 +52,8 @@ class TopicView:
     is_gone: bool = False
     #: The time of creation on the event loop's clock, never too early; infinity if it is not known.
     created_at: float = math.inf
-    #: All partition numbers, and the numbers of partitions with a leader. A change makes new
-    #: tuples.
+    #: All partition numbers. `available` has the numbers of the partitions with a leader. A change
+    #: makes new tuples.
     numbers: tuple[int, ...] = ()
     available: tuple[int, ...] = ()
     #: Whether the leader of some partition cannot be reached. The client logs this once.

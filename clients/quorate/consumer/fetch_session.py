@@ -23,7 +23,7 @@ CHANGES_MAX = 1000
 
 
 class Told(NamedTuple):
-    """The fetch of a partition that the broker knows, and the request that told it."""
+    """What the broker knows of a partition's fetch, and the request from which it knows this."""
 
     version: int
     request_id: int

@@ -75,7 +75,7 @@ class FetchStream(LeaderStream[FetchRequest, Frame[FetchHeader]]):
         self._buffer = buffer
         self._changed = changed
         self._no_room = no_room
-        #: The first request of the next stream, until it is sent. The stream is opened for it.
+        #: The first request of the next stream, until it is sent; None: no stream must be opened.
         self._first: Asked | None = None
         self._asked_at = 0.0
         self._refusals = 0

@@ -98,8 +98,8 @@ class PartitionState:
     def seek(self, offset: int, epoch: int = UNKNOWN) -> None:
         """Set the position to an offset.
 
-        `epoch` is the epoch of the last record before it, if known. Held records from this offset
-        on are kept, unless `epoch` is given.
+        `epoch` is the epoch of the last record before the offset, if known. Held records from this
+        offset on are kept, unless `epoch` is given.
         """
         self.error = None
         self.is_backing_off = self.is_resting = False
@@ -122,7 +122,7 @@ class PartitionState:
         return True
 
     def seek_to(self, reset: Reset) -> None:
-        """Set the position to the beginning or end, whose offset is looked up.
+        """Set the position to the beginning or the end of the log. Its offset is then looked up.
 
         Drop the held records.
         """

@@ -53,7 +53,7 @@ INIT_PRODUCER_ID = message_method(
 def _admin(
     request: type[MQ], response: type[MR], *, request_bytes_max: int = REQUEST_BYTES_MAX
 ) -> Method[MQ, MR]:
-    """Return the call of the Admin service to which these messages belong, by their names."""
+    """Return the Admin call with these messages. The call's name is taken from the request's."""
     name = request.DESCRIPTOR.name.removesuffix("Request")
     path = f"/quorate.v1.Admin/{name}"
     return message_method(path, request, response, request_bytes_max=request_bytes_max)

@@ -166,7 +166,7 @@ class Accumulator:
 
         The batches are in flight until succeeded(), failed() or retry(). The next call begins with
         other partitions. `carrier` is the stream that will send the batches. While a partition has
-        batches in flight on one stream, no batch of it is taken for another stream.
+        batches in flight on one stream, no batch of the partition is taken for another stream.
         """
         if self.config.idempotent and self.identity is None:
             return []

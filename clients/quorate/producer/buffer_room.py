@@ -42,7 +42,7 @@ class BufferRoom:
         try:
             while (is_first and self.waiting) or not accumulator.has_room(size):
                 waiter = loop.create_future()
-                # A call that was woken but whose record did not fit stays first.
+                # If the woken call's record did not fit, the call stays the first one.
                 (self.waiting.append if is_first else self.waiting.appendleft)(waiter)
                 is_first = False
                 await self._turn(waiter, deadline)

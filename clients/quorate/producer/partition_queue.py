@@ -109,7 +109,7 @@ class PartitionQueue:
     #: Size limit of a batch. It is the configured limit, until a broker refuses a batch as too
     #: large.
     batch_bytes_max: int
-    #: Number of the topic's partitions when the last record was sent to it; -1: not known.
+    #: How many partitions the topic had when the last record was sent to it; -1: not known.
     partition_count: int = -1
     batches_opened: int = 0
     #: A broker proved that a sequence is missing. No batch is sent until all in flight are
@@ -218,7 +218,7 @@ class PartitionQueue:
         self.ready.insert(index, batch)
 
     def take_over(self, old: PartitionQueue, made_at: float) -> bool:
-        """Take over the batches of a deleted topic's queue since `made_at`.
+        """Take over the batches that a deleted topic's queue has opened since `made_at`.
 
         Return whether there were any. A batch that may have been written to the deleted topic stays
         in `old`. In the new topic it would be written a second time.

@@ -118,7 +118,7 @@ class ProduceStream(LeaderStream[Frame[ProduceHeader], ProduceResponse]):
                 continue
             endpoint = endpoint_of(self.cluster, batch.queue)
             if endpoint and endpoint != self.endpoint:
-                # an answer that still comes for it is ignored
+                # forget the batch: an answer that still comes for it is ignored
                 batches[index] = None
                 self.sender.lost(batch, StreamBrokenError("another broker leads"), wait_ms=0)
 

@@ -254,7 +254,7 @@ class Producer(Client):
         timestamp_ms: int | None = None,
         headers: Iterable[Header] | None = None,
     ) -> Sequence[Delivery]:
-        """Put many records into the buffer, as a `send` for each value and its key would do."""
+        """Put many records into the buffer, like one `send` for each value and its key."""
         if keys is not None and len(keys) != len(values):
             raise ValueError(
                 f"send_many got {len(values)} values and {len(keys)} keys; they must match"

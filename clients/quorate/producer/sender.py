@@ -259,7 +259,7 @@ class Sender:
                 )
                 errors.raise_if_error(response.error)
             except errors.AuthorizationError as error:
-                # a retry does not help, and no batch may be sent without an id
+                # fail the producer: a retry does not help, and no batch may be sent without an id
                 self.fail(error)
                 return
             except errors.QuorateError as error:

@@ -52,12 +52,12 @@ CODEC_MASK: Final = 0x07
 LOG_APPEND_TIME: Final = 0x08
 TRANSACTIONAL: Final = 0x10
 CONTROL: Final = 0x20
-#: base_timestamp is the time from which the batch's tombstones may be removed (KIP-534). Only
-#: compaction sets this bit.
+#: With this bit, base_timestamp is the delete horizon: the time from which the batch's tombstones
+#: may be removed (KIP-534). Only compaction sets this bit.
 DELETE_HORIZON: Final = 0x40
 _KNOWN_ATTRIBUTES: Final = 0x7F
 
-#: Largest timestamp in milliseconds. The sum of it and a delta still fits into 64 bits.
+#: Largest timestamp in milliseconds. The sum of a timestamp and a delta still fits into 64 bits.
 TIMESTAMP_MAX: Final = 1 << 62
 #: The value for: no timestamp, producer_id, producer_epoch, base_sequence or leader_epoch.
 NONE: Final = -1

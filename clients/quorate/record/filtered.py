@@ -25,8 +25,7 @@ from quorate.record.batch import (
 )
 from quorate.record.record import Outline, decode_outlines, with_timestamp_delta
 
-#: The bytes of base_offset and batch_length, and the bytes before the first one that the CRC
-#: covers.
+#: The bytes of base_offset and batch_length, and the bytes before the part that the CRC covers.
 _BEFORE_LENGTH, _BEFORE_CRC_COVERS = 12, 21
 
 

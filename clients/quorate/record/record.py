@@ -272,7 +272,7 @@ def find_by_time(
     Return None if there is no such record.
 
     Only the lengths and times are read, because decoding the records takes five times as long.
-    Raises CorruptRecordError if these are impossible.
+    Raises CorruptRecordError if a length or time is impossible.
     """
     wanted = timestamp_ms - base_timestamp
     first = start - base_offset

@@ -45,8 +45,8 @@ async def open_segment(disk: Disk, path: str) -> Segment:
 async def batches(segment: Segment) -> AsyncGenerator[tuple[int, BatchHeader, str | None], None]:
     """Yield (position, header, fault or None) of each batch that can be found.
 
-    After a batch whose checksum fails, the next one is read from where the batch's header says that
-    it ends. Raises CorruptRecordError if there is no header: then no further batch can be found.
+    A batch with a wrong checksum is skipped: its header tells where the next batch begins. Raises
+    CorruptRecordError if there is no header: then no further batch can be found.
     """
     position = 0
     while position < segment.size:

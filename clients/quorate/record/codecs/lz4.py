@@ -40,7 +40,7 @@ _STORED: Final = 1 << 31
 #: One byte of a length stands for at most this many bytes.
 _RATIO_MAX: Final = 255
 
-#: Kafka's default level means its fast compressor. Every other level means the strong one.
+#: At Kafka's default level LZ4's fast compressor is used; at every other level, the strong one.
 FAST_LEVEL: Final = 9
 #: LZ4's own levels of the strong compressor; 0 means the fast one.
 _STRONG_LEVEL_MIN, _STRONG_LEVEL_MAX = 3, 12
