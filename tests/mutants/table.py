@@ -58,6 +58,7 @@ VOTERS_BEHIND = "tests/unit/quorate_quorum/raft/machine/test_behind.py"
 LOG_EPOCHS = "tests/unit/quorate_quorum/test_metadata_log.py"
 FILES = "quorum/quorate_quorum/disk.py"
 LOG_ROOM = "quorum/quorate_quorum/log"
+SEGMENT = "tests/unit/quorate_quorum/log/test_segment.py"
 REPLACEMENT = "tests/unit/quorate_quorum/log/test_replacement.py"
 GAPS = "tests/unit/quorate_quorum/log/test_gaps.py"
 COMPACTION = "broker/quorate_broker/compaction"
@@ -2025,6 +2026,22 @@ MUTANTS = (
         "            self.round,\n            self.state.hard_state.is_behind,\n",
         "            self.round,\n            False,\n",
         (f"{CHANGES}::test_a_follower_says_with_each_fetch_whether_it_gives_votes",),
+    ),
+    Mutant(
+        "indexes-are-hints",
+        "a time index that is loaded is believed without a look at its last batch",
+        f"{LOG_ROOM}/segment.py",
+        "return bool(at_end) and at_end[0].max_timestamp == timestamp",
+        "return True",
+        (f"{SEGMENT}::test_no_flipped_bit_of_an_index_changes_the_age_of_a_segment",),
+    ),
+    Mutant(
+        "indexes-are-hints",
+        "batches behind a bad time entry are passed over",
+        f"{LOG_ROOM}/index.py",
+        "                self._forget_offsets_without_times()\n",
+        "",
+        (f"{SEGMENT}::test_no_flipped_bit_of_an_index_changes_the_age_of_a_segment",),
     ),
     Mutant(
         "last-record-survives",

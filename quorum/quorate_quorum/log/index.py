@@ -4,6 +4,8 @@ On disk they are Kafka's `.index` (4-byte relative offset, 4-byte position) and 
 timestamp, 4-byte relative offset). The index files are a cache: they are checked against the
 batches before use, and built again from the batches if they are missing or bad. A file that is bad
 from some entry on is used up to that entry, because a prefix of an index is a valid index.
+The files have no checksum: an entry that is wrong can look possible, so Segment compares the last
+ones with the batches.
 """
 
 from __future__ import annotations
@@ -45,6 +47,11 @@ class SegmentIndex:
     def max_timestamp(self) -> int:
         """The greatest timestamp in the segment; -1 if the segment has none."""
         return self._max_time
+
+    @property
+    def newest(self) -> tuple[int, int]:
+        """(max_timestamp, relative last offset of the first batch that has it); (-1, 0) if none."""
+        return self._max_time, self._max_time_offset
 
     @property
     def is_full(self) -> bool:
@@ -107,7 +114,8 @@ class SegmentIndex:
     def load(self, offsets: bytes, times: bytes, segment_bytes: int) -> Iterator[None]:
         """Load entries from disk, up to the first invalid one. Each step takes one turn.
 
-        A full index has about 260,000 entries of each kind.
+        A full index has about 260,000 entries of each kind. The caller compares `last_entry` and
+        `newest` with the batches, then calls `truncate`, and notes the batches after `last_entry`.
         """
         for last_offsets, positions in _pieces(offsets, "I", "I"):
             last_offset, last_position = self.last_entry
@@ -125,12 +133,22 @@ class SegmentIndex:
             self._times.extend(some_times[:good])
             self._time_offsets.extend(time_offsets[:good])
             if good < len(some_times):
+                self._forget_offsets_without_times()
                 break
             yield
         if not self._times:
             # Both files are written together, so offsets without times can't be trusted.
             del self._offsets[:], self._positions[:]
-        self.truncate((1 << 32) - 1)
+        else:
+            self._max_time, self._max_time_offset = self._times[-1], self._time_offsets[-1]
+
+    def _forget_offsets_without_times(self) -> None:
+        """Forget the offsets above the last time entry, because later time entries are bad.
+
+        Otherwise the greatest timestamp of the batches between the two would be missed.
+        """
+        keep = bisect_right(self._offsets, self._time_offsets[-1]) if self._times else 0
+        del self._offsets[keep:], self._positions[keep:]
 
     def _note_time(self) -> None:
         if self._max_time > (self._times[-1] if self._times else -1):

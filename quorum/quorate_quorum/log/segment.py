@@ -164,8 +164,7 @@ class Segment:
         """Return the index. If it is not in memory, load it and complete it from the batches."""
         if self.index is not None:
             return self.index
-        index = await self.index_on_disk()
-        await self._complete(index)
+        index = await self._completed(await self.index_on_disk())
         if self.index is None:  # if not, another reader has loaded it meanwhile
             self.index = index
         return self.index
@@ -201,21 +200,11 @@ class Segment:
         return self._max_timestamp
 
     async def _max_timestamp_on_disk(self) -> int:
-        """Return the greatest timestamp, from the time index and the batches after its end."""
-        last_offset, position = await self.last_entry_on_disk()
-        if last_offset < 0 or not await self.names_a_batch(last_offset, position):
+        """Return the greatest timestamp. Usually the ends of the two index files are enough."""
+        index = await self.index_on_disk(whole=False)
+        if index.last_entry[0] < 0:
             return (await self.loaded_index()).max_timestamp
-        newest = -1
-        entry = await self._last_bytes(TIME_INDEX, TIME_ENTRY.size)
-        if len(entry) == TIME_ENTRY.size:
-            newest, _ = TIME_ENTRY.unpack(entry)
-
-        def note(_: int, header: BatchHeader) -> None:
-            nonlocal newest
-            newest = max(newest, header.max_timestamp)
-
-        await self.replay(position, note)
-        return newest
+        return (await self._completed(index)).max_timestamp
 
     def unload_index(self) -> None:
         """Drop the index from memory. It is loaded again when it is needed."""
@@ -231,11 +220,14 @@ class Segment:
         await self.file.truncate(position)
         self.size = position
         index.truncate(end_offset - self.base_offset)
-        await self._complete(index)
+        if not await self._confirms(index):
+            index = self.index = self.new_index()
+        await self._completed(index)
 
-    async def _complete(self, index: SegmentIndex) -> None:
-        """Note the batches that are not in the index yet."""
+    async def _completed(self, index: SegmentIndex) -> SegmentIndex:
+        """Note the batches that are not in the index yet, and return it."""
         await self.replay(index.last_entry[1], partial(self.add_to, index))
+        return index
 
     async def replay(self, position: int, note: Callable[[int, BatchHeader], None]) -> None:
         """Call `note` with the position and header of each batch, from `position` on."""
@@ -247,20 +239,33 @@ class Segment:
             if chunk.bad is not None:
                 raise CorruptRecordError(f"{self.file.path}: {chunk.bad}")
 
-    async def index_on_disk(self) -> SegmentIndex:
-        """Return the index on disk; an empty one if its last entry does not name a batch."""
+    async def index_on_disk(self, *, whole: bool = True) -> SegmentIndex:
+        """Return the index on disk, or its last entries; empty if the batches deny them."""
         index = self.new_index()
-        contents = []
-        for ending in (INDEX, TIME_INDEX):
-            path = self.path(ending)
-            there = await self._disk.exists(path)
-            contents.append(await read_whole(self._disk, path) if there else b"")
-        for _ in index.load(contents[0], contents[1], self.size):
+        offsets = await self._last_bytes(INDEX, None if whole else OFFSET_ENTRY.size)
+        times = await self._last_bytes(TIME_INDEX, None if whole else TIME_ENTRY.size)
+        for _ in index.load(offsets, times, self.size):
             await asyncio.sleep(0)
-        last_offset, position = index.last_entry
-        if last_offset >= 0 and not await self.names_a_batch(last_offset, position):
+        # between two last entries that are far apart, only the whole index finds a batch quickly
+        is_near = whole or index.newest[1] >= index.last_entry[0]
+        if not (is_near and await self._confirms(index)):
             return self.new_index()
+        index.truncate(index.last_entry[0] + 1)
         return index
+
+    async def _confirms(self, index: SegmentIndex) -> bool:
+        """Return whether the batches have what the last entries of both indexes say."""
+        if index.last_entry[0] < 0 or not await self.names_a_batch(*index.last_entry):
+            return False
+        timestamp, named = index.newest
+        _, position = index.floor(named)
+        while position < self.size:
+            chunk = await self.scan(position, checked=False, bytes_max=LOOKUP_BYTES)
+            at_end = [one for _, one in chunk.found if one.last_offset >= self.base_offset + named]
+            if at_end or chunk.bad is not None:
+                return bool(at_end) and at_end[0].max_timestamp == timestamp
+            position = chunk.position
+        return False
 
     async def last_entry_on_disk(self) -> tuple[int, int]:
         """Return the last entry of the offset index on disk, unchecked; (-1, 0) if none exists."""
@@ -270,11 +275,13 @@ class Segment:
         last_offset, position = OFFSET_ENTRY.unpack(entry)
         return last_offset, position
 
-    async def _last_bytes(self, ending: str, length: int) -> bytes:
-        """Return the last bytes of one of the segment's files; b"" if the file does not exist."""
+    async def _last_bytes(self, ending: str, length: int | None) -> bytes:
+        """Return the last bytes (None: all) of a file; b"" if the file does not exist."""
         path = self.path(ending)
         if not await self._disk.exists(path):
             return b""
+        if length is None:
+            return await read_whole(self._disk, path)
         file = await self._disk.open(path)
         try:
             return await file.read_at(max(file.size - length, 0), length)
