@@ -2128,6 +2128,48 @@ MUTANTS = (
         (f"{REPLACEMENT}::test_what_was_compacted_is_remembered_until_a_cut",),
     ),
     Mutant(
+        "lossy-starts-again",
+        "a repaired log of a compacted topic keeps what was before its bad batch",
+        "broker/quorate_broker/replicas/repairs.py",
+        "if log.damage.is_noted and is_compacted and",
+        "if is_compacted and log.log_end_offset < 0 and",
+        (
+            "tests/unit/quorate_broker/replicas/test_repairs.py::test_a_deleted_key_does_not_come_back_with_a_repaired_replica",
+        ),
+    ),
+    Mutant(
+        "lossy-starts-again",
+        "the loss is forgotten before the log has begun again",
+        "broker/quorate_broker/replicas/repairs.py",
+        "partial(self._started_again, partition)\n        elif partition.owed is None:",
+        "partial(self._started_again, partition)\n"
+        "        if True:\n"
+        "            await log.damage.forget_damage()",
+        (
+            "tests/unit/quorate_broker/replicas/test_repairs.py::test_a_restart_before_a_repaired_log_begins_again_forgets_nothing",
+        ),
+    ),
+    Mutant(
+        "lossy-starts-again",
+        "a log that is elected before it has begun again removes its records as a follower",
+        "broker/quorate_broker/replicas/repairs.py",
+        "            partition.replica_log.started_again = None\n            await self._forget",
+        "            await self._forget",
+        (
+            "tests/unit/quorate_broker/replicas/test_repairs.py::test_a_damaged_log_that_is_elected_keeps_what_is_left",
+        ),
+    ),
+    Mutant(
+        "lossy-starts-again",
+        "a follower's compaction tells nothing of the damage that it meets",
+        f"{COMPACTION}/compactor.py",
+        '        partition.take_offline("corrupt", reason)\n',
+        "        pass\n",
+        (
+            f"{COMPACTION_TESTS}/test_compactor.py::test_a_follower_whose_pass_meets_a_damaged_batch_is_repaired",
+        ),
+    ),
+    Mutant(
         "old-or-new",
         "old segments go before the new one is durable under its name",
         f"{LOG_ROOM}/replacement.py",

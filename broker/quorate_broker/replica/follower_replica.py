@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 import structlog
@@ -84,8 +85,10 @@ class FollowerReplica:
             if self.is_over:
                 return None
             with self._replica_log.guard:
-                # begin again at lost_start: the controller does not count on this log
-                if log.lost_start is not None:
+                # begin again if records are lost: the controller does not count on this log
+                if self._replica_log.started_again is not None:
+                    await self._start_again(self._replica_log.started_again)
+                elif log.lost_start is not None:
                     await self._start_at(StartAt(log.lost_start))
                 is_synced = await self._replica_log.write(self._replica_log.sync_if_asked())
                 if not is_synced or self.is_over:
@@ -237,7 +240,8 @@ class FollowerReplica:
         if await self._replica_log.write(self._log.truncate(step.end_offset)):
             self.machine.truncated(self._log.log_end_offset)
 
-    async def _start_at(self, step: StartAt) -> None:
+    async def _start_at(self, step: StartAt) -> bool:
+        """Remove all records. Return whether that is done, durably."""
         log_line.warning(
             "starting again where the leader's log starts",
             partition=self._replica.name,
@@ -255,6 +259,16 @@ class FollowerReplica:
             machine.started_at(step.offset)
             log.set_high_watermark(step.offset, machine.high_watermark_epoch)
             self._replica.wake_all()
+            return True
+        return False
+
+    async def _start_again(self, started_again: Callable[[], Awaitable[None]]) -> None:
+        """Remove all records of a compacted log that lost some: see ReplicaLog.started_again."""
+        log = self._log
+        start = log.log_start_offset if log.lost_start is None else log.lost_start
+        if await self._start_at(StartAt(start)):
+            self._replica_log.started_again = None
+            await started_again()
 
     async def _lower_high_watermark(self, offset: int) -> None:
         """Lower the high watermark before a cut that a lossy election allows.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any
 
@@ -40,6 +40,10 @@ class ReplicaLog:
         self.is_closed = False
         #: Whether the inventory says that this replica was written.
         self.is_noted = False
+        #: Set if the next follower must remove all records before it fetches, and call this then.
+        #: This compacted log has lost records. If a tombstone was among them, and the others have
+        #: dropped it meanwhile, an older record that is left here would never be deleted.
+        self.started_again: Callable[[], Awaitable[None]] | None = None
         self._replica = replica
         self._is_prepared = False
         self._checkpointed = (log.high_watermark, log.hw_epoch)

@@ -172,8 +172,8 @@ class Reconciler:
         await self._repairs.look_at(key, partition, topic, state)
         if partition is not None:
             await self._follow(partition, topic, state)
-            if partition.is_leader and partition.log.lost_start is not None:
-                await self._repairs.accept_start(partition)
+            if partition.is_leader:
+                await self._repairs.leads(partition)
 
     async def _follow(self, partition: Partition, topic: TopicImage, state: PartitionImage) -> None:
         is_trusted = partition.key not in self.replicas.losses

@@ -3,7 +3,9 @@
 1. The loss is found, when the log is opened or while it is in use. The broker notes it on the disk.
 2. Heartbeats report the loss (Losses) until the image has the replica in neither ISR nor ELR.
 3. A corrupt log is salvaged: it is cut at its first bad batch.
-4. The replica follows like any other, and fetches the records that it lacks.
+4. The replica follows like any other, and fetches the records that it lacks. If its topic is
+   compacted, it first removes all records: see ReplicaLog.started_again.
+5. The note on the disk is removed.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import structlog
 
@@ -75,8 +78,8 @@ class Repairs:
             self._losses.on_found()
         elif key in self._losses:
             self._losses.settled(key)
-            if partition is not None and partition.offline is None and partition.owed is None:
-                await self._forget_loss(partition)
+            if partition is not None and partition.offline is None:
+                await self._settle(partition, topic)
         if key in self._losses.corrupt and key not in self._notes:
             if is_trusted:
                 self._losses.found(key, name, "it is corrupt")
@@ -84,8 +87,34 @@ class Repairs:
                 self._salvages[key] = None
                 self._salvage_tasks.spawn(self._salvage(key), "salvage a replica")
 
+    async def _settle(self, partition: Partition, topic: TopicImage) -> None:
+        """Forget a loss that the controller knows; of a compacted log, after it has begun again."""
+        log = partition.log
+        is_compacted = log.compaction.has_gaps or self._replicas.config_of(topic).compacts
+        if log.damage.is_noted and is_compacted and log.log_end_offset > log.log_start_offset:
+            partition.replica_log.started_again = partial(self._started_again, partition)
+        elif partition.owed is None:
+            await self._forget_loss(partition)
+
+    async def _started_again(self, partition: Partition) -> None:
+        if partition.owed is None:
+            await self._forget_loss(partition)
+
+    async def leads(self, partition: Partition) -> None:
+        """Let a replica keep its log, because it was elected after its loss was reported.
+
+        Otherwise the next start would report the loss again.
+        """
+        if partition.log.lost_start is not None:
+            await self._accept_start(partition)
+        if partition.replica_log.started_again is not None:
+            partition.replica_log.started_again = None
+            await self._forget_loss(partition)
+
     async def _forget_loss(self, partition: Partition) -> None:
         """Remove the note of a loss that the controller knows, so that it is not reported again."""
+        if partition.replica_log.started_again is not None:
+            return  # the note must last until the log has begun again
         try:
             if not partition.log.has_segments:
                 await self._replicas.inventories[partition.directory_id].forget(partition.key)
@@ -99,18 +128,15 @@ class Repairs:
         assert partition.owed is not None
         epoch, end = partition.owed
         is_trusted = counts_on(state, self._replicas.broker_id)
-        if partition.log_end_offset >= end or (state.leader_epoch != epoch and not is_trusted):
+        has_all = partition.log_end_offset >= end and partition.replica_log.started_again is None
+        if has_all or (state.leader_epoch != epoch and not is_trusted):
             partition.owed = None
             await self._forget_loss(partition)
         elif is_trusted:
             reason = f"it was repaired, and has not caught up with its former end {end} yet"
             self._losses.found(partition.key, partition.name, reason)
 
-    async def accept_start(self, partition: Partition) -> None:
-        """Accept the log's new start, because the replica was elected after its loss was reported.
-
-        Otherwise the next start would report the loss again.
-        """
+    async def _accept_start(self, partition: Partition) -> None:
         try:
             await partition.log.damage.accept_start()
         except StorageError as error:
@@ -169,18 +195,17 @@ class Repairs:
                         await partition.close(clean=False)
                         # do not cut: the replica was moved, opened, or added to ISR or ELR again
                         return
-                    await self._salvaged(partition)
+                    await self._salvaged(partition, topic)
         finally:
             del self._salvages[key]
 
-    async def _salvaged(self, partition: Partition) -> None:
+    async def _salvaged(self, partition: Partition, topic: TopicImage) -> None:
         partition.owed = self._losses.corrupt.pop(partition.key)
         self._replicas.add(partition)
         log_line.warning("replica_salvaged", partition=partition.name, end=partition.log_end_offset)
         await self._opener.compare_with_inventory(partition)
         self._losses.settled(partition.key)
-        if partition.owed is None:
-            await self._forget_loss(partition)
+        await self._settle(partition, topic)
         await self._reconcile(partition.key)
 
     def _to_salvage(self, key: Key) -> tuple[TopicImage, bytes] | None:

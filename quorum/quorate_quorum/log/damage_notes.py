@@ -10,7 +10,9 @@ from quorate_quorum.log.parts import Parts
 class DamageNotes:
     """The notes of one log. Each method returns after its change is durable."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, *, is_noted: bool) -> None:
+        #: Whether a note says that records are missing: see Recovered.damaged.
+        self.is_noted = is_noted
         self._directory = parts.directory
         self._guard = parts.guard
         self._extent = parts.extent
@@ -28,6 +30,7 @@ class DamageNotes:
         if await self._directory.has(DAMAGED_FILE):
             async with self._guard.exclusive("forgetting damage"):
                 await self._directory.unmark_durably(DAMAGED_FILE)
+        self.is_noted = False
 
     async def note_corrupt(self) -> None:
         """Note that bytes of this log are bad, so that it opens only for salvage.

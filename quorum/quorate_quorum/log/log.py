@@ -69,7 +69,7 @@ class Log:
         self._appender = Appender(parts, syncer, self._reader, observed)
         self._cutter = Cutter(parts, syncer, self._reader, observed)
         self.compaction = Compaction(parts, self._reader)
-        self.damage = DamageNotes(parts)
+        self.damage = DamageNotes(parts, is_noted=bool(recovered.damaged))
         self.recovered = recovered
 
     @classmethod

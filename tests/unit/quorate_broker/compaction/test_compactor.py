@@ -12,7 +12,7 @@ import pytest
 from quorate_broker.compaction.compactor import Compactor
 from quorate_broker.compaction.job import Failed, Job, Report
 from quorate_broker.compaction.runner import InlineRunner
-from tests.unit.quorate_broker.builders import TOPIC, World, until
+from tests.unit.quorate_broker.builders import TOPIC, TOPIC_ID, World, until
 from tests.unit.quorate_broker.compaction.builders import final, read
 
 COMPACT = {"cleanup.policy": "compact"}
@@ -150,6 +150,20 @@ async def test_a_leader_whose_pass_meets_a_damaged_batch_gives_way() -> None:
     leader = world.brokers[1]
     leader.disk.flip_bit(f"/data/{TOPIC}-0/{0:020d}.log", 70)
     await run_until(compactor_of(world, 1), lambda: world.state.leader == 2)
+    await world.stop()
+
+
+async def test_a_follower_whose_pass_meets_a_damaged_batch_is_repaired() -> None:
+    """Its passes failed for ever, and the others dropped their tombstones meanwhile."""
+    world = await world_with(12)
+    follower = world.brokers[2]
+    damaged = follower.partition
+    follower.disk.flip_bit(f"/data/{TOPIC}-0/{0:020d}.log", 70)
+    await run_until(compactor_of(world, 2), lambda: len(follower.replicas.losses) == 1)
+    await world.change(isr=[1])
+    await until(lambda: follower.replicas.find(TOPIC_ID, 0) not in (None, damaged))
+    await world.caught_up(2)
+    assert await read(follower.partition.log) == await read(world.brokers[1].partition.log)
     await world.stop()
 
 
