@@ -22,7 +22,7 @@ MESSAGE_BYTES_MAX = 64 * 1024 * 1024
 class Post(Protocol):
     """A wire in one direction.
 
-    A call makes the other side call `deliver`, after all earlier ones.
+    A call of a Post makes the other side call `deliver`, in the order of the calls.
     """
 
     def __call__(self, size: int, deliver: Callable[..., None], *arguments: Any) -> None: ...
@@ -32,7 +32,7 @@ class End:
     """One side of a call: its unread messages, and the number of bytes that it may still send.
 
     One task reads and one task writes. If the other side finishes, the messages that arrived before
-    are read first. A failure breaks the call: reads and writes then raise it.
+    are read first. A failure breaks the call: later reads and writes raise this failure.
     """
 
     def __init__(self, post: Post) -> None:
@@ -80,7 +80,7 @@ class End:
         return data
 
     def finish(self, failure: Exception | None = None) -> None:
-        """Send no more messages. For a client this is the half-close, for a server its status."""
+        """Send no more messages. A client half-closes the call; a server sends its status."""
         if self._is_finished_here or self._failure is not None:
             return
         self._is_finished_here = True
@@ -137,7 +137,7 @@ def refused_call(error: errors.PeerRefusedError) -> End:
 
 
 def nowhere(size: int, deliver: Callable[..., None], *arguments: Any) -> None:
-    """Drop the message. This is the wire of an end without another side."""
+    """Drop the message. This function is the wire of an end without another side."""
 
 
 def _wake(waiter: asyncio.Future[None] | None) -> None:

@@ -35,7 +35,7 @@ def free_endpoint(endpoint: str, taken: Container[str], ports: Iterator[int]) ->
 class Switchboard:
     """A listener: the services at one endpoint. It owns the tasks that answer the calls.
 
-    `listeners` has it, by its endpoint, until it stops.
+    `listeners` has this listener, by its endpoint, until the listener stops.
     """
 
     def __init__(

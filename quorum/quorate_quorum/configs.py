@@ -7,8 +7,8 @@ Everything else is derived from the two classes: the table CONFIGS, its checks, 
 refusals. Names are Kafka's; a field has underscores where the name has dots. A topic's own value
 beats the cluster's, and the cluster's beats the default.
 
-The node's own configuration imports this module and refuses these names. The controller checks a
-value that is set, the image holds it, and the brokers apply it.
+The node's own configuration imports this module and refuses these names. If a value is set, the
+controller checks it, the image holds it, and the brokers apply it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ def whole(low: int, high: int = LONG_MAX, *, or_else: int | None = None) -> Kind
     """Return the kind of whole numbers from `low` to `high`, and of the number `or_else`."""
 
     def parse(text: str) -> int:
-        # int() would accept "1_000" and " 1 ", which another reader of the log may refuse
+        # Do not leave this to int(): it accepts "1_000" and " 1 ", which another reader of the log
+        # may refuse.
         if not text.removeprefix("-").isdecimal() or not text.isascii() or len(text) > 20:
             raise ValueError(text)
         value = int(text)
@@ -86,7 +87,7 @@ def _yes_or_no(text: str) -> bool:
 
 def _share(text: str) -> float:
     value = float(text)
-    if not 0.0 <= value <= 1.0:  # NaN fails too
+    if not 0.0 <= value <= 1.0:  # written so that NaN fails, too
         raise ValueError(text)
     return value
 
@@ -112,7 +113,7 @@ def setting(
     not_yet: str = "",
     only_effect: str = "",
 ) -> T:
-    """Declare a setting, as the default of a field. ConfigSpec tells what the sentences mean."""
+    """Declare a setting, as the default of a field. ConfigSpec explains the sentences."""
     about = {
         "kind": kind,
         "doc": doc,
@@ -125,7 +126,7 @@ def setting(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TopicConfig:
-    """Every setting of one topic. It may be set on a topic, and as a default on the cluster.
+    """Every setting of one topic. Each may be set on a topic, and on the cluster as a default.
 
     A change takes effect at once, on open logs and running replicas. There are two exceptions:
     a `fixed` setting can't be changed on an existing topic;
@@ -322,7 +323,7 @@ DEFAULT_TOPIC_CONFIG = TopicConfig()
 
 
 def effective_min_isr(configured: int, replicas: int) -> int:
-    """Return how many in-sync replicas a commit needs: never more than the partition has.
+    """Return how many in-sync replicas a commit needs, which is never more than `replicas`.
 
     `replicas` is the number of assigned replicas, without those that are still being added. The
     controller and the leaders share this function, because they must agree on when the high
@@ -429,7 +430,8 @@ def typed(name: str, own: Mapping[str, str], cluster: Mapping[str, str]) -> Valu
     """Return the typed value of a topic's setting; if `own` is empty, of the cluster's.
 
     A "created" setting is never read from the cluster. Otherwise a later change on the cluster
-    would change flush.on.ack of an existing topic, and so whether its replicas are lossless.
+    would change flush.on.ack of an existing topic, and this setting decides whether a replica can
+    lose records.
     """
     spec = CONFIGS[name]
     text = own.get(name)

@@ -56,7 +56,7 @@ class File(Protocol):
     async def truncate(self, size: int) -> None: ...
 
     async def sync(self) -> None:
-        """Call fdatasync: all completed writes and truncates of this file survive a power loss."""
+        """Call fdatasync, so that the file's completed writes and truncates survive a power loss."""
 
     async def close(self) -> None: ...
 
@@ -71,7 +71,7 @@ class Disk(Protocol):
     """A file system, and the machine that it is on."""
 
     def in_thread(self, work: Callable[..., T], *arguments: object) -> Awaitable[T]:
-        """Do in a thread what takes too long for the event loop. The work must not wait."""
+        """Run work that takes too long for the event loop in a thread. The work must not wait."""
 
     async def open(self, path: str, *, create: bool = False) -> File:
         """Open a file to read and write. FileNotFoundError if it is absent and not `create`."""

@@ -24,9 +24,9 @@ ASK_TIMEOUT_MS = 1000
 
 
 async def ask_generation(network: Network, servers: Sequence[str], cluster_id: str) -> int:
-    """Return the newest generation that a server names; 0 unless one of its servers has a leader.
+    """Return the newest generation that a server names; 0 if none of its servers has a leader.
 
-    An older generation is a history that is over, even if its voters have elected a leader.
+    The history of an older generation is over, even if its voters have elected a leader.
     ConfigError if a server belongs to another cluster.
     """
     newest, is_led = 0, False

@@ -1,10 +1,11 @@
 """Checks the epoch of each batch of a metadata log.
 
-A batch's CRC does not cover its leader_epoch (the format is Kafka's). If a bit flips there, the
-log's last epoch may be too high, and the log counts as the most complete. It wins elections that it
-must lose, and committed records are lost. But every epoch begins with an EpochStart event, which
-the CRC covers. So a batch must have the epoch of the newest EpochStart at or before it. Before the
-first EpochStart that is epoch 0; right above a snapshot it is the snapshot's epoch.
+A batch's CRC does not cover its leader_epoch (the format is Kafka's). If a bit flips in that field,
+the log's last epoch may be too high, and the log counts as the most complete. Its voter could win
+elections that it must lose, and committed records would be lost. But every epoch begins with an
+EpochStart event, which the CRC covers. So a batch must have the epoch of the newest EpochStart at
+or before it. A batch before the first EpochStart must have epoch 0; a batch right above a snapshot,
+the snapshot's epoch.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ EPOCH_START_TAG = 0x0A
 
 
 def epoch_started_by(value: bytes | None, header: BatchHeader) -> int | None:
-    """Return the epoch that an event of this batch begins; None if it is not an EpochStart.
+    """Return the epoch that an event of this batch begins; None if the event is no EpochStart.
 
     CorruptRecordError if the event can't be decoded, or if it is not alone in its batch.
     """

@@ -5,8 +5,8 @@
     stop    let brokers leave -> hand leadership over -> end streams -> sync and close the log
             -> unlock
 
-A part that can't go on calls fail() with the reason: then the voter stops without letting brokers
-leave. Either way the stop ends within STOP_MAX_S, even if no other node answers.
+A part that can't go on calls fail() with the reason: the voter then stops without letting brokers
+leave. Both kinds of stop end within STOP_MAX_S, even if no other node answers.
 """
 
 from __future__ import annotations
@@ -43,14 +43,15 @@ log = structlog.get_logger(__name__)
 
 #: The longest time of a stop. After it the process ends as if it was killed.
 STOP_MAX_S = 4.5
-#: Brokers that are stopped together with this voter have this time to say that they leave.
+#: The time that brokers have to announce their shutdown, if they are stopped together with this
+#: voter.
 SHUTDOWN_NEWS_MS = 100
 #: The interval at which the voter checks whether brokers are still leaving.
 HOLD_LOOK_MS = 20
 
 
 class QuorumServer(NodeServer[QuorumConfig]):
-    """A voter. start() returns when it takes part in the quorum, maybe before a leader exists."""
+    """A voter. start() returns when the voter takes part in the quorum, even without a leader."""
 
     role = "voter"
 
@@ -93,7 +94,7 @@ class QuorumServer(NodeServer[QuorumConfig]):
         directory = config.log_dirs[0]
         identity = await read_identity(environment.disk, directory, node_id=config.node_id)
         self._lock = await _locked(environment.disk, directory)
-        # `storage format` may have crashed before the identity was synced.
+        # Sync the names: `storage format` may have crashed before it synced the identity.
         await environment.disk.sync_directory(directory)
         if not identity.quorum_generation:
             await _check_is_of_voter(environment.disk, directory, config)
@@ -237,7 +238,7 @@ class _Snapshots:
 
 
 async def _check_is_of_voter(disk: Disk, directory: str, config: QuorumConfig) -> None:
-    """Raise ConfigError for a broker's disk: with it, this voter would wait for ever."""
+    """Raise ConfigError for a broker's disk: with such a disk, this voter would wait for ever."""
     if not await is_of_voter(disk, directory):
         raise ConfigError(
             f"{directory} was formatted without --initial-voters, --standalone or --new-voter, as"

@@ -15,10 +15,10 @@ from quorate_testing.linearizability.history import Operation
 from quorate_testing.linearizability.models import Model
 from quorate_testing.linearizability.search import Budget, Moment, OutOfSteps, Search, Stuck
 
-#: Most calls of a model's step in one check. 2,000 operations of 8 busy processes need about
+#: The most calls of a model's step in one check. 2,000 operations of 8 busy processes need about
 #: 200,000.
 STEPS_MAX = 5_000_000
-#: Most further calls of the step for the search of a smaller conflict.
+#: The most further calls of the model's step in the search for a smaller conflict.
 SHRINK_STEPS_MAX = 500_000
 
 
@@ -27,9 +27,9 @@ class Violation:
     """Why a history is not linearizable.
 
     `conflict` is the smallest explanation. Its operations have no valid order, even if every other
-    operation after `since` had an unknown outcome. If any one of them had an unknown outcome, the
-    others would have an order, as far as SHRINK_STEPS_MAX allowed to check this. An operation that
-    returned after `operation` counts as not returned.
+    operation after `since` had an unknown outcome. If any one of these operations had an unknown
+    outcome, the others would have a valid order (checked only as far as SHRINK_STEPS_MAX allows).
+    An operation that returned after `operation` counts as not returned.
 
     `since` is the moment WINDOW returns earlier, and `states_since` are the possible states at that
     moment. `since` is None if the explanation begins at the start of the history.
@@ -64,7 +64,7 @@ def _listed(states: tuple[Hashable, ...]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The result of a check. "unknown": the steps did not suffice, and nothing is proven.
+    """The result of a check. "unknown" means that the steps did not suffice: nothing is proven.
 
     A verdict has no truth value, because it has three outcomes.
     """
@@ -84,9 +84,9 @@ def check(
     key: Callable[[Any], Hashable] | None = None,
     steps_max: int = STEPS_MAX,
 ) -> Verdict:
-    """Return whether the model could have given the history; with `key`, for each object alone.
+    """Return whether the model could have given the history. With `key`, check each object alone.
 
-    `key` returns the object of an input. Objects must be independent, and each begins in the
+    `key` returns the object of an input. The objects must be independent. Each begins in the
     model's initial state. `steps_max` bounds the calls of the model's step for all objects
     together, and so bounds time and memory. The search for a smaller conflict may use
     SHRINK_STEPS_MAX more.
@@ -137,9 +137,9 @@ def _objects(
 def _explain(model: Model, operations: dict[int, Operation], stuck: Stuck) -> Violation:
     """Return the violation, with the smallest conflict that the steps suffice to find.
 
-    It tries to relax operations, first in large chunks, in the end one by one. One pass is enough:
-    a relaxed operation makes a history easier to explain, so an operation that cannot be relaxed
-    now cannot be relaxed later.
+    It tries to relax operations (to take their outcomes as unknown), first in large chunks, in the
+    end one by one. One pass is enough: a relaxed operation makes a history easier to explain, so an
+    operation that cannot be relaxed now cannot be relaxed later.
     """
     window = _window(operations, stuck)
     budget = Budget(SHRINK_STEPS_MAX)
@@ -166,7 +166,8 @@ def _window(operations: dict[int, Operation], stuck: Stuck) -> dict[int, Operati
     """Return the operations that were open when the window began, or were invoked in it.
 
     The window ends when the operation without a place returns. An operation that returned later
-    need not be placed. But if the search places it, the model must explain its output.
+    need not be placed. But if the search places such an operation, the model must explain its
+    output.
     """
     end = operations[stuck.number].returned
     assert end is not None

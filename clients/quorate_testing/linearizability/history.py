@@ -24,9 +24,9 @@ UNKNOWN = Unknown.UNKNOWN
 class Operation:
     """One call, from its invocation to its return (if it returned).
 
-    Times are numbers in one order for all processes. If one operation returns at the time at which
-    another is invoked, the two overlap. If the outcome is not known, `returned` is None and the
-    output UNKNOWN: the operation may take effect at any time after its invocation, or never. An
+    Times are numbers in one order for all processes. If one operation returns at the same time at
+    which another is invoked, the two overlap. If the outcome is not known, `returned` is None and
+    the output UNKNOWN: the operation may take effect at any time after its invocation, or never. An
     operation that certainly had no effect is left out of a history.
     """
 
@@ -45,11 +45,11 @@ class Operation:
         return self.returned is not None
 
     def relaxed(self) -> Operation:
-        """Return the operation as if its answer were lost. Then it is easier to explain."""
+        """Return the operation as if its answer were lost, which is easier to explain."""
         return replace(self, returned=None, output=UNKNOWN)
 
     def is_twin_of(self, other: Operation) -> bool:
-        """Return whether neither has returned, and both have the same input and output."""
+        """Return whether both operations have not returned, and have the same input and output."""
         unknown = not self.is_known and not other.is_known
         return unknown and (self.input, self.output) == (other.input, other.output)
 
@@ -90,12 +90,12 @@ class History:
         self._operations[number] = replace(operation, returned=self._now, output=output)
 
     def had_no_effect(self, number: int) -> None:
-        """Note that a call certainly had no effect, and never will.
+        """Note that a call certainly had no effect, and will never have one.
 
-        If this is not certain, do not call it.
+        Do not call this method if it is not certain.
         """
         del self._operations[number]
 
     def operations(self) -> list[Operation]:
-        """Return the operations. One that has not returned has an unknown outcome."""
+        """Return the operations. An operation that has not returned has an unknown outcome."""
         return list(self._operations.values())

@@ -35,7 +35,7 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """Set a register. Any output is accepted."""
+    """Set a register. The model accepts any output."""
 
     value: Hashable
     key: Hashable = None

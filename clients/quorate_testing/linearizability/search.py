@@ -13,7 +13,8 @@ Three rules keep the set of configurations small. An exchange argument proves ea
 
 * A read changes nothing, so it is placed at the first state that explains it.
 * An operation of unknown outcome need never be placed. So of two configurations in the same state,
-  the one that has placed fewer of these operations can reach every state that the other can.
+  the configuration that has placed fewer of these operations can reach every state that the other
+  can reach.
 * Of two operations of unknown outcome with the same input, the older one is placed first.
 """
 
@@ -28,7 +29,7 @@ from quorate_testing.linearizability.models import Model
 
 #: The most possible states that a violation lists.
 STATES_TOLD = 8
-#: An explanation covers the operations that overlap this number of last returns.
+#: The number of last returns that an explanation covers, with all operations that overlap them.
 WINDOW = 32
 
 
@@ -109,7 +110,7 @@ class Frontier:
         return True
 
     def _can_all(self, one: int, other: int) -> bool:
-        """Return whether `one` has placed all reads of `other`, and no further unknown."""
+        """Return whether `one` has placed all reads that `other` has, and no other unknown."""
         return not (other & ~one & self.reads) and not (one & ~other & self.unknown)
 
     def __iter__(self) -> Iterator[Configuration]:
@@ -177,7 +178,7 @@ class Search:
             ]
 
     def _place(self, target: OpenOperation) -> None:
-        """Continue with the configurations in which `target` is placed, with only what it needs."""
+        """Continue with the configurations that place `target` and only the operations it needs."""
         reads = [opened for opened in self._open.values() if opened.is_read]
         writes = [opened for opened in self._open.values() if not opened.is_read]
         done, seen = self._frontier(), self._frontier()
@@ -254,8 +255,8 @@ def _events(
 ) -> list[tuple[float, bool, int, Operation]]:
     """Return the events in order, each as (time, is_return, number, operation).
 
-    At equal times invocations come first, so that the operations overlap: this allows more orders.
-    A read without an answer is left out, because it proves nothing.
+    At equal times invocations come before returns, so that the operations overlap: this allows more
+    orders. A read without an answer is left out, because it proves nothing.
     """
     events = []
     for number, operation in operations.items():

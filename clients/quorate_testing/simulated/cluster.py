@@ -43,7 +43,7 @@ class SimulatedNode:
     disk: SimulatedDisk
     process: Process | None = None
     server: QuorumServer | BrokerServer | None = None
-    #: Why the last process stopped itself; None if it did not.
+    #: The reason why the last process stopped itself; None if it did not stop itself.
     failure: str | None = None
     starts: int = 0
     #: Set when the last process has ended.

@@ -3,7 +3,7 @@
 The disk is kept when the simulated processes that use it end. Every file has its durable bytes, the
 bytes in the page cache, and the list of writes and truncates that no sync has covered. A directory
 has the same for its entries, with creates, renames and removes. `crash_process` ends open files,
-locks and writes under way. `lose_power` keeps the durable state and any part of the pending
+locks and writes under way. `lose_power` keeps the durable state and any part of the unsynced
 changes, because a file system promises no more.
 """
 
@@ -97,8 +97,8 @@ class SimulatedFile:
         self._check_open()
         inode = self._inode
         if self._disk.take_sync_failure():
-            # The kernel marks the pages clean: reads still see the bytes, and no later sync writes
-            # them.
+            # Forget the changes: after a failed sync the kernel marks the pages clean. So reads
+            # still see the bytes, but no later sync writes them.
             inode.pending = [change for change in inode.pending if change not in covered]
             raise SyncError(errno.EIO, "simulated: the sync failed", self._path)
         for change in covered:
@@ -120,8 +120,7 @@ class SimulatedFile:
             grown = position + len(data) - len(self._inode.cached)
             self._disk.take_space(grown, self._path)
         except asyncio.CancelledError:
-            # The kernel finishes a write that it was given, even if the task does not wait any
-            # more.
+            # Finish the write even if the task does not wait any more, as the kernel does.
             if under_way in self._disk.under_way:
                 self._inode.do(disk_content.Write(position, data))
             raise
@@ -173,7 +172,7 @@ class SimulatedDisk:
     async def in_thread(self, work: Callable[..., T], *arguments: object) -> T:
         """Do the work in the loop.
 
-        A simulation has no threads, and a long turn takes no virtual time.
+        A simulation has no threads, and long work takes no virtual time.
         """
         await asyncio.sleep(0)
         return work(*arguments)
@@ -208,7 +207,7 @@ class SimulatedDisk:
                 content[position] ^= 1 << bit
 
     def fail_next_sync(self, count: int = 1) -> None:
-        """Let the next syncs of files fail. Their changes are lost at the next power loss."""
+        """Let the next syncs of files fail. The unsynced changes are lost at a power loss."""
         self._failing_syncs += count
 
     @property
@@ -264,7 +263,7 @@ class SimulatedDisk:
         for change in list(directory.pending):
             disk_content.enter(
                 directory.durable, change
-            )  # a pending change could bring the name back
+            )  # otherwise a pending change could bring the name back
         directory.pending.clear()
         for entries in (directory.cached, directory.durable):
             entries.pop(name, None)

@@ -1,4 +1,4 @@
-"""The content of a disk: durable bytes and names, and those that a power loss may remove."""
+"""The content of a disk: durable bytes and names, and others that a power loss may remove."""
 
 from __future__ import annotations
 

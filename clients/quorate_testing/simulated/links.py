@@ -14,7 +14,7 @@ from quorate_testing.simulated.loop import SimulatedLoop
 RETRANSMIT_S = 0.2
 
 #: Called when a message leaves a host, with the kind (a client's "send" or a server's "reply"), the
-#: source and the target. It may kill the sender: then the message does not leave.
+#: source and the target. The hook may kill the sender; if so, the message does not leave.
 Hook = Callable[[Literal["send", "reply"], str, str], None]
 
 
@@ -30,7 +30,8 @@ class LinkQuality:
     bytes_per_s: float | None = None
     #: The chance that a unary call is carried out a second time, up to `late_max_ms` later.
     duplication: float = 0.0
-    #: The chance that a unary call is delayed by up to `late_max_ms`, while later messages are not.
+    #: The chance that a unary call is delayed by up to `late_max_ms`, so that later messages
+    #: overtake it.
     reordering: float = 0.0
     late_max_ms: float = 500.0
 
@@ -53,7 +54,7 @@ class Links:
         self._default = LinkQuality()
         self._qualities: dict[tuple[str, str], LinkQuality] = {}
         self._cut: dict[tuple[str, str], None] = {}
-        #: The context of deliveries. They belong to the world, and to no process.
+        #: The context of deliveries: a delivery belongs to the world, not to a process.
         self._context = Context()
 
     # -- faults; hosts are the names of processes --
@@ -77,7 +78,7 @@ class Links:
     ) -> None:
         """Hold back all messages from `sources` to `targets`.
 
-        Unless `one_way`, also hold back those in the other direction.
+        Without `one_way`, also hold back all messages in the other direction.
         """
         for pair in links_between(sources, targets, both=not one_way):
             self._cut[pair] = None

@@ -38,7 +38,7 @@ Ts = TypeVarTuple("Ts")
 
 #: The wall clock, in milliseconds since 1970, when a simulation starts.
 WALL_CLOCK_START_MS = 1_700_000_000_000
-#: Most callbacks at one moment of time. With more, the program runs in a loop without a wait.
+#: The most callbacks at one moment of time. With more, the program must be in an endless loop.
 CALLBACKS_AT_ONCE_MAX = 2_000_000
 #: A timer of a drifting clock comes this much later, so that rounding does not make it come too
 #: early.
@@ -67,7 +67,7 @@ class Process:
         self.is_alive = True
         self.is_paused = False
         self._loop = loop
-        #: Whether its clock runs faster or slower than the world's.
+        #: Whether this process's clock runs faster or slower than the world's.
         self.drifts = False
         self._jumped_ms = 0.0
         self._clock_rate = 1.0
@@ -83,7 +83,7 @@ class Process:
 
     @property
     def runs(self) -> bool:
-        """Whether its callbacks run now."""
+        """Whether the callbacks of this process run now."""
         return self.is_alive and not self.is_paused
 
     def spawn(
@@ -122,7 +122,7 @@ class Process:
             self.let_go()
 
     def at_death(self, callback: Callable[[], None]) -> None:
-        """Call `callback` at the kill. It releases what the process had, as the kernel does."""
+        """Call `callback` at the kill, to release what the process had, as a kernel does."""
         self._at_death.append(callback)
 
     def defer(self, handle: events.Handle) -> None:

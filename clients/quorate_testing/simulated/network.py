@@ -6,9 +6,9 @@ see silence, and no error. When a process is killed, its kernel closes its conne
 side sees this after a delay, unless there is a cut. A paused process accepts connections but
 answers nothing.
 
-Two faults are above TCP, and affect only unary calls. A later call may overtake an earlier one, as
-on two connections. A call may be carried out twice, as when a proxy repeats a request that has
-arrived.
+Two faults are above TCP, and affect only unary calls. A later call may overtake an earlier call, as
+if they used two connections. A call may be carried out twice, as if a proxy had repeated a request
+that had arrived.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ class TcpConnection:
         self._is_server_gone = False
         self._calls: list[tuple[End, End]] = []
         found = listeners.get(endpoint)
-        #: The name of the process at the other side, even if it does not listen.
+        #: The name of the process at the other side. It may not listen, or not exist yet.
         self.server_name = found.process.name if found else endpoint.rpartition(":")[0]
         self._there = Wire(links, client.name, self.server_name)
         self._back = Wire(links, self.server_name, client.name)
@@ -275,7 +275,7 @@ class Wire:
             self._links.call_at(now_s + self._links.delay_s(quality), self._arrive)
 
     def close(self) -> None:
-        """Drop all messages from now on."""
+        """From now on, drop all messages."""
         self._is_closed = True
         self._waiting.clear()
 

@@ -43,10 +43,11 @@ class Alterations:
         leader.when_moved(self._controller_moved)
 
     async def ask(self, request: AlterPartitionsRequest) -> AlterPartitionsResponse:
-        """Send the request once, to the controller that is known now, and return the answer.
+        """Send the request once, to the controller that is known now. Return the answer.
 
         Raises NetworkError or QuorumUnavailableError if there is no answer. The controller may have
-        made the change all the same. Then it refuses a repeat, for its old partition_epoch.
+        made the change even so. In that case it refuses a repeat, because of the old
+        partition_epoch.
         """
         stream = self._stream_to_controller()
         request.quorum_generation = self._history.generation
@@ -155,7 +156,7 @@ class AlterStream:
             await self._filled.wait()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        """Fail every caller that waits, because the stream has ended. The error says why it did."""
+        """Fail every caller that waits, because the stream has ended. The error has the reason."""
         self.is_open = False
         cause = None if task.cancelled() else task.exception()
         error: QuorateError

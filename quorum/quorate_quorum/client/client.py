@@ -195,9 +195,9 @@ class QuorumClient:
     ) -> HeartbeatStream:
         """Keep one heartbeat stream to the present controller, until it is closed.
 
-        `state` returns the request to send; it is called at each heartbeat. `answered` takes each
-        answer, FENCED included. After FENCED the caller registers again, and `state` returns the
-        new broker_epoch.
+        `state` returns the request to send; `state` is called at each heartbeat. `answered` takes
+        each answer, FENCED included. After FENCED the caller registers again, and `state` returns
+        the new broker_epoch.
         """
 
         def heard(response: HeartbeatResponse) -> None:
@@ -228,7 +228,7 @@ class QuorumClient:
         """Pass an admin call on to the controller. Return its answer once `image` has the effect.
 
         Looks for the controller within the timeout, and sends the call once. If `image` does not
-        have the effect in time, the answer is returned all the same: the change is committed.
+        have the effect in time, the answer is returned even so, because the change is committed.
 
         Raises the error that the controller answers with, and
         OutcomeUnknownError: the call was sent and got no answer;
@@ -250,8 +250,8 @@ class QuorumClient:
     async def _forward_once(self, request: ForwardRequest, deadline: Deadline) -> ForwardResponse:
         """Look for the controller, send the request to it, and return the answer.
 
-        Tries again only if the request was not sent, or if the voter refused it: nothing was done
-        in either case.
+        Tries again only if the request was not sent, or if the voter refused the request: in both
+        cases nothing was done.
         """
         backoff = self._backoff()
         answers = Answers()
@@ -284,7 +284,8 @@ class QuorumClient:
     async def allocate_producer_ids(self, broker_id: int, broker_epoch: int) -> range:
         """Ask the controller for a block of producer ids.
 
-        If the answer is lost, the ids of its block stay unused: no block is given out twice.
+        If the answer is lost, the ids of the block stay unused, because no block is given out
+        twice.
         """
         request = AllocateProducerIdsRequest(
             cluster_id=self._history.cluster_id, broker_id=broker_id, broker_epoch=broker_epoch

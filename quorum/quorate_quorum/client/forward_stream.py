@@ -43,8 +43,8 @@ REQUESTS_PER_MESSAGE_MAX = 1000
 MESSAGE_BYTES = 1 << 20
 
 
-#: The most open streams. Above the bound, the oldest gets no more calls. The number is higher than
-#: the number of endpoints that are taken for the controller at one time.
+#: The most open streams. Above the bound, the oldest gets no more calls. The bound is higher than
+#: the number of endpoints that a broker takes for the controller's at one time.
 STREAMS_MAX = 32
 
 
@@ -53,7 +53,7 @@ class NotSentError(Exception):
 
 
 class Forwarding:
-    """The streams to the endpoints that were taken for the controller, one for each endpoint."""
+    """The streams to the controller, one for each endpoint that was taken for the controller's."""
 
     def __init__(
         self, config: BrokerConfig, history: FollowedHistory, connect: Callable[[str], Connection]
@@ -176,7 +176,7 @@ class ForwardStream:
             self._pending.pop(number, None)
             self._outbox.pop(number, None)
             if not self.is_open and not self._pending:
-                self._task.cancel()  # the last answer after leave() ends the stream
+                self._task.cancel()  # this was the last answer after leave(): end the stream
 
     def leave(self) -> None:
         """Send no more calls. Wait for the answers to those that were sent, then end the stream."""
@@ -246,7 +246,8 @@ class ForwardStream:
     def _next_requests(self) -> list[ForwardRequest]:
         """Take as many requests from the outbox as one message holds.
 
-        They count as sent from now on. A request whose deadline has passed is failed instead.
+        These requests count as sent from now on. A request whose deadline has passed is failed
+        instead.
         """
         now = asyncio.get_running_loop().time()
         taken: list[ForwardRequest] = []
@@ -267,7 +268,7 @@ class ForwardStream:
         return taken
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        """Fail every caller that waits, because the stream ended. The error says if it was sent."""
+        """Fail every caller that waits: the stream ended. The error says if the call was sent."""
         self.is_open = False
         cause = None if task.cancelled() else task.exception()
         if cause is not None and not isinstance(cause, QuorateError):

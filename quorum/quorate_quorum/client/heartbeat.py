@@ -38,8 +38,8 @@ INTERVAL_MIN_MS, INTERVAL_MAX_MS = 10, 10_000
 class HeartbeatStream:
     """The heartbeats of one broker, from the construction of this object to close().
 
-    `state` returns the request to send; it is called at each heartbeat. `answered` takes each
-    answer, FENCED included. `fail` stops the node. It is called when one of these two functions
+    `state` returns the request to send; `state` is called at each heartbeat. `answered` takes each
+    answer, FENCED included. `fail` stops the node. `fail` is called when one of the other two
     raises an exception that is not a QuorateError.
     """
 
@@ -73,10 +73,10 @@ class HeartbeatStream:
         await self._tasks.end_all()
 
     def controller_moved(self, endpoint: str) -> None:
-        """Move to the controller at `endpoint` at once. The old one need not be silent first."""
+        """Move to the controller at `endpoint` at once. Do not wait until the old one is silent."""
         self._moved.ring()
         if self._timeout is None or self._timeout.expired():
-            return  # no session is open, or it is ending already
+            return  # no session is open, or the session is ending already
         if self._endpoint != endpoint:
             self._is_moving = True
             self._timeout.reschedule(asyncio.get_running_loop().time())
@@ -97,7 +97,8 @@ class HeartbeatStream:
                 log.info(
                     "heartbeat_broken", endpoint=self._endpoint, reason=str(error), repeats=True
                 )
-                if not self._was_answered:  # one that has answered is asked again first
+                # If the voter has answered before, ask it once more before another.
+                if not self._was_answered:
                     self._leader.forget(self._endpoint)
             if not self._is_moving:
                 await self.backoff.wait(self._moved)

@@ -1,4 +1,4 @@
-"""The history of the cluster that a node follows. Its quorum_generation identifies it.
+"""The history of the cluster that a node follows. The quorum_generation identifies a history.
 
 After the loss of a majority of the voters, disaster recovery begins a new history from the log of
 one survivor. Its generation is higher by one. Lost voters may come back, elect each other, and
@@ -32,7 +32,7 @@ class FollowedHistory:
         self.cluster_id = cluster_id
         #: The newest generation that this node has followed; 0: none yet.
         self.generation = generation
-        #: The newest generation that has a leader, as voters said; 0: none known yet.
+        #: The newest generation of which a voter said that it has a leader; 0: none known yet.
         self._newest_led = 0
 
     def learn(self, told: int) -> None:
@@ -46,7 +46,7 @@ class FollowedHistory:
             self.generation = told
 
     def led_into(self, told: int, *, from_its_beginning: bool) -> int:
-        """Return the newer generation that a voter follows; 0 if it follows this node's own.
+        """Return the newer generation that a voter follows; 0 if the voter follows this node's own.
 
         Raises WrongClusterError if the voter follows an older generation, or does not send a newer
         one from its beginning: an image must never join two histories.
@@ -66,8 +66,8 @@ class FollowedHistory:
     async def look_for_newer(self, network: Network, voters: Voters) -> NoReturn:
         """Ask all voters for their generation, again and again, until cancelled.
 
-        Otherwise a node could follow an old history for ever: it was down during the disaster
-        recovery, and then watches a voter of the old history.
+        Otherwise a node that was down during the disaster recovery, and now watches a voter of the
+        old history, could follow the old history for ever.
         """
         while True:
             newest = 0

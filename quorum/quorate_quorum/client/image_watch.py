@@ -1,8 +1,8 @@
 """The node's image of the metadata: it follows the quorum's log through one voter at a time.
 
-The node leaves a voter for another one if the voter is silent for too long, or if it lags behind
-the high watermark in the controller's heartbeats. The image continues at the same offset: only
-committed events reach it, and these are the same on all voters.
+The node leaves a voter for another one if the voter is silent for too long, or if the voter lags
+behind the high watermark in the controller's answers to heartbeats. The image continues at the same
+offset: only committed events reach it, and these are the same on all voters.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class ImageListener(Protocol):
     """An object that is called with every change of the image."""
 
     def image_changed(self, delta: MetadataDelta, image: MetadataImage) -> None:
-        """Take in the next image. Called in the order of offsets, in the loop; must not block."""
+        """Take in the next image. Calls come in the order of offsets. The method must not block."""
 
 
 class ImageWatch:
@@ -102,7 +102,7 @@ class ImageWatch:
         await self._tasks.end_all()
 
     def fail_waiters(self) -> None:
-        """Fail all callers that wait for the image. After stop() it changes no more."""
+        """Fail all callers that wait for the image, as it changes no more after stop()."""
         self._applied.end(ClosedError("the broker is stopping"))
 
     async def wait_applied(self, offset: int, *, timeout_ms: int) -> None:
@@ -157,13 +157,15 @@ class ImageWatch:
         try:
             async with asyncio.timeout(self._silence_s) as timeout, aclosing(stream):
                 async for frame in stream:
-                    timeout.reschedule(None)  # the time of this node's own work is no silence
+                    # Stop the clock: this node's own work does not count as the voter's silence.
+                    timeout.reschedule(None)
                     await self._take_frame(frame)
                     self._backoff.reset()
                     self._lag.check(frame.header.high_watermark, opened_at, loop.time())
                     timeout.reschedule(loop.time() + self._silence_s)
         except TimeoutError:
-            self._connections.drop(endpoint)  # a peer that hangs leaves its connection open
+            # Dial anew next time: a peer that hangs leaves its connection open.
+            self._connections.drop(endpoint)
             raise
         raise StreamBrokenError("the voter ended the watch")
 
@@ -195,7 +197,8 @@ class ImageWatch:
     async def _load(self, frame: Frame[WatchHeader]) -> None:
         header = frame.header
         if header.snapshot:
-            self._loader.load_snapshot_part(b"")  # the snapshot of an empty image has no batches
+            # Begin the snapshot even without batches: that of an empty image has none.
+            self._loader.load_snapshot_part(b"")
         for number, part in enumerate(turns(frame.payload) if frame.pieces else ()):
             if number:
                 await asyncio.sleep(0)
@@ -245,8 +248,8 @@ class _Lag:
     def check(self, high_watermark: int, opened_at: float, now: float) -> None:
         """Raise StreamBrokenError if the voter has been below the target for too long.
 
-        The time counts from the moment at which the controller told the target, or from
-        `opened_at`, when this watch began, if that is later.
+        The time counts from the later of two times: when the controller told the target, and
+        `opened_at`, when this watch began.
         """
         waited = now - max(self._told_at, opened_at)
         if high_watermark < self._target and waited > self._lag_max_s:

@@ -33,7 +33,8 @@ Q = TypeVar("Q")
 #: The types of answers that name the controller.
 A = TypeVar("A", RegisterResponse, AllocateProducerIdsResponse)
 
-#: The error codes of a voter that is not this node's controller. The voter did nothing.
+#: The error codes of a voter that is not this node's controller. With these codes the voter has
+#: done nothing.
 ANOTHERS = (ErrorCode.ERROR_CODE_NOT_CONTROLLER, ErrorCode.ERROR_CODE_WRONG_CLUSTER)
 
 
@@ -69,7 +70,7 @@ class LeaderFinder:
         self._moved: dict[Callable[[str], None], None] = {}
 
     def when_moved(self, call: Callable[[str], None]) -> Callable[[], None]:
-        """Call `call` with each new endpoint of the controller; empty if it is not known any more.
+        """Call `call` with each new endpoint of the controller; "" if it is not known any more.
 
         Returns a function that ends these calls.
         """
@@ -77,7 +78,7 @@ class LeaderFinder:
         return lambda: self._moved.pop(call, None)
 
     def candidate(self) -> str:
-        """Return the controller's endpoint if it is known; else a voter other than the last one."""
+        """Return the controller's endpoint if known; else of a voter other than the last one."""
         self._asked = self.known.endpoint or self._voters.other_than(self._asked)
         return self._asked
 
@@ -100,13 +101,13 @@ class LeaderFinder:
             raise NotAnsweredError(endpoint, from_wire(response.error))
         if response.error.code == ErrorCode.ERROR_CODE_WRONG_CLUSTER and not (
             isinstance(response, RegisterResponse) and response.quorum_generation == 0
-        ):  # a voter of this cluster, but another generation: the watch finds the newest one
+        ):  # the voter is of this cluster, but of another generation: the watch finds the newest
             self.forget(endpoint)
             raise NotAnsweredError(endpoint, from_wire(response.error))
         return response
 
     async def _reason(self, endpoint: str, error: NetworkError) -> QuorateError:
-        """Return the error to report. If no voter listens at `endpoint`, it says what does."""
+        """Return the error to report. If no voter listens at `endpoint`, the error says what does."""
         if not knows_no_such_call(error):
             return error
         found = await what_listens(self._network, endpoint, "voter")
@@ -120,7 +121,7 @@ class LeaderFinder:
         has_moved = leader.endpoint != self.known.endpoint
         was_elected = leader.epoch > self.known.epoch
         self.known = leader
-        if was_elected:  # only then: two voters that name each other would ring for ever
+        if was_elected:  # not otherwise: two voters that name each other would ring for ever
             news, self.news = self.news, Bell()
             news.ring()
         if has_moved:
@@ -130,7 +131,7 @@ class LeaderFinder:
     def follow_hint(self, asked: str, leader_id: int, endpoint: str) -> None:
         """Forget `asked`, which is not the controller, and note the leader that it names.
 
-        A voter that names itself is about to become the controller, so it is not forgotten.
+        If `asked` names itself, it is about to become the controller, so it is not forgotten.
         """
         if endpoint == asked:
             return
@@ -139,7 +140,7 @@ class LeaderFinder:
             self.learn(Leader(leader_id, endpoint, self.known.epoch))
 
     def forget(self, endpoint: str) -> None:
-        """Ask other voters, too, because this endpoint did not answer as the controller."""
+        """Forget this endpoint as the controller's, because it did not answer as the controller."""
         if self.known.endpoint == endpoint:
             self.known = Leader(epoch=self.known.epoch)
 

@@ -1,7 +1,7 @@
 """The base of the modules that declare the aspects of the metadata.
 
-An aspect is a part of the metadata that has its own events: features, voters, cluster configs,
-brokers, topics with their partitions, producer ids. One module declares all of an aspect:
+An aspect is a part of the metadata that has its own events: topics (with their partitions and
+configs), brokers, voters, features, producer ids. One module declares all of an aspect:
 
 * its part of the image: a frozen dataclass. MetadataImage inherits from all of them;
 * its part of a snapshot: a method of that dataclass, which yields the events that make the part;
@@ -55,7 +55,7 @@ def replays(kind: str) -> Callable[[F], F]:
     return mark
 
 
-#: By kind of event: the aspect of the event, and the method that replays it.
+#: By kind of event: the delta class of its aspect, and the method that replays the event.
 REPLAYS: Final[dict[str, tuple[type, Callable[..., None]]]] = {}
 
 

@@ -28,8 +28,8 @@ FEATURES = Codec(
 class DirectoryImage:
     """A log directory of a broker.
 
-    `tail_intact` and `sync_failed` come from the registration. Before a broker is unfenced, they
-    are applied to its partitions. The unfencing clears them, because they are about earlier runs.
+    `tail_intact` and `sync_failed` come from the registration. Before a broker is unfenced, both
+    are applied to its partitions. The unfencing clears both, because they are about earlier runs.
     `failed` comes from heartbeats, and stays until the next registration: no replica in that
     directory can lead.
     """
@@ -58,7 +58,7 @@ class BrokerImage:
     directories: tuple[DirectoryImage, ...] = field(metadata=carried(codec=DIRECTORY.codec))
     fenced: bool
     shutting_down: bool
-    #: The feature levels that the broker's program knows, by name; empty if it told none.
+    #: The feature levels that the broker's program knows, by name; empty if the broker told none.
     features: tuple[tuple[str, Levels], ...] = field(default=(), metadata=carried(codec=FEATURES))
 
     @property
@@ -130,7 +130,8 @@ class BrokersDelta(AspectDelta[Brokers], part=Brokers):
         old = self._registered(event)
         new = CHANGE.changed(old, event)
         directories = old.directories
-        if old.fenced and not new.fenced:  # the verdicts have been applied to its partitions
+        # Its partitions follow tail_intact and sync_failed now: clear both.
+        if old.fenced and not new.fenced:
             directories = tuple(
                 replace(one, tail_intact=True, sync_failed=False) for one in directories
             )

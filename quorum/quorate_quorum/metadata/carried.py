@@ -1,11 +1,11 @@
 """Converts the dataclasses of the image to protobuf messages of the metadata log, and back.
 
-The dataclass names each field once. The message has a field of the same name, unless the metadata
-of the field, made by `carried`, names another one. So a new field needs two lines: one in the
+The dataclass names each field once. The message has a field of the same name, unless
+`field(metadata=carried(...))` names another one. So a new field needs two lines: one in the
 dataclass, one in the message.
 
 The conversions are compiled from the names of the fields, as the dataclass's own methods are. A
-loop over the fields would make the replay of a large log slower by a fifth.
+loop over the fields at each conversion would make the replay of a large log slower by a fifth.
 """
 
 from __future__ import annotations
@@ -37,16 +37,20 @@ _TUPLE: Final = Codec(tuple, list)
 
 
 def carried(name: str = "", *, codec: Codec | None = None) -> dict[str, Any]:
-    """Return the metadata of a field that has another name or form in the message."""
+    """Mark a dataclass field (`field(metadata=carried(...))`).
+
+    The message has this field under another name, or in another form.
+    """
     return {"name": name, "codec": codec}
 
 
-#: The metadata of a field that the message leaves out, because other events have it.
+#: Marks a dataclass field, `field(metadata=NOT_CARRIED)`, that is not in the message, because other
+#: events carry it.
 NOT_CARRIED: Final = {"not_carried": True}
 
 
 class _Field(NamedTuple):
-    """A field of an image that the message has, too."""
+    """A field of an image, and the same field in the message."""
 
     name: str
     wire: str
@@ -84,7 +88,7 @@ class Carrier(Generic[Image, Wire]):
         self.message: Callable[..., Wire] = eval(
             f"lambda one, **rest: make_message({written}, **rest)", names
         )
-        #: The conversions between a tuple of such images and a repeated field.
+        #: Converts a tuple of such images to a repeated field of such messages, and back.
         self.codec: Final = Codec(
             eval(f"lambda told: tuple([make_image({read}) for one in told])", names),
             eval(f"lambda images: [make_message({written}) for one in images]", names),
@@ -100,11 +104,11 @@ def _fields(image: type[_Dataclass], message: type[Message]) -> Iterator[_Field]
 
 
 class ChangeCarrier(Generic[Image, Wire]):
-    """Converts a change of an image to a message. In the message, an absent field is unchanged.
+    """Converts a change of an image to a message, in which an absent field is unchanged.
 
     A list is wrapped in a message of its own, so that an empty list differs from an absent one. A
-    field of the message that can't be absent always has the new value. `whole` converts the whole
-    image.
+    field of the message that can't be absent has the new value even if nothing changed. `whole`
+    converts the whole image.
 
     changed(old, message) returns the image after a change.
     """

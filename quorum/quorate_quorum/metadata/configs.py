@@ -34,7 +34,7 @@ def configured(configs: OwnConfigs, event: ev.Config) -> OwnConfigs:
 
 
 def altered(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str]:
-    """Return the changes as name -> "old -> new". "default" means that the config is not set."""
+    """Return the changes as name -> "old -> new", where "default" stands for a config not set."""
     changed = {name for name, _ in {*before.items()} ^ {*now.items()}}
     return {
         name: f"{before.get(name, 'default')} -> {now.get(name, 'default')}"

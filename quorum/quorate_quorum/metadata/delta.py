@@ -1,8 +1,8 @@
 """The changes from one image to the next: a delta replays events over an image and makes the next.
 
-Events hold absolute values, so a replay can assert them. An event that contradicts the image means
-that the controller and this image disagree about the past. Then the node stops: otherwise it would
-continue with a wrong image.
+Events hold absolute values, so a replay can check each event against the image. An event that
+contradicts the image means that the controller and this image disagree about the past. Then the
+node stops: otherwise it would continue with a wrong image.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class MetadataDelta:
 
     def __init__(self, image: MetadataImage) -> None:
         self.image = image
-        #: The new quorum_generation, if the image has jumped into a new history; else 0. After such
-        #: a jump, a topic that the new history lacks counts as removed.
+        #: The new quorum_generation, if `image` belongs to an older generation; else 0. A topic
+        #: that the new generation lacks counts as removed.
         self.generation = 0
         #: The delta of each aspect that was used so far.
         self._aspects: dict[type, AspectDelta[Any]] = {}

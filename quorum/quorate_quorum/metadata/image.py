@@ -1,7 +1,8 @@
 """The cluster's metadata at one offset of the metadata log: immutable, shared, cheap to change.
 
 An image consists of persistent maps: a change copies one path of a map, not the whole map. The
-order of their keys differs from process to process, so iterate them only by the sorted methods.
+order of a map's keys differs from process to process, so iterate over a map only by the sorted
+methods.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from quorate_quorum.v1 import events_pb2 as ev
 class MetadataImage(Features, Voters, Brokers, Topics, ProducerIds):
     """All of the cluster's metadata after the log below `offset` is applied."""
 
-    #: The offset one past the last applied record.
+    #: One past the offset of the last applied record.
     offset: int = 0
     #: The epoch of the last applied batch; -1: no batch is applied.
     epoch: int = -1
@@ -41,8 +42,8 @@ class MetadataImage(Features, Voters, Brokers, Topics, ProducerIds):
     def is_eligible(self, partition: PartitionImage, broker_id: int) -> bool:
         """Return whether a replica may enter the ISR or lead.
 
-        Its broker must be unfenced and not shutting down; its directory must be registered and
-        work.
+        The replica's broker must be unfenced and not shutting down. The replica's directory must be
+        registered and must not have failed.
         """
         broker = self.brokers.get(broker_id)
         if broker is None or broker.fenced or broker.shutting_down:

@@ -1,13 +1,14 @@
 """Makes images from committed bytes: for voters, for brokers, and after a restart.
 
-A Loader takes bytes and returns (delta, image) pairs, one for each batch: a batch is applied as a
+A Loader takes bytes and returns (delta, image) pairs, one for each batch. A batch is applied as a
 whole.
 
-A jump builds a second image beside the shown one: from a snapshot (`load_snapshot_part`, then
-`finish_snapshot`), from offset 0 (`start_over`), or from a snapshot and then the log. The second
-image is shown when it is complete and no older than the shown one. Its delta is the difference
-between the two images, so that everything that disappeared in between counts as removed. A jump
-that is interrupted is dropped as a whole: parts of two images are never joined into one.
+A jump means that the images between two offsets are skipped. It builds a second image beside the
+shown one: from a snapshot (`load_snapshot_part`, then `finish_snapshot`), from offset 0
+(`start_over`), or from a snapshot and then the log. The second image is shown when it is complete
+and no older than the shown one. Its delta is the difference between the two images, so that
+everything that disappeared in between counts as removed. A jump that is interrupted is dropped as a
+whole: parts of two images are never joined into one.
 """
 
 from __future__ import annotations
@@ -57,9 +58,9 @@ class Loader:
 
     @property
     def image(self) -> MetadataImage:
-        """The image as loaded so far. The next batch to load begins at its offset.
+        """The image as loaded so far. The next batch must begin at its offset.
 
-        It is the shown one, except during a jump.
+        During a jump, this is the second image; otherwise, the shown one.
         """
         return self.shown if self._jump is None else self._jump.image
 
@@ -104,10 +105,10 @@ class Loader:
     def start_over(self, until: int = 1, *, generation: int = 0) -> None:
         """Begin a jump from the empty image. A snapshot, or the log from offset 0, must follow.
 
-        Nothing is shown before the image has reached both the shown image's epoch and `until`, the
-        high watermark of the voter that asked for the jump: no older image is ever shown.
-        `generation`: the quorum_generation that the jump leads into, if it is a new one; else 0.
-        The epochs of a new generation are not compared with those of the old one.
+        The new image is shown only after it has reached the shown image's epoch, and `until`, the
+        high watermark of the voter that asked for the jump. So no image is shown that is older than
+        the last one. `generation`: the quorum_generation that the jump leads into, if it is a new
+        one; else 0. The epochs of a new generation are not compared with those of the old one.
         """
         self._jump = _Jump(EMPTY, until, generation)
 
@@ -117,7 +118,7 @@ class Loader:
         return 0 if self._jump is None else self._jump.generation
 
     def give_up(self) -> None:
-        """Drop the current jump, if there is one. The shown image continues from its offset."""
+        """Drop the current jump, if there is one. Later batches continue the shown image."""
         self._jump = None
 
     def load_snapshot_part(self, batches: Buffer) -> None:
@@ -151,7 +152,7 @@ class Loader:
         return self._land()
 
     def _land(self) -> list[Loaded]:
-        """If the jump's image has come far enough, end the jump and return that image; else []."""
+        """End the jump and return its image, if the image is new enough to be shown; else []."""
         assert self._jump is not None, "under way"
         image = self._jump.image
         is_older = image.epoch < self.shown.epoch and not self._jump.generation

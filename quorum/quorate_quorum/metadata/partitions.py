@@ -12,7 +12,8 @@ from quorate_quorum.v1 import events_pb2 as ev
 
 NO_LEADER: Final = -1
 NEVER: Final = -1
-#: The most different assignments that are shared: partitions with one of them share its objects.
+#: The most different assignments that are kept for sharing: partitions with an equal assignment
+#: share its objects.
 ASSIGNMENTS_SHARED_MAX: Final = 10_000
 
 #: The id of a topic, and the number of one of its partitions.
@@ -31,8 +32,8 @@ class ReplicaImage:
 def _assignment(replicas: tuple[tuple[int, bytes], ...]) -> tuple[ReplicaImage, ...]:
     """Return the same object for equal assignments.
 
-    There are few different assignments, and with fewer objects a run of the garbage collector is
-    shorter.
+    There are few different assignments, so this saves many objects, and a run of the garbage
+    collector is shorter.
     """
     return tuple([ReplicaImage(broker_id, directory_id) for broker_id, directory_id in replicas])
 
@@ -70,7 +71,7 @@ class PartitionImage:
 
     @property
     def permanent_replicas(self) -> int:
-        """The number of assigned replicas, without those that are still being added.
+        """The number of assigned replicas, except those that are still being added.
 
         A replica that catches up for the first time must not raise the number of in-sync replicas
         that a commit needs.

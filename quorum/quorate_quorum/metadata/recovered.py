@@ -2,9 +2,9 @@
 
 The lost voters may have committed decisions that the survivor's log lacks, and nodes may have acted
 on those decisions. So the new history skips every number (offset, epoch, producer id) that such a
-decision may have used. No state is trusted: brokers are fenced, and no partition has an ISR. Every
-replica is asked for the end of its log before one of them leads, so that no committed record is
-lost while a replica still has it.
+decision may have used. The survivor's view of brokers and ISRs is not trusted: every broker is
+fenced, and no partition has an ISR. Every replica of a partition is asked for the end of its log
+before one of the replicas leads, so that no committed record is lost while a replica still has it.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def _leaderless(topic: TopicImage) -> TopicImage:
 
 
 def _unsure(partition: PartitionImage) -> PartitionImage:
-    """Put all replicas into last_isr: any of them may be the one that has every record."""
+    """Put all replicas into last_isr, because any of them may be the one with every record."""
     leader_epoch = partition.leader_epoch + EPOCHS_PASSED
     return replace(
         partition,

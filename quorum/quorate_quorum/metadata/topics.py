@@ -55,10 +55,10 @@ class TopicImage:
 
 @dataclass(frozen=True, slots=True)
 class FormingTopic:
-    """A topic whose partitions go to the log in several batches. It is hidden until the last."""
+    """A topic whose partitions go to the log in several batches. The last one makes it visible."""
 
     topic: TopicImage
-    #: The number of partitions that the topic will have. It has fewer now.
+    #: The number of partitions that the topic will have. Now it has fewer.
     partitions: int
 
 
@@ -79,8 +79,8 @@ class Topics:
     topic_ids: HashTrieMap[str, bytes] = field(default_factory=empty)
     #: The forming topics, by topic id. They are not in the two maps above.
     forming: HashTrieMap[bytes, FormingTopic] = field(default_factory=empty)
-    #: The numbers of partitions and topics that were ever created, removed ones included. From them
-    #: placement finds the next position in the ring of brokers.
+    #: The numbers of partitions and topics that were ever created, removed ones included. By these
+    #: numbers placement finds the next position in its ring of brokers.
     partitions_created: int = 0
     topics_created: int = 0
     #: By broker: the number of replicas that are assigned to it, in forming topics, too. A broker
@@ -137,7 +137,8 @@ class Topics:
 
     def topic_events(self) -> Iterator[ev.MetadataEvent]:
         """Yield the events that make the topics."""
-        for name in sorted(self.topic_ids):  # no list of topics: it could be old after a pause
+        # Look each topic up here: a list of topics could be old after a pause.
+        for name in sorted(self.topic_ids):
             yield from _topic_events(self.topics[self.topic_ids[name]], 0)
         for forming in self.sorted_forming():
             yield from _topic_events(forming.topic, forming.partitions)
@@ -145,7 +146,7 @@ class Topics:
     def created_events(self) -> Iterator[ev.MetadataEvent]:
         """Yield the event that sets the two counts.
 
-        It must come after the events of the topics, whose replay raises the counts.
+        This event must come after the events of the topics, because their replay raises the counts.
         """
         if self.topics_created or self.partitions_created:
             yield event_of(
@@ -223,7 +224,7 @@ class TopicsDelta(AspectDelta[Topics], part=Topics):
             self._replicas_moved.subtract(partition.broker_ids)
         del self._drafts[topic.id]
         if draft.forming:
-            return  # the topic was hidden, so no map or list has it
+            return  # the topic was hidden, so no map or list has to forget it
         self.topics = self.topics.discard(topic.id)
         self.topic_ids = self.topic_ids.remove(topic.name)
         self.changed.pop(topic.id, None)
@@ -287,7 +288,7 @@ class TopicsDelta(AspectDelta[Topics], part=Topics):
             self.changed_configs[event.topic_id] = None
 
     def finish_drafts(self) -> None:
-        """Turn the drafts so far into topics. In a long replay, several calls spread the work."""
+        """Turn the present drafts into topics. A long replay calls this often, in several turns."""
         for topic_id, draft in self._drafts.items():
             if draft.forming:
                 forming = FormingTopic(draft.finish(), draft.forming)

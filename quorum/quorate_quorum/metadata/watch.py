@@ -1,8 +1,8 @@
 """The Metadata service: brokers follow the committed events of the metadata log by Watch.
 
-Any voter serves Watch, from its own log and below its own high watermark, so it need not ask the
-leader. It sends a frame in the turn of the event loop in which its high watermark moves, and
-otherwise every 250 ms: a watcher that gets no frame knows that it is cut off.
+Any voter serves Watch, from its own log and below its own high watermark, so the voter need not ask
+the leader. The voter sends a frame in the turn of the event loop in which its high watermark moves,
+and otherwise every 250 ms. So a watcher that gets no frame knows that it is cut off.
 
 In three cases a watcher gets the newest snapshot in parts, then the log after it:
 
@@ -121,7 +121,7 @@ class Watch:
         self.wake()
 
     async def watch(self, request: WatchRequest, peer: Peer) -> AsyncIterator[Frame[WatchHeader]]:
-        """Serve one watcher until it leaves or loses its right, or this voter ends the watch.
+        """Serve one watcher until it leaves, its right is withdrawn, or this voter ends the watch.
 
         This voter ends a watch when the voter stops, or knows no leader for too long.
         """
@@ -194,7 +194,7 @@ class Watch:
         if self._leaderless_since_ms is None:
             self._leaderless_since_ms = loop_ms()
         waited_ms = loop_ms() - self._leaderless_since_ms
-        # After this time without a fetch answer, a voter itself looks for another leader.
+        # End the watch only after the time after which this voter itself looks for another leader.
         if waited_ms < self._config.quorum_fetch_timeout_ms:
             return None
         return QuorumUnavailableError("this voter knows of no leader: watch another")
@@ -203,7 +203,7 @@ class Watch:
         """Return the next frame. It has no batches if there is nothing new."""
         high_watermark = self._source.high_watermark
         header = self._header()
-        if cursor.offset > high_watermark:  # the watcher has more than this voter: it must wait
+        if cursor.offset > high_watermark:  # the watcher is ahead of this voter, so it must wait
             return Frame(header)
         if not cursor.is_checked:
             header.reload = self._diverges(cursor)
@@ -220,7 +220,8 @@ class Watch:
         if not batches:
             return Frame(header)
         base_offset, end_offset = span(batches)
-        if base_offset != cursor.offset:  # inside a batch: the watcher has another log
+        # The offset is inside a batch: the watcher has another log.
+        if base_offset != cursor.offset:
             header.reload = True
             cursor.offset = 0
             return Frame(header)
@@ -233,7 +234,7 @@ class Watch:
         return Frame(header)
 
     def _snapshot_for(self, cursor: _Cursor) -> tuple[int, int] | None:
-        """Return the snapshot that a watcher needs; None if the log is enough for the watcher."""
+        """Return the snapshot that a watcher needs; None if the watcher needs only the log."""
         snapshots = self.snapshots
         if snapshots is None or snapshots.newest is None:
             return None
@@ -280,7 +281,8 @@ class Watch:
             return False
         if self.snapshots is not None and self.snapshots.newest is not None:
             offset, epoch = self.snapshots.newest
-            if cursor.offset == offset:  # the log may begin here
+            # The log may begin at this offset, so only the snapshot knows the epoch before it.
+            if cursor.offset == offset:
                 return cursor.last_epoch != epoch
         return self._epoch_at(cursor.offset - 1) != cursor.last_epoch
 

@@ -2,8 +2,8 @@
 
 The model and the names are Kafka's: an operation (AclOperation) on a resource (ResourceType and
 name). Each service has a table `required` with a value `Required` for each of its methods. The code
-of a call checks this value for its `Caller` before the call has an effect. For a call that a broker
-passes on, the controller checks the original principal, the one that called the broker.
+of each call checks this value for its `Caller` before the call has an effect. For a call that a
+broker passes on, the controller checks the original principal, the one that called the broker.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ class ResourceType(Enum):
 
 
 class Resource(NamedTuple):
-    """One topic, or the cluster. A tuple, because each produced batch makes one."""
+    """One topic, or the cluster. It is a tuple to be cheap: each produced batch makes one."""
 
     type: ResourceType
     name: str
 
 
-#: The only resource of type CLUSTER. It has Kafka's name, so that rules of Kafka can be copied.
+#: The only resource of type CLUSTER. Its name is Kafka's, so that Kafka's rules can be copied.
 CLUSTER: Final = Resource(ResourceType.CLUSTER, "kafka-cluster")
 
 
@@ -78,7 +78,8 @@ BY_CONTROLLER: Final[Literal["judged by the controller"]] = "judged by the contr
 CLUSTER_ACTION: Final = Required(Operation.CLUSTER_ACTION, ResourceType.CLUSTER)
 ALTER_CLUSTER: Final = Required(Operation.ALTER, ResourceType.CLUSTER)
 DESCRIBE_CLUSTER: Final = Required(Operation.DESCRIBE, ResourceType.CLUSTER)
-#: Permits to describe a topic's name and partitions. Its configs require DESCRIBE_CONFIGS.
+#: The permission to describe a topic's name and partitions. To describe a topic's configs requires
+#: DESCRIBE_CONFIGS.
 DESCRIBE_TOPIC: Final = Required(Operation.DESCRIBE, ResourceType.TOPIC)
 
 
@@ -91,10 +92,10 @@ class Authorizer(Protocol):
         The method must not block: it is called for each topic of a request, in the event loop. An
         error that it raises is logged, and the call is refused.
 
-        A withdrawn right counts for open streams, too. Produce is checked at each batch, Fetch at
-        each read of a partition, and every other stream at each request message. Watch and
-        Heartbeat are also checked at each answer. Work that has begun goes on: a batch is appended,
-        a change is committed. A replication stream sends its present partitions until the
+        The withdrawal of a right takes effect on open streams, too. Produce is checked at each
+        batch, Fetch at each read of a partition, and every other stream at each request message.
+        Watch and Heartbeat are also checked at each answer. Work that has begun goes on: a batch is
+        appended, a change is committed. A replication stream sends its present partitions until the
         follower's next request. A follower that sends none counts as gone after
         replica.lag.time.max.ms.
         """
@@ -135,9 +136,11 @@ class Caller:
         resource = CLUSTER if topic is None else Resource(ResourceType.TOPIC, topic)
         try:
             answer = self.authorizer.authorize(self.principal, required.operation, resource)
-            return answer is True  # an `async def` would return a coroutine, which counts as true
+            # Not just truthy: an `async def` would return a coroutine, which counts as true.
+            return answer is True
         except Exception as error:
-            # The line names no principal and no topic: it would be a new line for each of them.
+            # The line names no principal and no topic: `repeats` would see a new line for each of
+            # them.
             log.exception(
                 "authorizer_failed",
                 operation=required.operation.value,

@@ -1,9 +1,10 @@
 """The configuration of a node: each setting with its type, bounds, default and meaning.
 
-It has the bounds of the node's queues, buffers and waits: no other module declares them again. A
-setting has Kafka's dotted name; its field has underscores: `broker.rack` is `broker_rack`.
+The configuration has the bounds of the node's queues, buffers and waits: no other module declares
+them again. A setting has Kafka's dotted name; its field has underscores: `broker.rack` is
+`broker_rack`.
 
-Defaults of topics are not here. They are configs of the cluster, so that two nodes can't disagree.
+Defaults of topics are not here: they are configs of the cluster, so that two nodes can't disagree.
 """
 
 from __future__ import annotations

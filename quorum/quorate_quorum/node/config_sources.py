@@ -87,7 +87,7 @@ C = TypeVar("C", bound=NodeConfig)
 
 @dataclass(frozen=True, slots=True)
 class _Given:
-    """A value and its source. A value from a file has a type; any other value is text."""
+    """A value and its source. A value from a file is typed; any other value is text."""
 
     source: str
     value: object
@@ -156,7 +156,7 @@ def _variable(name: str) -> str:
 def _from_file(path: str) -> dict[str, _Given]:
     try:
         with open(path, "rb") as file:
-            tree = tomllib.loads(file.read().decode("utf-8-sig"))  # skips a byte order mark
+            tree = tomllib.loads(file.read().decode("utf-8-sig"))  # "-sig" skips a byte order mark
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:

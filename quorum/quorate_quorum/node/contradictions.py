@@ -27,7 +27,7 @@ def contradictions(config: NodeConfig) -> Iterable[tuple[str, ...]]:
     """Yield contradictions, each as a tuple: a sentence, then the names of the settings.
 
     The sentence says what is wrong and what is allowed. The caller must stop at the first tuple,
-    because each check relies on the checks before it.
+    because each check is valid only if the earlier ones passed.
     """
     yield from _impossible_addresses(config)
     if not config.log_dirs or not all(config.log_dirs):

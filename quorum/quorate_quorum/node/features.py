@@ -1,8 +1,8 @@
 """The levels of the cluster's features that this program knows.
 
-The metadata log sets the level in force of each feature. A program that does not know that level
-would misread the log, so it refuses to start, or stops. The controller raises a level only if every
-registered broker and every voter knows the new level. It never lowers a level.
+The metadata log sets the level in force of each feature. A program that does not know the level in
+force would misread the log, so it refuses to start, or stops. The controller raises a level only if
+every registered broker and every voter knows the new level. It never lowers a level.
 
 `metadata.version` is the version of the metadata log itself. Raise its highest level here together
 with the first event or field that an older program must not ignore.
@@ -18,7 +18,7 @@ from quorate_quorum.node.config import ConfigError
 from quorate_quorum.v1.events_pb2 import FeatureLevels
 
 METADATA_VERSION: Final = "metadata.version"
-#: The most features that a peer may tell, and the longest name. Further ones are ignored.
+#: The most features that a peer may tell, and the longest name of one. Any others are ignored.
 FEATURES_MAX: Final = 64
 NAME_LENGTH_MAX: Final = 255
 
@@ -39,7 +39,7 @@ class Levels(NamedTuple):
 Known = Mapping[str, Levels]
 
 SUPPORTED: Final[Known] = MappingProxyType({METADATA_VERSION: Levels(1, 1)})
-#: The levels that the first release knows. That release does not tell them.
+#: The levels that a node of the first release knows. Such a node does not tell its levels.
 UNSAID: Final[Known] = MappingProxyType({METADATA_VERSION: Levels(1, 1)})
 _OFF: Final = Levels(0, 0)
 
@@ -66,7 +66,7 @@ def check_level(known: Known, name: str, level: int) -> None:
 
 
 def levels_of(known: Known, name: str) -> Levels:
-    """Return the levels of a feature that a node knows. One that told none is a first release."""
+    """Return the levels of a feature that a node knows. A node of the first release tells none."""
     return (known or UNSAID).get(name, _OFF)
 
 

@@ -1,7 +1,7 @@
 """The Node service: every node returns its identity, so that a probe learns which node answers.
 
-Only by this service can a caller tell a killed process from a slow one: another incarnation at the
-same address proves that the earlier run has ended.
+Only by this service can a caller distinguish a killed process from a slow one: if another
+incarnation answers at the same address, the earlier run has ended.
 """
 
 from __future__ import annotations

@@ -20,7 +20,8 @@ from quorate.v1 import common_pb2 as wire
 GRPC: Final = "grpc"
 KAFKA: Final = "kafka"
 FORM: Final = "[NAME=]PROTOCOL[+tls]://HOST:PORT or HOST:PORT"
-#: Bounds of a broker's registration, because every image has the listeners of all brokers.
+#: Bounds of a broker's registration. They are small, because every image has the listeners of all
+#: brokers.
 LISTENERS_MAX: Final = 16
 ENDPOINT_LENGTH_MAX: Final = 255
 NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
@@ -159,8 +160,8 @@ def wrong_address(address: str, *, port_min: int) -> str | None:
 def place_of(endpoint: str) -> str:
     """Return a host:port in one spelling, so that equal addresses compare equal.
 
-    Names are in lower case. "localhost" becomes 127.0.0.1, which both sides take it for. An IPv4
-    address in IPv6 form becomes the IPv4 address.
+    Names are in lower case. "localhost" becomes 127.0.0.1, because both sides of a connection use
+    this address for it. An IPv4 address in IPv6 form becomes the IPv4 address.
 
     >>> place_of("LOCALHOST:1"), place_of("[0:0::1]:1"), place_of("[::ffff:10.0.0.1]:1")
     ('127.0.0.1:1', '[::1]:1', '10.0.0.1:1')
@@ -244,12 +245,12 @@ def _split(endpoint: str, port_min: int) -> tuple[str, int] | None:
     host: str = match["v6"] or match["host"]
     is_literal = _literal(host) is not None
     if (match["v6"] or re.fullmatch(r"[0-9.]+", host)) and not is_literal:
-        return None  # digits and dots are never a host name
+        return None  # an invalid IP address: digits and dots are never a host name
     return host, int(match["port"])
 
 
 def _is_localhost(host: str) -> bool:
-    """Return whether a host is the name that both sides take for 127.0.0.1."""
+    """Return whether a host is the name for which both sides use 127.0.0.1."""
     return host.lower().removesuffix(".") == "localhost"
 
 

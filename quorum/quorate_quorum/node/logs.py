@@ -7,8 +7,8 @@ exit (`quorate-broker 2>&1 | logger`). Then the writer drops and counts lines, a
 The count is written as soon as lines can be written again.
 
 Code that waits for a state to end ("no controller answers") logs the state again and again. Such a
-log call has `repeats=True`: then the same line appears once a minute, with the number of times that
-it was left out.
+log call has `repeats=True`. The same line then appears only once a minute, with the number of times
+that it was left out.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ Event = MutableMapping[str, Any]
 class LineWriter:
     """A text stream whose `write` returns at once and never raises: a thread does the writing.
 
-    It works on blocking and non-blocking descriptors. It does not change their flags, because an
-    inherited descriptor is shared with the parent process.
+    The writer works on blocking and non-blocking descriptors. It does not change a descriptor's
+    flags, because an inherited descriptor is shared with the parent process.
     """
 
     def __init__(self, stream: TextIO, *, chars_max: int = QUEUE_CHARS_MAX) -> None:
@@ -52,7 +52,8 @@ class LineWriter:
         self._lines: collections.deque[str] = collections.deque()
         self._chars = 0
         self._is_writing = False
-        # Reentrant: during `write` in a thread, a finalizer may run in that thread and log.
+        # The lock is reentrant: during `write` in a thread, a finalizer may run in that thread, and
+        # log.
         self._changed = threading.Condition(threading.RLock())
         #: The number of lines that were dropped, because of a slow reader or a failed write.
         self.dropped = 0
@@ -80,7 +81,7 @@ class LineWriter:
         return False
 
     def drain(self, timeout_s: float) -> bool:
-        """Wait until all lines are written, at most `timeout_s`. Return whether they are."""
+        """Wait until all lines are written, at most `timeout_s`. Return whether all are written."""
         with self._changed:
             return self._changed.wait_for(
                 lambda: not self._lines and not self._is_writing, timeout=timeout_s
@@ -136,7 +137,7 @@ def _dropped_line(count: int) -> str:
 
 
 class Repeats:
-    """A processor that lets a line with `repeats=True` pass once a minute.
+    """A log processor that lets a line with `repeats=True` pass only once a minute.
 
     Two lines are the same if all their fields are equal. In `reason` and `error`, digits are not
     compared: ports, counts and times may differ there although the state is the same.
@@ -208,8 +209,8 @@ def set_up_logs(level: str, stream: TextIO | None = None) -> LineWriter:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     if stream.isatty():
-        # structlog's default shows exceptions with all local variables. If one of them is an image,
-        # that blocks the event loop for a minute.
+        # structlog's default shows exceptions with all local variables. If one of the variables is
+        # an image, this blocks the event loop for a minute.
         plain = structlog.dev.plain_traceback
         last: list[Any] = [_Safe(structlog.dev.ConsoleRenderer(exception_formatter=plain))]
     else:

@@ -44,7 +44,8 @@ EXIT_CLEAN: Final = 0
 EXIT_FAILED: Final = 70  # EX_SOFTWARE of sysexits.h
 EXIT_CONFIG: Final = 78  # EX_CONFIG
 EXIT_WAIT_S: Final = 5.0  # the longest wait for the tasks of a failed node to end
-#: The time within which two signals count as one: a terminal and a parent process may both send.
+#: The time within which two signals count as one: a terminal and a parent process may both send
+#: one.
 SIGNALS_APART_S: Final = 0.5
 LOGS_WAIT_S: Final = 1.0  # the longest wait for the last lines of the log
 
@@ -74,8 +75,8 @@ def main(
 ) -> int:
     """Run one node in the foreground. Return the exit status.
 
-    `arguments` None: those of the command line. `start` must import grpc itself, because main()
-    first sets the environment that grpc reads at its import.
+    If `arguments` is None, those of the command line count. `start` must import grpc itself,
+    because main() first sets the environment that grpc reads at its import.
     """
     open_standard_streams()
     if sys.flags.optimize:
@@ -85,7 +86,8 @@ def main(
         check_resolves(config)
     except ConfigError as error:
         return _refuse(str(error))
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # no lines of grpc's own: the node logs
+    # Grpc prints no lines of its own, because the node logs.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     writer = set_up_logs(config.log_level)
     log.info(
         "starting", version=__version__, python=platform.python_version(), settings=settings(config)
@@ -188,7 +190,7 @@ def run(start: Callable[[], Awaitable[Server]]) -> int:
     except NodeFailed as error:
         log.error("the node failed", reason=error.reason)
         return EXIT_FAILED
-    except (StorageError, OSError) as error:  # the cause is outside: a traceback does not help
+    except (StorageError, OSError) as error:  # no traceback: the cause is outside of the program
         log.error("the node failed", reason=str(error))
         return EXIT_FAILED
     except Exception:
@@ -231,7 +233,7 @@ class _Life:
         if self._failure is not None:
             server.fail(self._failure)
         stopped = asyncio.ensure_future(server.stopped())
-        # Only now: the imports of a start block the event loop, but no caller waits yet.
+        # Not before the start: its imports block the event loop, but at that time no caller waits.
         stalls = asyncio.ensure_future(StallWatch().run())
         try:
             await asyncio.wait((stopped, ending), return_when=asyncio.FIRST_COMPLETED)

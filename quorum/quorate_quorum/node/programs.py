@@ -10,7 +10,7 @@ from typing import Protocol
 
 #: The longest line that a program may write.
 LINE_BYTES_MAX = 16 * 1024 * 1024
-#: The time that a program has to end after its input has ended. Then it is killed.
+#: The time that a program has to end after its input has ended. After this time it is killed.
 END_SECONDS_MAX = 0.5
 #: The most bytes of a program's last error output that end() returns.
 ERROR_BYTES_MAX = 4096
@@ -89,7 +89,7 @@ class _RealProgram:
         return f"status {process.returncode}" + (f": {told}" if told else "")
 
     async def _read_errors(self) -> bytes:
-        """Read all error output, and return its end. A program whose output is not read blocks."""
+        """Read all error output, and return its end. Without a reader, the program would block."""
         assert self._process.stderr is not None
         kept = b""
         while data := await self._process.stderr.read(ERROR_BYTES_MAX):

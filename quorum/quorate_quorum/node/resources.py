@@ -33,7 +33,7 @@ def raise_open_files() -> int:
     if soft != resource.RLIM_INFINITY and soft < wanted:
         with contextlib.suppress(
             ValueError, OSError
-        ):  # some systems allow less than the hard limit
+        ):  # try lower values, too: some systems allow less than the hard limit
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 

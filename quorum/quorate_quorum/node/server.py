@@ -4,9 +4,9 @@
     stop()     runs _close(), with its courtesies to other nodes;  stopped() then returns
     fail()     runs _close() without these courtesies;             stopped() then raises
 
-A courtesy is work that spares other nodes a wait, such as to hand leadership over. Voters and
-brokers are nodes. Each opens and closes its own parts in _open(), _close() and _release().
-Only this module decides when these methods run, and what happens to their errors.
+A courtesy is work that saves other nodes a wait, for example handing leadership over. Voters and
+brokers are nodes. Each opens and closes its own parts in _open(), _close() and _release(). Only
+this module decides when these methods run, and what happens to their errors.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ C = TypeVar("C", bound=NodeConfig)
 
 #: The time in which open streams may end by themselves, unless the node failed.
 STREAMS_GRACE_MS: Final = 300
-#: Reasons of NodeFailed: stopped during start(), and not stopped within `stop_max_s`.
+#: Two reasons of NodeFailed: a stop during start(), and a stop that took longer than `stop_max_s`.
 STOPPED_EARLY: Final = "stopped before it had started"
 STOPPED_LATE: Final = "it could not stop cleanly in time"
 
@@ -181,7 +181,7 @@ class NodeServer(ABC, Generic[C]):
 async def _done_before(event: asyncio.Event, work: Awaitable[Any]) -> bool:
     """Wait for the work, and raise its error. Return False if the event is set first.
 
-    In that case the work is cancelled, and it has ended when this returns.
+    In that case the work is cancelled, and it has ended when this function returns.
     """
     task, comes = asyncio.ensure_future(work), asyncio.ensure_future(event.wait())
     try:
@@ -195,4 +195,4 @@ async def _done_before(event: asyncio.Event, work: Awaitable[Any]) -> bool:
         comes.cancel()
         await asyncio.wait((task, comes))
         if not task.cancelled():
-            task.exception()  # otherwise asyncio logs it as an error that was never retrieved
+            task.exception()  # read the error: otherwise asyncio logs that it was never retrieved

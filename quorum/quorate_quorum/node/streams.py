@@ -1,4 +1,4 @@
-"""Replaces standard streams that the parent process closed, as `>&-` and some daemons do.
+"""Replaces standard streams that the parent process closed (by `>&-`, or as some daemons do).
 
 Python has None for such a stream, and the next opened file or socket gets its descriptor. A library
 that then writes to "standard error" would write into a log of records. So each closed stream is

@@ -45,7 +45,7 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How the new history begins."""
+    """The way in which the new history begins."""
 
     quorum_generation: int
     snapshot: SnapshotId
@@ -101,7 +101,7 @@ def _of_peer(survivor: Survivor, endpoint: str, said: Said) -> list[str]:
             " with --new-voter, and add it there"
         ]
     if 0 < said.quorum_generation < mine.quorum_generation:
-        return []  # that node's history is over already
+        return []  # no reason: that node's history is over already
     if said.leader_id >= 0:
         return [
             f"{name} knows a leader, voter {said.leader_id} in epoch {said.epoch}: the quorum"
@@ -165,8 +165,8 @@ def _epoch_seen(survivor: Survivor, peers: Sequence[Peer]) -> int:
 def _new_hash(survivor: Survivor, generation: int, snapshot: SnapshotId) -> bytes:
     """Return the bootstrap hash of the new history. Voters refuse peers with another hash.
 
-    It differs from disk to disk: two disks that recover to the same generation begin different
-    histories, and their nodes must refuse each other.
+    The hash differs from disk to disk: two disks that recover to the same generation begin
+    different histories, and their nodes must refuse each other.
     """
     return hashlib.sha256(
         survivor.bootstrap_hash

@@ -5,9 +5,9 @@
     decide  whether the disk may begin a new history, and how (decision.py)
     write   snapshot of the new generation -> epoch and vote -> meta.properties
 
-Each write is durable before the next one. The identity comes last. Until it has the new generation,
-the node does not start ("run recover again"), and another run of recover finds the snapshot and
-continues.
+Each write is durable before the next one. The identity comes last. Until the identity has the new
+generation, the node does not start ("run recover again"), and another run of recover finds the
+snapshot and continues.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from quorate_quorum.snapshots.file import VERSION as SNAPSHOT_VERSION
 from quorate_quorum.v1.events_pb2 import SnapshotStart
 from quorate_quorum.v1.raft_pb2 import DescribeNodeRequest
 
-#: The most nodes that are asked. A disk may name more of them.
+#: The most nodes that are asked. A disk may name more nodes.
 PEERS_MAX = 64
 
 
@@ -76,7 +76,8 @@ async def _ask(network: Network, endpoint: str, timeout_ms: int) -> Peer:
 async def carry_out(disk: Disk, survivor: Survivor, plan: Plan) -> None:
     """Write the beginning of the new history. The caller holds the directory's lock.
 
-    OSError if the disk fails. Then the same call, or another run of recover, completes the work.
+    OSError if the disk fails. After that, the same call or another run of recover completes the
+    work.
     """
     directory = metadata_directory(survivor.log_dir)
     if plan.image is not None:

@@ -1,7 +1,8 @@
 """Reads one voter's disk for a recovery. Nothing is written or cut.
 
 The same bytes count as at a start of the node: the newest snapshot, and after it the log up to its
-first bad batch. Bad bytes below the last known sync are damage, because a crash leaves none there.
+first bad batch. Bad bytes below the last known sync are damage, because a crash leaves no bad bytes
+there.
 """
 
 from __future__ import annotations
@@ -162,7 +163,8 @@ class _Reading:
                     self.bootstrap_hash = bootstrap_hash(batch)
                     self.bootstrap_end = header.end_offset
                 if self._has_another_past(header, epoch):
-                    return  # at a start, the node would begin the log anew at the snapshot
+                    # Ignore the log: at a start, the node would begin it anew at the snapshot.
+                    return
                 epoch = header.leader_epoch
                 if header.end_offset > self.loader.image.offset:
                     self._apply(self.loader.load, batch)

@@ -33,14 +33,14 @@ class Download:
         self._target = path_of(directory, snapshot)
         self._part: File | None = None
         self.snapshot = snapshot
-        #: The number of bytes that have come. The next chunk must begin at this position.
+        #: The number of bytes received so far. The next chunk must begin at this position.
         self.position = 0
         #: The size of the whole snapshot; None before the first chunk.
         self.size: int | None = None
 
     @property
     def is_complete(self) -> bool:
-        """Whether all bytes have come. They may still be bad."""
+        """Whether all bytes were received. The bytes are not checked yet, and may be bad."""
         return self.size == self.position
 
     async def add(self, position: int, data: Buffer, *, size: int) -> None:
@@ -80,7 +80,8 @@ class Download:
 
         CorruptRecordError or UnsupportedError as in `verify`. CorruptRecordError also if the
         snapshot is of another cluster, generation or bootstrap batch (empty hash: not compared).
-        After an error all its bytes are removed, and the next download begins at position 0.
+        After an error all bytes of the download are removed, and the next download begins at
+        position 0.
         """
         assert self._part is not None, "no chunk came"
         assert self.is_complete, (self.position, self.size)
@@ -102,7 +103,7 @@ class Download:
         return start
 
     async def discard(self) -> None:
-        """Remove the bytes that have come. A second call does nothing more."""
+        """Remove the received bytes. A second call does nothing more."""
         part, self._part = self._part, None
         self.position, self.size = 0, None
         if part is not None:

@@ -36,13 +36,14 @@ from quorate_quorum.v1.events_pb2 import MetadataEvent, SnapshotEnd, SnapshotSta
 VERSION = 1
 SUFFIX = ".snapshot"
 PART_SUFFIX = ".part"
-#: The suffixes of a file that is written, and of one that is fetched: a voter may do both at once.
+#: The suffixes of the part files of a written and of a fetched snapshot. They differ, because a
+#: voter may do both at once.
 WRITTEN_SUFFIX, FETCHED_SUFFIX = PART_SUFFIX, ".fetched" + PART_SUFFIX
 #: A batch is closed at the event that makes it this large. One turn of the event loop decodes and
 #: applies a batch: a few milliseconds of work.
 BATCH_BYTES = 16 * 1024
-#: The largest batch of a snapshot, because one event is at most as large as an Outcome. A larger
-#: size in a header means damage.
+#: The largest batch of a snapshot. One event is at most as large as an Outcome, so no batch is
+#: larger. A larger size in a header means damage.
 BATCH_BYTES_MAX = 8 * 1024 * 1024
 #: The largest snapshot. A larger size from a peer is refused.
 SNAPSHOT_BYTES_MAX = 4 * 1024**3
@@ -50,7 +51,7 @@ _READ_BYTES = 256 * 1024
 
 
 class SnapshotId(NamedTuple):
-    """The id of a snapshot of all records below `offset`. The last of them is of `epoch`."""
+    """The id of a snapshot of all records below `offset`. `epoch` is the epoch of the last one."""
 
     offset: int
     epoch: int
@@ -180,7 +181,7 @@ def _batches(
 
 
 async def new_part(disk: Disk, path: str) -> File:
-    """Open an empty file, after removing what an earlier try left under its name."""
+    """Open an empty file. If an earlier try left a file with this name, remove that file first."""
     if await disk.exists(path):
         await disk.remove(path)
     return await disk.open(path, create=True)
@@ -189,7 +190,7 @@ async def new_part(disk: Disk, path: str) -> File:
 async def publish(disk: Disk, part: File, target: str) -> None:
     """Give a whole file its final name: sync, rename, sync of the directory.
 
-    In another order, a power loss could leave the name without the bytes.
+    In another order, a power loss could leave the final name without the bytes.
     """
     await part.sync()
     await part.close()
@@ -244,7 +245,8 @@ async def verify(disk: Disk, path: str, *, decode: bool = False) -> SnapshotStar
             offset = header.end_offset
             end = _end_of(path, header, batch, decode=decode and position > 0)
             if decode:
-                await asyncio.sleep(0)  # the batches of one read together would take too long
+                # Other tasks run here: all batches of one read would take too long for one turn.
+                await asyncio.sleep(0)
             if end is None:
                 crc = crc32c(batch, crc)
             elif (end.size, end.crc32c) != (position, crc):

@@ -32,7 +32,7 @@ class Snapshots:
     def __init__(self, disk: Disk, directory: str) -> None:
         self._disk = disk
         self._directory = directory
-        #: Held while snapshots are made or removed, so that a removal can't hit a new one.
+        #: Held while snapshots are made or removed, so that a removal can't remove a new snapshot.
         self._changing = asyncio.Lock()
         self.newest: SnapshotId | None = None
 
@@ -85,7 +85,7 @@ class Snapshots:
         return Download(self._disk, self._directory, snapshot)
 
     async def keep(self, snapshot: SnapshotId) -> None:
-        """Note a whole, durable snapshot that the log now continues. Remove the older snapshots."""
+        """Note that the log now continues this durable snapshot. Remove the older snapshots."""
         async with self._changing:
             self._is_newest(snapshot)
             await files.remove_older(self._disk, self._directory, snapshot)

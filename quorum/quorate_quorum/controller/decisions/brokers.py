@@ -40,13 +40,13 @@ def register(
     *,
     session_lives: Callable[[int], bool],
 ) -> Outcome[wire.RegisterResponse]:
-    """Register an incarnation of a broker. A repeat by the same incarnation gets the same answer.
+    """Register an incarnation of a broker. If it asks again, it gets the same answer.
 
     `session_lives` returns whether the controller still hears the registered incarnation of a
-    broker. A new incarnation that has a directory of the old one takes over at once: it holds the
-    directory's lock, so the old process is gone. A new incarnation without such a directory is
-    refused (DUPLICATE_BROKER) while the old session lives. A registration with another broker's
-    address is refused while that other broker's session lives.
+    broker. A new incarnation that has a directory of the old one is registered at once: the new
+    process holds the directory's lock, so the old process is gone. A new incarnation without such a
+    directory is refused (DUPLICATE_BROKER) while the old session lives. A registration with another
+    broker's address is refused while that other broker's session lives.
     """
     try:
         _check_registration(image, request)
@@ -111,7 +111,7 @@ def _check_registration(image: MetadataImage, request: wire.RegisterRequest) -> 
 
 
 def _check_listeners(request: wire.RegisterRequest) -> None:
-    """Refuse listeners that no other node or client can dial: each image would hold them."""
+    """Refuse listeners that can't be dialled by others, because every image would hold them."""
     if not 1 <= len(request.listeners) <= listeners.LISTENERS_MAX:
         raise InvalidRequestError(
             f"a broker names 1 to {listeners.LISTENERS_MAX} listeners, not"
@@ -134,10 +134,10 @@ def _others_at(
     addresses: Iterable[listeners.ListenerAddress],
     inter_broker: str,
 ) -> Iterator[tuple[BrokerImage, str]]:
-    """Yield each other broker that has one of a broker's addresses, and a sentence about it.
+    """Yield each other broker with one of this broker's addresses, and a sentence for the error.
 
-    If both brokers ran, calls for one of them would reach the other. One kind of address is left
-    out, because all machines may have it: a loopback address by which no other node calls.
+    If both brokers ran, calls for one of them would reach the other. A loopback address by which no
+    other node calls is left out, because every machine has it.
     """
     mine = {
         one.place: one
@@ -157,8 +157,8 @@ def _others_at(
 
 def _broker(request: wire.RegisterRequest, epoch: int, old: BrokerImage | None) -> BrokerImage:
     # KIP-966 also requires that the clean stop was written under the last broker_epoch. Quorate
-    # does not: a broker may register and then never run. The clean stop marker of its earlier
-    # run is still right then.
+    # does not require it: a broker may register and then stop before it appends. The clean stop
+    # marker of its earlier run is still right in that case.
     return BrokerImage(
         id=request.broker_id,
         epoch=epoch,
@@ -178,11 +178,11 @@ def _broker(request: wire.RegisterRequest, epoch: int, old: BrokerImage | None) 
 
 
 def _verdict(told: ev.Directory, old: DirectoryImage | None) -> DirectoryImage:
-    """Return the state of a directory: what the broker says, or worse if it was worse before.
+    """Return the state of a directory: the worse of what the broker says now and the old state.
 
-    A bad state of an older registration stays until the broker is unfenced: by then the state has
-    been applied to all partitions. A short run that ends well proves nothing about the records that
-    were lost before it.
+    A bad state from an older registration stays until the broker is unfenced, because only then it
+    has been applied to all partitions. A short run that ends well proves nothing about the records
+    that were lost before it.
     """
     if old is None:
         return DirectoryImage(told.directory_id, told.tail_intact, told.sync_failed)
@@ -204,7 +204,7 @@ def _change(broker: BrokerImage, **fields: object) -> ev.MetadataEvent:
 
 
 def fence(image: MetadataImage, broker_id: int) -> Outcome[bool]:
-    """Fence a broker: it will leave every ISR, and each partition that it led gets a new epoch.
+    """Fence a broker. It will leave every ISR, and each partition that it led gets a new epoch.
 
     Response: whether the broker was unfenced before.
     """
@@ -240,7 +240,7 @@ def may_unfence(
 def _why_unreachable(image: MetadataImage, broker: BrokerImage) -> str | None:
     """Return a sentence if an unfenced broker has the same address; None if there is none.
 
-    `register` checks the address too, but then the other broker may not have been heard yet.
+    `register` checks the address, too, but at that time the other broker may not be heard yet.
     """
     found = _others_at(image, broker.id, broker.listeners, broker.inter_broker_listener)
     return next((why for other, why in found if not other.fenced), None)
@@ -258,7 +258,7 @@ def unfence(image: MetadataImage, broker_id: int) -> Outcome[bool]:
 
 
 def shut_down(image: MetadataImage, broker_id: int) -> Outcome[bool]:
-    """Let a broker shut down: other replicas will lead, and it leaves the ISRs.
+    """Let a broker shut down. Its leaderships go to other replicas, and it leaves the ISRs.
 
     If the broker is the last member of an ISR, it stays in the ISR and leads until it is fenced.
     Response: whether the image has changed.

@@ -17,7 +17,7 @@ def lines(delta: MetadataDelta, image: MetadataImage) -> list[Line]:
     """Return the log lines for a delta, at most LINES_MAX and one that counts the others.
 
     A partition has no line: the brokers log every change of a role and of an ISR. The work grows
-    with the size of the delta, not with that of the image.
+    with the size of the delta, not with the size of the image.
     """
     found = delta.lines(image)
     shown = list(islice(found, LINES_MAX))

@@ -1,10 +1,9 @@
 """Creates topics, a bounded number of events in each turn of the event loop.
 
 Each topic of a request has its own result, so a request may be split between topics. A topic with
-more events than one turn allows is split too. Then its Topic event says how many Partition events
+more events than one turn allows is split, too. Its Topic event says how many Partition events
 follow, and the topic is hidden (forming) until the last of them. If a controller stops in between,
-the next one removes the forming topic. The caller was told that the outcome is unknown, and asks
-again.
+the next one removes the forming topic. The caller got an OutcomeUnknownError, and asks again.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ from quorate_quorum.v1 import events_pb2 as ev
 
 #: The most events in one turn of the event loop: a few milliseconds of work.
 EVENTS_MAX = 100
-#: Reserved for each event: another one may have larger numbers than the event that is measured.
+#: Reserved for each event, because the measured event may have smaller numbers than others.
 _SLACK_BYTES = 8
 
 
@@ -62,7 +61,7 @@ class _Wanted:
     result: admin.CreatedTopic
     #: The bytes of all events of the topic.
     size: int = 0
-    #: The number of partitions that are made; None: nothing is made, not even the Topic event.
+    #: The number of partitions that are made; None: not even the Topic event is made.
     made: int | None = None
 
     @property
@@ -115,7 +114,8 @@ class Creation:
         self._asked = 0
         self._wanted: _Wanted | None = None
         self._size = 0
-        #: The topic ids by name: of the topics made, or only checked if the request validates.
+        #: By name: the ids of the topics made so far (of the checked ones, if the request only
+        #: validates).
         self._names: dict[str, bytes] = {}
         self._results: dict[bytes, admin.CreatedTopic] = {}
         self._ahead = (0, 0)
@@ -138,7 +138,8 @@ class Creation:
         The caller proposes the events. If it can't, it must not call `next` again.
         """
         turn = _Turn(image, context)
-        most = self._asked + self._events_max  # a refused topic makes no event, but takes time
+        # Bound the refused topics, too: they make no event, but take time.
+        most = self._asked + self._events_max
         while len(turn.events) < self._events_max:
             if self._wanted is None and (self._asked == most or not self._take_next(turn)):
                 break
@@ -148,7 +149,8 @@ class Creation:
         is_done = self._wanted is None and self._asked == len(self._request.topics)
         if self._request.validate_only:
             return Outcome((), is_done)
-        self._ahead = (0, 0)  # the next image has these topics and partitions
+        # Start anew: the next image has the topics and partitions of this turn.
+        self._ahead = (0, 0)
         return Outcome(tuple(turn.events), is_done)
 
     def _take_next(self, turn: _Turn) -> bool:
@@ -164,7 +166,8 @@ class Creation:
                     f"one request creates at most {TOPICS_PER_REQUEST_MAX} topics"
                 )
             self._wanted = self._checked(turn, new, result)
-            del result.warnings[:]  # a result copied from the same topic id has them already
+            # If the result was copied from the same topic id, it has warnings already.
+            del result.warnings[:]
             result.warnings.extend(warnings_of(new.configs))
             if self._wanted is not None:
                 replicas = len(self._wanted.assignments[0])
@@ -174,7 +177,7 @@ class Creation:
         return True
 
     def _put_back(self, wanted: _Wanted) -> None:
-        """Let the next turn check a topic again, because its name may be taken by then."""
+        """Let the next turn check the topic again, because its name may be taken by that time."""
         self._asked -= 1
         del self.response.topics[-1]
         self._size -= wanted.size
@@ -246,7 +249,7 @@ class Creation:
         room = self._events_max - len(turn.events)
         is_large = wanted.made is not None or wanted.left > self._events_max
         if not is_large and wanted.left > room:
-            return False  # the next turn makes it whole
+            return False  # wait: the next turn has room for the whole topic
         events = (
             _heads(wanted, turn.context.now_ms, forming=is_large) if wanted.made is None else []
         )
@@ -302,7 +305,7 @@ class Creation:
         return ev.MetadataEvent(partition=partition)
 
     def _directory(self, turn: _Turn, broker: BrokerImage, *, is_sample: bool) -> bytes:
-        """Return the broker's directory with the fewest replicas; the first one if equal."""
+        """Return the broker's directory with the fewest replicas; among equal ones, the first."""
         if len(broker.directories) == 1 or is_sample:
             return broker.directories[0].id
         if self._loads is None:

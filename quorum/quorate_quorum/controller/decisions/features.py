@@ -1,9 +1,9 @@
-"""The cluster's feature levels. A level is raised only if every node knows it, and never lowered.
+"""The cluster's feature levels. A level is never lowered, and raised only if every node knows it.
 
 Every registered broker must know the level. A fenced broker must know it, too, because it may come
-back. Every voter must know the level. A voter tells the levels that it knows when it opens its
-fetch stream, so every voter must have fetched from this controller before. The controller refuses a
-node whose program does not know a level in force.
+back. Every voter must know the level. A voter tells its known levels when it opens its fetch
+stream, so before a raise every voter must have fetched from this controller. The controller refuses
+a node whose program does not know a level in force.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.node.features import NAME_LENGTH_MAX, Known, Levels, levels_of
 from quorate_quorum.v1 import events_pb2 as ev
 
-#: The levels that each replica of the metadata log knows, as it said, by (id, directory id).
+#: By (id, directory id): the levels that each replica of the metadata log said it knows.
 Heard = Mapping[tuple[int, bytes], Known]
 
 UNHEARD = Levels(0, 0)

@@ -68,7 +68,7 @@ def _put(found: dict[Key, None], key: Key, is_in: bool) -> None:
 
 
 def _is_under_min_isr(image: MetadataImage, topic: TopicImage, partition: PartitionImage) -> bool:
-    """Return whether the ISR is too small to commit. For a complete ISR no config is looked up."""
+    """Return whether the ISR is too small to commit. If it is complete, no config is read."""
     lacks = len(partition.isr) < len(partition.replicas)
     return lacks and len(partition.isr) < image.min_isr(topic, partition)
 
@@ -82,7 +82,7 @@ def describe_health(
 ) -> admin.DescribeHealthResponse:
     """Return all troubles. `why_fenced` returns the reason why a broker stays fenced.
 
-    Partitions of topics that the caller may not see are counted, and not named.
+    Partitions of topics that the caller may not see are counted, but not named.
     """
     return admin.DescribeHealthResponse(
         controller=quorum.leader,
@@ -131,7 +131,7 @@ def _brokers(
 def _trouble(
     image: MetadataImage, found: Mapping[Key, None], may_see: Callable[[str], bool]
 ) -> admin.PartitionTrouble:
-    """Return the count, and as examples those of the first EXAMPLES_MAX that the caller may see."""
+    """Return the count, and as examples at most EXAMPLES_MAX of those that the caller may see."""
     first = ((image.topics[key[0]].name, key[1]) for key in islice(found, EXAMPLES_MAX))
     examples = [f"{name}-{index}" for name, index in first if may_see(name)]
     return admin.PartitionTrouble(count=len(found), examples=examples)

@@ -8,8 +8,8 @@ When the stream of a broker breaks, the controller dials the broker at once:
 
 Silence is counted only in ticks that this controller itself ran, so that a stall of the controller
 fences no broker. If many streams break at once, and the brokers' ports do not refuse, the
-controller itself may be cut off: then only silence counts. If most brokers fall silent together,
-the controller may be unable to hear them: it hands leadership to another voter.
+controller itself may be cut off. In that case only silence counts. If most brokers fall silent
+together, the controller may be unable to hear them: it hands leadership to another voter.
 
 The machine lives as long as a reign. Before each tick, the driver passes all frames that have
 arrived to the machine. The driver carries out the effects and reports their results.
@@ -49,7 +49,7 @@ class Fence:
 class HandOver:
     """Hand leadership to the most caught-up voter, with `handed_over_for_silence` in EpochStart.
 
-    By that flag the new leader knows not to hand leadership over again.
+    Because of that flag, the new leader does not hand leadership over again.
     """
 
     reason: str
@@ -61,7 +61,7 @@ Effect = Dial | Fence | HandOver
 class Phase(Enum):
     """What the machine believes about a broker."""
 
-    #: A stream is open. Or none was open yet, and the broker was not dialled because of that.
+    #: A stream is open; or no stream was open yet, and the broker was not dialled for that reason.
     TRUSTED = "trusted"
     #: No stream is open. The broker was dialled, and the result is not known yet.
     DIALLED = "dialled"
@@ -121,7 +121,7 @@ class Liveness:
         self._disconnect_grace_ms = disconnect_grace_ms
         self._sessions: dict[int, _Session] = {}
         self._last_tick_ms = now_ms
-        #: The time by which silence is counted: the sum of what the ticks have added.
+        #: The clock by which silence is counted: the sum of the times that the ticks have added.
         self._ticked_ms = 0
         self._has_dialled_absent = False
         self._dials = 0
@@ -150,13 +150,13 @@ class Liveness:
             session = self._sessions[broker_id] = self._session(incarnation, fenced=True)
         session.silence_ms = 0
         if session.phase is Phase.DEAD:
-            session.phase = Phase.TRUSTED  # this incarnation has just registered, so it runs
+            session.phase = Phase.TRUSTED  # the incarnation runs, because it has just registered
         if session.can_be_dialled is not None or session.dial:
             return []
         return [self._dial(broker_id, session, is_trial=True)]
 
     def unfenced(self, broker_id: int) -> None:
-        """Take in an unfencing. If a broken stream was the fencing's reason, double the grace."""
+        """Take in an unfencing. If the broker was fenced for a broken stream, double its grace."""
         session = self._sessions.get(broker_id)
         if session is None:
             return
@@ -186,7 +186,7 @@ class Liveness:
     # Events: streams and frames of brokers.
 
     def stream_opened(self, broker_id: int, incarnation: bytes, stream: int) -> list[Effect]:
-        """Take in a new stream with the caller's number. It ends a suspicion of the broker."""
+        """Take in a new stream with the caller's number. It ends any suspicion of the broker."""
         session = self._current(broker_id, incarnation)
         if session is None:
             return []
@@ -202,7 +202,7 @@ class Liveness:
     def stream_broken(
         self, broker_id: int, incarnation: bytes, stream: int, now_ms: int
     ) -> list[Effect]:
-        """Take in the break of a stream. If it was the broker's last one, suspect the broker."""
+        """Take in the break of a stream. If it was the broker's last stream, suspect the broker."""
         session = self._current(broker_id, incarnation)
         if session is None or stream not in session.streams:
             return []
@@ -281,7 +281,7 @@ class Liveness:
     def _is_gone(self, broker_id: int, session: _Session, reason: str) -> list[Effect]:
         if (
             session.dial_is_trial
-        ):  # the broker was heard just before, so it runs: only the dial fails
+        ):  # the broker runs, because it was heard a moment ago: only the dial fails
             session.can_be_dialled = False
             return []
         session.phase = Phase.DEAD
@@ -317,9 +317,9 @@ class Liveness:
     def _dial_absent(self, now_ms: int) -> list[Effect]:
         """Dial the unfenced brokers that have not opened a stream; once in a reign.
 
-        An earlier controller knew which brokers can't be dialled; this one does not. If a broker
-        that can't be dialled opens no stream, it is fenced after the grace already. If it opens
-        one, a trial dial finds out that it can't be dialled.
+        This controller does not know yet which brokers can't be dialled. If such a broker opens no
+        stream, it is fenced as soon as the grace ends. If it opens a stream, a trial dial finds out
+        that it can't be dialled.
         """
         if self._has_dialled_absent or self._ticked_ms < NEW_REIGN_DIAL_MS:
             return []
@@ -332,7 +332,7 @@ class Liveness:
         return effects
 
     def _look_for_mass_break(self, now_ms: int) -> None:
-        """If many streams broke together, let only silence count: this node may be cut off."""
+        """If many streams broke together, let only silence count, as this node may be cut off."""
         unfenced = self._unfenced()
         broken = [
             session
@@ -359,7 +359,8 @@ class Liveness:
     def _judge_silence(self) -> list[Effect]:
         """Fence the brokers that were silent for the session timeout.
 
-        If the controller may be deaf, it first hands leadership over, and waits another timeout.
+        If most brokers fell silent together, the controller first hands leadership over, and waits
+        for another timeout.
         """
         timeout = self._session_timeout_ms
         unfenced = self._unfenced()
@@ -372,7 +373,7 @@ class Liveness:
                 return [HandOver(f"{len(over)} of {len(unfenced)} brokers fell silent together")]
             if self._ticked_ms - self._handed_over_at < timeout:
                 return []
-            self._may_hand_over = False  # no voter took over, so this controller must fence
+            self._may_hand_over = False  # no voter took over: now this controller must fence
         effects: list[Effect] = []
         for broker_id, session in over:
             self._fell_silent.append(self._ticked_ms - session.silence_ms)

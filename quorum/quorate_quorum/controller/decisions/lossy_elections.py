@@ -26,7 +26,7 @@ ELECTED_PER_TICK = 50
 def elect_lossy(
     image: MetadataImage, topic_id: bytes, partition: int, leader: int
 ) -> Outcome[bool]:
-    """Let `leader` lead although acknowledged records may be lost; recovered_epoch notes that.
+    """Let `leader` lead although acknowledged records may be lost. recovered_epoch marks the loss.
 
     Response: whether the election was made. It is not made if the partition is gone, has a leader
     by now, or the chosen broker is not eligible.
@@ -76,7 +76,7 @@ class LossyElection:
 class _Waiting:
     """A partition that no replica can lead without loss."""
 
-    #: The time at which the wait for replicas that are away began: the first one was back then.
+    #: The time at which the first replica was back, and the wait for the other replicas began.
     since_ms: int
     #: The questions, by broker: (the broker_epoch asked, time of the first, time of the last one).
     asked: dict[int, tuple[int, int, int]] = field(default_factory=dict)
@@ -84,7 +84,7 @@ class _Waiting:
     ends: dict[int, tuple[int, tuple[int, int]]] = field(default_factory=dict)
 
     def must_ask(self, broker: BrokerImage, now_ms: int) -> bool:
-        """Return whether to ask a broker now; if so, note the question.
+        """Return whether to ask a broker now. If True, the question is noted.
 
         True if the broker was not asked yet, or was last asked ASK_AGAIN_MS ago.
         """
@@ -109,13 +109,13 @@ class LossyElections:
 
     It decides for leaderless partitions whose ISR and ELR are empty, or whose topic allows unclean
     elections. It waits until all replicas are back and have told the ends of their logs, or until
-    one has been back for unclean.recovery.wait.ms. If unclean elections are allowed, it does not
-    wait for replicas that are away. Then the replica with the furthest end leads; among equal ends,
-    the first in the order of assignment.
+    one replica has been back for unclean.recovery.wait.ms. If unclean elections are allowed, it
+    does not wait for absent replicas. Then the replica with the furthest end leads; among equal
+    ends, the first in the order of assignment.
 
     It does not wait for the replicas of last_isr alone. At min ISR 1, last_isr may be one wiped
     disk, while a replica that had left the ISR holds nearly everything. A replica that is back and
-    does not answer may be under repair: the wait for it is as long as for one that is away. A
+    does not answer may be under repair: the wait for it is as long as for an absent replica. A
     replica with an empty log may be a wiped disk. It leads only after every assigned replica has
     answered, however long that takes: a replica that had left the ISR may hold nearly everything.
     Only if unclean elections are allowed may it lead after unclean.recovery.wait.ms.
@@ -128,7 +128,7 @@ class LossyElections:
         self._leaderless: dict[Key, _Waiting | None] = {}
 
     def changed(self, image: MetadataImage, partitions: Iterable[Key]) -> None:
-        """Take in partitions that changed, or are new to this reign; note the leaderless ones."""
+        """Take in partitions that changed or are new to this reign. Note those without a leader."""
         for key in partitions:
             partition = image.partition(*key)
             if partition is not None and partition.leader == NO_LEADER:
@@ -155,7 +155,8 @@ class LossyElections:
             if topic is None or partition is None or partition.leader != NO_LEADER:
                 del self._leaderless[key]
                 continue
-            self._leaderless[key] = self._leaderless.pop(key)  # moves it to the end of the queue
+            # Move the partition to the end of the queue.
+            self._leaderless[key] = self._leaderless.pop(key)
             found = self._look(image, topic, key, partition, now_ms)
             if isinstance(found, LossyElection):
                 elections.append(found)
@@ -178,14 +179,15 @@ class LossyElections:
         """Return the election of one partition, or the ids of the brokers to ask before it."""
         unclean = bool(image.config_value(topic, "unclean.leader.election.enable"))
         if (partition.isr or partition.elr) and not unclean:
-            self._leaderless[key] = None  # a replica with all records may come back
+            self._leaderless[key] = None  # wait: a replica with all records may come back
             return []
         waiting = self._leaderless[key]
         if waiting is None:
             waiting = self._leaderless[key] = _Waiting(now_ms)
         back = [b for b in partition.broker_ids if image.is_eligible(partition, b)]
         if not back:
-            waiting.since_ms = now_ms  # the wait begins when the first replica is back
+            # The wait for the others begins when the first replica is back.
+            waiting.since_ms = now_ms
         has_waited = now_ms - waiting.since_ms >= self._wait_ms
         waited = unclean or has_waited
         if not back or not (waited or all(b in back for b in partition.broker_ids)):
@@ -200,7 +202,8 @@ class LossyElections:
         if not all(waited and waiting.is_hopeless(broker, now_ms) for broker in silent):
             return ask
         if not ((unclean and has_waited) or all(b in ends for b in partition.broker_ids)):
-            ends = {b: end for b, end in ends.items() if end[1] > 0}  # empty: perhaps wiped
+            # An empty log may be of a wiped disk.
+            ends = {b: end for b, end in ends.items() if end[1] > 0}
         return self._furthest(topic, key, partition, ends) if ends else ask
 
     def _furthest(
@@ -215,7 +218,8 @@ class LossyElections:
         def rank(broker: int) -> tuple[bool, tuple[int, int], int]:
             """Rank a replica by its end; lowest if its epoch is above the partition's.
 
-            Such an epoch is damage, which a batch's CRC does not show: it does not cover the epoch.
+            Such an epoch is damage. A batch's CRC does not show it, because the CRC does not cover
+            the epoch.
             """
             epoch_has_been = ends[broker][0] <= partition.leader_epoch
             return epoch_has_been, ends[broker], -partition.broker_ids.index(broker)

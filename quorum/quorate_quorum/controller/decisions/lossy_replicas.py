@@ -1,10 +1,10 @@
 """Replicas that a broker reports as lossy: they lost records that they had, or can't be read.
 
-The broker reports each lossy replica before the broker is unfenced, or at once if it finds one
-later. A lossy replica leaves ISR and ELR: if it were elected, the others would cut their logs to
-its end. It enters the ISR again by catching up, like any replica. If no other replica is left in
-ISR or ELR, LossyElections waits for all replicas and elects the furthest: the lossy one may lack
-more records than the others.
+The broker reports each lossy replica before the broker is unfenced. If it finds one later, it
+reports it at once. A lossy replica leaves ISR and ELR: if it were elected, the others would cut
+their logs to its end. It enters the ISR again by catching up, like any replica. If no other replica
+is left in ISR or ELR, LossyElections waits for all replicas and elects the furthest: the lossy one
+may lack more records than the others.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def replicas_lossy(
 ) -> Outcome[int]:
     """Take lossy replicas out of ISR and ELR. Response: the number of partitions changed.
 
-    A report about an older state of a partition is ignored: the replica may have caught up since.
-    The broker then reports again, about the state that it sees.
+    A report about an older state of a partition is ignored, because the replica may have caught up
+    since then. The broker then reports again, about the state that it sees.
     """
     events: list[ev.MetadataEvent] = []
     seen: set[tuple[bytes, int]] = set()

@@ -36,8 +36,8 @@ class Context:
 class Outcome(Generic[R]):
     """A decision: events and a response.
 
-    Without events the decision changes nothing. Then the response may be sent as soon as all events
-    proposed before are committed.
+    Without events the decision changes nothing. In this case the response may be sent as soon as
+    all events proposed before are committed.
     """
 
     events: tuple[MetadataEvent, ...]

@@ -6,8 +6,8 @@ ISR still has every acknowledged record, and enters the ELR. The ELR is emptied 
 large enough again. Leaders are elected from the ISR, then from the ELR. `LossyElections` decides
 the elections that may lose records; recovered_epoch marks a partition that had one.
 
-A leader must take its ISR from the image, never from the answer to AlterPartition. The image may
-hold a raised min.insync.replicas that comes before the new ISR, and images arrive in order.
+A leader must take its ISR from the image, never from the answer to AlterPartition. Only images
+arrive in order: before the new ISR, the log may hold a raised min.insync.replicas.
 """
 
 from __future__ import annotations
@@ -86,7 +86,8 @@ def _assigned(partition: PartitionImage, members: set[int]) -> tuple[int, ...]:
 def clean_leader(image: MetadataImage, partition: PartitionImage, isr: Sequence[int]) -> int:
     """Return the broker that may lead without loss; NO_LEADER if there is none.
 
-    That is the first eligible member of the ISR, else of the ELR, in the order of assignment.
+    This is the first eligible member of the ISR; if there is none, of the ELR. Both are in the
+    order of assignment.
     """
     for members in (isr, partition.elr):
         for broker_id in partition.broker_ids:
@@ -96,7 +97,10 @@ def clean_leader(image: MetadataImage, partition: PartitionImage, isr: Sequence[
 
 
 def elect(image: MetadataImage, topic: TopicImage, old: PartitionImage) -> PartitionImage:
-    """Return a leaderless partition with a leader, if a broker can lead it without loss."""
+    """Return the next state of a leaderless partition.
+
+    It has a leader, if a broker can lead the partition without loss.
+    """
     if old.leader != NO_LEADER:
         return old
     leader = clean_leader(image, old, old.isr)
@@ -137,7 +141,7 @@ def adapted(
             isr = (*isr, leader)
     loses_leader = old.leader == broker_id and leader == NO_LEADER
     if online and (loses_leader or not isr or broker_id not in old.isr):
-        return old  # the last member serves until it stops
+        return old  # the last member stays in the ISR and leads until it stops
     new = moved(image, topic, old, isr=isr, leader=leader, lossy=lossy)
     if directory is None and (new.isr or new.elr):
         new = moved(
@@ -164,7 +168,7 @@ def _is_lossless(
 def redirected(
     partition: PartitionImage, broker: BrokerImage, index: int
 ) -> tuple[ReplicaImage, ...]:
-    """Return the replicas, with a working directory for that of `broker`, if it has one."""
+    """Return the replicas; the one of `broker` is in a working directory, if the broker has one."""
     directory_id = good_directory(broker, index)
     if directory_id is None:
         return partition.replicas
@@ -250,7 +254,7 @@ def joined(responses: Sequence[wire.AlterPartitionsResponse]) -> wire.AlterParti
 
 
 def _tell(result: wire.AlteredPartition, state: PartitionImage | None) -> None:
-    """Write the partition's state into a result. A leader needs it after a refusal, too."""
+    """Write the partition's state into a result. A leader needs the state after a refusal, too."""
     if state is None:
         result.leader = NO_LEADER
         return
@@ -272,7 +276,7 @@ def _altered(
     _check_proposal(image, old, leader, proposal)
     index = proposal.partition
     isr = [member.broker_id for member in proposal.isr]
-    # A leader outside the ISR that it proposes resigns: the first of the other members leads.
+    # A leader that proposes an ISR without itself resigns: the first of the members leads.
     resigns = leader not in isr
     new = moved(
         image,
@@ -286,7 +290,7 @@ def _altered(
         grown = replace(new, last_isr=())
         new = replace(grown, partition_epoch=old.partition_epoch + 1)
     events = [] if new is old else [partition_changed(topic.id, index, old, new)]
-    # A leader that shuts down can leave the ISR once another member has joined.
+    # If the leader is shutting down, it can leave the ISR now that another member has joined.
     left = adapted(image, topic, index, new, leader)
     if left is not new:
         events.append(partition_changed(topic.id, index, new, left))
@@ -330,8 +334,8 @@ def _ineligible(
 ) -> str | None:
     """Return why a broker may not be in the ISR (KIP-841, KIP-903); None if it may.
 
-    Of the brokers that are shutting down, only the leader may be in it: as the last member, it
-    leads until another replica has joined the ISR.
+    Of the brokers that are shutting down, only the leader may be in the ISR: as the last member, it
+    leads until another replica has joined.
     """
     broker = image.brokers.get(member.broker_id)
     if broker is None:

@@ -39,10 +39,10 @@ def place(
     """
     circle = ring(places)
     assert 1 <= replication_factor <= len(circle), "no more replicas than brokers"
-    # The shift is taken modulo the number of other brokers: without that, a follower's position
-    # could be the leader's own.
+    # Take the shift modulo the number of other brokers. Otherwise a follower could get the leader's
+    # own position.
     skip = 1 + shift % max(1, len(circle) - 1)
-    # Partitions whose leaders have the same position have the same followers: choose them once.
+    # Choose the followers once for each position of a leader: they depend on nothing else.
     assignments = []
     for position in range(min(len(circle), start % len(circle) + partitions)):
         chosen = fill([circle[position]], circle, position + skip, replication_factor)
@@ -55,7 +55,8 @@ def fill(
 ) -> list[Place]:
     """Return `chosen` and further brokers, up to `count`, searched clockwise from `position`.
 
-    The next broker is one on an unused rack, else on an unused host, else any unused one.
+    The next broker is one on an unused rack; if there is none, on an unused host; if there is none,
+    any unused broker.
     """
     found = list(chosen)
     clockwise = [circle[(position + step) % len(circle)] for step in range(len(circle))]

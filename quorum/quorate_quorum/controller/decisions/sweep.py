@@ -2,9 +2,10 @@
 
 The event about the broker is first in the log. Then an event follows for each of its partitions, a
 few in each turn of the event loop, because one broker may lead ten thousand. The image shows the
-work that is left (a fenced broker still leads a partition). A new controller sweeps for all
-brokers, so it completes the sweeps of the last one. A broker that came back is unfenced only after
-the sweep for it has ended: before that, it could lead in an epoch in which its former run led.
+work that is left: for example, a fenced broker still leads a partition. A new controller sweeps for
+all brokers, so it completes the sweeps of the last controller. A broker that came back is unfenced
+only after the sweep for it has ended: before that, its new run could lead in an epoch in which its
+former run led.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from quorate_quorum.metadata.partitions import NO_LEADER, Key, PartitionImage, p
 from quorate_quorum.metadata.topics import TopicImage
 from quorate_quorum.v1 import events_pb2 as ev
 
-#: The most partitions that one slice checks, and that it changes: a few milliseconds of work.
+#: The most partitions that one slice checks, and the most that it changes: a few milliseconds of
+#: work.
 LOOKED_MAX = 2_000
 CHANGED_MAX = 50
 
@@ -98,9 +100,10 @@ class Sweep:
         return broker_id not in self._looks
 
     def begin(self, broker_ids: Iterable[int]) -> None:
-        """Sweep for these brokers, from the current position on.
+        """Sweep for these brokers, beginning at the current position.
 
-        A broker's state has changed, or an earlier controller may not have completed its sweep.
+        Called when a broker's state has changed, or an earlier controller may not have completed
+        the sweep for it.
         """
         for broker_id in broker_ids:
             self._looks[broker_id] = _Look()
@@ -183,7 +186,7 @@ def _lap(image: MetadataImage, number: int) -> _Place:
 
 
 def _renewed(image: MetadataImage, place: _Place) -> _Place:
-    """Return the same place, among the topics of `image`.
+    """Return the same position in a lap over the topics of `image`.
 
     A topic that was created during the lap may have replicas on a broker whose state has changed
     since then, so the lap must visit that topic.

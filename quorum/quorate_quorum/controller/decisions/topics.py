@@ -49,7 +49,7 @@ Refusal = Callable[[str, bytes], QuorateError | None]
 
 
 def check_name(name: str, *, internal: bool = False) -> None:
-    """Raise InvalidTopicError, which says what is wrong, unless a new topic may have this name."""
+    """Raise InvalidTopicError if a new topic can't have this name. The error says what is wrong."""
     if not name:
         raise InvalidTopicError("a topic needs a name")
     if len(name) > NAME_LENGTH_MAX:
@@ -94,7 +94,7 @@ def replication_factor(image: MetadataImage, asked: int) -> int:
 
 
 def default_factor(image: MetadataImage) -> int:
-    """Return the cluster's default. If it is configured, it may exceed the number of brokers."""
+    """Return the cluster's default. If configured, it may be more than the number of brokers."""
     configured = ClusterConfig.of(image.configs).default_replication_factor
     return configured if configured > 0 else min(DEFAULT_REPLICATION_MAX, len(image.brokers))
 
@@ -118,9 +118,10 @@ def delete_topics(
 ) -> Outcome[admin.DeleteTopicsResponse]:
     """Delete topics by name and by id. Each has its own result.
 
-    Rights are checked here, on the image in which the topics are found. On another image, a topic
-    may be missing or have another name, and would be deleted without a right. Topics beyond
-    TOPICS_PER_REQUEST_MAX are refused, because 10,000 at once block the event loop for 0.2 s.
+    Rights are checked here, on the image in which the topics are found. If they were checked on
+    another image, a topic that is missing there, or has another name there, would be deleted
+    without a right. Topics beyond TOPICS_PER_REQUEST_MAX are refused, because 10,000 at once block
+    the event loop for 0.2 s.
     """
     response = admin.DeleteTopicsResponse()
     gone: dict[bytes, None] = {}
@@ -148,7 +149,7 @@ def delete_topics(
 def _deletable(image: MetadataImage, name: str, topic_id: bytes, refusal: Refusal) -> TopicImage:
     """Return the topic with this id or, without an id, this name. Raises if it can't be deleted."""
     topic = image.topics.get(topic_id) if topic_id else image.topic_named(name)
-    if topic is not None or not topic_id:  # an id that no topic has needs no right
+    if topic is not None or not topic_id:  # no right is needed for an id that no topic has
         refused = refusal(name if topic is None else topic.name, topic_id)
         if refused is not None:
             raise refused
@@ -181,7 +182,7 @@ def parts_of(request: admin.DeleteTopicsRequest) -> list[admin.DeleteTopicsReque
 def alter_configs(
     image: MetadataImage, request: admin.AlterConfigsRequest
 ) -> Outcome[admin.AlterConfigsResponse]:
-    """Set and remove configs of a topic, or of the cluster if `topic` is empty: all or none.
+    """Set and remove configs, all or none, of a topic (if `topic` is empty, of the cluster).
 
     If a lower min.insync.replicas makes an ISR large enough to commit, the same Outcome empties the
     ELR: its members would lack the records that the ISR commits from then on.

@@ -15,7 +15,7 @@ from quorate_quorum.metadata.voters import VoterImage, voters_event
 from quorate_quorum.node.listeners import place_of, wrong_address
 from quorate_quorum.v1.events_pb2 import MetadataEvent
 
-#: The most voters. With more of them commits get slower, and no cluster gets safer.
+#: The most voters. More voters make commits slower, and do not make a cluster safer.
 VOTERS_MAX = 15
 ENDPOINT_LENGTH_MAX = 255
 DIRECTORY_ID_BYTES = 16

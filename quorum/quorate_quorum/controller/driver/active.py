@@ -179,7 +179,7 @@ class ActiveController:
     async def describe_health(
         self, may_see: Callable[[str], bool]
     ) -> Decided[admin.DescribeHealthResponse]:
-        """Return the troubles of the cluster. `may_see`: whether the caller may see a topic."""
+        """Return the troubles of the cluster. `may_see` says if the caller may see a topic."""
         await self.reign.confirm()
         response = describe_health(
             self.reign.image,
@@ -220,7 +220,7 @@ class ActiveController:
 
 
 def check_named(count: int) -> None:
-    """Refuse a request that names too many items: to answer each with an error takes seconds."""
+    """Refuse a request that names too many items, because an error for each would take seconds."""
     if count > NAMED_MAX:
         raise InvalidRequestError(
             f"a request names {count} topics or partitions; {NAMED_MAX} are allowed: send several"

@@ -1,4 +1,4 @@
-"""The admin calls that brokers pass on: authorized for the original principal, then decided.
+"""Answers the admin calls that brokers pass on: checks the original principal's rights first.
 
 A call on topics is authorized topic by topic. The controller decides the allowed ones. The answer
 has a refusal in the place of each refused topic's result. Any other call is refused as a whole.
@@ -134,7 +134,7 @@ async def _alter_configs(
 async def _describe_health(
     caller: Caller, active: ActiveController, request: DescribeHealthRequest
 ) -> Decided[DescribeHealthResponse]:
-    """Describe the cluster. It names only partitions whose topics the caller may describe."""
+    """Describe the cluster. Name only partitions whose topics the caller may describe."""
     caller.check(DESCRIBE_CLUSTER)
     return await active.describe_health(lambda topic: caller.may(DESCRIBE_TOPIC, topic))
 

@@ -61,7 +61,10 @@ class Controller:
     def attach(
         self, raft: ControllerRaft, describe_quorum: Callable[[], DescribeQuorumResponse]
     ) -> None:
-        """Set the Raft before it starts, and the function that answers DescribeQuorum."""
+        """Set the Raft, and the function that answers DescribeQuorum.
+
+        Call this before the Raft starts.
+        """
         self._raft = raft
         self._describe_quorum = describe_quorum
 

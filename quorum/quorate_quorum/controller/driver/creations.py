@@ -16,14 +16,14 @@ CREATION_BYTES_MAX = 64 << 20
 
 
 class Creations:
-    """Decides a small request at once. Decides large ones one after the other, in parts."""
+    """Decides a small request at once, and large requests one after the other, in parts."""
 
     def __init__(self, reign: Reign) -> None:
         self._reign = reign
-        #: Held by the large request in progress. While it is free, a forming topic belongs to a
-        #: request that has failed.
+        #: Held by the large request in progress. While this lock is free, each forming topic
+        #: belongs to a request that has failed.
         self._turn = asyncio.Lock()
-        self._tasks = Tasks(lambda name, error: None)  # the caller gets the error
+        self._tasks = Tasks(lambda name, error: None)  # no log line: the caller gets the error
         self._held_bytes = 0
 
     async def create(self, creation: Creation, size: int) -> int:
@@ -34,7 +34,8 @@ class Creations:
         if not creation.fits_in_a_turn(self._reign.pending):
             return await self._create_large(creation, size)
         if not self._turn.locked():
-            self._reign.decide(abandon)  # a failed request's forming topic would block its name
+            # Otherwise the forming topic of a failed request would block its name.
+            self._reign.decide(abandon)
         decided = await self._reign.run(creation.next)
         assert decided.response, "all of it fitted"
         return decided.apply_offset

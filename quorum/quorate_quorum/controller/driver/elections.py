@@ -17,7 +17,7 @@ log = structlog.get_logger(__name__)
 
 
 class Elections:
-    """Asks brokers on their sessions for the ends of their logs, and proposes the elections."""
+    """Asks brokers for the ends of their logs, by heartbeat answers, and proposes the elections."""
 
     def __init__(self, lossy_elections: LossyElections, reign: Reign, sessions: Sessions) -> None:
         self._lossy_elections = lossy_elections

@@ -30,7 +30,7 @@ class Fencing:
     """Dials, fences and hands leadership over, as the Liveness machine decides.
 
     `spawn` runs a background task of the reign. While the tasks of the reign are being cancelled,
-    it drops the task.
+    `spawn` drops the task.
     """
 
     _liveness: Liveness
@@ -58,11 +58,12 @@ class Fencing:
                     self._raft.hand_over(for_silence=True)
 
     def fence(self, broker_id: int, reason: str) -> None:
-        """Fence a broker. If the log is full, a later tick tries again."""
+        """Fence a broker. If the metadata log takes no more proposals, a later tick tries again."""
         broker = self._reign.pending.brokers.get(broker_id)
         if broker is None or broker.fenced:
             return
-        say = log.info if broker.shutting_down else log.warning  # an announced stop is no warning
+        # An announced stop needs no warning.
+        say = log.info if broker.shutting_down else log.warning
         say("broker_fenced", broker=broker_id, reason=reason)
         has_changed = self._reign.attempt("fence", lambda i, _: brokers.fence(i, broker_id))
         if has_changed is None:

@@ -44,7 +44,7 @@ from quorate_quorum.v1.controller_pb2 import (
 
 log = structlog.get_logger(__name__)
 
-#: The time between two ticks of the machines. One tick adds at most this much to a silence.
+#: The time between two ticks of the machines. One tick adds at most this time to a silence.
 TICK_MS = 100
 ENDS_PER_MESSAGE_MAX = 10_000
 FAILED_DIRECTORIES_MAX = 64
@@ -106,7 +106,7 @@ class Leases:
         self.sweeper.sweep_all()
         self.sweeper.take_step()
         if self._reign.is_over:
-            return  # a decision broke an invariant: the node stops
+            return  # a decision has broken an invariant, so the node stops
         self._tasks.spawn(self.sweeper.run(), "leases-sweep")
         self._ticking = self._tasks.spawn(self._tick_for_good(), "leases-tick")
 
@@ -184,9 +184,9 @@ class Leases:
     def close(self, session: Session) -> None:
         """End a session whose stream is gone.
 
-        If the broker was told that it may stop, fence it before it is suspected: the end of a
-        fenced broker's stream is no sign that this controller is cut off. Liveness is told of every
-        end: a broker with an open stream counts as running, so its id and address stay taken.
+        If the broker was told that it may stop, fence the broker first: the end of a fenced
+        broker's stream is no sign that this controller is cut off. Liveness is told of every end: a
+        broker with an open stream counts as running, so its id and address stay taken.
         """
         is_newest = self.sessions.close(session)
         if self._reign.is_over:
@@ -240,7 +240,7 @@ class Leases:
         )
 
     def may_go(self, session: Session) -> bool:
-        """Return whether all unfenced brokers have applied the changes by a broker's shutdown."""
+        """Return whether all unfenced brokers have applied what a broker's shutdown has changed."""
         end = self.sweeper.shutdown_ends.get(session.broker_id)
         if end is None or self._reign.image.offset < end:
             return False
@@ -271,7 +271,7 @@ class Leases:
     def _heard(self, session: Session, request: HeartbeatRequest) -> None:
         broker = self._reign.pending.brokers.get(session.broker_id)
         if broker is None or broker.epoch != session.broker_epoch:
-            return  # a newer registration is proposed: ignore the older run
+            return  # ignore the older run, because a newer registration is proposed
         session.applied_offset = max(session.applied_offset, request.applied_offset)
         session.wants_fence = request.want_fence
         session.wants_shutdown = session.wants_shutdown or request.want_shutdown

@@ -4,8 +4,8 @@ A reign is the time in which this voter leads the quorum in one epoch. Each deci
 waiting, on the pending image (committed plus proposed), so it sees all decisions before it.
 
 An answer is sent only after its change is committed. A decision without events waits, too: until
-all that it saw is committed, and until a round has proved that this voter still leads. Otherwise a
-deposed leader would answer from an old image (Redpanda, issue 3003).
+the whole image that it saw is committed, and until a round has proved that this voter still leads.
+Otherwise a deposed leader would answer from an old image (Redpanda, issue 3003).
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Decided(Generic[R]):
 
 
 def _ignore(events: Sequence[MetadataEvent]) -> None:
-    """Do nothing. It stands in until a Sweeper sets when_proposed."""
+    """Do nothing. The value of `when_proposed` until a Sweeper sets another one."""
 
 
 @dataclass(eq=False)
@@ -78,8 +78,8 @@ class Reign:
     _context: Callable[[int], Context]
     _fail: Callable[[str], None]
     is_over: bool = False
-    #: Whether the log was full after a part of a large Outcome. Then a sweep for all brokers
-    #: completes it.
+    #: Whether the log took only a part of a large Outcome. If so, a sweep for all brokers completes
+    #: the Outcome.
     is_torn: bool = False
     #: Called with each batch, in the turn of the event loop in which the batch is proposed.
     when_proposed: Callable[[Sequence[MetadataEvent]], None] = _ignore
@@ -94,9 +94,9 @@ class Reign:
     def attempt(self, what: str, decision: Decision[R]) -> R | None:
         """Make a decision that no request asked for: a fencing, unfencing, sweep or election.
 
-        Return its response; None if its events could not be proposed. A later tick decides again,
-        because the image still has the cause, or the caller keeps it. Brokers learn of the decision
-        by its commit.
+        Return its response; None if its events could not be proposed. A later tick decides again:
+        the image still has the cause, or the caller keeps it. Brokers learn of the decision when it
+        is committed.
         """
         try:
             return self.decide(decision)
@@ -207,8 +207,8 @@ class Reign:
     def _decide_for_request(self, decision: Decision[R]) -> R:
         """Decide for a request. Raises UnknownServerError if the decision fails an assertion.
 
-        The node does not stop then: nothing was proposed, so the image is intact. If it stopped,
-        the repeated request would stop the next controller, too.
+        The node does not stop, because nothing was proposed and the image is intact. If the node
+        stopped, the repeated request would stop the next controller, too.
         """
         try:
             return self.decide(decision)
@@ -224,7 +224,7 @@ class Reign:
 
     def _propose(self, events: Sequence[MetadataEvent]) -> None:
         image, parts = self.pending, []
-        for part in split(events):  # replay all parts, with its assertions, before one is proposed
+        for part in split(events):  # replay all parts before one is proposed: a replay asserts
             image = replayed(image, part, epoch=self.epoch)
             parts.append((part, image))
         for number, (part, image) in enumerate(parts):

@@ -250,7 +250,8 @@ class ControllerService:
 
     async def _forward(self, peer: Peer, request: ForwardRequest) -> ForwardResponse:
         try:
-            self._check(FORWARD, peer)  # each time: the right may be withdrawn during the stream
+            # At each request, because the right may be withdrawn during the stream.
+            self._check(FORWARD, peer)
             call = ADMIN_CALLS.get(request.method)
             if call is None:
                 raise UnsupportedError(f"the controller does not serve {request.method[:200]!r}")
@@ -290,7 +291,7 @@ class ControllerService:
         self._check_generation(generation)
 
     def _check_generation(self, generation: int) -> None:
-        """Refuse a caller that follows another generation. 0: the caller follows none yet."""
+        """Refuse a caller that follows another generation; 0 means that it follows none yet."""
         if generation not in (0, self._generation):
             raise WrongClusterError(
                 f"this quorum's generation is {self._generation}, not {generation}"
@@ -332,7 +333,7 @@ class ControllerService:
 
 
 def _is_refused(response: H) -> bool:
-    """Return whether the caller had no right to ask. Then it learns nothing about the cluster."""
+    """Return whether the caller had no right. If so, the answer must not describe the cluster."""
     return response.error.code == ErrorCode.ERROR_CODE_CLUSTER_AUTHORIZATION_FAILED
 
 
@@ -345,7 +346,7 @@ def decoded(method: Method[Q, Any], data: bytes) -> Q:
 
 
 async def _in_time(answer: Awaitable[R], deadline_ms: int) -> R:
-    """Await an answer at most until the deadline. A change that was proposed goes on after it."""
+    """Await an answer at most until the deadline. A proposed change goes on after the deadline."""
     try:
         async with asyncio.timeout(min(deadline_ms, DEADLINE_MAX_MS) / 1000):
             return await answer
@@ -377,10 +378,10 @@ async def answered_each(
     """Yield the answers of all requests, in the order in which they are ready.
 
     A group has the answers that became ready since the last group was taken. Requests start in the
-    order of their arrival. At most `in_flight_max` are read whose answers were not taken yet.
-    `answer` returns an error as an answer; if it raises, it has a bug. If `requests` breaks with a
-    NetworkError, there are no more requests. Any other error of `requests` is raised after all
-    earlier requests have their answers.
+    order of their arrival. At any time, at most `in_flight_max` requests are read whose answers
+    were not taken yet. `answer` returns an error as an answer; if it raises, it has a bug. If
+    `requests` breaks with a NetworkError, there are no more requests. Any other error of `requests`
+    is raised after all earlier requests have their answers.
     """
     ready: list[R] = []
     news = asyncio.Event()
@@ -388,7 +389,7 @@ async def answered_each(
 
     async def answer_one(request: Q) -> None:
         reply = await answer(request)
-        ready.append(reply)  # not before the await, which may make `ready` another list
+        ready.append(reply)  # `ready` is read only after the await, which may replace the list
         news.set()
 
     async def answer_all() -> None:

@@ -25,7 +25,7 @@ class Session:
     applied_offset: int = 0
     wants_fence: bool = False
     wants_shutdown: bool = False
-    #: Whether the broker was told that it may stop. Then the end of its stream is expected.
+    #: Whether the broker was told that it may stop. If so, the end of its stream is expected.
     was_told_to_go: bool = False
     #: The partitions whose log end the controller asks the broker for.
     ends_wanted: tuple[Key, ...] = ()
@@ -33,7 +33,7 @@ class Session:
     bell: Bell = field(default_factory=Bell)
     is_over: bool = False
     #: The reason why the controller ended the stream; None: the broker ended it. The last answer
-    #: tells it.
+    #: tells this reason.
     failure: QuorateError | None = None
 
     def end(self, failure: QuorateError | None = None) -> None:

@@ -1,9 +1,10 @@
 """Decides when a voter takes a snapshot of its committed image. Each voter takes its own.
 
-The next snapshot is due after a configured number of bytes was appended to the log. It is also due
-after a configured time, if an event was committed in it. The bytes are counted batch by batch, and
-the snapshot is taken of the image after the batch that reaches the limit. So voters that began with
-the same snapshot take the same ones, and a download from one voter can continue from another.
+The next snapshot is due after a configured number of bytes was appended to the log. A snapshot is
+also due after a configured time, if an event was committed during that time. The bytes are counted
+batch by batch, and the snapshot is taken of the image after the batch that reaches the limit. So
+voters that began with the same snapshot take the same snapshots, and a download that began from one
+voter can continue from another.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class SnapshotSchedule:
         self._bytes_max = config.metadata_log_max_record_bytes_between_snapshots
         self._interval_ms = config.metadata_log_max_snapshot_interval_ms
         self._image = EMPTY
-        #: The bytes that were appended to the log since they last reached the limit.
+        #: The bytes that were appended to the log since this number last reached the limit.
         self._bytes = 0
         self._due: MetadataImage | None = None
         self._taken_offset = 0

@@ -35,9 +35,11 @@ class Sweeper:
     idle_ms: int
     _sweep: Sweep = field(default_factory=Sweep)
     _has_work: Bell = field(default_factory=Bell)
-    #: By broker: one past the last change of a partition that its registration or fencing caused.
+    #: By broker: one past the offset of the last change of a partition that the broker's
+    #: registration or fencing caused.
     _fencing_ends: dict[int, int] = field(default_factory=dict)
-    #: By broker: one past the last change of a partition that its shutdown caused.
+    #: By broker: one past the offset of the last change of a partition that the broker's shutdown
+    #: caused.
     shutdown_ends: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -75,7 +77,7 @@ class Sweeper:
             self._has_work.reset()
             while self._sweep.is_busy:
                 if not self.take_step():
-                    await asyncio.sleep(self.retry_ms / 1000)  # the log is full
+                    await asyncio.sleep(self.retry_ms / 1000)  # the log takes no more now
                 await asyncio.sleep(0)
             await self._has_work.wait(self.idle_ms)
 
@@ -119,4 +121,5 @@ class Sweeper:
             self.shutdown_ends[broker_id] = end
         elif not broker.shutting_down:
             return
-        self._sessions.ring_all()  # each answer asks its broker to report this offset
+        # Each answer asks the broker to report when it has applied this offset.
+        self._sessions.ring_all()
