@@ -56,7 +56,7 @@ class File(Protocol):
     async def truncate(self, size: int) -> None: ...
 
     async def sync(self) -> None:
-        """Call fdatasync, so that the file's completed writes and truncates survive a power loss."""
+        """Call fdatasync, so that this file's writes and truncates survive a power loss."""
 
     async def close(self) -> None: ...
 

@@ -78,7 +78,7 @@ class LeaderFinder:
         return lambda: self._moved.pop(call, None)
 
     def candidate(self) -> str:
-        """Return the controller's endpoint if known; else of a voter other than the last one."""
+        """Return the controller's endpoint if known; else that of another voter than the last."""
         self._asked = self.known.endpoint or self._voters.other_than(self._asked)
         return self._asked
 
@@ -107,7 +107,7 @@ class LeaderFinder:
         return response
 
     async def _reason(self, endpoint: str, error: NetworkError) -> QuorateError:
-        """Return the error to report. If no voter listens at `endpoint`, the error says what does."""
+        """Return the error to report. If no voter listens there, the error says what does."""
         if not knows_no_such_call(error):
             return error
         found = await what_listens(self._network, endpoint, "voter")
