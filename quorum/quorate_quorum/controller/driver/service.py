@@ -250,8 +250,7 @@ class ControllerService:
 
     async def _forward(self, peer: Peer, request: ForwardRequest) -> ForwardResponse:
         try:
-            # At each request, because the right may be withdrawn during the stream.
-            self._check(FORWARD, peer)
+            self._check(FORWARD, peer)  # each time: the right may be withdrawn during the stream
             call = ADMIN_CALLS.get(request.method)
             if call is None:
                 raise UnsupportedError(f"the controller does not serve {request.method[:200]!r}")
