@@ -129,7 +129,7 @@ class CallStream(Generic[R]):
             if data is not None:
                 return self._connection.decode(self._method, data)
         except BaseException:
-            # a cancelled read also ends the stream, as in gRPC
+            # as in gRPC, a cancelled read ends the stream, too
             await self.aclose()
             if self._request_error is not None:
                 raise self._request_error from None

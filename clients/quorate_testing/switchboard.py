@@ -130,7 +130,7 @@ class Switchboard:
         except errors.PeerError as error:
             end.finish(error)
         except errors.InvalidRequestError as error:
-            # the caller is at fault, and not the service
+            # the caller gets the text, because the caller is at fault, not the service
             text = f"{type(error).__name__}: {error}"[:DETAILS_CHARS_MAX]
             end.finish(requests.error or errors.PeerError("INVALID_ARGUMENT", text))
         except Exception as error:

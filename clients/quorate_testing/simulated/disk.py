@@ -102,7 +102,7 @@ class SimulatedFile:
             inode.pending = [change for change in inode.pending if change not in covered]
             raise SyncError(errno.EIO, "simulated: the sync failed", self._path)
         for change in covered:
-            # a concurrent sync may have covered it first
+            # skip a change that a concurrent sync has covered
             if change in inode.pending:
                 disk_content.apply(inode.durable, change)
                 inode.pending.remove(change)

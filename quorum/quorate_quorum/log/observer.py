@@ -65,8 +65,9 @@ def unpack(content: bytes) -> tuple[int, int, bytes] | None:
 def superfluous(offsets: Sequence[int], end: int) -> list[int]:
     """Return the snapshots that can be removed. Those that stay are wider apart the older they are.
 
-    The distance between two that stay is at most their distance to `end`. So of n snapshots about
-    log2(n) stay, and after a cut of the last d offsets a reload shows about d more.
+    The distance between two snapshots that stay is at most their distance to `end`. So of n
+    snapshots about log2(n) stay, and after a cut of the last d offsets a reload shows about d
+    offsets more.
 
     >>> superfluous([10, 20, 30, 40, 50, 60, 70, 80], end=80)
     [20, 30, 50]

@@ -26,8 +26,8 @@ T = TypeVar("T")
 
 #: The largest in-line append: half a millisecond of copying, which a thread would not shorten.
 APPEND_IN_LINE_BYTES_MAX = 1024 * 1024
-#: After an in-line append that was slower than this, the next ones go to the pool: the disk is
-#: busy.
+#: After an in-line append that was slower than this, the next appends go to the pool, because the
+#: disk is busy.
 APPEND_IN_LINE_SECONDS_MAX = 0.005
 APPENDS_IN_POOL_AFTER_A_SLOW_ONE = 64
 #: The page cache is probed at the first and last byte of a read, and at this distance in between.

@@ -1,8 +1,8 @@
 """The last run of a log directory: whether it stopped cleanly, its boot, whether a sync failed.
 
 A log directory (not a log) has one `run` file and one `clean-stop` marker. A broker reads both at
-its start, and reports them when it registers. They stay unchanged until the registration is
-applied, so that a second start after a crash during loading reads the same (KAFKA-10471). Then
+its start, and reports them when it registers. Both stay unchanged until the registration is
+applied. So if the broker crashes while it loads, its next start reads the same (KAFKA-10471). Then
 `begin_run` writes this boot's id, and after that removes the marker, before the first append.
 
 The file fits in one sector and keeps its size, so on a full disk it is overwritten in place. A

@@ -128,7 +128,8 @@ class Creation:
         events = 0
         for new in self._request.topics:
             partitions = default if new.num_partitions == -1 else new.num_partitions
-            # the Topic event, the given configs, those copied from the cluster, the partitions
+            # one Topic event, the given configs, the configs copied from the cluster, the
+            # partitions
             events += 1 + len(new.configs) + inherited + max(partitions, len(new.assignments))
         return events <= self._events_max
 

@@ -26,8 +26,8 @@ class HardState:
     #: The vote in this epoch. It never changes within the epoch.
     voted_for: ReplicaKey | None = None
     #: Whether the disk may have been replaced under its old id, and lack records that this replica
-    #: acknowledged. Such a replica gives no votes and does not stand until it has caught up with a
-    #: leader.
+    #: acknowledged. Such a replica gives no votes and begins no election until it has caught up
+    #: with a leader.
     is_behind: bool = False
     #: The first epoch in which this disk gave a vote; 0: none yet. The disk was not replaced since
     #: that vote, so it holds every record that it acknowledged in that epoch or later.
