@@ -36,9 +36,9 @@ class Invariants:
     quorum_leaders: dict[int, Run] = field(default_factory=dict)
     leaders: dict[tuple[bytes, int, int], Run] = field(default_factory=dict)
     quorum_marks: dict[Run, int] = field(default_factory=dict)
-    #: Log and high watermark of a replica, by run, topic id, partition and leader_epoch. A log that
-    #: is opened again within the run, because it is damaged, is another one.
-    marks: dict[tuple[Run, bytes, int, int], tuple[Log, int]] = field(default_factory=dict)
+    #: Log, its cuts, and high watermark of a replica, by run, topic id, partition and leader_epoch.
+    #: A log that is opened again within the run, because it is damaged, is another one.
+    marks: dict[tuple[Run, bytes, int, int], tuple[Log, int, int]] = field(default_factory=dict)
     committed_epochs: dict[int, int | None] = field(default_factory=dict)
     #: Epoch of the last record below a high watermark, whichever replica had it first.
     #: A lossy election, which is told, may begin another past.
@@ -96,10 +96,13 @@ class Invariants:
                         f"in leader_epoch {partition.leader_epoch}"
                     )
             mark = partition.high_watermark
-            log, before = self.marks.get((run, *key), (partition.log, -1))
-            if log is not partition.log:
+            now = partition.log
+            log, cuts, before = self.marks.get((run, *key), (now, now.truncations, -1))
+            if log is not now or (cuts != now.truncations and _may_begin_again(partition)):
                 before = -1
-            if mark != before:
+            if partition.replica_log.started_again is not None:
+                self.marks[(run, *key)] = now, now.truncations, -1
+            elif mark != before:
                 self._high_watermark_moved(run, partition, before, mark)
 
     def _high_watermark_moved(self, run: Run, partition: Partition, before: int, mark: int) -> None:
@@ -110,7 +113,11 @@ class Invariants:
                 f"within leader_epoch {partition.leader_epoch}"
             )
         log = partition.log
-        self.marks[(run, topic_id, number, partition.leader_epoch)] = log, mark
+        self.marks[(run, topic_id, number, partition.leader_epoch)] = (
+            log,
+            log.truncations,
+            mark,
+        )
         if log.log_start_offset < mark <= log.log_end_offset:
             # Two logs that agree on the epoch of a record agree on all before it.
             epoch = log.epochs.epoch_at(mark - 1)
@@ -214,6 +221,12 @@ async def _read_all(partition: Partition, start: int, end: int) -> bytes:
         content += part
         offset = _end_of(part)
     return content
+
+
+def _may_begin_again(partition: Partition) -> bool:
+    """Return whether a replica that lost records may remove all: see ReplicaLog.started_again."""
+    is_compacted = partition.log.compaction.has_gaps or partition.config.compacts
+    return is_compacted and not partition.is_leader
 
 
 async def _compare_compacted(copies: list[Partition], start: int, end: int) -> None:
