@@ -135,7 +135,7 @@ def change_voters(world: LedQuorum, change: Callable[[VoterSet], VoterSet]) -> N
 
 
 def log_begins_above_nothing(world: LedQuorum) -> None:
-    raft_of(world.follower).ledger.log_start_offset = 1
+    raft_of(world.follower).ledger.log_start_offset += 1
 
 
 def shows_another_image(world: LedQuorum) -> None:
