@@ -24,7 +24,7 @@ from quorate_quorum.metadata.image import MetadataImage
 
 log = structlog.get_logger(__name__)
 
-#: Most images that wait to be carried out. With more, the broker stops.
+#: The most images that wait to be carried out. With more, the broker stops.
 QUEUE_MAX = 100_000
 WAITERS_MAX = 10_000
 

@@ -89,10 +89,10 @@ async def _added(admin: Admin, voter_id: int, directory: str, endpoint: str) -> 
 
 
 async def _removed(admin: Admin, match: re.Match[str]) -> tuple[VoterChange, str | None]:
-    """Return the change.
+    """Return the change, and the disk that the voter id has now.
 
-    The second value is None, unless the named disk is no voter any more but the same voter id has
-    another disk in the quorum: then it is that disk's id.
+    The disk is None, except in one case: the named disk was no voter before, and the voter id
+    belongs to a voter with another disk.
     """
     done = await admin.remove_voter(int(match["id"]), match["directory"])
     if not done.already or match["directory"] is None:

@@ -19,7 +19,7 @@ from quorate_cli.session import Name, Session, code_name, in_session, millisecon
 
 #: When this many lines wait for their acknowledgement, no more lines are read.
 LINES_AHEAD = 20_000
-#: Most bytes of one read.
+#: The most bytes of one read.
 READ_BYTES: Final = 64 << 10
 
 

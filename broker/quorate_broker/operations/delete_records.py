@@ -33,9 +33,9 @@ from quorate_quorum.node.config import BrokerConfig
 REQUIRED: Final = Required(Operation.DELETE, ResourceType.TOPIC)
 #: The offset that means the high watermark.
 ALL_COMMITTED = -1
-#: Most logs whose start moves at the same time. Each move is synced.
+#: The most logs whose start moves at the same time. Each move is synced.
 MOVES_MAX = 16
-#: Most partitions that wait for their followers, over all calls.
+#: The most partitions that wait for their followers, over all calls.
 WAITING_MAX = 10_000
 #: If a follower is fenced, the call notices this within this time, and stops waiting for the
 #: follower.

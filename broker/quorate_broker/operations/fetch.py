@@ -29,7 +29,7 @@ REQUIRED: Final = Required(Operation.READ, ResourceType.TOPIC)
 LOOKS_IN_A_ROW_MAX = 64
 #: The least time between two reads of the log while an answer has fewer than min_bytes.
 LOOK_INTERVAL_MS = 10
-#: Most partitions in one answer.
+#: The most partitions in one answer.
 TOLD_MAX = 1000
 
 

@@ -40,7 +40,7 @@ from quorate_quorum.node.authorizer import (
 TOPICS_REQUIRED: Final = DESCRIBE_TOPIC
 CONFIGS_REQUIRED: Final = Required(Operation.DESCRIBE_CONFIGS, ResourceType.TOPIC)
 CLUSTER_REQUIRED: Final = DESCRIBE_CLUSTER
-#: Most topics that one request may name.
+#: The most topics that one request may name.
 TOPICS_MAX = 10_000
 #: Longest wait of a read on a broker that has just started and does not know the cluster yet.
 READY_TIMEOUT_MS = 5_000

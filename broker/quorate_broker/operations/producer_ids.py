@@ -13,7 +13,7 @@ from quorate_quorum.node.authorizer import Authorizer, Caller, Operation, Requir
 REQUIRED: Final = Required(Operation.IDEMPOTENT_WRITE, ResourceType.CLUSTER)
 #: The largest value of the signed 16-bit field of a batch.
 PRODUCER_EPOCH_MAX = 32_767
-#: Most calls that wait for a block.
+#: The most calls that wait for a block.
 UNANSWERED_IDS_MAX = 10_000
 
 

@@ -30,7 +30,7 @@ NO_TIMESTAMP = -1
 DECODED_IN_A_TURN_BYTES = 32 * 1024
 #: The same limit for a batch that is recompressed. Recompression takes ten times as long or more.
 RECOMPRESSED_IN_A_TURN_BYTES = 4 * 1024
-#: Most large batches that are decoded at the same time.
+#: The most large batches that are decoded at the same time.
 DECODED_AT_A_TIME = 2
 #: A batch of gzip up to this size can be read, whatever size it decompresses to.
 SURELY_READABLE_BYTES = record_batch.DECOMPRESSED_BYTES_MAX // compression.size_bound(

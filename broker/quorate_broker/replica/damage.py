@@ -96,7 +96,7 @@ class Damage:
         except LogCorruptError as error:
             self.found(str(error))
         except QuorateError as error:
-            # no damage was found: the log is closed, or `offset` is out of range by now
+            # the read failed without damage: the log is closed, or `offset` is out of range now
             log_line.info("not looked at", partition=self._replica.name, reason=str(error))
         finally:
             self._looking = False

@@ -57,9 +57,9 @@ class InSyncReplicas:
     proposal: Proposal | None = None
     _is_in_flight: bool = False
     _lost_ms: int | None = None
-    #: Broker id -> time at which the answer was lost, for members of a refused proposal whose
-    #: earlier try got no answer. The controller may still commit that try, so they count in
-    #: `maximal` until the partition_epoch changes or doubt_ms have passed.
+    #: The answer to a proposal was lost, and a second try was refused. The controller may still
+    #: commit the first try. So the members of the proposal count in `maximal` until the
+    #: partition_epoch changes or doubt_ms have passed. Broker id -> when the answer was lost.
     _doubtful: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

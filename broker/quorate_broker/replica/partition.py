@@ -138,7 +138,7 @@ class Partition(Replica):
             self.damage.keep_note(is_wanted=self.state.isr != (self.broker_id,))
             if resignation is not None:
                 return resignation if self.damage.is_noted else None
-            # no other member may lead, so the only copy of a damaged log continues to lead
+            # no other member may lead, so this replica leads on, although its log is damaged
         if not isinstance(self.role, LeaderReplica):
             return None
         return self.role.propose_isr(now_ms, broker_epoch, eligible_epoch)

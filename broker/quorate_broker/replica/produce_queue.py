@@ -33,9 +33,9 @@ from quorate_quorum.log.disk_errors import TryAgainError
 log_line = structlog.get_logger(__name__)
 
 ACKS_ALL = -1
-#: Most batches of one partition that are queued. A further batch is refused.
+#: The most batches of one partition that are queued. A further batch is refused.
 QUEUE_MAX = 10_000
-#: Most bytes of one append to the log. The next append takes the rest of the queue.
+#: The most bytes of one append to the log. The next append takes the rest of the queue.
 APPEND_BYTES_MAX = 8 << 20
 #: The cost of one append. The unit is the check of one small batch.
 APPEND_UNITS = 20

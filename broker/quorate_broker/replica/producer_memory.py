@@ -28,7 +28,7 @@ class ProducerBounds(Protocol):
 
     @property
     def partition_producers_max(self) -> int:
-        """Most producers of one partition.
+        """The most producers of one partition.
 
         With more, the partition forgets producers that were silent for KEPT_MS, the longest silent
         first.
@@ -36,14 +36,14 @@ class ProducerBounds(Protocol):
 
     @property
     def partition_producer_state_max_bytes(self) -> int:
-        """Most bytes of the producers of one partition.
+        """The most bytes of the producers of one partition.
 
         A new producer that would need more is refused.
         """
 
     @property
     def producer_state_max_bytes(self) -> int:
-        """Most bytes of the producers of all partitions.
+        """The most bytes of the producers of all partitions.
 
         A new producer that would need more is refused, whatever its partition.
         """

@@ -30,7 +30,7 @@ log_line = structlog.get_logger(__name__)
 
 Item = TypeVar("Item")
 
-#: Most logs that are opened, and most replicas that change roles, at the same time.
+#: The most logs that are opened, and most replicas that change roles, at the same time.
 PARALLEL = 16
 
 

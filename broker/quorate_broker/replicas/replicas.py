@@ -36,7 +36,7 @@ from quorate_quorum.node.environment import Environment
 
 log_line = structlog.get_logger(__name__)
 
-#: Most replicas that make their first append at the same time: see ReplicaLog.room_to_write.
+#: The most replicas that make their first append at the same time: see ReplicaLog.room_to_write.
 FIRST_APPENDS_MAX = 32
 
 

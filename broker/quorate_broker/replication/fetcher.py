@@ -41,7 +41,7 @@ LEAVE_MAX_S = 0.5
 #: A frame comes at least every replica.fetch.wait.max.ms. After this many such intervals without a
 #: frame, the stream counts as silent.
 SILENT_WAITS = 8
-#: Most partitions in one request. One turn of the loop begins to follow at most as many.
+#: The most partitions in one request. One turn of the loop begins to follow at most as many.
 NAMED_MAX = 500
 
 

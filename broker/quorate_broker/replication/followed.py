@@ -20,7 +20,7 @@ log_line = structlog.get_logger(__name__)
 
 #: Pause before a leader is asked again for a batch that failed its CRC.
 CORRUPT_RETRY_S = 1.0
-#: Most answers for one partition that wait to be carried out. A correct leader sends far fewer.
+#: The most answers for one partition that wait to be carried out. A correct leader sends far fewer.
 PENDING_MAX = 1000
 
 

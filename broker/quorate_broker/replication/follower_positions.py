@@ -29,7 +29,7 @@ FRAME_BYTES = 1 << 20
 CHUNK_BYTES_MIN = 64 << 10
 #: A new high watermark waits this long for a frame with batches. Then it is sent alone.
 HIGH_WATERMARK_LINGER_MS = 5
-#: Most reads of one session at the same time.
+#: The most reads of one session at the same time.
 READS_MAX = 64
 
 

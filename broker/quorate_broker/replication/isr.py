@@ -37,9 +37,9 @@ log_line = structlog.get_logger(__name__)
 LOOK_INTERVAL_MS = 1000
 #: Pause before a proposal without an answer is sent again.
 RETRY_MS = 200
-#: Most proposals in one request.
+#: The most proposals in one request.
 PROPOSALS_MAX = 1000
-#: Most requests in flight.
+#: The most requests in flight.
 REQUESTS_MAX = 16
 
 #: Errors by which the controller refuses a proposal. Any other error decides nothing.

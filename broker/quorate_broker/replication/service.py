@@ -44,7 +44,7 @@ log_line = structlog.get_logger(__name__)
 #: Bounds of a request's max_wait_ms: after this time a frame is sent even without news. A value
 #: outside of the bounds is changed to the nearest bound.
 WAIT_MS_MIN, WAIT_MS_MAX = 10, 5_000
-#: Most refusals and divergences that wait for a frame. Above this bound no request is read.
+#: The most refusals and divergences that wait for a frame. Above this bound no request is read.
 ANSWERS_MAX = 20_000
 
 

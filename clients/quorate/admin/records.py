@@ -15,7 +15,7 @@ from quorate.net.methods import DELETE_RECORDS
 from quorate.v1.common_pb2 import ErrorCode
 from quorate.v1.records_pb2 import DeletedRecords, DeleteRecordsPartition, DeleteRecordsRequest
 
-#: Most partitions in one request.
+#: The most partitions in one request.
 PARTITIONS_MAX = 1000
 
 

@@ -50,7 +50,7 @@ class TopicView:
     #: The topic was deleted. If it was created again under the same name, another view has replaced
     #: this one.
     is_gone: bool = False
-    #: The time of creation on the event loop's clock, never too early; infinity if it is not known.
+    #: When the topic was created, estimated on the event loop's clock; infinity if not known.
     created_at: float = math.inf
     #: All partition numbers. `available` has the numbers of the partitions with a leader. A change
     #: makes new tuples.

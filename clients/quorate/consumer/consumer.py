@@ -36,7 +36,7 @@ from quorate.settings import (
     checked,
 )
 
-#: Most records that are read from the buffer before the consumer yields to other tasks.
+#: The most records that are read from the buffer before the consumer yields to other tasks.
 RECORDS_BETWEEN_YIELDS = 512
 POLICIES: dict[str, Reset] = {"earliest": "earliest", "latest": "latest", "none": "none"}
 ALL: frozenset[TopicPartition] = frozenset()

@@ -16,9 +16,9 @@ from quorate.consumer.partition_state import PartitionState
 
 Key = tuple[bytes, int]
 
-#: Most requests without an answer. The broker reads no further request before it answers one.
+#: The most requests without an answer. The broker reads no further request before it answers one.
 REQUESTS_IN_FLIGHT_MAX = 2
-#: Most changed partitions that one request covers. The next request covers the rest.
+#: The most changed partitions that one request covers. The next request covers the rest.
 CHANGES_MAX = 1000
 
 
@@ -80,7 +80,7 @@ class FetchSession:
             self._changed[key] = None
 
     def touch(self, state: PartitionState) -> None:
-        """Check this partition, which has changed, for the next request."""
+        """Note that a partition has changed: the next request covers it."""
         self._changed[_key(state)] = None
 
     def restart(self) -> None:

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 STALL_S = 1.0
 #: If a broker is silent for this long beyond fetch_max_wait_ms, its stream is cut.
 SILENCE_MAX_S = 5.0
-#: Most partitions of one stream, until the broker says that it has room for fewer.
+#: The most partitions of one stream, until the broker says that it has room for fewer.
 SESSION_PARTITIONS_MAX = 10_000
 #: After the broker has ended this many streams in a row because of their requests, the user gets an
 #: error.
@@ -86,7 +86,7 @@ class FetchStream(LeaderStream[FetchRequest, Frame[FetchHeader]]):
         return not len(self.session)
 
     def touch(self, state: PartitionState) -> None:
-        """Check a partition of this stream, which has changed, for the next request."""
+        """Note that a partition of this stream has changed: the next request covers it."""
         self.session.touch(state)
         self.wake()
 

@@ -48,9 +48,9 @@ TIMEOUT_S = 30.0
 SILENCE_S = 1.0
 #: Longest wait for the position in a partition without a leader.
 LEADERLESS_WAIT_S = 5.0
-#: Most partitions in one request.
+#: The most partitions in one request.
 PARTITIONS_MAX = 1000
-#: Most lookups at one broker at the same time.
+#: The most lookups at one broker at the same time.
 LOOKUPS_MAX = 4
 
 

@@ -23,7 +23,7 @@ from quorate.settings import INT32_MAX
 Reset = Literal["earliest", "latest", "none"]
 Batch = tuple[BatchHeader, memoryview]
 UNKNOWN = -1
-#: Most epochs of read records that are remembered.
+#: The most epochs of read records that are remembered.
 EPOCHS_MAX = 32
 
 

@@ -14,7 +14,7 @@ from itertools import islice
 
 from quorate_cli.inspect.image_tree import Folder, Leaf, Node
 
-#: Most entries in the document that `cat` of a folder prints.
+#: The most entries in the document that `cat` of a folder prints.
 DOCUMENT_ENTRIES_MAX = 200_000
 COMPLETIONS_MAX = 1000
 ROOT = "/"

@@ -11,9 +11,9 @@
   `log-start`. Segments that lie wholly below `log-start` are removed: a crash had interrupted their
   removal.
 * Everything else (indexes, epochs, snapshots) is built again from the batches.
-* `Recovered.damaged` reports that records of completed writes are gone. There are two proofs of
-  that: within one boot, a bad batch that no kill of the process explains; in any boot, a log end
-  below the checkpoint of the high watermark. The marker `damaged` is made before anything is cut,
+* `Recovered.damaged` reports that records of completed writes are gone. A bad batch that no kill of
+  the process explains shows this, if the machine has not restarted since. So do a log end below a
+  high watermark or a start that surely was on the disk. The marker is made before anything is cut,
   because a later start would find nothing wrong with the rest. The marker stays until the owner
   says that no other node depends on the lost records.
 

@@ -152,7 +152,7 @@ class Loader:
         return self._land()
 
     def _land(self) -> list[Loaded]:
-        """End the jump and return its image, if the image is new enough to be shown; else []."""
+        """If the image of the jump is new enough, end the jump and return the image; else []."""
         assert self._jump is not None, "under way"
         image = self._jump.image
         is_older = image.epoch < self.shown.epoch and not self._jump.generation

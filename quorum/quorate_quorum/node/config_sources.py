@@ -61,7 +61,7 @@ _KAFKAS_TOPIC_DEFAULTS: Final = frozenset(
         "segment.jitter.ms",
     )
 )
-#: What an operator of Kafka looks for by a name that no setting here resembles.
+#: Settings of Kafka whose names resemble none of ours -> what to tell the operator who uses one.
 _KAFKAS_NODE_SETTINGS: Final = {
     "broker.id": "it is node.id here",
     "controller.quorum.bootstrap.servers": "it is quorum.bootstrap.servers here",

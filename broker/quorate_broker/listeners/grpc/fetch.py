@@ -37,7 +37,7 @@ from quorate_quorum.node.config import BrokerConfig
 
 #: Partitions of one request that are set or forgotten in one turn of the loop.
 CHANGES_IN_A_ROW_MAX = 250
-#: Most partitions for which the session has no room and the client has no answer yet.
+#: The most partitions for which the session has no room and the client has no answer yet.
 REFUSED_MAX = 10_000
 
 
@@ -57,7 +57,7 @@ class FetchStream:
         self._session = fetch.session(peer.principal)
         self._hints = hints
         self._partitions_max = config.fetch_session_partitions_max
-        #: Most requests in flight. Further requests are not read yet.
+        #: The most requests in flight. Further requests are not read yet.
         self._owed_max = config.fetch_in_flight_max
         #: Partitions that are not read again yet -> number of the request whose answer had their
         #: records.

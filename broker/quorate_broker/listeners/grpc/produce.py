@@ -37,7 +37,7 @@ class ProduceStream:
         self._produce = produce
         self._session = produce.session(peer.principal, self._completed)
         self._hints = hints
-        #: Most results that may wait for the client. Above this bound no frame is read.
+        #: The most results that may wait for the client. Above this bound no frame is read.
         self._results_max = config.stream_results_max
         self._ready: deque[ProduceResult] = deque()
         self._last_request_id = -1

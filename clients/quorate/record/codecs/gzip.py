@@ -13,7 +13,7 @@ from typing import Final
 from quorate.errors import CorruptRecordError
 from quorate.record.codecs.blocks import Buffer, OversizeError, does_not_decompress, is_cut
 
-#: Most bytes for which one deflated byte can stand (zlib, "Maximum Compression Factor").
+#: The most bytes for which one deflated byte can stand (zlib, "Maximum Compression Factor").
 _RATIO_MAX: Final = 1032
 #: Most members of one batch. Producers write one. Each member costs a decoder, and a copy of the
 #: bytes after it.

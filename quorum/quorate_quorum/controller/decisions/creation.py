@@ -232,7 +232,10 @@ class Creation:
         return True
 
     def _check_size(self, turn: _Turn, wanted: _Wanted) -> None:
-        """Bound the bytes of one request, measured by the event of each topic's last partition."""
+        """Raise InvalidRequestError if the events of one request would be too large.
+
+        The estimate for a topic is its number of partitions times the size of its last event.
+        """
         last = len(wanted.assignments) - 1
         sample = self._partition(turn, wanted, last, is_sample=True)
         size = (size_of(sample) + _SLACK_BYTES) * len(wanted.assignments)

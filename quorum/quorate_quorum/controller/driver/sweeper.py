@@ -121,5 +121,5 @@ class Sweeper:
             self.shutdown_ends[broker_id] = end
         elif not broker.shutting_down:
             return
-        # Each answer asks the broker to report when it has applied this offset.
+        # Answer the heartbeats now: an answer may ask for a report of this offset.
         self._sessions.ring_all()

@@ -87,7 +87,7 @@ class Leader(Role):
             case FetchAbandoned():
                 self._fetch_abandoned(event)
             case Applied() if self.is_leaving:
-                # Not before: now the callers that asked for the removal have got their answer.
+                # Only now, for the callers that asked for the removal have their answer.
                 return self.resign("it was removed from the voters")
             case _:
                 return super().step(event)
@@ -103,7 +103,7 @@ class Leader(Role):
             waited_ms = state.timing.election_timeout_ms
             self._give_up_transfer(self.transfer, f"it had not caught up after {waited_ms} ms")
         if state.now_ms >= self.rounds.heard_ms + state.timing.check_quorum_ms:
-            # A leader that is cut off must not go on answering clients that can't reach the next.
+            # A leader that is cut off must not answer clients that can't reach the next leader.
             # The vote is kept: a forgotten vote could be given again in this epoch.
             return ToResigned("no majority of voters was heard")
         if state.now_ms >= self.announce_at_ms:

@@ -73,7 +73,7 @@ class Replicas:
         )
 
     def majority_round(self, voters: VoterSet) -> int:
-        """Return the newest round that a majority has heard. The leader has heard the last."""
+        """Return the newest round that a majority has heard; the leader counts as one of them."""
         me, newest = self._state.me, self._state.round
         keys = [voter.key for voter in voters.voters]
         return reached_by_majority(newest if key == me else self.of(key).round for key in keys)
