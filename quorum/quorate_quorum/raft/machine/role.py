@@ -189,7 +189,7 @@ class Role(ABC):
         return ToProspective(reason)
 
     def _wait_for_a_leader(self, reason: str) -> Transition | None:
-        """Ask who leads. A leader announces itself only to voters, so a non-voter has to ask."""
+        """Ask for the leader. A leader announces itself only to voters: a non-voter has to ask."""
         self._ask_voters_who_leads()
         return ToUnattached(self.state.epoch, f"{reason}; it may not stand")
 

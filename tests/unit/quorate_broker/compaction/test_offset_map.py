@@ -20,7 +20,7 @@ def test_it_knows_the_last_offset_of_each_key(keys: list[bytes]) -> None:
         expected[key] = offset
     assert {key: offsets.get(key) for key in expected} == expected
     assert offsets.keys == len(expected)
-    assert offsets.get(b"another key that nobody put") == -1
+    assert offsets.get(b"a key that was not put") == -1
 
 
 def test_a_full_map_has_no_room_and_forgets_nothing() -> None:
