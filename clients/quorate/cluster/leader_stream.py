@@ -50,6 +50,7 @@ class LeaderStream(ABC, Generic[Q, R]):
         self._backoff = Backoff(BACKOFF_MS, BACKOFF_MAX_MS)
         self._reader: asyncio.Task[QuorateError] | None = None
         self._cut_for: QuorateError | None = None
+        self._is_left = False
         self.task = cluster.owner.spawn(self._stream_for_good(), f"{work}-{endpoint}")
 
     # -- the protocol ----------------------------------------------------------------------------
@@ -102,7 +103,12 @@ class LeaderStream(ABC, Generic[Q, R]):
             self.cluster.owner.cancel(self._reader)
 
     def leave(self) -> None:
-        """End the stream for good. Do not wait for its end."""
+        """End the stream for good. Do not wait for its end.
+
+        Its tasks run on until the loop cancels them. They take no further request: it would get no
+        answer, and its batches would wait for ever.
+        """
+        self._is_left = True
         self.cluster.owner.cancel(self.task)
 
     async def _stream_for_good(self) -> None:
@@ -146,7 +152,7 @@ class LeaderStream(ABC, Generic[Q, R]):
         return StreamBrokenError(f"{self.endpoint} ended the stream")
 
     async def _requests(self) -> AsyncIterator[Q]:
-        while True:
+        while not self._is_left:
             self._wake.clear()
             request = self.next_request()
             if request is None:

@@ -154,3 +154,23 @@ def test_streams_to_a_broker_that_is_gone_end_when_they_carry_nothing() -> None:
         assert stream.task.done()
 
     with_stream(program)
+
+
+def test_a_stream_that_was_left_takes_no_request_that_nobody_would_answer() -> None:
+    """Its tasks end a little later. A batch that they took meanwhile would wait for ever."""
+
+    async def program(cluster: FakeCluster, stream: Echo) -> None:
+        streams: LeaderStreams[Echo] = LeaderStreams(cast(Cluster, cluster))
+        streams.add(stream)
+        stream.say("a")
+        await asyncio.sleep(0.1)
+        assert stream.answers == ["hello, a"]
+        cluster.brokers = {}
+        stream.wake()
+        streams.tick(0)
+        stream.say("for the next stream")
+        await asyncio.sleep(1)
+        assert stream.task.done()
+        assert stream.outbox == ["for the next stream"]
+
+    with_stream(program)
