@@ -37,8 +37,8 @@ ALL_COMMITTED = -1
 MOVES_MAX = 16
 #: The most partitions that wait for their followers, over all calls.
 WAITING_MAX = 10_000
-#: If a follower is fenced, the call notices this within this time, and stops waiting for the
-#: follower.
+#: If a follower is fenced, or its log directory fails, the call notices this within this time, and
+#: stops waiting for the follower.
 LOOK_AGAIN_MS = 250
 
 
@@ -54,9 +54,9 @@ class DeletionAsked(NamedTuple):
 class DeleteRecords:
     """The DeleteRecords operation, for all clients of a broker.
 
-    The start of the leader's log moves first. The call then waits until the log of each replica
-    whose broker is not fenced begins there, too. So the records stay deleted, whichever of these
-    replicas leads next. The call is safe to repeat.
+    The start of the leader's log moves first. The call then waits until the log of each live
+    replica begins there, too: one whose broker is not fenced and whose log directory works. So the
+    records stay deleted, whichever of these replicas leads next. The call is safe to repeat.
     """
 
     def __init__(self, replicas: Replicas, config: BrokerConfig, authorizer: Authorizer) -> None:
@@ -158,7 +158,8 @@ class DeleteRecords:
             start.check_reign()
 
     def _lacking(self, partition: Partition, offset: int) -> list[int]:
-        """Return the live brokers whose replica still begins below `offset`."""
-        brokers = self._replicas.image.brokers
+        """Return the brokers whose live replica still begins below `offset`."""
+        image = self._replicas.image
+        state = image.partition(*partition.key)
         behind = partition.as_leader().log_start.behind(offset)
-        return [one for one in behind if one in brokers and not brokers[one].fenced]
+        return [one for one in behind if state is not None and image.is_live(state, one)]

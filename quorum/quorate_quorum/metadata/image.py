@@ -42,11 +42,18 @@ class MetadataImage(Features, Voters, Brokers, Topics, ProducerIds):
     def is_eligible(self, partition: PartitionImage, broker_id: int) -> bool:
         """Return whether a replica may enter the ISR or lead.
 
-        The replica's broker must be unfenced and not shutting down. The replica's directory must be
-        registered and must not have failed.
+        The replica must be live, and its broker must not be shutting down.
+        """
+        return self.is_live(partition, broker_id) and not self.brokers[broker_id].shutting_down
+
+    def is_live(self, partition: PartitionImage, broker_id: int) -> bool:
+        """Return whether a replica may be up to date.
+
+        The replica's broker must be unfenced. The replica's directory must be registered and must
+        not have failed.
         """
         broker = self.brokers.get(broker_id)
-        if broker is None or broker.fenced or broker.shutting_down:
+        if broker is None or broker.fenced:
             return False
         directory_id = partition.directory_of(broker_id)
         directory = None if directory_id is None else broker.directory(directory_id)

@@ -273,6 +273,15 @@ class World:
             )
         )
 
+    async def fail_directory(self, broker_id: int) -> None:
+        """Commit that the log directory of a broker has failed."""
+        change = ev.BrokerChange(
+            broker_id=broker_id,
+            broker_epoch=self.image.brokers[broker_id].epoch,
+            failed_directories=[directory_id(broker_id)],
+        )
+        await self.commit(ev.MetadataEvent(broker_change=change))
+
     async def change(self, *, to: Sequence[int] | None = None, **fields: Any) -> None:
         """Commit a change of the partition; a new leader, or raise_epoch, raises leader_epoch."""
         old = self.state

@@ -21,7 +21,7 @@ from quorate_broker.operations.delete_records import DeleteRecords, DeletionAske
 from quorate_broker.operations.partitions import PARTITIONS_A_TURN
 from quorate_broker.replica.partition import Partition
 from quorate_quorum.node.authorizer import ALLOW_ALL
-from tests.unit.quorate_broker.builders import TOPIC_ID, World
+from tests.unit.quorate_broker.builders import TOPIC_ID, World, until
 from tests.unit.quorate_broker.operations.builders import ANN, DenyAll
 
 
@@ -168,6 +168,15 @@ async def test_a_replica_whose_broker_is_fenced_is_not_waited_for(world: World) 
     await world.brokers[3].stop()
     await world.fence(3)
     assert await delete(world, 3) == 3
+
+
+async def test_a_replica_on_a_failed_directory_is_not_waited_for(world: World) -> None:
+    await world.brokers[3].stop()
+    waiting = asyncio.create_task(delete(world, 3))
+    await until(lambda: starts(world) == [3, 3])
+    assert not waiting.done()
+    await world.fail_directory(3)
+    assert await waiting == 3
 
 
 async def test_a_leader_that_does_not_know_its_high_watermark_deletes_nothing(
