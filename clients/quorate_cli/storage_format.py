@@ -138,6 +138,8 @@ async def _format(node: NodeConfig, cluster_id: str, voters: list[Voter], *, for
             # read_identity raises WrongIdentityError for a directory of another node or cluster
             if one not in fresh:
                 await read_identity(disk, one, cluster_id=cluster_id, node_id=node.node_id)
+            else:
+                await _check_place(disk, one)
         if not fresh and not force:
             raise ConfigError(
                 f"{', '.join(directories)}: formatted already, for this node and cluster; "
@@ -152,6 +154,29 @@ async def _format(node: NodeConfig, cluster_id: str, voters: list[Voter], *, for
                 f"{one}: {kind} {found.node_id} of cluster {found.cluster_id}, "
                 f"directory {found.directory_id.hex()}\n"
             )
+
+
+async def _check_place(disk: RealDisk, directory: str) -> None:
+    """Raise ConfigError if a directory cannot be formatted, before any of several is."""
+    path = Path(os.path.realpath(directory))
+    for above in path.parents:
+        if await disk.exists(f"{above}/{FILE_NAME}"):
+            owner = await read_identity(disk, str(above))
+            raise ConfigError(
+                f"{directory} is inside {above}, a log directory of node {owner.node_id} of cluster"
+                f" {owner.cluster_id}: choose a place outside it; nothing was changed"
+            )
+    found = next(one for one in (path, *path.parents) if os.path.lexists(one))
+    if not found.is_dir():
+        raise ConfigError(
+            f"{directory} cannot be a log directory: {found} is a file. Name a directory, or a path"
+            " where one can be made; nothing was changed"
+        )
+    if not os.access(found, os.W_OK | os.X_OK):
+        raise ConfigError(
+            f"{directory} cannot be a log directory: this process may not write to {found};"
+            " nothing was changed"
+        )
 
 
 async def _format_one(

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from quorate_cli.local import HOST, free_port
 from quorate_cli.node_disks import format_broker
+from tests.cluster.mounts import mounted, remount
 from tests.cluster.support import Answer, run_process
 
 CLUSTER = "a-cluster"
@@ -82,6 +85,61 @@ def test_disks_of_two_clusters(config: Path, tmp_path: Path) -> None:
     asyncio.run(format_broker("another-cluster", 3, [f"{tmp_path}/more"]))
     said = start(config, "--set", f"log.dirs={tmp_path}/data,{tmp_path}/more")
     refused(said, "another-cluster", CLUSTER)
+
+
+def test_a_directory_that_is_a_file(config: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a directory")
+    said = start(config, "--set", f"log.dirs={tmp_path}/data,{tmp_path}/file")
+    refused(said, f"{tmp_path}/file cannot be used", "Not a directory", "log.dirs")
+
+
+def test_the_same_directory_twice_or_inside_another(config: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    both = f"{tmp_path}/data,{tmp_path}/link"
+    refused(start(config, "--set", f"log.dirs={both}"), "a directory twice", *both.split(","))
+    inside = f"{tmp_path}/data/more"
+    said = start(config, "--set", f"log.dirs={tmp_path}/data,{inside}")
+    refused(said, f"names {inside}, which is inside {tmp_path}/data")
+
+
+def test_a_copy_of_a_directory(config: Path, tmp_path: Path) -> None:
+    shutil.copytree(tmp_path / "data", tmp_path / "copy")
+    said = start(config, "--set", f"log.dirs={tmp_path}/data,{tmp_path}/copy")
+    refused(said, f"{tmp_path}/copy and {tmp_path}/data have the same directory.id", "copy of")
+
+
+def formatted(config: Path, log_dirs: Sequence[str]) -> Answer:
+    """Format these directories for the broker of a configuration."""
+    file = config.with_name("format.toml")
+    lines = [one for one in config.read_text().splitlines() if not one.startswith("log.dirs")]
+    file.write_text("\n".join([*lines, f"log.dirs = {json.dumps(log_dirs)}"]))
+    return run_process("storage", "format", "--config", str(file), "--cluster-id", CLUSTER)
+
+
+def test_if_one_directory_cannot_be_formatted_none_is(config: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a directory")
+    for bad, words in (
+        (f"{tmp_path}/file", f"{tmp_path}/file is a file"),
+        (f"{tmp_path}/file/below", f"{tmp_path}/file is a file"),
+        (f"{tmp_path}/good/below", f"which is inside {tmp_path}/good"),
+        (f"{tmp_path}/data/below", f"inside {tmp_path}/data, a log directory of node 3"),
+    ):
+        said = formatted(config, [f"{tmp_path}/good", bad])
+        assert (said.status, said.out) == (1, ""), said
+        assert bad in said.err
+        assert words in said.err
+        assert not (tmp_path / "good").exists()
+    assert formatted(config, [f"{tmp_path}/good", f"{tmp_path}/better"]).status == 0
+
+
+def test_a_directory_that_may_not_be_written(config: Path, tmp_path: Path) -> None:
+    with mounted(tmp_path / "small") as small:
+        (small / "data").mkdir()
+        remount(small, "ro")
+        said = formatted(config, [f"{tmp_path}/good", f"{small}/data"])
+        assert (said.status, said.out) == (1, ""), said
+        assert f"may not write to {small}/data; nothing was changed" in said.err
+        assert not (tmp_path / "good").exists()
 
 
 @pytest.mark.parametrize(

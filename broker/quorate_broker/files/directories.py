@@ -230,7 +230,8 @@ async def _open_one(
     for other in others:
         if other.id == identity.directory_id:
             raise ConfigError(
-                f"{path} and {other.path} have the same directory.id: one is a copy of the other"
+                f"{path} and {other.path} have the same directory.id {other.id.hex()}: they are one"
+                " directory, or one is a copy of the other. Name only one of them in log.dirs"
             )
     try:
         lock = await disk.lock(path)

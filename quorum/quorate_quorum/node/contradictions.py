@@ -30,10 +30,7 @@ def contradictions(config: NodeConfig) -> Iterable[tuple[str, ...]]:
     because each check is valid only if the earlier ones passed.
     """
     yield from _impossible_addresses(config)
-    if not config.log_dirs or not all(config.log_dirs):
-        yield "log.dirs must name at least one directory, and none may be empty", "log.dirs"
-    if len(set(map(os.path.abspath, config.log_dirs))) < len(config.log_dirs):
-        yield f"log.dirs names a directory twice: {', '.join(config.log_dirs)}", "log.dirs"
+    yield from _impossible_directories(config.log_dirs)
     yield from _not_above(config, "reconnect.backoff.ms", "reconnect.backoff.max.ms")
     if isinstance(config, QuorumConfig):
         yield from _not_above(
@@ -75,6 +72,33 @@ def without_effect(config: NodeConfig) -> list[str]:
             f" {', '.join(config.log_dirs[1:])}"
         )
     return found
+
+
+def _impossible_directories(log_dirs: Sequence[str]) -> Iterable[tuple[str, ...]]:
+    """Yield why two of the directories cannot both be used. Symbolic links are followed."""
+    if not log_dirs or not all(log_dirs):
+        named = ", ".join(map(repr, log_dirs)) or "none"
+        yield (
+            f"log.dirs must name at least one directory, and none may be empty; it names {named}",
+            "log.dirs",
+        )
+    real = [(one, os.path.realpath(one)) for one in log_dirs]
+    for number, (one, path) in enumerate(real):
+        for other, outer in real[:number]:
+            if path == outer:
+                yield (
+                    f"log.dirs names a directory twice: {other} and {one} are both {path}. Name it"
+                    " once",
+                    "log.dirs",
+                )
+    for one, path in real:
+        for other, outer in real:
+            if path != outer and os.path.commonpath((path, outer)) == outer:
+                yield (
+                    f"log.dirs names {one}, which is inside {other}: each must be a directory of"
+                    " its own, so that the failure or removal of one is not that of the other",
+                    "log.dirs",
+                )
 
 
 def _impossible_addresses(config: NodeConfig) -> Iterable[tuple[str, ...]]:

@@ -75,13 +75,19 @@ from tests.unit.quorate_quorum.node.builders import BROKER, QUORUM, file_with, r
         (BrokerConfig, ("log.dirs=",), "--set log.dirs=: log.dirs must name at least one"),
         (
             BrokerConfig,
+            ("log.dirs=/a/b,/c,/a",),
+            "--set log.dirs=/a/b,/c,/a: log.dirs names /a/b, which is inside /a: each must be",
+        ),
+        (
+            BrokerConfig,
             ("log.dirs=/a,/a",),
             "--set log.dirs=/a,/a: log.dirs names a directory twice",
         ),
         (
             BrokerConfig,
             ("log.dirs=/a/b,/a//c/../b/",),
-            "--set log.dirs=/a/b,/a//c/../b/: log.dirs names a directory twice",
+            "--set log.dirs=/a/b,/a//c/../b/: log.dirs names a directory twice: /a/b and "
+            "/a//c/../b/ are both /a/b",
         ),
         (
             QuorumConfig,
@@ -180,6 +186,28 @@ def test_what_the_controller_would_not_register_is_refused_at_the_start(
     tmp_path: Path, setting: str, said: str
 ) -> None:
     assert said in refused(BrokerConfig, file_with(tmp_path, BROKER), sets=(setting,))
+
+
+def test_a_directory_without_a_name_is_refused(tmp_path: Path) -> None:
+    text = BROKER.replace("log.dirs = [", 'log.dirs = ["", ')
+    assert text != BROKER
+    said = refused(BrokerConfig, file_with(tmp_path, text))
+    assert "none may be empty; it names '', '" in said
+
+
+def test_a_directory_that_is_named_twice_by_a_link_or_a_relative_path_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = tmp_path / "real"
+    (real / "inside").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(real)
+    monkeypatch.chdir(tmp_path)
+    path = file_with(tmp_path, BROKER)
+    for other in ("link", "real/", f"{tmp_path}/link/../real"):
+        said = refused(BrokerConfig, path, sets=(f"log.dirs={real},{other}",))
+        assert f"names a directory twice: {real} and {other} are both {real}" in said
+    said = refused(BrokerConfig, path, sets=(f"log.dirs={real},link/inside",))
+    assert f"log.dirs names link/inside, which is inside {real}" in said
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "[::]", "[0:0::0]", "[::ffff:0.0.0.0]"])
