@@ -80,8 +80,7 @@ class TopicDescription:
     #: Empty, too, if the caller is not allowed to describe the topic's configs.
     configs: Mapping[str, str] = field(default_factory=dict)
     internal: bool = False
-    #: A result of create_topic: a sentence for each setting that is stored but has no effect in
-    #: this release.
+    #: A result of create_topic: a sentence for each setting that acts otherwise than it says.
     warnings: tuple[str, ...] = ()
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
@@ -27,6 +27,8 @@ MIB = 1024 * 1024
 LONG_MAX = (1 << 63) - 1
 #: The value of `max.compaction.lag.ms` that stands for no limit.
 NO_LAG = LONG_MAX
+#: The value of `flush.ms` that stands for no syncs by time.
+NEVER_MS = LONG_MAX
 #: The most partitions of one topic.
 PARTITIONS_MAX = 10_000
 
@@ -104,23 +106,9 @@ SHARE = Kind(_share, "a number, 0 to 1")
 POLICY = Kind(_policy, "'delete', 'compact', 'compact,delete', or '' to keep everything")
 
 
-def setting(
-    default: T,
-    kind: Kind[T],
-    doc: str,
-    *,
-    fixed: str = "",
-    not_yet: str = "",
-    only_effect: str = "",
-) -> T:
+def setting(default: T, kind: Kind[T], doc: str, *, fixed: str = "") -> T:
     """Declare a setting, as the default of a field. ConfigSpec explains the sentences."""
-    about = {
-        "kind": kind,
-        "doc": doc,
-        "fixed": fixed,
-        "not_yet": not_yet,
-        "only_effect": only_effect,
-    }
+    about = {"kind": kind, "doc": doc, "fixed": fixed}
     return dataclasses.field(default=default, metadata=about)
 
 
@@ -128,9 +116,8 @@ def setting(
 class TopicConfig:
     """Every setting of one topic. Each may be set on a topic, and on the cluster as a default.
 
-    A change takes effect at once, on open logs and running replicas. There are two exceptions:
-    a `fixed` setting can't be changed on an existing topic;
-    a `not_yet` setting is stored, with a warning, and has no effect but its `only_effect`.
+    A change takes effect at once, on open logs and running replicas. One exception: a `fixed`
+    setting can't be changed on an existing topic.
     """
 
     cleanup_policy: str = setting(
@@ -162,6 +149,12 @@ class TopicConfig:
         DAY_MS,
         whole(0),
         "How long tombstones stay after the first compaction that saw them.",
+    )
+    flush_ms: int = setting(
+        NEVER_MS,
+        whole(0),
+        "How long a record stays unsynced at most, while the disk keeps up;"
+        f" {NEVER_MS}: the operating system decides.",
     )
     flush_on_ack: bool = setting(
         False,
@@ -277,10 +270,6 @@ class ConfigSpec:
     scope: Scope
     #: The reason why the setting can't change on an existing topic; empty: it can, at once.
     fixed: str
-    #: What this release does not do, so that the setting has no effect; empty: it has an effect.
-    not_yet: str
-    #: The one effect that a `not_yet` setting has already; empty: none.
-    only_effect: str
 
     def parsed(self, text: str) -> Value:
         """Return the typed value. InvalidConfigError says what was given and what is allowed."""
@@ -363,25 +352,6 @@ def check_config(name: str, text: str, *, of_topic: bool) -> str:
     """Check one setting, and return its value in canonical form. Raises InvalidConfigError."""
     spec = spec_of(name, of_topic=of_topic)
     return spec.shown(spec.parsed(text))
-
-
-def warnings_of(names: Iterable[str]) -> list[str]:
-    """Return a sentence for each of these settings that has no effect yet, or only a part of it.
-
-    >>> warnings_of(["delete.retention.ms", "max.message.bytes"])
-    []
-    """
-    rows = [CONFIGS[name] for name in sorted(names) if name in CONFIGS]
-    return [_warning_of(row) for row in rows if row.not_yet]
-
-
-def _warning_of(row: ConfigSpec) -> str:
-    if row.only_effect:
-        return (
-            f"{row.name} is kept, and has one effect only in this release, which begins now:"
-            f" {row.only_effect}; {row.not_yet}"
-        )
-    return f"{row.name} is kept, and has no effect in this release: {row.not_yet}"
 
 
 def fixed_at_creation(cluster: Mapping[str, str]) -> dict[str, str]:

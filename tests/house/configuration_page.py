@@ -114,8 +114,8 @@ def _row(spec: ConfigSpec) -> Sequence[str]:
         "created": f"never: {spec.fixed}; on the cluster, for topics that are created afterwards",
         "cluster": "for topics that are created afterwards",
     }
-    effect = f"not in this release: {spec.not_yet}" if spec.not_yet else changes[spec.scope]
-    return f"`{spec.name}`", spec.kind.allowed, _shown(spec.name, spec.default), spec.doc, effect
+    default = _shown(spec.name, spec.default)
+    return f"`{spec.name}`", spec.kind.allowed, default, spec.doc, changes[spec.scope]
 
 
 def _shown(name: str, value: object) -> str:

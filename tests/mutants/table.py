@@ -75,6 +75,7 @@ DAMAGE = "tests/simulation/test_quorum_damage.py"
 REJOIN = "tests/simulation/test_quorum_rejoin.py"
 LEADER_REPLICA = "broker/quorate_broker/replica/leader_replica.py"
 READER_PAST = "tests/unit/quorate_broker/replica/test_reader_past.py"
+FLUSH = "tests/unit/quorate_broker/replica/test_flush.py"
 CONSUMER = "clients/quorate/consumer/consumer.py"
 CONSUMER_STATE = "clients/quorate/consumer/partition_state.py"
 SUBSCRIPTION = "clients/quorate/consumer/subscription.py"
@@ -1937,6 +1938,31 @@ MUTANTS = (
             "tests/unit/quorate_broker/replica/test_produce_queue.py"
             "::test_few_replicas_make_their_first_append_at_the_same_time",
         ),
+    ),
+    Mutant(
+        "flush-in-time",
+        "a record that is appended during a sync by time counts as covered by it",
+        "broker/quorate_broker/replica/replica_log.py",
+        "                await self.log.sync()\n            except TryAgainError as error:\n",
+        "                await self.log.sync()\n                self.flush_timer.begin()\n"
+        "            except TryAgainError as error:\n",
+        (f"{FLUSH}::test_a_record_that_comes_during_a_sync_is_synced_flush_ms_later",),
+    ),
+    Mutant(
+        "flush-in-time",
+        "each record sets the time anew",
+        "broker/quorate_broker/replica/flush_timer.py",
+        "        if self._since_ms is None:\n            self.look()\n",
+        "        self._since_ms = None\n        self.look()\n",
+        (f"{FLUSH}::test_a_log_is_synced_flush_ms_after_its_first_unsynced_record_and_not_before",),
+    ),
+    Mutant(
+        "flush-in-time",
+        "what an earlier process left unsynced waits for the next record",
+        "broker/quorate_broker/replica/partition.py",
+        "            self.replica_log.flush_timer.look()\n",
+        "",
+        (f"{FLUSH}::test_what_an_earlier_process_left_unsynced_is_synced_too",),
     ),
     Mutant(
         "no-cut-below",

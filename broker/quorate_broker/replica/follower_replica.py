@@ -200,7 +200,7 @@ class FollowerReplica:
                 await log.write(log.prepare())
                 and await log.write(self._begin_with(writes[0][0].base_offset))
                 and await log.write(self._expect_gaps(writes))
-                and await log.write(self._log.append(writes))
+                and await log.write(log.append(writes))
                 and await log.write(log.sync_if_asked())
                 and await log.write(log.note_written())
             )

@@ -171,6 +171,7 @@ class Partition(Replica):
         if config != self._config:
             self._config = config
             self.log.configure(LogConfig.of(config))
+            self.replica_log.flush_timer.look()
             self.retention_wanted()
         is_same_reign = (
             self.role is not None

@@ -206,7 +206,7 @@ class ProduceQueue:
             if writes:
                 async with self._log.room_to_write():
                     await self._log.prepare()
-                    await self._log.log.append(writes)
+                    await self._log.append(writes)
                     await self._log.note_written()
         except TryAgainError as error:
             self._note_room(error)

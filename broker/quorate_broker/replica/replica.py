@@ -53,6 +53,8 @@ class ReplicaHost(Protocol):
     append_turns: Turns
     #: Limits how many replicas make their first append at the same time.
     first_appends: asyncio.Semaphore
+    #: Limits how many logs are synced by flush.ms at the same time.
+    flushes: asyncio.Semaphore
     #: Decodes batches for all partitions.
     decoder: Decoder
 

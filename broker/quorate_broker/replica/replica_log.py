@@ -11,11 +11,16 @@ import structlog
 
 from quorate.aio.tasks import Tasks
 from quorate.errors import CorruptRecordError, StorageError
+from quorate_broker.replica.flush_timer import FlushTimer
 from quorate_broker.replica.replica import Failure, Replica
+from quorate_quorum.log.appender import Batches
 from quorate_quorum.log.disk_errors import ReopenError, TryAgainError
 from quorate_quorum.log.log import Log, LogCorruptError
 
 log_line = structlog.get_logger(__name__)
+
+#: The time after which a flush is tried again that could not begin.
+FLUSH_AGAIN_MS = 1_000
 
 
 class ReplicaLog:
@@ -36,6 +41,8 @@ class ReplicaLog:
         self.log = log
         self.lock = asyncio.Lock()
         self.guard = Guard(replica)
+        #: Syncs the log by flush.ms.
+        self.flush_timer = FlushTimer(replica, log, self._flush_due)
         self._tasks = Tasks(lambda _, error: self._broke(error))
         self.is_closed = False
         #: Whether the inventory says that this replica was written.
@@ -83,6 +90,11 @@ class ReplicaLog:
             await self._replica.host.written(self._replica)
             self.is_noted = True
 
+    async def append(self, batches: Batches) -> None:
+        """Append batches: see Log.append."""
+        await self.log.append(batches)
+        self.flush_timer.appended()
+
     async def sync_if_asked(self) -> None:
         """Sync the log if flush.on.ack is set and some bytes are not synced."""
         if self._replica.config.flush_on_ack and not self.is_synced:
@@ -92,6 +104,24 @@ class ReplicaLog:
     def is_synced(self) -> bool:
         """Whether all appended records survive a power loss."""
         return self.log.synced_end >= self.log.log_end_offset
+
+    def _flush_due(self) -> None:
+        if not self.is_closed:
+            self.start(self._flush(), "flush")
+
+    async def _flush(self) -> None:
+        """Sync the log because of flush.ms. The host bounds the number of such syncs at a time."""
+        async with self._replica.host.flushes:
+            if self.is_closed or self._replica.offline is not None:
+                return
+            self.flush_timer.begin()
+            if self.is_synced:
+                return
+            try:
+                await self.log.sync()
+            except TryAgainError as error:
+                log_line.warning("flush waits", partition=self._replica.name, reason=str(error))
+                self.flush_timer.again(FLUSH_AGAIN_MS)
 
     # failures
 
@@ -165,6 +195,7 @@ class ReplicaLog:
             if clean:
                 await self.checkpoint()
             self.is_closed = True
+        self.flush_timer.stop()
         await self._tasks.ended()
         try:
             await self.log.close(clean=clean and self._replica.offline is None)

@@ -38,6 +38,9 @@ log_line = structlog.get_logger(__name__)
 
 #: The most replicas that make their first append at the same time: see ReplicaLog.room_to_write.
 FIRST_APPENDS_MAX = 32
+#: The most logs that are synced by flush.ms at the same time: see ReplicaLog. A disk needs several
+#: syncs in its queue to be fast, and acknowledgements must not wait behind very many.
+FLUSHES_MAX = 4
 
 
 class RoleListener(Protocol):
@@ -106,6 +109,7 @@ class Replicas:
         #: Limits the appends in one turn of the loop, for all partitions: see ReplicaHost.
         self.append_turns = Turns(APPEND_UNITS_A_TURN)
         self.first_appends = asyncio.Semaphore(FIRST_APPENDS_MAX)
+        self.flushes = asyncio.Semaphore(FLUSHES_MAX)
         self.decoder = Decoder(environment.disk)
         self._partitions: dict[Key, Partition] = {}
         self._listeners: list[RoleListener] = []

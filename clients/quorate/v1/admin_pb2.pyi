@@ -370,7 +370,7 @@ class CreatedTopic(_message.Message):
     def error(self) -> _common_pb2.Error: ...
     @_builtins.property
     def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """sentences, one for each setting that has no effect yet"""
+        """sentences, one for each setting that acts otherwise than it says"""
 
     def __init__(
         self,
@@ -615,7 +615,7 @@ class AlterConfigsResponse(_message.Message):
     def error(self) -> _common_pb2.Error: ...
     @_builtins.property
     def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """sentences, one for each setting that has no effect yet"""
+        """sentences, one for each setting that acts otherwise than it says"""
 
     def __init__(
         self,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,6 @@ from quorate_quorum.configs import (
     check_config,
     effective,
     effective_min_isr,
-    warnings_of,
 )
 
 
@@ -130,8 +128,7 @@ ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize("name", [name for name, spec in CONFIGS.items() if spec.scope == "topic"])
-def test_a_setting_is_acted_on_or_says_that_it_is_not_yet(name: str) -> None:
-    """When code begins to act on a setting, its warning must be removed."""
+def test_some_code_acts_on_every_setting(name: str) -> None:
     table = ROOT / "quorum/quorate_quorum/configs.py"
     lists = (table, ROOT / "quorum/quorate_quorum/node/config.py")
     if name.startswith("compression."):
@@ -145,26 +142,7 @@ def test_a_setting_is_acted_on_or_says_that_it_is_not_yet(name: str) -> None:
         for path in (ROOT / folder).rglob("*.py")
         if path not in lists
     )
-    spec = CONFIGS[name]
-    assert acts == (not spec.not_yet or bool(spec.only_effect))
-    assert bool(warnings_of([name])) == bool(spec.not_yet)
-
-
-def test_a_setting_without_effect_says_what_does_not_happen(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    spec = CONFIGS["segment.ms"]
-    monkeypatch.setitem(CONFIGS, "segment.ms", replace(spec, not_yet="nothing rolls"))
-    names = ["segment.ms", "max.message.bytes", "no.such"]
-    assert warnings_of(names) == [
-        "segment.ms is kept, and has no effect in this release: nothing rolls"
-    ]
-    partly = replace(spec, not_yet="nothing rolls", only_effect="it is shown")
-    monkeypatch.setitem(CONFIGS, "segment.ms", partly)
-    assert warnings_of(names) == [
-        "segment.ms is kept, and has one effect only in this release, which begins now:"
-        " it is shown; nothing rolls"
-    ]
+    assert acts
 
 
 def test_a_topic_names_its_codec_and_the_level_of_it() -> None:

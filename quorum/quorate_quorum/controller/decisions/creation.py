@@ -28,7 +28,6 @@ from quorate_quorum.configs import (
     check_config,
     fixed_at_creation,
     min_isr_warnings,
-    warnings_of,
 )
 from quorate_quorum.controller.decisions.outcome import BATCH_BYTES_MAX, Context, Outcome, size_of
 from quorate_quorum.controller.decisions.placement import place
@@ -169,7 +168,6 @@ class Creation:
             self._wanted = self._checked(turn, new, result)
             # If the result was copied from the same topic id, it has warnings already.
             del result.warnings[:]
-            result.warnings.extend(warnings_of(new.configs))
             if self._wanted is not None:
                 replicas = len(self._wanted.assignments[0])
                 result.warnings.extend(min_isr_warnings(self._wanted.configs, replicas))

@@ -23,7 +23,6 @@ from quorate_quorum.configs import (
     min_isr_warnings,
     refusal_of,
     spec_of,
-    warnings_of,
 )
 from quorate_quorum.controller.decisions.outcome import Context, Outcome
 from quorate_quorum.controller.decisions.partitions import good_directory, moved
@@ -191,7 +190,7 @@ def alter_configs(
         events = _config_events(image, request)
     except QuorateError as error:
         return Outcome((), admin.AlterConfigsResponse(error=to_wire(error)))
-    response = admin.AlterConfigsResponse(warnings=warnings_of(request.set))
+    response = admin.AlterConfigsResponse()
     topic = image.topic_named(request.topic) if request.topic else None
     if topic is not None:
         replicas = len(topic.partitions[0].replicas)

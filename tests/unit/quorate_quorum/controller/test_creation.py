@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import cast
 
 import pytest
 
 from quorate.errors import OutcomeUnknownError, OverloadedError
 from quorate.v1 import admin_pb2 as admin
 from quorate.v1.common_pb2 import ErrorCode
-from quorate_quorum.configs import CONFIGS, ConfigSpec
 from quorate_quorum.controller.decisions import brokers as decide
 from quorate_quorum.controller.decisions.creation import Creation, abandon
 from quorate_quorum.controller.decisions.topics import DELETED_PER_TURN
@@ -466,22 +463,3 @@ def test_a_min_isr_above_the_number_of_replicas_is_said_in_the_answer(assigned: 
         creation = Creation(request)
         assert creation.next(image, context(image)).response
         assert list(creation.response.topics[0].warnings) == warnings
-
-
-def test_what_is_set_and_has_no_effect_yet_is_said_once_in_the_answer_of_each_try(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Also for a topic that is made in several turns, and for a repeated call."""
-    row = replace(CONFIGS["delete.retention.ms"], not_yet="nothing is compacted")
-    monkeypatch.setitem(cast(dict[str, ConfigSpec], CONFIGS), row.name, row)
-    image = brokers([0, 1])
-    for _ in range(2):
-        creation = Creation(asked(("orders", 5)), events_max=3)
-        while True:
-            outcome = creation.next(image, context(image))
-            image = replayed(image, outcome.events)
-            if outcome.response:
-                break
-        (result,) = creation.response.topics
-        (warning,) = result.warnings
-        assert warning.startswith("delete.retention.ms is kept, and has no effect")

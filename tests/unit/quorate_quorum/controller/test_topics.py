@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import cast
-
 import pytest
 
 from quorate.v1 import admin_pb2 as admin
 from quorate.v1.common_pb2 import ErrorCode
-from quorate_quorum.configs import CONFIGS, ConfigSpec
 from quorate_quorum.controller.decisions.topics import (
     alter_configs,
     delete_topics,
@@ -325,20 +321,6 @@ def test_configs_change_and_go() -> None:
     assert not image.topics[topic_id(1)].configs
     image, error = alter(image, "", num_partitions="3")
     assert image.configs["num.partitions"] == "3"
-
-
-def test_what_is_set_and_has_no_effect_yet_is_said_in_the_answer(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    row = replace(CONFIGS["delete.retention.ms"], not_yet="nothing is compacted")
-    monkeypatch.setitem(cast(dict[str, ConfigSpec], CONFIGS), row.name, row)
-    image = with_partition(brokers([0]), [0])
-    for topic in ("orders", ""):
-        request = admin.AlterConfigsRequest(
-            topic=topic, set={"delete.retention.ms": "5", "max.message.bytes": "2048"}
-        )
-        (warning,) = alter_configs(image, request).response.warnings
-        assert warning.startswith("delete.retention.ms is kept, and has no effect")
 
 
 def test_a_min_isr_above_the_number_of_replicas_is_said_in_the_answer() -> None:
