@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from quorate.aio.turns import Turns
 from quorate.errors import (
     CorruptRecordError,
     InvalidRequestError,
@@ -18,91 +19,110 @@ from quorate.errors import (
 from quorate.record import batch as record_batch
 from quorate.record import compression
 from quorate.record.batch import BatchHeader
-from quorate.record.recompression import codec_of, recompressed
+from quorate.record.recompression import recompressed
+from quorate.record.record import check_records
 from quorate_quorum.configs import TopicConfig
 from quorate_quorum.disk import Disk
 
 Buffer = bytes | bytearray | memoryview
 Write = tuple[BatchHeader, Sequence[Buffer]]
+#: Bytes that have the decompressed records of a batch, and the position of the first record.
+RecordBytes = tuple[bytes, int]
 
 NO_TIMESTAMP = -1
-#: A batch is decoded in a thread if its records may have more bytes than this.
-DECODED_IN_A_TURN_BYTES = 32 * 1024
+#: A batch is decompressed in a thread if its records may have more bytes than this.
+DECOMPRESSED_IN_A_TURN_BYTES = 128 * 1024
 #: The same limit for a batch that is recompressed. Recompression takes ten times as long or more.
 RECOMPRESSED_IN_A_TURN_BYTES = 4 * 1024
-#: The most large batches that are decoded at the same time.
-DECODED_AT_A_TIME = 2
-#: A batch of gzip up to this size can be read, whatever size it decompresses to.
-SURELY_READABLE_BYTES = record_batch.DECOMPRESSED_BYTES_MAX // compression.size_bound(
-    compression.GZIP, b"x"
-)
+#: The most large batches that are decompressed or recompressed at the same time.
+LARGE_AT_A_TIME = 2
 #: Batches that are checked in one turn of the loop. So many small batches take about 5 ms.
 BATCHES_A_TURN = 500
+#: Records whose check takes as long as the check of one small batch.
+RECORDS_A_UNIT = 32
+#: The most records that are checked without a look at the other work of the loop.
+RECORDS_AT_A_TIME = 4096
 
 
-def must_be_decoded(batch: Buffer, config: TopicConfig) -> bool:
-    """Return whether the leader must decode a batch with a Decoder before it appends the batch.
+class ProducerBatches:
+    """Checks the batches of producers, for all partitions of a broker.
 
-    The leader must decode it if the topic is compacted or has another codec. It must also decode a
-    large batch of gzip, because only decompressing tells whether a consumer can read the batch.
-    """
-    codec = config.codec
-    if codec is None and len(batch) <= SURELY_READABLE_BYTES:
-        return config.compacts
-    came = codec_of(batch)
-    return (
-        config.compacts
-        or (codec is not None and came != codec)
-        or (came == compression.GZIP and len(batch) > SURELY_READABLE_BYTES)
-    )
+    Every record is checked, because no other part of the system looks into a batch before its
+    consumer does, and the consumer could not get past a record that it cannot decode.
 
-
-class Decoder:
-    """Decodes batches before their append, for all partitions of a broker.
-
-    A large batch is decoded in one of the disk's threads, at most `DECODED_AT_A_TIME` at the same
-    time: each may take several times 64 MiB of memory, and the other threads must stay free for
-    reading and syncing.
+    A large batch is decompressed in one of the disk's threads, at most `LARGE_AT_A_TIME` at the
+    same time: each may take several times 64 MiB of memory, and the other threads must stay free
+    for reading and syncing. `turns` counts the small batches that the loop checks in one turn.
     """
 
-    def __init__(self, disk: Disk) -> None:
+    def __init__(self, disk: Disk, turns: Turns) -> None:
         self._disk = disk
-        self._threads = asyncio.Semaphore(DECODED_AT_A_TIME)
+        self._turns = turns
+        self._large = asyncio.Semaphore(LARGE_AT_A_TIME)
 
-    async def decoded(self, batch: Buffer, config: TopicConfig) -> Buffer:
-        """Check the records of a producer's batch.
+    async def readable(self, batch: Buffer, config: TopicConfig) -> tuple[BatchHeader, Buffer]:
+        """Check that a consumer can read a batch. Return its header, and the batch to write.
 
-        Return the batch, recompressed if the topic says so. Raises the errors of `from_producer`.
+        The batch to write is recompressed if the topic says so.
+        Raises RecordTooLargeError or CorruptRecordError. Raises InvalidRequestError for a record
+        without a key in a compacted topic.
         """
-        header = _checked(batch, config)
-        in_a_turn = DECODED_IN_A_TURN_BYTES
-        if config.codec not in (None, compression.NONE, header.codec):
+        if len(batch) > config.max_message_bytes:
+            raise RecordTooLargeError(
+                f"a batch of {len(batch)} bytes; max.message.bytes is {config.max_message_bytes}"
+            )
+        header = record_batch.check(batch, from_producer=True)
+        recompresses = config.codec not in (None, header.codec)
+        in_a_turn = DECOMPRESSED_IN_A_TURN_BYTES
+        if recompresses and config.codec != compression.NONE:
             in_a_turn = RECOMPRESSED_IN_A_TURN_BYTES
-        if record_batch.decompressed_size_bound(batch, header) > in_a_turn:
-            async with self._threads:
-                return await self._disk.in_thread(_decoded, batch, header, config)
-        made = _decoded(batch, header, config)
-        await asyncio.sleep(0)
-        return made
+        records = _small_record_bytes(batch, header)
+        made = batch
+        if records is not None and len(records[0]) <= in_a_turn:
+            await self._check_records(records, header, config)
+            if recompresses:
+                made = _recompressed(batch, records, config)
+        else:
+            async with self._large:
+                if records is None:
+                    records = await self._disk.in_thread(_record_bytes, batch, header)
+                await self._check_records(records, header, config)
+                if recompresses:
+                    made = await self._disk.in_thread(_recompressed, batch, records, config)
+        if recompresses:
+            header = record_batch.parse_header(made, from_producer=True)
+        return header, made
+
+    async def _check_records(
+        self, records: RecordBytes, header: BatchHeader, config: TopicConfig
+    ) -> None:
+        data, position = records
+        for first in range(0, header.count, RECORDS_AT_A_TIME):
+            stop = min(first + RECORDS_AT_A_TIME, header.count)
+            if stop - first >= RECORDS_A_UNIT:
+                await self._turns.take((stop - first) // RECORDS_A_UNIT)
+            position = check_records(
+                data,
+                position,
+                first=first,
+                stop=stop,
+                base_timestamp=header.base_timestamp,
+                needs_keys=config.compacts,
+            )
+        if position != len(data):
+            raise CorruptRecordError(
+                f"{len(data) - position} bytes follow the last of a batch's {header.count} records"
+            )
 
 
 def from_producer(
-    batch: Buffer, config: TopicConfig, now_ms: int, *, is_decoded: bool = False
+    header: BatchHeader, batch: Buffer, config: TopicConfig, now_ms: int
 ) -> tuple[BatchHeader, Buffer, int]:
-    """Check a producer's batch. Return (header, batch to write, time of the append or -1).
+    """Check the times of a readable batch. Return (header, batch to write, append time or -1).
 
     With LogAppendTime the batch to write is a stamped copy, otherwise the given batch.
-    `is_decoded`: a Decoder has returned the batch, so its decompressed size is known to be allowed.
-    Raises RecordTooLargeError, CorruptRecordError, InvalidTimestampError or InvalidRequestError.
+    Raises InvalidTimestampError or InvalidRequestError.
     """
-    header = _checked(batch, config)
-    bound = 0 if is_decoded else record_batch.decompressed_size_bound(batch, header)
-    # refuse a batch that no consumer could read
-    if bound > record_batch.DECOMPRESSED_BYTES_MAX:
-        raise RecordTooLargeError(
-            f"a batch that may decompress to {bound} bytes; "
-            f"{record_batch.DECOMPRESSED_BYTES_MAX} are allowed: send smaller batches"
-        )
     if header.is_transactional:
         raise InvalidRequestError("a transactional batch: transactions are not known here")
     if config.message_timestamp_type == "LogAppendTime":
@@ -157,24 +177,27 @@ async def from_leader(
     return writes, None
 
 
-def _checked(batch: Buffer, config: TopicConfig) -> BatchHeader:
-    if len(batch) > config.max_message_bytes:
-        raise RecordTooLargeError(
-            f"a batch of {len(batch)} bytes; max.message.bytes is {config.max_message_bytes}"
-        )
-    return record_batch.check(batch, from_producer=True)
-
-
-def _decoded(batch: Buffer, header: BatchHeader, config: TopicConfig) -> Buffer:
-    """Decompress a batch once, for all checks of its records. Return the batch to append."""
+def _small_record_bytes(batch: Buffer, header: BatchHeader) -> RecordBytes | None:
+    """Return the decompressed records; None if they may be too many bytes for one turn."""
+    size_max = DECOMPRESSED_IN_A_TURN_BYTES
+    if len(batch) > size_max:
+        return None
     try:
-        data, position = record_batch.record_bytes(batch, header)
+        return record_batch.record_bytes(batch, header, size_max=size_max)
+    except compression.OversizeError:
+        return None
+
+
+def _record_bytes(batch: Buffer, header: BatchHeader) -> RecordBytes:
+    try:
+        return record_batch.record_bytes(batch, header)
     except compression.OversizeError as error:
         raise RecordTooLargeError(f"{error}: send smaller batches") from None
-    if config.compacts:
-        _check_keys(data, position, header)
-    if config.codec in (None, header.codec):
-        return batch
+
+
+def _recompressed(batch: Buffer, records: RecordBytes, config: TopicConfig) -> bytes:
+    assert config.codec is not None
+    data, position = records
     made = recompressed(batch, memoryview(data)[position:], config.codec, config.codec_level)
     if len(made) > config.max_message_bytes:
         raise RecordTooLargeError(
@@ -182,13 +205,3 @@ def _decoded(batch: Buffer, header: BatchHeader, config: TopicConfig) -> Buffer:
             f"makes {len(made)}; max.message.bytes is {config.max_message_bytes}"
         )
     return made
-
-
-def _check_keys(data: bytes, position: int, header: BatchHeader) -> None:
-    """Raise an error unless each record has a key, because compaction needs the key."""
-    for index, record in enumerate(record_batch.decoded(data, position, header)):
-        if record.key is None:
-            raise InvalidRequestError(
-                f"record {index} of {header.count} in its batch is without a key, and the topic is"
-                " compacted: only the last record of each key is kept there"
-            )

@@ -28,6 +28,7 @@ from quorate_broker.replica.leader import Leader
 from quorate_broker.replica.producers import Producers, Staging
 from quorate_broker.replica.replica import Replica
 from quorate_broker.replica.replica_log import ReplicaLog
+from quorate_quorum.configs import TopicConfig
 from quorate_quorum.log.disk_errors import TryAgainError
 
 log_line = structlog.get_logger(__name__)
@@ -64,8 +65,10 @@ class Queued:
     base_offset: int = -1
     end_offset: int = -1
     append_time_ms: int = NO_TIMESTAMP
-    #: Whether the leader has decoded the batch: see checks.Decoder.
-    is_decoded: bool = False
+    #: The header of the batch, after the check that a consumer can read it.
+    header: BatchHeader | None = None
+    #: The configuration of the topic for which the batch was checked.
+    checked_for: TopicConfig | None = None
 
     def refuse(self, error: QuorateError) -> None:
         self.written()
@@ -195,7 +198,7 @@ class ProduceQueue:
     async def _append_queued(self) -> None:
         taken = self._take_queued()
         if not self._is_over:
-            taken = await self._decode(taken)
+            taken = await self._readable(taken)
         if self._is_over:
             for entry in taken:
                 entry.refuse(self._replica.not_leader())
@@ -242,20 +245,20 @@ class ProduceQueue:
         taken, self._queue = self._queue[:count], self._queue[count:]
         return taken
 
-    async def _decode(self, taken: list[Queued]) -> list[Queued]:
-        """Decode the batches that must be decoded. Return those that are not refused.
+    async def _readable(self, taken: list[Queued]) -> list[Queued]:
+        """Return the batches that a consumer can read. Refuse the others.
 
         Recompression may make a batch larger. Batches beyond the bytes of one append go back to the
         head of the queue.
         """
-        config, decoder = self._replica.config, self._replica.host.decoder
+        config, batches = self._replica.config, self._replica.host.producer_batches
         passed: list[Queued] = []
         size = 0
         for index, entry in enumerate(taken):
             try:
-                if not entry.is_decoded and checks.must_be_decoded(entry.batch, config):
-                    entry.batch = await decoder.decoded(entry.batch, config)
-                    entry.is_decoded = True
+                if entry.checked_for is not config:
+                    entry.header, entry.batch = await batches.readable(entry.batch, config)
+                    entry.checked_for = config
             except QuorateError as error:
                 entry.refuse(error)
                 continue
@@ -322,10 +325,10 @@ class ProduceQueue:
                 f"{leader.min_isr}; nothing was written"
             )
         now_ms = self._replica.host.environment.wall_clock_ms()
-        checked = checks.from_producer(
-            entry.batch, self._replica.config, now_ms, is_decoded=entry.is_decoded
+        assert entry.header is not None, "a batch is checked before it is accepted"
+        header, entry.batch, entry.append_time_ms = checks.from_producer(
+            entry.header, entry.batch, self._replica.config, now_ms
         )
-        header, entry.batch, entry.append_time_ms = checked
         header = replace(header, base_offset=offset, leader_epoch=leader.leader_epoch)
         original = staging.check(header, in_doubt_ms=entry.in_doubt_ms)
         if original is not None:

@@ -22,7 +22,7 @@ from quorate.errors import (
     UnknownLeaderEpochError,
 )
 from quorate.v1.common_pb2 import LeaderHint
-from quorate_broker.replica.checks import Decoder
+from quorate_broker.replica.checks import ProducerBatches
 from quorate_broker.replica.hints import hinted
 from quorate_broker.replica.watches import Watches
 from quorate_quorum.configs import TopicConfig
@@ -55,8 +55,8 @@ class ReplicaHost(Protocol):
     first_appends: asyncio.Semaphore
     #: Limits how many logs are synced by flush.ms at the same time.
     flushes: asyncio.Semaphore
-    #: Decodes batches for all partitions.
-    decoder: Decoder
+    #: Checks the batches of producers, for all partitions.
+    producer_batches: ProducerBatches
 
     async def prepare(self, replica: Replica, *, is_noted: bool) -> None:
         """Make the replica's directory, with the file that names its owner.

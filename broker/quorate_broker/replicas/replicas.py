@@ -18,7 +18,7 @@ from quorate.v1.common_pb2 import LeaderHint
 from quorate_broker.files.inventory import Inventory
 from quorate_broker.files.replica_files import LogDirectory, ReplicaFiles
 from quorate_broker.registration import Registration
-from quorate_broker.replica.checks import Decoder
+from quorate_broker.replica.checks import ProducerBatches
 from quorate_broker.replica.hints import hinted
 from quorate_broker.replica.partition import Partition
 from quorate_broker.replica.produce_queue import APPEND_UNITS_A_TURN
@@ -110,7 +110,7 @@ class Replicas:
         self.append_turns = Turns(APPEND_UNITS_A_TURN)
         self.first_appends = asyncio.Semaphore(FIRST_APPENDS_MAX)
         self.flushes = asyncio.Semaphore(FLUSHES_MAX)
-        self.decoder = Decoder(environment.disk)
+        self.producer_batches = ProducerBatches(environment.disk, self.append_turns)
         self._partitions: dict[Key, Partition] = {}
         self._listeners: list[RoleListener] = []
         self._configs: dict[bytes, TopicConfig] = {}

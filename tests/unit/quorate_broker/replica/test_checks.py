@@ -13,6 +13,7 @@ from typing import TypeVar
 import pytest
 from crc32c import crc32c
 
+from quorate.aio.turns import Turns
 from quorate.errors import CorruptRecordError, InvalidRequestError, RecordTooLargeError
 from quorate.record.batch import (
     DECOMPRESSED_BYTES_MAX,
@@ -21,18 +22,20 @@ from quorate.record.batch import (
     parse_header,
     records,
 )
-from quorate.record.compression import CODECS, GZIP, NAMES, NONE, ZSTD
-from quorate.record.recompression import codec_of
+from quorate.record.compression import CODECS, GZIP, NAMES, NONE, ZSTD, compress
 from quorate_broker.replica.checks import (
-    DECODED_AT_A_TIME,
-    SURELY_READABLE_BYTES,
+    DECOMPRESSED_IN_A_TURN_BYTES,
+    LARGE_AT_A_TIME,
+    RECORDS_A_UNIT,
+    RECORDS_AT_A_TIME,
     Buffer,
-    Decoder,
+    ProducerBatches,
     from_leader,
     from_producer,
-    must_be_decoded,
 )
+from quorate_broker.replica.produce_queue import APPEND_UNITS_A_TURN
 from quorate_quorum.configs import DEFAULT_TOPIC_CONFIG, TopicConfig
+from quorate_quorum.disk import Disk
 from quorate_quorum.log.real_disk import RealDisk
 from quorate_testing.simulated.disk import SimulatedDisk
 
@@ -59,12 +62,13 @@ def with_body(codec: int, body: bytes) -> bytes:
     return bytes(made)
 
 
-async def accepted(batch: Buffer, config: TopicConfig = PLAIN) -> Buffer:
+async def accepted(
+    batch: Buffer, config: TopicConfig = PLAIN, *, disk: Disk | None = None
+) -> Buffer:
     """Check a batch as the leader does; return what it appends."""
-    looked_into = must_be_decoded(batch, config)
-    if looked_into:
-        batch = await Decoder(RealDisk()).decoded(batch, config)
-    return from_producer(batch, config, NOW_MS, is_decoded=looked_into)[1]
+    batches = ProducerBatches(disk or RealDisk(), Turns(APPEND_UNITS_A_TURN))
+    header, made = await batches.readable(batch, config)
+    return from_producer(header, made, config, NOW_MS)[1]
 
 
 @pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS)
@@ -87,10 +91,11 @@ async def test_a_batch_is_accepted_just_when_it_can_be_read(codec: int) -> None:
 
 async def test_members_of_gzip_are_counted_together() -> None:
     """Each is small; together they are more than a consumer reads."""
-    member = gzip.compress(bytes(16 << 20))
+    part = 16 << 20
     for count, fits in ((4, True), (5, False)):
-        batch = with_body(GZIP, member * count)
-        assert len(batch) > SURELY_READABLE_BYTES
+        data = batch_of(NONE, bytes(count * part - 100))[HEADER_BYTES:]
+        members = (gzip.compress(data[at : at + part]) for at in range(0, len(data), part))
+        batch = with_body(GZIP, b"".join(members))
         if fits:
             assert await accepted(batch) == batch
         else:
@@ -98,43 +103,100 @@ async def test_members_of_gzip_are_counted_together() -> None:
                 await accepted(batch)
 
 
-async def test_a_large_batch_of_gzip_is_not_taken_unseen() -> None:
-    batch = with_body(GZIP, bytes(SURELY_READABLE_BYTES + 1))
-    assert must_be_decoded(batch, PLAIN)
-    with pytest.raises(RecordTooLargeError):
-        from_producer(batch, PLAIN, NOW_MS)
-    with pytest.raises(CorruptRecordError, match="does not decompress"):
-        await accepted(batch)
+RECORD = bytes.fromhex("10000000026b0276 00")  # key b"k", value b"v"
+#: Bodies of one record that a batch may say to have, and that no consumer can decode.
+UNREADABLE = {
+    "nothing": b"",
+    "zeros": bytes(60),
+    "ones": b"\xff" * 60,
+    "cut": RECORD[:-1],
+    "more than the batch says": RECORD * 2,
+    "another offset": bytes.fromhex("10000002026b0276 00"),
+    "an impossible key": bytes.fromhex("10000000036b0276 00"),
+    "an impossible value": bytes.fromhex("10000000026b0376 00"),
+    "a key beyond the record": bytes.fromhex("10000000106b0276 00"),
+    "half of a header": bytes.fromhex("10000000026b0276 02"),
+    "a header that is not UTF-8": bytes.fromhex("16000000026b0276 0202ff01"),
+    "a header with a null key": bytes.fromhex("14000000026b0276 020101"),
+}
 
 
+@pytest.mark.parametrize("body", UNREADABLE.values(), ids=UNREADABLE)
 @pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS)
-def test_a_batch_goes_unseen_where_nothing_is_asked_of_its_records(codec: int) -> None:
-    batch = batch_of(codec, b"v" * 1000)
-    assert codec_of(batch) == codec
-    assert not must_be_decoded(batch, PLAIN)
-    assert must_be_decoded(batch, COMPACT)
-    for name, number in CODECS.items():
-        config = TopicConfig(compression_type="uncompressed" if name == "none" else name)
-        assert must_be_decoded(batch, config) == (number != codec)
+async def test_a_batch_whose_records_no_consumer_can_decode_is_refused(
+    codec: int, body: bytes
+) -> None:
+    batch = with_body(codec, compress(codec, body))
+    with pytest.raises(CorruptRecordError):
+        list(records(batch))
+    with pytest.raises(CorruptRecordError):
+        await accepted(batch)
+    good = with_body(codec, compress(codec, RECORD))
+    assert await accepted(good) == good
+
+
+@pytest.mark.parametrize("codec", [one for one in CODECS.values() if one != NONE])
+async def test_a_batch_that_does_not_decompress_is_refused(codec: int) -> None:
+    for config in (PLAIN, COMPACT, TopicConfig(compression_type="gzip")):
+        for body in (b"no frame", bytes(200_000)):
+            with pytest.raises(CorruptRecordError):
+                await accepted(with_body(codec, body), config)
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_the_broker_takes_just_the_batches_that_consumers_can_decode(seed: int) -> None:
+    """Bytes are changed at random; the CRC is right."""
+    chance = random.Random(seed)
+    outcomes = set()
+    for _ in range(400):
+        builder = BatchBuilder()
+        for _ in range(chance.choice((1, 3, 70, 130))):
+            builder.append(
+                chance.choice((0, 5, 1 << 20, -1)),
+                chance.choice((None, b"", b"key", bytes(70))),
+                chance.choice((None, b"", b"value", bytes(130))),
+                chance.choice(((), (("name", b"1"),), (("é", None), ("", b"")))),
+            )
+        data = bytearray(builder.build())
+        for _ in range(chance.choice((0, 1, 1, 2))):
+            data[chance.randrange(HEADER_BYTES, len(data))] = chance.randrange(256)
+        struct.pack_into(">I", data, 17, crc32c(bytes(data[21:])))
+        try:
+            list(records(data))
+        except CorruptRecordError:
+            outcomes.add("refused")
+            with pytest.raises(CorruptRecordError):
+                await accepted(data)
+        else:
+            outcomes.add("taken")
+            assert await accepted(data) == data
+    assert outcomes == {"refused", "taken"}, f"seed {seed}"
+
+
+async def test_many_records_are_checked_in_several_turns_of_the_loop() -> None:
+    count = 4 * RECORDS_AT_A_TIME + 1
+    units = Turns(RECORDS_AT_A_TIME // RECORDS_A_UNIT)
+    turns = [0]
+
+    def next_turn() -> None:
+        turns[0] += 1
+        turns[1:] = [asyncio.get_running_loop().call_soon(next_turn)]  # type: ignore[list-item]
+
+    next_turn()
+    batch = batch_of(NONE, *[b""] * count)
+    assert (await ProducerBatches(RealDisk(), units).readable(batch, PLAIN))[1] == batch
+    turns.pop().cancel()  # type: ignore[attr-defined]
+    assert turns[0] >= 5
 
 
 @pytest.mark.parametrize("data", [b"", bytes(22), bytes(60), b"\xff" * 61])
-def test_bytes_that_are_no_batch_are_corrupt_whatever_is_asked(data: bytes) -> None:
+async def test_bytes_that_are_no_batch_are_corrupt_whatever_is_asked(data: bytes) -> None:
     for config in (PLAIN, COMPACT, TopicConfig(compression_type="zstd")):
-        must_be_decoded(data, config)
         with pytest.raises(CorruptRecordError):
-            from_producer(data, config, NOW_MS)
+            await accepted(data, config)
 
 
-@pytest.mark.parametrize("config", [COMPACT, TopicConfig(compression_type="gzip")])
-async def test_a_batch_that_does_not_decompress_is_refused_where_it_is_decoded(
-    config: TopicConfig,
-) -> None:
-    with pytest.raises(CorruptRecordError):
-        await accepted(with_body(ZSTD, b"no frame"), config)
-
-
-async def test_only_a_few_large_batches_are_decoded_at_a_time() -> None:
+async def test_only_a_few_large_batches_are_decompressed_at_a_time() -> None:
     running: list[int] = [0]
 
     class WatchedDisk(SimulatedDisk):
@@ -144,11 +206,11 @@ async def test_only_a_few_large_batches_are_decoded_at_a_time() -> None:
             running.append(running[-1] - 1)
             return work(*arguments)
 
-    decoder = Decoder(WatchedDisk(random.Random(1)))
-    batch = batch_of(NONE, b"a" * 100_000)
-    made = await asyncio.gather(*(decoder.decoded(batch, COMPACT) for _ in range(10)))
-    assert made == [batch] * 10
-    assert max(running) == DECODED_AT_A_TIME
+    batches = ProducerBatches(WatchedDisk(random.Random(1)), Turns(APPEND_UNITS_A_TURN))
+    batch = batch_of(NONE, b"a" * DECOMPRESSED_IN_A_TURN_BYTES)
+    made = await asyncio.gather(*(batches.readable(batch, COMPACT) for _ in range(10)))
+    assert [one for _, one in made] == [batch] * 10
+    assert max(running) == LARGE_AT_A_TIME
     assert len(running) == 21
 
 

@@ -76,7 +76,7 @@ async def test_a_compacted_topic_refuses_records_without_a_key() -> None:
     await world.start(min_isr=1, configs={"cleanup.policy": "compact"})
     partition = world.brokers[1].partition
 
-    with pytest.raises(InvalidRequestError, match="record 0 of 1 in its batch is without a key"):
+    with pytest.raises(InvalidRequestError, match="record 0 of its batch is without a key"):
         await partition.as_leader().queue.produce(
             batch_of(b"a", key=None),
             acks=1,
@@ -192,7 +192,7 @@ async def test_a_batch_of_another_library_is_stamped_over_and_can_be_read(
     await world.stop()
 
 
-async def test_a_large_batch_is_decoded_in_a_thread_and_keeps_its_place(
+async def test_a_large_batch_is_decompressed_in_a_thread_and_keeps_its_place(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     world = World(brokers=1)
@@ -207,7 +207,7 @@ async def test_a_large_batch_is_decoded_in_a_thread_and_keeps_its_place(
         return work(*arguments)
 
     monkeypatch.setattr(broker.disk, "in_thread", in_thread)
-    large = b"x" * checks.DECODED_IN_A_TURN_BYTES
+    large = b"x" * checks.DECOMPRESSED_IN_A_TURN_BYTES
     results = await asyncio.gather(
         broker.produce(b"a"),
         broker.produce(large),
