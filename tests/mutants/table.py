@@ -1515,8 +1515,8 @@ MUTANTS = (
     Mutant(
         "readable-batches",
         "the headers of a record are not looked into",
-        "clients/quorate/record/record.py",
-        "                _, position = _decode_headers(data, position, end)\n",
+        "clients/quorate/record/walks.py",
+        "                _, position = decode_headers(data, position, end)\n",
         "                position = end\n",
         (f"{CHECKS}::test_a_batch_whose_records_no_consumer_can_decode_is_refused",),
     ),

@@ -26,7 +26,7 @@ from quorate.errors import CorruptRecordError, UnsupportedError
 from quorate.record import batch as record_batch
 from quorate.record.batch import BatchHeader
 from quorate.record.filtered import emptied, outlines, with_records
-from quorate.record.record import Outline
+from quorate.record.walks import Outline
 from quorate_broker.compaction.offset_map import OffsetMap
 
 Buffer = bytes | bytearray | memoryview

@@ -20,7 +20,7 @@ from quorate.record import batch as record_batch
 from quorate.record import compression
 from quorate.record.batch import BatchHeader
 from quorate.record.recompression import recompressed
-from quorate.record.record import check_records
+from quorate.record.walks import check_records
 from quorate_quorum.configs import TopicConfig
 from quorate_quorum.disk import Disk
 

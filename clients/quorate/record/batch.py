@@ -25,7 +25,7 @@ from quorate.record.record import (
     decode_records,
     encode_record,
 )
-from quorate.record.record import find_by_time as record_by_time
+from quorate.record.walks import find_by_time as record_by_time
 
 Buffer = bytes | bytearray | memoryview
 

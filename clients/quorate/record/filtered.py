@@ -23,7 +23,8 @@ from quorate.record.batch import (
     Buffer,
     record_bytes,
 )
-from quorate.record.record import Outline, decode_outlines, with_timestamp_delta
+from quorate.record.record import with_timestamp_delta
+from quorate.record.walks import Outline, decode_outlines
 
 #: The bytes of base_offset and batch_length, and the bytes before the part that the CRC covers.
 _BEFORE_LENGTH, _BEFORE_CRC_COVERS = 12, 21

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator, MutableSequence, Sequence
 from typing import Final, NamedTuple
 
-from quorate.errors import CorruptRecordError, InvalidRequestError
+from quorate.errors import CorruptRecordError
 from quorate.model import Header
 
 INT64_MAX: Final = (1 << 63) - 1
@@ -168,10 +168,10 @@ def decode_records(  # noqa: C901, PLR0912, PLR0915 - one hot loop, unrolled on 
                     raw += (high << 7) - 0x80
                     position += 1
                 else:
-                    raw, position = _read_varint(data, position - 1)
+                    raw, position = read_varint(data, position - 1)
             end = position + (raw >> 1)
             if raw & 1 or end > data_end:
-                raise _corrupt(start, "its length")
+                raise corrupt_record(start, "its length")
             position += 1  # the attributes have no use
 
             raw = data[position]
@@ -182,9 +182,9 @@ def decode_records(  # noqa: C901, PLR0912, PLR0915 - one hot loop, unrolled on 
                     raw += (high << 7) - 0x80
                     position += 1
                 else:
-                    raw, position = _read_varint(data, position - 1, bits=64)
+                    raw, position = read_varint(data, position - 1, bits=64)
                     if not -INT64_MAX <= base_timestamp + ((raw >> 1) ^ -(raw & 1)) <= INT64_MAX:
-                        raise _corrupt(start, "its timestamp")
+                        raise corrupt_record(start, "its timestamp")
             timestamp = base_timestamp - (raw + 1 >> 1) if raw & 1 else base_timestamp + (raw >> 1)
 
             raw = data[position]
@@ -195,10 +195,10 @@ def decode_records(  # noqa: C901, PLR0912, PLR0915 - one hot loop, unrolled on 
                     raw += (high << 7) - 0x80
                     position += 1
                 else:
-                    raw, position = _read_varint(data, position - 1)
+                    raw, position = read_varint(data, position - 1)
             offset_delta = raw >> 1
             if raw & 1 or not previous < offset_delta <= last_offset_delta:
-                raise _corrupt(start, "its offset")
+                raise corrupt_record(start, "its offset")
             previous = offset_delta
 
             raw = data[position]
@@ -209,11 +209,11 @@ def decode_records(  # noqa: C901, PLR0912, PLR0915 - one hot loop, unrolled on 
                     raw += (high << 7) - 0x80
                     position += 1
                 else:
-                    raw, position = _read_varint(data, position - 1)
+                    raw, position = read_varint(data, position - 1)
             if raw == 1:
                 key = None
             elif raw & 1:
-                raise _corrupt(start, "its key's length")
+                raise corrupt_record(start, "its key's length")
             else:
                 stop = position + (raw >> 1)
                 key = data[position:stop]
@@ -227,11 +227,11 @@ def decode_records(  # noqa: C901, PLR0912, PLR0915 - one hot loop, unrolled on 
                     raw += (high << 7) - 0x80
                     position += 1
                 else:
-                    raw, position = _read_varint(data, position - 1)
+                    raw, position = read_varint(data, position - 1)
             if raw == 1:
                 value = None
             elif raw & 1:
-                raise _corrupt(start, "its value's length")
+                raise corrupt_record(start, "its value's length")
             else:
                 stop = position + (raw >> 1)
                 value = data[position:stop]
@@ -239,11 +239,11 @@ def decode_records(  # noqa: C901, PLR0912, PLR0915 - one hot loop, unrolled on 
 
             headers: tuple[Header, ...] = ()
             if data[position]:
-                headers, position = _decode_headers(data, position, end)
+                headers, position = decode_headers(data, position, end)
             else:
                 position += 1
             if position != end:
-                raise _corrupt(start, "the length of its parts")
+                raise corrupt_record(start, "the length of its parts")
             if log_append_time is not None:
                 timestamp = log_append_time
             yield new(record_type, (base_offset + offset_delta, timestamp, key, value, headers))
@@ -257,274 +257,45 @@ def decode_records(  # noqa: C901, PLR0912, PLR0915 - one hot loop, unrolled on 
         )
 
 
-def check_records(  # noqa: C901, PLR0912, PLR0915 - one hot loop, unrolled on purpose
-    data: bytes,
-    position: int,
-    *,
-    first: int,
-    stop: int,
-    base_timestamp: int,
-    needs_keys: bool = False,
-) -> int:
-    """Check that decode_records can read the records `first` to `stop` (exclusive) of a batch.
-
-    Return the position after them, so that a large batch can be checked in parts. The batch has a
-    record for every offset, as from a producer. Nothing is built, because that takes twice as long.
-    Raises CorruptRecordError at the first impossible byte. With `needs_keys`, which is for
-    compacted topics, raises InvalidRequestError for a record without a key.
-    """
-    data_end = len(data)
-    try:
-        for offset in range(2 * first, 2 * stop, 2):  # as zigzag varints have them
-            start = position
-            raw = data[position]
-            position += 1
-            if raw >= 0x80:
-                high = data[position]
-                if high < 0x80:
-                    raw += (high << 7) - 0x80
-                    position += 1
-                else:
-                    raw, position = _read_varint(data, position - 1)
-            end = position + (raw >> 1)
-            if raw & 1 or end > data_end:
-                raise _corrupt(start, "its length")
-            position += 1  # the attributes have no use
-
-            if data[position] < 0x80:
-                position += 1
-            elif data[position + 1] < 0x80:
-                position += 2
-            else:
-                raw, position = _read_varint(data, position, bits=64)
-                if not -INT64_MAX <= base_timestamp + ((raw >> 1) ^ -(raw & 1)) <= INT64_MAX:
-                    raise _corrupt(start, "its timestamp")
-
-            raw = data[position]
-            position += 1
-            if raw >= 0x80:
-                high = data[position]
-                if high < 0x80:
-                    raw += (high << 7) - 0x80
-                    position += 1
-                else:
-                    raw, position = _read_varint(data, position - 1)
-            if raw != offset:
-                raise _corrupt(start, "its offset")
-
-            raw = data[position]
-            position += 1
-            if raw >= 0x80:
-                raw, position = _read_varint(data, position - 1)
-            if not raw & 1:
-                position += raw >> 1
-            elif raw != 1:
-                raise _corrupt(start, "its key's length")
-            elif needs_keys:
-                raise InvalidRequestError(
-                    f"record {offset >> 1} of its batch is without a key, and the topic is "
-                    "compacted: only the last record of each key is kept there"
-                )
-
-            raw = data[position]
-            position += 1
-            if raw >= 0x80:
-                high = data[position]
-                if high < 0x80:
-                    raw += (high << 7) - 0x80
-                    position += 1
-                else:
-                    raw, position = _read_varint(data, position - 1)
-            if not raw & 1:
-                position += raw >> 1
-            elif raw != 1:
-                raise _corrupt(start, "its value's length")
-
-            if data[position]:
-                _, position = _decode_headers(data, position, end)
-            else:
-                position += 1
-            if position != end:
-                raise _corrupt(start, "the length of its parts")
-    except IndexError:
-        raise CorruptRecordError(
-            f"a batch ends at byte {data_end}, within its record {offset >> 1}"
-        ) from None
-    return position
-
-
-def find_by_time(
-    data: bytes,
-    position: int,
-    *,
-    count: int,
-    base_offset: int,
-    base_timestamp: int,
-    timestamp_ms: int,
-    start: int,
-) -> tuple[int, int] | None:
-    """Return (offset, timestamp) of the first of `count` records not before a time and an offset.
-
-    Return None if there is no such record.
-
-    Only the lengths and times are read, because decoding the records takes five times as long.
-    Raises CorruptRecordError if a length or time is impossible.
-    """
-    wanted = timestamp_ms - base_timestamp
-    first = start - base_offset
-    data_end = len(data)
-    try:
-        for _ in range(count):
-            begin = position
-            raw = data[position]
-            position += 1
-            if raw >= 0x80:
-                raw, position = _read_varint(data, position - 1)
-            end = position + (raw >> 1)
-            if raw & 1 or end > data_end:
-                raise _corrupt(begin, "its length")
-            raw = data[position + 1]
-            if raw >= 0x80:
-                raw, position = _read_varint(data, position + 1, bits=64)
-            else:
-                position += 2
-            delta = (raw >> 1) ^ -(raw & 1)
-            if delta >= wanted:
-                raw, _ = _read_varint(data, position)
-                if raw & 1:
-                    raise _corrupt(begin, "its offset")
-                if raw >> 1 >= first:
-                    return base_offset + (raw >> 1), base_timestamp + delta
-            position = end
-    except IndexError:
-        raise CorruptRecordError(
-            f"a batch says {count} records, and its {data_end} bytes end before the last"
-        ) from None
-    return None
-
-
-#: The place of one record in the records of its batch, and what compaction must know of it: start,
-#: stop, timestamp delta, offset delta, key, and whether it has a value. It is a plain tuple,
-#: because a named one would make a pass of compaction a tenth slower.
-Outline = tuple[int, int, int, int, bytes | None, bool]
-
-
-def decode_outlines(  # noqa: C901, PLR0912, PLR0915 - one hot loop, unrolled on purpose
-    data: bytes, position: int, *, count: int, last_offset_delta: int
-) -> Iterator[Outline]:
-    """Yield the outlines of `count` records that fill `data` from `position` on.
-
-    Values and headers are not decoded, because that takes half of the time of decode_records.
-    Raises CorruptRecordError at the first impossible byte that is read.
-    """
-    data_end = len(data)
-    previous = -1
-    try:
-        for _ in range(count):
-            start = position
-            raw = data[position]
-            position += 1
-            if raw >= 0x80:
-                high = data[position]
-                if high < 0x80:
-                    raw += (high << 7) - 0x80
-                    position += 1
-                else:
-                    raw, position = _read_varint(data, position - 1)
-            end = position + (raw >> 1)
-            if raw & 1 or end > data_end:
-                raise _corrupt(start, "its length")
-            raw = data[position + 1]  # after the attributes
-            position += 2
-            if raw >= 0x80:
-                high = data[position]
-                if high < 0x80:
-                    raw += (high << 7) - 0x80
-                    position += 1
-                else:
-                    raw, position = _read_varint(data, position - 1, bits=64)
-            timestamp_delta = (raw >> 1) ^ -(raw & 1)
-
-            raw = data[position]
-            position += 1
-            if raw >= 0x80:
-                high = data[position]
-                if high < 0x80:
-                    raw += (high << 7) - 0x80
-                    position += 1
-                else:
-                    raw, position = _read_varint(data, position - 1)
-            offset_delta = raw >> 1
-            if raw & 1 or not previous < offset_delta <= last_offset_delta:
-                raise _corrupt(start, "its offset")
-            previous = offset_delta
-
-            raw = data[position]
-            position += 1
-            if raw >= 0x80:
-                raw, position = _read_varint(data, position - 1)
-            if raw == 1:
-                key = None
-            elif raw & 1:
-                raise _corrupt(start, "its key's length")
-            else:
-                stop = position + (raw >> 1)
-                key = data[position:stop]
-                position = stop
-            raw = data[position]
-            if position >= end:
-                raise _corrupt(start, "the length of its parts")
-            yield start, end, timestamp_delta, offset_delta, key, raw != 1
-            position = end
-    except IndexError:
-        raise CorruptRecordError(
-            f"a batch says {count} records, and its {data_end} bytes end before the last"
-        ) from None
-    if position != data_end:
-        raise CorruptRecordError(
-            f"{data_end - position} bytes follow the last of a batch's {count} records"
-        )
-
-
 def with_timestamp_delta(record: bytes, delta: int) -> bytes:
     """Return the bytes of a whole record, with another timestamp delta."""
-    _, position = _read_varint(record, 0)
-    _, rest = _read_varint(record, position + 1, bits=64)
+    _, position = read_varint(record, 0)
+    _, rest = read_varint(record, position + 1, bits=64)
     body = record[position : position + 1] + encode_varint(delta) + record[rest:]
     return encode_varint(len(body)) + body
 
 
-def _decode_headers(data: bytes, position: int, end: int) -> tuple[tuple[Header, ...], int]:
+def decode_headers(data: bytes, position: int, end: int) -> tuple[tuple[Header, ...], int]:
     """Return a record's headers and the position after them. Raise IndexError beyond the data."""
-    raw, position = _read_varint(data, position)
+    raw, position = read_varint(data, position)
     # raw is the zigzag form of the count: twice the count. Each header has at least two bytes, so
     # raw is also the least number of bytes that must follow.
     if raw & 1 or raw > end - position:
-        raise _corrupt(position, "its number of headers")
+        raise corrupt_record(position, "its number of headers")
     headers: list[Header] = []
     for _ in range(raw >> 1):
         name, position = _read_bytes(data, position, end)
         value, position = _read_bytes(data, position, end)
         if name is None:
-            raise _corrupt(position, "a header's null key")
+            raise corrupt_record(position, "a header's null key")
         try:
             headers.append((name.decode(), value))
         except UnicodeDecodeError:
-            raise _corrupt(position, "a header's key, which is not UTF-8") from None
+            raise corrupt_record(position, "a header's key, which is not UTF-8") from None
     return tuple(headers), position
 
 
 def _read_bytes(data: bytes, position: int, end: int) -> tuple[bytes | None, int]:
-    raw, position = _read_varint(data, position)
+    raw, position = read_varint(data, position)
     if raw == 1:
         return None, position
     stop = position + (raw >> 1)
     if raw & 1 or stop > end:
-        raise _corrupt(position, "the length of a header's part")
+        raise corrupt_record(position, "the length of a header's part")
     return data[position:stop], stop
 
 
-def _read_varint(data: bytes, position: int, *, bits: int = 32) -> tuple[int, int]:
+def read_varint(data: bytes, position: int, *, bits: int = 32) -> tuple[int, int]:
     """Return a varint, still in zigzag form, and the position after it.
 
     Raises IndexError beyond the data.
@@ -539,11 +310,12 @@ def _read_varint(data: bytes, position: int, *, bits: int = 32) -> tuple[int, in
             break
         shift += 7
         if shift >= bits:
-            raise _corrupt(start, f"a number of more than {bits} bits")
+            raise corrupt_record(start, f"a number of more than {bits} bits")
     if raw >> bits:
-        raise _corrupt(start, f"a number of more than {bits} bits")
+        raise corrupt_record(start, f"a number of more than {bits} bits")
     return raw, position
 
 
-def _corrupt(position: int, what: str) -> CorruptRecordError:
+def corrupt_record(position: int, what: str) -> CorruptRecordError:
+    """Return the error for the record at this byte of a batch. `what` is its impossible part."""
     return CorruptRecordError(f"the record at byte {position} of a batch is impossible: {what}")
