@@ -21,7 +21,7 @@ STATE      ?=
 # Every node that a test or the demo starts would compile all modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test lint check proto docs sim sim-quorum sim-raft crash-points mutants bench clean
+.PHONY: setup demo test lint check proto docs sim sim-quorum sim-raft crash-points power-cuts mutants bench clean
 
 setup: $(VENV)/.installed
 
@@ -70,6 +70,9 @@ sim-raft: setup
 
 crash-points: setup
 	@$(BIN)/python -m tests.simulation.quorum_crashes --seeds $(if $(filter file default undefined,$(origin SEEDS)),5,$(SEEDS)) $(ARGS)
+
+power-cuts: setup
+	@$(BIN)/python -m tests.simulation.power_cuts --seeds $(if $(filter file default undefined,$(origin SEEDS)),10,$(SEEDS)) $(ARGS)
 
 bench: setup
 	$(BIN)/python -m bench

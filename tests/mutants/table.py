@@ -75,6 +75,7 @@ DAMAGE = "tests/simulation/test_quorum_damage.py"
 REJOIN = "tests/simulation/test_quorum_rejoin.py"
 LEADER_REPLICA = "broker/quorate_broker/replica/leader_replica.py"
 READER_PAST = "tests/unit/quorate_broker/replica/test_reader_past.py"
+POWER_CUTS = "tests/simulation/test_cluster_power_cuts.py"
 FLUSH = "tests/unit/quorate_broker/replica/test_flush.py"
 CONSUMER = "clients/quorate/consumer/consumer.py"
 CONSUMER_STATE = "clients/quorate/consumer/partition_state.py"
@@ -1954,6 +1955,22 @@ MUTANTS = (
             "tests/unit/quorate_broker/replica/test_produce_queue.py"
             "::test_few_replicas_make_their_first_append_at_the_same_time",
         ),
+    ),
+    Mutant(
+        "synced-before-acknowledged",
+        "with flush.on.ack the leader counts what it has not synced",
+        LEADER_REPLICA,
+        "        if not self._replica.config.flush_on_ack:\n",
+        "        if True:\n",
+        (f"{POWER_CUTS}::test_what_was_acknowledged_is_read_after_a_power_cut_of_all_nodes",),
+    ),
+    Mutant(
+        "synced-before-acknowledged",
+        "with flush.on.ack a follower acknowledges what it has not synced",
+        "broker/quorate_broker/replica/replica_log.py",
+        "        if self._replica.config.flush_on_ack and not self.is_synced:\n",
+        "        if False:\n",
+        (f"{POWER_CUTS}::test_what_was_acknowledged_is_read_after_a_power_cut_of_all_nodes",),
     ),
     Mutant(
         "flush-in-time",

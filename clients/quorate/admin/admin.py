@@ -227,7 +227,7 @@ class Admin(QuorumCalls):
     ) -> tuple[str, ...]:
         """Change settings of a topic; None: the cluster's defaults for topics.
 
-        Returns one sentence for each setting that is stored but has no effect in this release.
+        Returns one sentence for each setting that acts otherwise than it says.
         """
         request = wire.AlterConfigsRequest(
             topic=topic or "", set=cast(Mapping[str, str], set or {}), remove=remove
