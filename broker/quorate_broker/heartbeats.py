@@ -25,6 +25,7 @@ from quorate_quorum.client.heartbeat import HeartbeatStream
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.node.config import BrokerConfig
 from quorate_quorum.v1.controller_pb2 import (
+    DirectorySpace,
     HeartbeatRequest,
     HeartbeatResponse,
     LossyReplica,
@@ -146,7 +147,21 @@ class Heartbeats:
             failed_directories=self._directories.failed_ids,
             replica_ends=self._take_ends(),
             lossy_replicas=self._lossy(),
+            directory_spaces=self._spaces(),
         )
+
+    def _spaces(self) -> list[DirectorySpace]:
+        """Return what the controller needs to choose the log directories of new replicas."""
+        unwritten = self._replicas.unwritten
+        return [
+            DirectorySpace(
+                directory_id=one.id,
+                free_bytes=one.free_bytes,
+                unwritten=len(unwritten[one.id]) if one.id in unwritten else 0,
+            )
+            for one in self._directories.working
+            if one.free_bytes is not None
+        ]
 
     def _lossy(self) -> list[LossyReplica]:
         """Return the lossy replicas to report; empty before the logs are open."""

@@ -36,6 +36,8 @@ log = structlog.get_logger(__name__)
 
 #: Pause between two log lines of a broker that still waits for the image.
 CATCH_UP_LOG_MS = 5_000
+#: Time between two measurements of the free bytes of the log directories.
+MEASURE_MS = 1_000
 
 
 class Lifecycle:
@@ -89,6 +91,7 @@ class Lifecycle:
         self._directories.on_lost = self._lost
         apply_offset = await self._register()
         self.heartbeats.start(publisher)
+        self._own("free-bytes", self._measure())
         self._own("open", self._open(apply_offset, publisher))
 
     def applied(self, image: MetadataImage) -> None:
@@ -190,7 +193,13 @@ class Lifecycle:
             return
         self.heartbeats.push()
 
-    # Failed disks
+    # Disks
+
+    async def _measure(self) -> None:
+        """Keep the free bytes of the directories known, for the heartbeats."""
+        while True:
+            await self._directories.measure()
+            await asyncio.sleep(MEASURE_MS / 1000)
 
     def _lost(self, directory_id: bytes, reason: str) -> None:
         """Tell the replicas and the controller that a directory was given up."""

@@ -1788,7 +1788,7 @@ MUTANTS = (
         "unregister-keeps",
         "a broker is forgotten while replicas lie in its directories, and with it what they lost",
         "quorum/quorate_quorum/controller/decisions/brokers.py",
-        "elif replicas := image.replica_counts.get(broker.id, 0):",
+        "elif replicas := image.replicas_on(broker.id):",
         "elif replicas := 0:",
         (
             "tests/unit/quorate_quorum/controller/test_brokers.py"

@@ -47,6 +47,8 @@ class HeldDirectory:
     has_begun: bool = False
     has_failed: bool = False
     is_unlocked: bool = False
+    #: The bytes that were free at the last measurement; None if they are not known.
+    free_bytes: int | None = None
 
     @property
     def id(self) -> bytes:
@@ -176,6 +178,16 @@ class LogDirectories:
                 self.on_lost(directory_id, reason)
                 return True
         return False
+
+    async def measure(self) -> None:
+        """Measure the free bytes of each working directory."""
+        for directory in self.working:
+            try:
+                directory.free_bytes = await self._disk.free_bytes(directory.path)
+            except OSError as error:
+                directory.free_bytes = None
+                if is_of_disk(error):
+                    await self.lose(directory.id, f"its free bytes can't be measured: {error}")
 
     async def mark_clean(self, *, but: Collection[bytes] = ()) -> None:
         """Mark the directories whose logs are all synced and closed: their run stopped cleanly.

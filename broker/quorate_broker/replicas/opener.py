@@ -216,3 +216,5 @@ class Opener:
                 # do nothing if the disk is good, because the next append notes the replica
                 if blames_disk(error):
                     self._replicas.directory_failed(partition.directory_id, str(error))
+        elif not is_noted:
+            self._replicas.unwritten[partition.directory_id].add(partition.key)

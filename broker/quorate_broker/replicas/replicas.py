@@ -7,6 +7,7 @@ their roles (the fetchers, the ISR keeper) is a RoleListener.
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol
 
@@ -101,6 +102,8 @@ class Replicas:
         self.files = ReplicaFiles(self)
         #: Directory id -> inventory of the replicas that were ever written in the directory.
         self.inventories: dict[bytes, Inventory] = {}
+        #: Directory id -> replicas in the directory that have written nothing yet.
+        self.unwritten: defaultdict[bytes, set[Key]] = defaultdict(set)
         self.losses = Losses()
         #: Replica -> why its log did not open, for replicas that the image places on this broker.
         self.unopened: dict[Key, str] = {}
@@ -223,6 +226,7 @@ class Replicas:
     def forget(self, partition: Partition) -> None:
         """Remove a replica."""
         del self._partitions[partition.key]
+        self.unwritten[partition.directory_id].discard(partition.key)
 
     async def close(self, partition: Partition) -> None:
         """Close a replica and remove it. Its directory stays."""
@@ -252,6 +256,7 @@ class Replicas:
     async def written(self, replica: Replica) -> None:
         """Note in the inventory that the replica was written."""
         await self.inventories[replica.directory_id].note(replica.key)
+        self.unwritten[replica.directory_id].discard(replica.key)
 
     def isr_wanted(self, partition: Partition) -> None:
         for listener in self._listeners:

@@ -67,6 +67,8 @@ class ClusterShape:
     voters: int = 3
     brokers: int = 3
     racks: tuple[str, ...] = ()
+    #: The log directories of each broker.
+    log_dirs: tuple[str, ...] = (DATA,)
     disk_latency_max_s: float = 0.001
     broker_settings: dict[str, Any] = field(default_factory=dict)
     voter_settings: dict[str, Any] = field(default_factory=dict)
@@ -116,7 +118,7 @@ class SimulatedCluster:
         )
         for node in self.brokers:
             await format_broker(
-                self.cluster_id, node.node_id, [DATA], disk=node.disk, chance=chance
+                self.cluster_id, node.node_id, self.shape.log_dirs, disk=node.disk, chance=chance
             )
 
     # -- starts, stops and faults of nodes -------------------------------------------------------
@@ -241,5 +243,9 @@ class SimulatedCluster:
     def _server(self, node: SimulatedNode, environment: Environment) -> QuorumServer | BrokerServer:
         if node.is_voter:
             return QuorumServer(self.voter_config(node), environment)
-        settings = {**self._settings(node), **self.shape.broker_settings}
+        settings = {
+            **self._settings(node),
+            "log_dirs": self.shape.log_dirs,
+            **self.shape.broker_settings,
+        }
         return BrokerServer(BrokerConfig(broker_rack=node.rack, **settings), environment)

@@ -19,6 +19,7 @@ from typing import TypeVar
 
 from quorate_quorum.disk import Buffer, File, Lock, SyncError, syncing
 from quorate_testing.simulated import disk_content
+from quorate_testing.simulated.disk_space import Space
 
 T = TypeVar("T")
 
@@ -118,7 +119,7 @@ class SimulatedFile:
             await self._disk.begin(name, self._path)
             self._check_open()
             grown = position + len(data) - len(self._inode.cached)
-            self._disk.take_space(grown, self._path)
+            self._disk.space.take(grown, self._path)
         except asyncio.CancelledError:
             # Finish the write even if the task does not wait any more, as the kernel does.
             if under_way in self._disk.under_way:
@@ -157,7 +158,7 @@ class SimulatedDisk:
         self._root = disk_content.Directory()
         self._boot = 1
         self._failing_syncs = 0
-        self._space: int | None = None
+        self.space = Space(self._used)
         #: Every operation takes a random time up to this maximum, plus `slow`.
         self.latency_max = latency_max
         self.slow = 0.0
@@ -217,7 +218,17 @@ class SimulatedDisk:
 
     def fill(self, free: int | None = 0) -> None:
         """Leave `free` bytes of room, after which writes raise ENOSPC. None: there is no limit."""
-        self._space = free
+        self.space.free = free
+
+    def limit(self, directory: str, size: int | None) -> None:
+        """Let the files under a directory have at most `size` bytes together; None: any number.
+
+        In contrast to `fill`, a removed or cut file gives its bytes back.
+        """
+        if size is None:
+            self.space.limits.pop(directory, None)
+        else:
+            self.space.limits[directory] = size
 
     def mend(self) -> None:
         """Make the disk fast, with room and without planned failures.
@@ -226,7 +237,7 @@ class SimulatedDisk:
         """
         self.slow = self.slow_sync = 0.0
         self._failing_syncs = 0
-        self._space = None
+        self.space.mend()
 
     def unsynced(self) -> Sequence[tuple[str, int, int]]:
         """Return (path, position, bytes) of each write that no sync has covered, by path."""
@@ -358,7 +369,7 @@ class SimulatedDisk:
         return taken
 
     async def free_bytes(self, path: str) -> int:
-        return 1 << 40 if self._space is None else self._space
+        return self.space.left(path)
 
     def boot_id(self) -> str | None:
         return f"boot-{self._boot}"
@@ -385,12 +396,11 @@ class SimulatedDisk:
         self._failing_syncs -= 1
         return True
 
-    def take_space(self, grown: int, path: str) -> None:
-        if self._space is None or grown <= 0:
-            return
-        if grown > self._space:
-            raise OSError(errno.ENOSPC, "simulated: no space left", path)
-        self._space -= grown
+    def _used(self, path: str) -> int:
+        found = self._find(path)
+        if not isinstance(found, disk_content.Directory):
+            return 0
+        return sum(len(inode.cached) for _, inode in self._files(path, found))
 
     def _files(
         self, path: str, directory: disk_content.Directory

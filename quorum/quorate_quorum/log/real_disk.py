@@ -313,7 +313,7 @@ class RealDisk:
         return RealLock(descriptor)
 
     async def free_bytes(self, path: str) -> int:
-        found = os.statvfs(path)
+        found = await self.in_thread(os.statvfs, path)
         return found.f_bavail * found.f_frsize
 
     async def _open(self, path: str, flags: int) -> File:

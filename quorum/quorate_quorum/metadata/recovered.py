@@ -37,10 +37,10 @@ def recovered(image: MetadataImage, voter: VoterImage, *, epoch_seen: int) -> Me
     brokers = {broker.id: replace(broker, fenced=True) for broker in image.sorted_brokers()}
     topics = {topic.id: _leaderless(topic) for topic in image.sorted_topics()}
     replicas = Counter(
-        broker_id
+        replica
         for topic in topics.values()
         for partition in topic.partitions
-        for broker_id in partition.broker_ids
+        for replica in partition.replicas
     )
     return replace(
         image,

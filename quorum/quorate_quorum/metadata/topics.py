@@ -26,6 +26,7 @@ from quorate_quorum.metadata.partitions import (
     PARTITION,
     Key,
     PartitionImage,
+    ReplicaImage,
 )
 from quorate_quorum.v1 import events_pb2 as ev
 
@@ -83,9 +84,18 @@ class Topics:
     #: numbers placement finds the next position in its ring of brokers.
     partitions_created: int = 0
     topics_created: int = 0
-    #: By broker: the number of replicas that are assigned to it, in forming topics, too. A broker
-    #: without replicas is not in the map.
-    replica_counts: HashTrieMap[int, int] = field(default_factory=empty)
+    #: By broker and log directory: the number of replicas that are assigned to it, in forming
+    #: topics, too. A directory without replicas is not in the map.
+    replica_counts: HashTrieMap[ReplicaImage, int] = field(default_factory=empty)
+
+    def replicas_on(self, broker_id: int) -> int:
+        """Return the number of replicas that are assigned to a broker."""
+        counts = self.replica_counts.items()
+        return sum(count for place, count in counts if place.broker_id == broker_id)
+
+    def replicas_in(self, broker_id: int, directory_id: bytes) -> int:
+        """Return the number of replicas that are assigned to a log directory of a broker."""
+        return self.replica_counts.get(ReplicaImage(broker_id, directory_id), 0)
 
     def sorted_topics(self) -> list[TopicImage]:
         """Return all topics, by name."""
@@ -200,8 +210,8 @@ class TopicsDelta(AspectDelta[Topics], part=Topics):
         self.changed_configs: dict[bytes, None] = {}
         #: The removed topics, as they are in the old image.
         self.removed: list[TopicImage] = []
-        #: By broker: the change of the number of its replicas.
-        self._replicas_moved: Counter[int] = Counter()
+        #: By broker and log directory: the change of the number of its replicas.
+        self._replicas_moved: Counter[ReplicaImage] = Counter()
         self._drafts: dict[bytes, _Draft] = {}
 
     @replays("topic")
@@ -221,7 +231,7 @@ class TopicsDelta(AspectDelta[Topics], part=Topics):
         draft = self._draft(event.topic_id)
         topic = draft.finish()
         for partition in topic.partitions:
-            self._replicas_moved.subtract(partition.broker_ids)
+            self._replicas_moved.subtract(partition.replicas)
         del self._drafts[topic.id]
         if draft.forming:
             return  # the topic was hidden, so no map or list has to forget it
@@ -241,7 +251,7 @@ class TopicsDelta(AspectDelta[Topics], part=Topics):
         partition = PARTITION.image(event)
         partition.check()
         draft.partitions.append(partition)
-        self._replicas_moved.update(partition.broker_ids)
+        self._replicas_moved.update(partition.replicas)
         self.partitions_created += 1
         if not draft.forming:
             self.changed_partitions[event.topic_id, event.partition] = None
@@ -264,8 +274,8 @@ class TopicsDelta(AspectDelta[Topics], part=Topics):
             assert new.leader != NO_LEADER, "a recovery elects"
         draft.partitions[event.partition] = new
         if new.replicas is not old.replicas:
-            self._replicas_moved.subtract(old.broker_ids)
-            self._replicas_moved.update(new.broker_ids)
+            self._replicas_moved.subtract(old.replicas)
+            self._replicas_moved.update(new.replicas)
         if not draft.forming:
             self.changed_partitions[event.topic_id, event.partition] = None
 
@@ -369,10 +379,12 @@ def _described(topic: TopicImage) -> dict[str, Any]:
     }
 
 
-def counted(counts: HashTrieMap[int, int], moved: Mapping[int, int]) -> HashTrieMap[int, int]:
+def counted(
+    counts: HashTrieMap[ReplicaImage, int], moved: Mapping[ReplicaImage, int]
+) -> HashTrieMap[ReplicaImage, int]:
     """Return the counts after these differences. A count of 0 is removed."""
     for key, difference in moved.items():
         count = counts.get(key, 0) + difference
-        assert count >= 0, f"broker {key} has {count} replicas"
+        assert count >= 0, f"{key} has {count} replicas"
         counts = counts.insert(key, count) if count else counts.discard(key)
     return counts

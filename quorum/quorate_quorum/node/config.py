@@ -49,7 +49,8 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     #: The addresses that other nodes and clients dial: one for each name in listeners. Empty: the
     #: addresses in listeners.
     advertised_listeners: tuple[str, ...] = ()
-    #: The directories for logs. `quorate storage format` must have formatted each of them.
+    #: The directories for logs, one on each disk. `quorate storage format` must have formatted each
+    #: of them. A new replica goes to the one with the most free bytes. A voter uses only the first.
     log_dirs: tuple[str, ...]
     #: Addresses of voters, as host:port. It is enough if one of them answers.
     quorum_bootstrap_servers: tuple[str, ...] = ()

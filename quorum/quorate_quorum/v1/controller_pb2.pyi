@@ -186,6 +186,7 @@ class HeartbeatRequest(_message.Message):
     REPLICA_ENDS_FIELD_NUMBER: _builtins.int
     QUORUM_GENERATION_FIELD_NUMBER: _builtins.int
     LOSSY_REPLICAS_FIELD_NUMBER: _builtins.int
+    DIRECTORY_SPACES_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
     """first message"""
     broker_id: _builtins.int
@@ -211,6 +212,10 @@ class HeartbeatRequest(_message.Message):
     def lossy_replicas(self) -> _containers.RepeatedCompositeFieldContainer[Global___LossyReplica]:
         """at most 50; sent until in no ISR and no ELR"""
 
+    @_builtins.property
+    def directory_spaces(self) -> _containers.RepeatedCompositeFieldContainer[Global___DirectorySpace]:
+        """of the working log directories; at most 64"""
+
     def __init__(
         self,
         *,
@@ -225,14 +230,41 @@ class HeartbeatRequest(_message.Message):
         replica_ends: _abc.Iterable[Global___ReplicaEnd] | None = ...,
         quorum_generation: _builtins.int = ...,
         lossy_replicas: _abc.Iterable[Global___LossyReplica] | None = ...,
+        directory_spaces: _abc.Iterable[Global___DirectorySpace] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_offset", b"applied_offset", "broker_epoch", b"broker_epoch", "broker_id", b"broker_id", "cluster_id", b"cluster_id", "failed_directories", b"failed_directories", "incarnation", b"incarnation", "lossy_replicas", b"lossy_replicas", "quorum_generation", b"quorum_generation", "replica_ends", b"replica_ends", "want_fence", b"want_fence", "want_shutdown", b"want_shutdown"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_offset", b"applied_offset", "broker_epoch", b"broker_epoch", "broker_id", b"broker_id", "cluster_id", b"cluster_id", "directory_spaces", b"directory_spaces", "failed_directories", b"failed_directories", "incarnation", b"incarnation", "lossy_replicas", b"lossy_replicas", "quorum_generation", b"quorum_generation", "replica_ends", b"replica_ends", "want_fence", b"want_fence", "want_shutdown", b"want_shutdown"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___HeartbeatRequest: _TypeAlias = HeartbeatRequest  # noqa: Y015
+
+@_typing.final
+class DirectorySpace(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIRECTORY_ID_FIELD_NUMBER: _builtins.int
+    FREE_BYTES_FIELD_NUMBER: _builtins.int
+    UNWRITTEN_FIELD_NUMBER: _builtins.int
+    directory_id: _builtins.bytes
+    free_bytes: _builtins.int
+    unwritten: _builtins.int
+    """its replicas that have written nothing yet"""
+    def __init__(
+        self,
+        *,
+        directory_id: _builtins.bytes = ...,
+        free_bytes: _builtins.int = ...,
+        unwritten: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["directory_id", b"directory_id", "free_bytes", b"free_bytes", "unwritten", b"unwritten"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DirectorySpace: _TypeAlias = DirectorySpace  # noqa: Y015
 
 @_typing.final
 class PartitionId(_message.Message):

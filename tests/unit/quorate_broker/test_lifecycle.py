@@ -16,6 +16,7 @@ from quorate.v1.common_pb2 import Error, ErrorCode
 from quorate_broker.files.directories import LogDirectories
 from quorate_broker.lifecycle import Lifecycle
 from quorate_broker.registration import Registration
+from quorate_broker.replica.replica import Key
 from quorate_broker.replicas.losses import TOLD_MAX, Losses
 from quorate_quorum.log.identity import read_identity
 from quorate_quorum.log.run_file import begin_run, read_run, write_marker
@@ -110,6 +111,7 @@ class FakeReplicas:
         self.on_directory_failed: Any = None
         self.on_generation: Any = None
         self.failed_directories: list[bytes] = []
+        self.unwritten: dict[bytes, set[Key]] = {D2: {(TOPIC, 0), (TOPIC, 1)}}
 
     def directory_failed(self, directory_id: bytes, reason: str) -> None:
         self.failed_directories.append(directory_id)
@@ -263,6 +265,19 @@ class TestHeartbeats:
         assert not fixture.last_beat.want_fence
         assert fixture.last_beat.applied_offset == 22
         assert fixture.lifecycle.is_fenced
+
+    async def test_they_tell_the_free_bytes_of_the_working_directories(
+        self, fixture: Fixture
+    ) -> None:
+        fixture.disk.limit("/d1", 1 << 20)
+        await fixture.opened()
+        assert [
+            (one.directory_id, one.free_bytes <= 1 << 20, one.unwritten)
+            for one in fixture.client.state().directory_spaces
+        ] == [(D1, True, 0), (D2, False, 2)]
+        fixture.replicas.on_directory_failed(D1, "sync")
+        await fixture.settle()
+        assert [one.directory_id for one in fixture.last_beat.directory_spaces] == [D2]
 
     async def test_it_is_unfenced_when_its_image_says_so(self, fixture: Fixture) -> None:
         await fixture.opened()

@@ -314,7 +314,7 @@ def unregister(
             f"broker {broker.id} at {broker.endpoint} runs: stop it first. If it was stopped: the"
             " controller heard it less than a session timeout ago, so ask again in a few seconds"
         )
-    elif replicas := image.replica_counts.get(broker.id, 0):
+    elif replicas := image.replicas_on(broker.id):
         error = InvalidRequestError(
             f"broker {broker.id} still holds {replicas} replicas of partitions: delete their"
             f" topics, or start a broker with node.id {broker.id} again, on an empty disk if its"

@@ -8,6 +8,7 @@ the next one removes the forming topic. The caller got an OutcomeUnknownError, a
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -78,6 +79,8 @@ class _Turn:
     image: MetadataImage
     context: Context
     events: list[ev.MetadataEvent] = field(default_factory=list)
+    #: By log directory: the replicas that this turn has made there, and that `image` lacks.
+    placed: Counter[bytes] = field(default_factory=Counter)
     #: Whether a new replica on a broker's directory would be in sync, by (broker id, directory id).
     eligible: dict[tuple[int, bytes], bool] = field(default_factory=dict)
 
@@ -118,7 +121,6 @@ class Creation:
         self._names: dict[str, bytes] = {}
         self._results: dict[bytes, admin.CreatedTopic] = {}
         self._ahead = (0, 0)
-        self._loads: dict[bytes, int] | None = None
 
     def fits_in_a_turn(self, image: MetadataImage) -> bool:
         """Return whether the first call of `next` decides the whole request."""
@@ -307,15 +309,13 @@ class Creation:
         return ev.MetadataEvent(partition=partition)
 
     def _directory(self, turn: _Turn, broker: BrokerImage, *, is_sample: bool) -> bytes:
-        """Return the broker's directory with the fewest replicas; among equal ones, the first."""
+        """Return the directory for a new replica: see FreeSpace."""
         if len(broker.directories) == 1 or is_sample:
             return broker.directories[0].id
-        if self._loads is None:
-            self._loads = _loads(turn.image)
-        loads = self._loads
-        working = [d for d in broker.directories if not d.failed] or list(broker.directories)
-        chosen = min(working, key=lambda directory: loads.get(directory.id, 0)).id
-        loads[chosen] = loads.get(chosen, 0) + 1
+        chosen = turn.context.free_space.choose(
+            broker, lambda one: turn.image.replicas_in(broker.id, one) + turn.placed[one]
+        )
+        turn.placed[chosen] += 1
         return chosen
 
 
@@ -346,15 +346,6 @@ def _describe(result: admin.CreatedTopic, topic_id: bytes, partitions: int, fact
     result.topic_id = topic_id
     result.num_partitions = partitions
     result.replication_factor = factor
-
-
-def _loads(image: MetadataImage) -> dict[bytes, int]:
-    loads: dict[bytes, int] = {}
-    for topic in image.all_topics():
-        for partition in topic.partitions:
-            for replica in partition.replicas:
-                loads[replica.directory_id] = loads.get(replica.directory_id, 0) + 1
-    return loads
 
 
 def _configs(image: MetadataImage, given: Mapping[str, str]) -> dict[str, str]:

@@ -7,9 +7,10 @@ wrong, the response says so, and there are no events. A broken invariant fails a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from quorate_quorum.controller.decisions.free_space import FreeSpace
 from quorate_quorum.v1.events_pb2 import MetadataEvent
 
 R = TypeVar("R")
@@ -30,6 +31,8 @@ class Context:
     next_offset: int
     #: A function that returns 16 fresh random bytes.
     new_id: Callable[[], bytes]
+    #: The free bytes of the brokers' log directories. A decision that places replicas counts them.
+    free_space: FreeSpace = field(default_factory=FreeSpace)
 
 
 @dataclass(frozen=True, slots=True)

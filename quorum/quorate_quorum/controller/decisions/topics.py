@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -25,7 +26,7 @@ from quorate_quorum.configs import (
     spec_of,
 )
 from quorate_quorum.controller.decisions.outcome import Context, Outcome
-from quorate_quorum.controller.decisions.partitions import good_directory, moved
+from quorate_quorum.controller.decisions.partitions import moved
 from quorate_quorum.controller.decisions.placement import Place, fill, ring
 from quorate_quorum.metadata.delta import replayed
 from quorate_quorum.metadata.image import MetadataImage
@@ -256,37 +257,48 @@ def raise_internal_topics(image: MetadataImage, context: Context) -> Outcome[int
     together with that broker. New replicas are `adding` until they are in the ISR. Response: the
     number of partitions that got more replicas.
     """
-    del context
     places = places_of(image)
     circle = ring(places)
     events: list[ev.MetadataEvent] = []
+    placed: Counter[ReplicaImage] = Counter()
+
+    def place(broker_id: int) -> ReplicaImage:
+        """Return where a broker puts a new replica."""
+        directory_id = context.free_space.choose(
+            image.brokers[broker_id],
+            lambda one: image.replicas_in(broker_id, one) + placed[ReplicaImage(broker_id, one)],
+        )
+        found = ReplicaImage(broker_id, directory_id)
+        placed[found] += 1
+        return found
+
     for topic in image.sorted_topics():
         if not topic.is_internal or not image.brokers:
             continue
         target = min(default_factor(image), len(places))
         for index, old in enumerate(topic.partitions):
             if len(old.replicas) < target:
-                new = _raised(image, circle, index, old, target)
+                new = _raised(image, circle, index, old, target, place)
                 events.append(partition_changed(topic.id, index, old, new))
     return Outcome(tuple(events), len(events))
 
 
 def _raised(
-    image: MetadataImage, circle: list[Place], index: int, old: PartitionImage, target: int
+    image: MetadataImage,
+    circle: list[Place],
+    index: int,
+    old: PartitionImage,
+    target: int,
+    place: Callable[[int], ReplicaImage],
 ) -> PartitionImage:
     chosen = []
     for broker_id in old.broker_ids:
         broker = image.brokers[broker_id]
         chosen.append(Place(broker.id, broker.rack, broker.host))
     added = [p.broker_id for p in fill(chosen, circle, index, target)[len(chosen) :]]
-    replicas = list(old.replicas)
-    for broker_id in added:
-        directory_id = good_directory(image.brokers[broker_id], index)
-        assert directory_id is not None, "only brokers with a working directory are places"
-        replicas.append(ReplicaImage(broker_id, directory_id))
     return replace(
         old,
-        replicas=tuple(replicas),
+        replicas=(*old.replicas, *map(place, added)),
         adding=(*old.adding, *added),
         partition_epoch=old.partition_epoch + 1,
     )

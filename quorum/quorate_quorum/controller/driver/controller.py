@@ -8,12 +8,14 @@ ActiveController. When the voter loses leadership, the controller drops the Acti
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import structlog
 
 from quorate.aio.tasks import Tasks
 from quorate.errors import NotControllerError
 from quorate.v1.admin_pb2 import DescribeQuorumResponse
+from quorate_quorum.controller.decisions.free_space import FreeSpace
 from quorate_quorum.controller.decisions.health import PartitionHealth
 from quorate_quorum.controller.decisions.outcome import Context
 from quorate_quorum.controller.driver.active import ActiveController, ControllerRaft
@@ -140,13 +142,16 @@ class Controller:
         if self._is_broken:
             return
         assert self._active is None, "one reign at a time"
-        reign = Reign(epoch, self.image, self._raft, self._context, self._fail)
+        free_space = FreeSpace()
+        context = partial(self._context, free_space)
+        reign = Reign(epoch, self.image, self._raft, context, self._fail)
         leases = Leases(
             reign,
             self._raft,
             self._environment,
             self._config,
             self._fail,
+            free_space=free_space,
             handed_over_for_silence=handed_over_for_silence,
         )
         self._active = ActiveController(
@@ -174,11 +179,12 @@ class Controller:
         """Wake the watches, because another leader is known, or none is known any more."""
         self._wake()
 
-    def _context(self, next_offset: int) -> Context:
+    def _context(self, free_space: FreeSpace, next_offset: int) -> Context:
         return Context(
             now_ms=self._environment.wall_clock_ms(),
             next_offset=next_offset,
             new_id=self._environment.new_id,
+            free_space=free_space,
         )
 
     # -- the image

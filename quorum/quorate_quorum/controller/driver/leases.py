@@ -21,7 +21,9 @@ from quorate.aio.clock import loop_ms
 from quorate.aio.tasks import Tasks
 from quorate.errors import FencedError, InvalidRequestError, QuorateError
 from quorate_quorum.controller.decisions import brokers, topics
+from quorate_quorum.controller.decisions.brokers import DIRECTORIES_MAX
 from quorate_quorum.controller.decisions.creation import abandon
+from quorate_quorum.controller.decisions.free_space import FreeSpace
 from quorate_quorum.controller.decisions.liveness import Liveness
 from quorate_quorum.controller.decisions.lossy_elections import LossyElections
 from quorate_quorum.controller.decisions.lossy_replicas import LOSSY_PER_MESSAGE_MAX, replicas_lossy
@@ -47,7 +49,6 @@ log = structlog.get_logger(__name__)
 #: The time between two ticks of the machines. One tick adds at most this time to a silence.
 TICK_MS = 100
 ENDS_PER_MESSAGE_MAX = 10_000
-FAILED_DIRECTORIES_MAX = 64
 
 
 class LeaseRaft(Leadership, Protocol):
@@ -70,9 +71,11 @@ class Leases:
         config: QuorumConfig,
         fail: Callable[[str], None],
         *,
+        free_space: FreeSpace,
         handed_over_for_silence: bool,
     ) -> None:
         self.config = config
+        self._free_space = free_space
         self._reign = reign
         self._raft = raft
         self._fail = fail
@@ -276,8 +279,7 @@ class Leases:
         session.wants_fence = request.want_fence
         session.wants_shutdown = session.wants_shutdown or request.want_shutdown
         self.liveness.heard(broker.id, session.incarnation)
-        if request.failed_directories:
-            self._fail_directories(broker.id, request.failed_directories)
+        self._look_at_directories(broker.id, request)
         if request.lossy_replicas:
             self._distrust(broker.id, request.lossy_replicas)
         if request.replica_ends:
@@ -289,13 +291,14 @@ class Leases:
             self.unfence(session)
         self._ring_those_who_may_go()
 
-    def _fail_directories(self, broker_id: int, named: Sequence[bytes]) -> None:
-        _check_count(named, FAILED_DIRECTORIES_MAX, TOO_MANY_DIRECTORIES)
-        failed = list(named)
-        self._reign.attempt(
-            "directories failed",
-            lambda i, _: brokers.directories_failed(i, broker_id, failed),
-        )
+    def _look_at_directories(self, broker_id: int, request: HeartbeatRequest) -> None:
+        failed = list(request.failed_directories)
+        _check_count(failed, DIRECTORIES_MAX, TOO_MANY_DIRECTORIES)
+        self._free_space.told(broker_id, request.directory_spaces[:DIRECTORIES_MAX])
+        if failed:
+            self._reign.attempt(
+                "directories failed", lambda i, _: brokers.directories_failed(i, broker_id, failed)
+            )
 
     def _distrust(self, broker_id: int, told: Sequence[LossyReplica]) -> None:
         _check_count(told, LOSSY_PER_MESSAGE_MAX, TOO_MANY_LOSSY)
@@ -338,9 +341,7 @@ class Leases:
     async def _tick_for_good(self) -> None:
         while True:
             await asyncio.sleep(TICK_MS / 1000)
-            for _ in range(
-                3
-            ):  # take in the frames that have arrived, before time counts as silence
+            for _ in range(3):  # take in what has arrived, before time counts as silence
                 await asyncio.sleep(0)
             self.sweeper.complete_torn()
             self.fencing.fence_put_off()
@@ -361,7 +362,7 @@ class Leases:
         self._fail(f"the controller's task {name} broke: {error!r}")
 
 
-TOO_MANY_DIRECTORIES = "more failed directories than a broker may have"
+TOO_MANY_DIRECTORIES = "more log directories than a broker may have"
 TOO_MANY_LOSSY = "more lossy replicas than one heartbeat may name"
 TOO_MANY_ENDS = "more ends of replicas than one heartbeat may tell"
 

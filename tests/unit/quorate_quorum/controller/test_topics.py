@@ -237,6 +237,14 @@ def test_replicas_go_to_the_least_loaded_directory() -> None:
     assert the_partition(image, 2).directory_of(0) == directory_id(0, 1)
 
 
+def test_internal_replicas_are_spread_over_the_directories_of_a_broker() -> None:
+    image, _ = create(brokers([0]), new("__consumer_offsets", 4), internal=True)
+    image = brokers([1], on=image, disks=2)
+    image = replayed(image, raise_internal_topics(image, context(image)).events)
+    used = [p.directory_of(1) for p in image.topics[topic_id(1)].partitions]
+    assert used == [directory_id(1, 0), directory_id(1, 1)] * 2
+
+
 def test_what_makes_more_metadata_than_a_batch_holds_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

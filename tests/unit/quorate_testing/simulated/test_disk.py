@@ -242,6 +242,24 @@ async def test_a_disk_fills_up_flips_bits_and_slows_down() -> None:
     assert loop.time() > started
 
 
+async def test_a_directory_with_a_limit_gives_the_bytes_of_removed_files_back() -> None:
+    disk = await simulated()
+    await disk.make_directory("/e")
+    disk.limit("/d", 4)
+    file = await disk.open("/d/a", create=True)
+    await file.append((b"1234",))
+    assert await disk.free_bytes("/d") == 0
+    with pytest.raises(OSError, match="no space") as caught:
+        await file.append((b"5",))
+    assert caught.value.errno == errno.ENOSPC
+    elsewhere = await disk.open("/e/a", create=True)
+    await elsewhere.append((b"12345",))
+    await file.truncate(1)
+    await file.append((b"567",))
+    await disk.remove("/d/a")
+    assert await disk.free_bytes("/d") == 4
+
+
 async def test_the_same_seed_gives_the_same_disk() -> None:
     def content(disk: SimulatedDisk) -> bytes:
         disk.lose_power()
