@@ -92,6 +92,34 @@ class _ErrorCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorCode.V
     """the principal may not do this on the cluster"""
     ERROR_CODE_LISTENER_NOT_FOUND: _ErrorCode.ValueType  # 42
     """the leader has no listener for the caller: retriable"""
+    ERROR_CODE_COORDINATOR_NOT_AVAILABLE: _ErrorCode.ValueType  # 43
+    """the group has no coordinator now: retriable"""
+    ERROR_CODE_NOT_COORDINATOR: _ErrorCode.ValueType  # 44
+    """retriable: the hint names the coordinator"""
+    ERROR_CODE_COORDINATOR_LOADING: _ErrorCode.ValueType  # 45
+    """a new coordinator reads its log: retriable"""
+    ERROR_CODE_UNKNOWN_MEMBER_ID: _ErrorCode.ValueType  # 46
+    """not a member of the group: join anew"""
+    ERROR_CODE_FENCED_MEMBER_EPOCH: _ErrorCode.ValueType  # 47
+    """the member's epoch is not the group's: join anew"""
+    ERROR_CODE_STALE_MEMBER_EPOCH: _ErrorCode.ValueType  # 48
+    """a commit with an epoch that has passed: ask for the new one"""
+    ERROR_CODE_UNRELEASED_INSTANCE_ID: _ErrorCode.ValueType  # 49
+    """another member has this group_instance_id"""
+    ERROR_CODE_INVALID_GROUP_ID: _ErrorCode.ValueType  # 50
+    ERROR_CODE_GROUP_NOT_FOUND: _ErrorCode.ValueType  # 51
+    ERROR_CODE_NON_EMPTY_GROUP: _ErrorCode.ValueType  # 52
+    """the group has members"""
+    ERROR_CODE_GROUP_MAX_SIZE: _ErrorCode.ValueType  # 53
+    """the group has group.max.size members"""
+    ERROR_CODE_INVALID_PATTERN: _ErrorCode.ValueType  # 54
+    """a subscription's pattern does not compile, or matches too much"""
+    ERROR_CODE_OFFSET_METADATA_TOO_LARGE: _ErrorCode.ValueType  # 55
+    ERROR_CODE_UNSUPPORTED_ASSIGNOR: _ErrorCode.ValueType  # 56
+    ERROR_CODE_INVALID_ASSIGNMENT: _ErrorCode.ValueType  # 57
+    """a client's assignor returned nonsense"""
+    ERROR_CODE_GROUP_AUTHORIZATION_FAILED: _ErrorCode.ValueType  # 58
+    """the principal may not do this on the group"""
 
 class ErrorCode(_ErrorCode, metaclass=_ErrorCodeEnumTypeWrapper):
     """The result of a request. The numbers are part of the protocol and are never reused. Each code
@@ -167,6 +195,34 @@ ERROR_CODE_CLUSTER_AUTHORIZATION_FAILED: ErrorCode.ValueType  # 41
 """the principal may not do this on the cluster"""
 ERROR_CODE_LISTENER_NOT_FOUND: ErrorCode.ValueType  # 42
 """the leader has no listener for the caller: retriable"""
+ERROR_CODE_COORDINATOR_NOT_AVAILABLE: ErrorCode.ValueType  # 43
+"""the group has no coordinator now: retriable"""
+ERROR_CODE_NOT_COORDINATOR: ErrorCode.ValueType  # 44
+"""retriable: the hint names the coordinator"""
+ERROR_CODE_COORDINATOR_LOADING: ErrorCode.ValueType  # 45
+"""a new coordinator reads its log: retriable"""
+ERROR_CODE_UNKNOWN_MEMBER_ID: ErrorCode.ValueType  # 46
+"""not a member of the group: join anew"""
+ERROR_CODE_FENCED_MEMBER_EPOCH: ErrorCode.ValueType  # 47
+"""the member's epoch is not the group's: join anew"""
+ERROR_CODE_STALE_MEMBER_EPOCH: ErrorCode.ValueType  # 48
+"""a commit with an epoch that has passed: ask for the new one"""
+ERROR_CODE_UNRELEASED_INSTANCE_ID: ErrorCode.ValueType  # 49
+"""another member has this group_instance_id"""
+ERROR_CODE_INVALID_GROUP_ID: ErrorCode.ValueType  # 50
+ERROR_CODE_GROUP_NOT_FOUND: ErrorCode.ValueType  # 51
+ERROR_CODE_NON_EMPTY_GROUP: ErrorCode.ValueType  # 52
+"""the group has members"""
+ERROR_CODE_GROUP_MAX_SIZE: ErrorCode.ValueType  # 53
+"""the group has group.max.size members"""
+ERROR_CODE_INVALID_PATTERN: ErrorCode.ValueType  # 54
+"""a subscription's pattern does not compile, or matches too much"""
+ERROR_CODE_OFFSET_METADATA_TOO_LARGE: ErrorCode.ValueType  # 55
+ERROR_CODE_UNSUPPORTED_ASSIGNOR: ErrorCode.ValueType  # 56
+ERROR_CODE_INVALID_ASSIGNMENT: ErrorCode.ValueType  # 57
+"""a client's assignor returned nonsense"""
+ERROR_CODE_GROUP_AUTHORIZATION_FAILED: ErrorCode.ValueType  # 58
+"""the principal may not do this on the group"""
 Global___ErrorCode: _TypeAlias = ErrorCode  # noqa: Y015
 
 @_typing.final
