@@ -22,3 +22,28 @@ def test_an_error_that_a_peer_sent_has_the_class_that_its_code_is_named_after(na
 def test_a_class_without_a_code_of_its_own_has_that_of_its_base() -> None:
     assert errors.DeliveryTimeoutError.code == ErrorCode.ERROR_CODE_OUTCOME_UNKNOWN
     assert errors.ClosedError.code == ErrorCode.ERROR_CODE_UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("error", "retriable", "stale"),
+    [
+        (errors.CoordinatorNotAvailableError, True, True),
+        (errors.NotCoordinatorError, True, True),
+        (errors.CoordinatorLoadingError, True, False),
+        (errors.UnknownMemberIdError, False, False),
+        (errors.FencedMemberEpochError, False, False),
+        (errors.StaleMemberEpochError, False, False),
+        (errors.UnreleasedInstanceIdError, False, False),
+        (errors.NonEmptyGroupError, False, False),
+    ],
+)
+def test_a_group_s_error_says_whether_to_repeat_the_call_and_whether_to_look_for_the_coordinator(
+    error: type[errors.QuorateError], retriable: bool, stale: bool
+) -> None:
+    assert (error.retriable, error.stale_metadata) == (retriable, stale)
+
+
+def test_a_member_that_the_group_does_not_know_joins_anew_by_one_class() -> None:
+    assert issubclass(errors.UnknownMemberIdError, errors.NotMemberError)
+    assert issubclass(errors.FencedMemberEpochError, errors.NotMemberError)
+    assert not issubclass(errors.StaleMemberEpochError, errors.NotMemberError)

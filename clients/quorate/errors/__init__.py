@@ -4,6 +4,8 @@
       InvalidRequestError         a field is impossible; asking again will not help
         InvalidTopicError  InvalidPartitionsError  InvalidReplicationFactorError
         InvalidConfigError  InvalidTimestampError  RecordTooLargeError  PolicyViolationError
+        InvalidGroupIdError  InvalidPatternError  OffsetMetadataTooLargeError
+        UnsupportedAssignorError  InvalidAssignmentError
       UnknownTopicError           retriable: metadata may be behind
       TopicExistsError  UnknownBrokerError
       NotLeaderError              retriable; the caller's view of the leaders is stale
@@ -22,11 +24,20 @@
       QuorumUnavailableError      retriable: no controller answers; NotControllerError below it
       FencedError                 an old broker_epoch or incarnation
         DuplicateBrokerError  IneligibleReplicaError  StalePartitionEpochError
+      CoordinatorNotAvailableError      retriable: look the group's coordinator up again
+        NotCoordinatorError     another broker coordinates the group
+      CoordinatorLoadingError   retriable: the coordinator still reads its log
+      NotMemberError              the caller must join the group anew
+        UnknownMemberIdError  FencedMemberEpochError
+      StaleMemberEpochError       the member has a newer epoch by now
+      UnreleasedInstanceIdError   another member holds the name of a static member
+      GroupNotFoundError  NonEmptyGroupError  GroupMaxSizeError
       WrongClusterError  WrongLoopError (used from another event loop, thread or process)
       StorageError                the disk failed, or is full
       OverloadedError             retriable: a bound was reached
       AuthorizationError          the principal may not do this
         TopicAuthorizationFailedError  ClusterAuthorizationFailedError
+        GroupAuthorizationFailedError
       UnsupportedError  StoppingError  SnapshotNotFoundError  ClosedError
       NetworkError                errors of the network
         PeerRefusedError  StreamBrokenError  DeadlineExceededError  PeerError
@@ -39,51 +50,36 @@ what is allowed.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from typing import ClassVar
 
-from quorate.v1 import common_pb2
-from quorate.v1.common_pb2 import ErrorCode
-
-
-class QuorateError(Exception):
-    """The base class of all errors that Quorate raises on purpose."""
-
-    #: The code with the class's name: TopicExistsError has ERROR_CODE_TOPIC_EXISTS. If there is no
-    #: such code, the class has the code of its base class.
-    code: ClassVar[ErrorCode.ValueType] = ErrorCode.ERROR_CODE_UNKNOWN
-    retriable: ClassVar[bool] = False
-    stale_metadata: ClassVar[bool] = False
-    #: What the user can do. Tracebacks show it as a note below the message.
-    advice: ClassVar[str] = ""
-
-    def __init_subclass__(cls) -> None:
-        words = re.findall("[A-Z][a-z]+", cls.__name__.removesuffix("Error"))
-        name = "_".join(("ERROR_CODE", *words)).upper()
-        if name in ErrorCode.DESCRIPTOR.values_by_name:
-            cls.code = ErrorCode.Value(name)
-            BY_CODE.setdefault(cls.code, cls)
-
-    def __init__(self, *args: object) -> None:
-        super().__init__(*args)
-        if self.advice:
-            self.add_note(self.advice)
-
-
-BY_CODE: dict[ErrorCode.ValueType, type[QuorateError]] = {}
-
-
-class UnknownServerError(QuorateError):
-    """The server failed with an unexpected error. The server's log says more."""
-
-    advice = "Look into the server's log, and report it."
-
-
-class InvalidRequestError(QuorateError):
-    """A field has an impossible value. The message names the field and what is allowed."""
-
-    advice = "Correct what the message names; the same call fails again."
+from quorate.errors.base import (
+    AuthorizationError as AuthorizationError,
+    InvalidRequestError as InvalidRequestError,
+    QuorateError as QuorateError,
+    UnknownServerError as UnknownServerError,
+    from_wire as from_wire,
+    raise_if_error as raise_if_error,
+    to_wire as to_wire,
+)
+from quorate.errors.groups import (
+    CoordinatorLoadingError as CoordinatorLoadingError,
+    CoordinatorNotAvailableError as CoordinatorNotAvailableError,
+    FencedMemberEpochError as FencedMemberEpochError,
+    GroupAuthorizationFailedError as GroupAuthorizationFailedError,
+    GroupMaxSizeError as GroupMaxSizeError,
+    GroupNotFoundError as GroupNotFoundError,
+    InvalidAssignmentError as InvalidAssignmentError,
+    InvalidGroupIdError as InvalidGroupIdError,
+    InvalidPatternError as InvalidPatternError,
+    NonEmptyGroupError as NonEmptyGroupError,
+    NotCoordinatorError as NotCoordinatorError,
+    NotMemberError as NotMemberError,
+    OffsetMetadataTooLargeError as OffsetMetadataTooLargeError,
+    StaleMemberEpochError as StaleMemberEpochError,
+    UnknownMemberIdError as UnknownMemberIdError,
+    UnreleasedInstanceIdError as UnreleasedInstanceIdError,
+    UnsupportedAssignorError as UnsupportedAssignorError,
+)
 
 
 class InvalidTopicError(InvalidRequestError):
@@ -364,12 +360,6 @@ class UnsupportedError(QuorateError):
     advice = "Do without it, or use a version that has it."
 
 
-class AuthorizationError(QuorateError):
-    """The principal is not allowed to do this."""
-
-    advice = "Have the principal allowed to do this."
-
-
 class TopicAuthorizationFailedError(AuthorizationError):
     """The principal is not allowed to do this with the topic."""
 
@@ -449,22 +439,3 @@ class PeerError(NetworkError):
     def __init__(self, status: str, message: str) -> None:
         super().__init__(f"{status}: {message}")
         self.status = status
-
-
-def to_wire(error: Exception) -> common_pb2.Error:
-    """Return an error as a message. Its code is UNKNOWN if it is no QuorateError."""
-    if isinstance(error, QuorateError):
-        return common_pb2.Error(code=error.code, message=str(error))
-    text = f"{type(error).__name__}: {error}"
-    return common_pb2.Error(code=ErrorCode.ERROR_CODE_UNKNOWN, message=text)
-
-
-def from_wire(error: common_pb2.Error) -> QuorateError:
-    """Return the error that a peer sent; UnknownServerError for an unknown code."""
-    return BY_CODE.get(error.code, UnknownServerError)(error.message)
-
-
-def raise_if_error(error: common_pb2.Error) -> None:
-    """Raise the error that a peer sent, if it sent one."""
-    if error.code != ErrorCode.ERROR_CODE_NONE:
-        raise from_wire(error)

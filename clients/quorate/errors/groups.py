@@ -1,0 +1,106 @@
+"""The errors of consumer groups. The tree of all errors stands in quorate.errors."""
+
+from __future__ import annotations
+
+from quorate.errors.base import AuthorizationError, InvalidRequestError, QuorateError
+
+
+class InvalidGroupIdError(InvalidRequestError):
+    """The id of a group is empty, or longer than 249 bytes of UTF-8."""
+
+    advice = "Choose another group_id."
+
+
+class InvalidPatternError(InvalidRequestError):
+    """A subscription's pattern does not compile as RE2, or matches too many topics."""
+
+    advice = "Correct the pattern; its syntax is that of RE2."
+
+
+class OffsetMetadataTooLargeError(InvalidRequestError):
+    """The metadata of a committed offset is larger than ``offset.metadata.max.bytes``."""
+
+    advice = "Commit with less metadata."
+
+
+class UnsupportedAssignorError(InvalidRequestError):
+    """The coordinator has no assignor of this name."""
+
+    advice = "Choose an assignor that the message names."
+
+
+class InvalidAssignmentError(InvalidRequestError):
+    """An assignor returned an assignment that is not possible."""
+
+    advice = "Correct the assignor: each partition goes to one member that subscribes to its topic."
+
+
+class CoordinatorNotAvailableError(QuorateError):
+    """The group has no coordinator now: its partition of __consumer_offsets has no leader."""
+
+    advice = "Ask again; if it lasts, `quorate cluster health` says what is missing."
+    retriable = True
+    stale_metadata = True
+
+
+class NotCoordinatorError(CoordinatorNotAvailableError):
+    """The broker does not coordinate the group. The hint in the answer names the coordinator."""
+
+    advice = "Look the coordinator up and ask it; consumers do so themselves."
+
+
+class CoordinatorLoadingError(QuorateError):
+    """The coordinator was elected just now, and still reads the group's log."""
+
+    advice = "Ask again."
+    retriable = True
+
+
+class NotMemberError(QuorateError):
+    """The caller is not a member of the group, or was removed from it."""
+
+    advice = "Join the group anew; consumers do so themselves."
+
+
+class UnknownMemberIdError(NotMemberError):
+    """The group has no member with this id."""
+
+
+class FencedMemberEpochError(NotMemberError):
+    """The member's epoch is not one that the group knows: the member was removed, or is old."""
+
+
+class StaleMemberEpochError(QuorateError):
+    """The member's epoch has passed. The member is still in the group, with a newer epoch."""
+
+    advice = "Repeat the call with the epoch of the next heartbeat's answer."
+
+
+class UnreleasedInstanceIdError(QuorateError):
+    """Another living member has this group_instance_id."""
+
+    advice = "Stop the other member, or give this one a group_instance_id of its own."
+
+
+class GroupNotFoundError(QuorateError):
+    """There is no group with this id."""
+
+    advice = "Correct the id; `quorate group list` shows all."
+
+
+class NonEmptyGroupError(QuorateError):
+    """The group has members, so this cannot be done."""
+
+    advice = "Stop the group's members first."
+
+
+class GroupMaxSizeError(QuorateError):
+    """The group has ``group.max.size`` members."""
+
+    advice = "Use fewer members, or raise the limit that the message names."
+
+
+class GroupAuthorizationFailedError(AuthorizationError):
+    """The principal is not allowed to do this with the consumer group."""
+
+    advice = "Have the principal allowed to do this with the group."
