@@ -61,6 +61,8 @@ LOG_ROOM = "quorum/quorate_quorum/log"
 SEGMENT = "tests/unit/quorate_quorum/log/test_segment.py"
 REPLACEMENT = "tests/unit/quorate_quorum/log/test_replacement.py"
 GAPS = "tests/unit/quorate_quorum/log/test_gaps.py"
+VERIFIER = "quorum/quorate_quorum/log/verifier.py"
+VERIFICATION = "tests/unit/quorate_quorum/log/test_verifier.py"
 COMPACTION = "broker/quorate_broker/compaction"
 COMPACTION_TESTS = "tests/unit/quorate_broker/compaction"
 REAL_DISK = "quorum/quorate_quorum/log/real_disk.py"
@@ -966,8 +968,8 @@ MUTANTS = (
         "cut-stays-cut",
         "a position that was found before a cut is kept for the next reader",
         f"{LOG_ROOM}/reader.py",
-        "if stop > start and truncations == self._extent.truncations:",
-        "if stop > start:",
+        "        if stop > start and truncations == self._extent.truncations:\n            # Only",
+        "        if stop > start:\n            # Only",
         (
             "tests/unit/quorate_quorum/log/test_reader.py::test_a_read_that_a_cut_overtook_leaves_no_position_behind",
         ),
@@ -1573,8 +1575,8 @@ MUTANTS = (
         "damaged-leader-yields",
         "a leader with a bad batch serves it for ever",
         "broker/quorate_broker/replica/damage.py",
-        "        if reason is not None and truncations == log.truncations:\n",
-        "        if False:\n",
+        "if self.reason is None and self._replica.is_leader and not self._log.is_closed:",
+        "if False:",
         (
             f"{LOSSY_CLUSTER}::test_a_leader_with_a_bad_batch_gives_way_to_a_good_copy_and_is_repaired",
         ),
@@ -1773,6 +1775,57 @@ MUTANTS = (
             f"{LOSSY_CLUSTER}"
             "::test_a_bad_batch_is_not_forgotten_by_a_leader_that_dies_before_the_repair",
         ),
+    ),
+    Mutant(
+        "verified-before-served",
+        "bytes that another process wrote are returned as they lie on the disk",
+        VERIFIER,
+        "if verified.covers(start, stop):",
+        "if True:",
+        (
+            f"{VERIFICATION}::test_no_flipped_bit_of_a_log_reaches_a_reader",
+            f"{VERIFICATION}::test_all_but_a_bad_batch_is_read",
+        ),
+    ),
+    Mutant(
+        "verified-before-served",
+        "the CRC of what is served is not computed",
+        VERIFIER,
+        "(max(begin, start), stop, True)",
+        "(max(begin, start), stop, False)",
+        (f"{VERIFICATION}::test_no_flipped_bit_of_a_log_reaches_a_reader",),
+    ),
+    Mutant(
+        "verified-before-served",
+        "an offset is not compared with the end of the batch before it",
+        VERIFIER,
+        "if base < expected or (base > expected and not self.extent.has_gaps):",
+        "if False:",
+        (f"{VERIFICATION}::test_no_flipped_bit_of_a_log_reaches_a_reader",),
+    ),
+    Mutant(
+        "verified-before-served",
+        "a leader_epoch is not compared with the table of epochs",
+        VERIFIER,
+        "if header.end_offset > start and header.leader_epoch != epoch:",
+        "if False:",
+        (f"{VERIFICATION}::test_no_flipped_bit_of_a_log_reaches_a_reader",),
+    ),
+    Mutant(
+        "verified-before-served",
+        "the checksum file of a compacted segment is not compared",
+        VERIFIER,
+        "return None if found == crc else",
+        "return None if True else",
+        (f"{VERIFICATION}::test_no_flipped_bit_of_a_log_reaches_a_reader",),
+    ),
+    Mutant(
+        "verified-before-served",
+        "an index is built from batches that do not follow one another, and then believed",
+        f"{LOG_ROOM}/segment.py",
+        "if header.base_offset < end:",
+        "if False:",
+        (f"{VERIFICATION}::test_an_index_that_is_built_from_a_bad_offset_is_no_witness",),
     ),
     Mutant(
         "torn-or-damaged",
@@ -2016,9 +2069,9 @@ MUTANTS = (
     Mutant(
         "damaged-leader-yields",
         "a leader does not compare a batch's epoch with its epochs",
-        "broker/quorate_broker/replica/damage.py",
-        "    if header.leader_epoch != epoch:",
-        "    if False:",
+        VERIFIER,
+        "if header.end_offset > start and header.leader_epoch != epoch:",
+        "if False:",
         (
             "tests/unit/quorate_broker/replica/test_damage.py"
             "::test_a_leader_finds_a_flipped_epoch_in_its_log",

@@ -93,5 +93,7 @@ def decode(line: bytes) -> Report:
     values = json.loads(line)
     kind = values.pop("kind")
     if kind == "Cleaned":
-        return Cleaned(SegmentChecksum(**values["new"]), values["old_bytes"])
+        new = values["new"]
+        blocks = tuple((stop, crc) for stop, crc in new.pop("blocks"))
+        return Cleaned(SegmentChecksum(**new, blocks=blocks), values["old_bytes"])
     return Done(**values) if kind == "Done" else Failed(**values)

@@ -21,12 +21,10 @@ import asyncio
 import structlog
 
 from quorate.aio.clock import loop_ms
-from quorate.errors import CorruptRecordError, QuorateError
-from quorate.record import batch as record_batch
+from quorate.errors import QuorateError
 from quorate_broker.replica.replica import Replica
 from quorate_broker.replica.replica_log import ReplicaLog
 from quorate_quorum.log.disk_errors import TryAgainError
-from quorate_quorum.log.epochs import EpochCache
 from quorate_quorum.log.log import LogCorruptError
 
 log_line = structlog.get_logger(__name__)
@@ -86,13 +84,8 @@ class Damage:
             self.noting = self._log.start(self._change_note(is_wanted), "note damage of")
 
     async def _look(self, offset: int) -> None:
-        log = self._log.log
         try:
-            truncations = log.truncations
-            batch = await log.read(offset, end=log.log_end_offset, bytes_max=1, at_least_one=True)
-            reason = _fault(batch, offset, log.epochs, gaps=log.compaction.has_gaps)
-            if reason is not None and truncations == log.truncations:
-                self.found(reason)
+            await self._log.log.verification.check_batch(offset)
         except LogCorruptError as error:
             self.found(str(error))
         except QuorateError as error:
@@ -114,24 +107,3 @@ class Damage:
             self._replica.isr_wanted()
         finally:
             self.noting = None
-
-
-def _fault(batch: bytes, offset: int, epochs: EpochCache, *, gaps: bool) -> str | None:
-    """Return what is wrong with the batch that should have `offset`; None if it is good.
-
-    The offset and the epoch are checked by themselves, because the CRC covers neither of them.
-    """
-    if not batch:
-        return None
-    try:
-        header = record_batch.check(batch)
-    except CorruptRecordError as error:
-        return str(error)
-    if offset >= header.end_offset or (offset < header.base_offset and not gaps):
-        return f"where offset {offset} should be lies a batch of {header.base_offset}"
-    epoch = epochs.epoch_at(header.base_offset)
-    if header.leader_epoch != epoch:
-        return (
-            f"the batch at {offset} says leader_epoch {header.leader_epoch}, and it is of {epoch}"
-        )
-    return None

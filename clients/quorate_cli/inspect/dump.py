@@ -275,7 +275,7 @@ async def _checksum_rows(disk: Disk, path: str, _: Bounds) -> AsyncGenerator[Row
     known = SegmentChecksum.decode(await content.small_file(disk, path))
     if known is None:
         raise content.DamagedError("its own checksum does not fit")
-    yield {"kind": "segment-checksum", **asdict(known)}
+    yield {"kind": "segment-checksum", **asdict(known), "blocks": len(known.blocks)}
 
 
 async def _quorum_state_rows(disk: Disk, path: str, _: Bounds) -> AsyncGenerator[Row, None]:

@@ -4,11 +4,13 @@ The CRC of a batch does not cover base_offset, batch_length and leader_epoch. In
 batch must begin where the one before it ends, so a changed offset shows. In a compacted segment a
 changed offset may look like a gap. The file `00000000000000000042.checksum` is beside the segment.
 The checksum file is made durable before the segment, and is removed before the segment is cut.
+A CRC for each block of about 64 KiB lets a read verify its part of the segment alone.
 """
 
 from __future__ import annotations
 
 import struct
+from bisect import bisect_right
 from dataclasses import dataclass
 
 from crc32c import crc32c
@@ -29,10 +31,15 @@ LAYOUT = struct.Struct(
     "q"  # size of the segment in bytes
     "I"  # batches
     "I"  # crc: CRC-32C over base_offset, batch_length and leader_epoch of each batch
+    "I"  # blocks, which follow
 )
+#: The position at which a block of whole batches ends, and the CRC over its batches, as above.
+BLOCK = struct.Struct(">II")
 _CRC = struct.Struct(">I")
-VERSION = 1
+VERSION = 2
 _MAGIC = b"QSEG"
+#: A block ends with the batch that makes it this large or larger.
+BLOCK_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +51,8 @@ class SegmentChecksum:
     size: int
     batches: int
     crc: int
+    #: The end position and the CRC of each block, in order.
+    blocks: tuple[tuple[int, int], ...]
 
     def encode(self) -> bytes:
         body = LAYOUT.pack(
@@ -54,22 +63,33 @@ class SegmentChecksum:
             self.size,
             self.batches,
             self.crc,
-        )
+            len(self.blocks),
+        ) + b"".join(BLOCK.pack(*block) for block in self.blocks)
         return body + _CRC.pack(crc32c(body))
+
+    def block_of(self, position: int) -> tuple[int, int, int]:
+        """Return (start, stop, crc) of the block that holds a position of the segment."""
+        at = bisect_right(self.blocks, position, key=lambda block: block[0])
+        stop, crc = self.blocks[at]
+        return self.blocks[at - 1][0] if at else 0, stop, crc
 
     @classmethod
     def decode(cls, content: bytes) -> SegmentChecksum | None:
         """Return the checksum in a file; None if the file is damaged or of another version."""
-        if len(content) != LAYOUT.size + _CRC.size:
+        body, crc = content[: -_CRC.size], content[-_CRC.size :]
+        if len(body) < LAYOUT.size or _CRC.pack(crc32c(body)) != crc:
             return None
-        body = content[: LAYOUT.size]
-        magic, version, *values = LAYOUT.unpack(body)
-        is_ours = (magic, version) == (_MAGIC, VERSION)
-        return (
-            cls(*values)
-            if is_ours and _CRC.unpack_from(content, LAYOUT.size)[0] == crc32c(body)
-            else None
-        )
+        magic, version, *values, count = LAYOUT.unpack_from(body)
+        if (magic, version, len(body)) != (_MAGIC, VERSION, LAYOUT.size + count * BLOCK.size):
+            return None
+        blocks = tuple((stop, crc) for stop, crc in BLOCK.iter_unpack(body[LAYOUT.size :]))
+        base_offset, end_offset, size, batches, crc_of_all = values
+        return cls(base_offset, end_offset, size, batches, crc_of_all, blocks)
+
+
+def stamped(header: BatchHeader, crc: int) -> int:
+    """Return a CRC that also covers what the CRC of this batch leaves out."""
+    return crc32c(_STAMPED.pack(header.base_offset, header.batch_length, header.leader_epoch), crc)
 
 
 class Checksummer:
@@ -79,17 +99,29 @@ class Checksummer:
         self._base_offset = base_offset
         self._end_offset = base_offset
         self._size = self._batches = self._crc = 0
+        self._blocks: list[tuple[int, int]] = []
+        #: The CRC of the block that is not complete, and where that block began.
+        self._block_crc = self._block_start = 0
 
     def add(self, header: BatchHeader) -> None:
-        stamped = _STAMPED.pack(header.base_offset, header.batch_length, header.leader_epoch)
-        self._crc = crc32c(stamped, self._crc)
+        self._crc = stamped(header, self._crc)
+        self._block_crc = stamped(header, self._block_crc)
         self._end_offset = header.end_offset
         self._size += header.size
         self._batches += 1
+        if self._size - self._block_start >= BLOCK_BYTES:
+            self._blocks.append((self._size, self._block_crc))
+            self._block_crc, self._block_start = 0, self._size
 
     def result(self) -> SegmentChecksum:
+        last = [(self._size, self._block_crc)] if self._size > self._block_start else []
         return SegmentChecksum(
-            self._base_offset, self._end_offset, self._size, self._batches, self._crc
+            self._base_offset,
+            self._end_offset,
+            self._size,
+            self._batches,
+            self._crc,
+            (*self._blocks, *last),
         )
 
 

@@ -7,6 +7,7 @@ state, slot files and markers (see directory.py). Each role has its module:
     segments, segment    the files of batches, with their indexes
     appender             new batches, and new segments for them
     reader, time_lookup  the search for the bytes that a reader asks for
+    verifier, verification  what is read was written so
     syncer               syncs, after which records survive a power loss
     checkpoints          durable values: the synced end, the high watermark, the log's start
     cutter               cuts at the end, at the start (also inside a segment), and of everything
@@ -46,6 +47,7 @@ from quorate_quorum.log.segment import Inspect
 from quorate_quorum.log.segments import SegmentInfo
 from quorate_quorum.log.syncer import Syncer
 from quorate_quorum.log.time_lookup import first_at
+from quorate_quorum.log.verification import Verification
 
 T = TypeVar("T")
 
@@ -69,6 +71,7 @@ class Log:
         self._appender = Appender(parts, syncer, self._reader, observed)
         self._cutter = Cutter(parts, syncer, self._reader, observed)
         self.compaction = Compaction(parts, self._reader)
+        self.verification = Verification(parts, self._reader)
         self.damage = DamageNotes(parts, is_noted=bool(recovered.damaged))
         self.recovered = recovered
 
@@ -230,10 +233,10 @@ class Log:
     ) -> bytes:
         """Return whole batches that end at or below `end`. The first one holds `offset`.
 
-        If `offset` lies in a gap of a compacted log, the first one is the next batch after the gap.
-        The batches have at most `bytes_max` bytes; with `at_least_one` the first may be larger.
-        They never cross the end of a segment. The result is empty if there is no such batch, or if
-        the log was cut meanwhile. Raises OffsetOutOfRangeError, LogCorruptError, StorageError.
+        In a gap of a compacted log, it is the next one after the gap. The batches have at most
+        `bytes_max` bytes; with `at_least_one` the first may be larger. They never cross the end of
+        a segment. The result is empty if there is no such batch, or if the log was cut meanwhile.
+        Raises OffsetOutOfRangeError, LogCorruptError, StorageError.
         """
         self._guard.check()
         extent = self._extent
@@ -241,10 +244,9 @@ class Log:
             raise OffsetOutOfRangeError(
                 f"{self._directory.path}: offset {offset} is not in [{extent.start}, {extent.end}]"
             )
-        end = min(end, extent.end)
+        end, truncations = min(end, extent.end), extent.truncations
         if offset >= end or (bytes_max <= 0 and not at_least_one):
             return b""
-        truncations = extent.truncations
         try:
             found = await self._reader.read(offset, end, bytes_max, at_least_one=at_least_one)
         except (OSError, CorruptRecordError) as error:

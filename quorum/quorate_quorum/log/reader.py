@@ -10,6 +10,7 @@ from quorate.record.batch import HEADER_BYTES, check, parse_header
 from quorate_quorum.log.extent import Extent
 from quorate_quorum.log.segment import Segment, walk
 from quorate_quorum.log.segments import Segments
+from quorate_quorum.log.verifier import Verifier
 
 #: The most positions of newest batches that are kept, so that reads at the log's end need no index.
 RECENT_BATCHES_MAX = 4096
@@ -78,11 +79,15 @@ class RecentBatches:
 
 
 class Reader:
-    """Reads one log. If the log is cut during a read, the caller drops the result."""
+    """Reads one log. If the log is cut during a read, the caller drops the result.
+
+    Bytes that this process did not append are verified before they are returned for the first time.
+    """
 
     def __init__(self, segments: Segments, extent: Extent) -> None:
         self._segments = segments
         self._extent = extent
+        self._verifier = Verifier(segments, extent)
         self.recent = RecentBatches()
         #: The offset that a reader will ask for next -> (its segment, its position there).
         self._next: OrderedDict[int, tuple[Segment, int]] = OrderedDict()
@@ -109,18 +114,31 @@ class Reader:
         They never cross the end of a segment. Raises OSError, CorruptRecordError.
         """
         if not self.recent.holds(offset):
-            segments = self._segments
-            while True:
-                replacements = segments.replacements
-                try:
-                    return await self._read_older(offset, end, bytes_max, at_least_one)
-                except (OSError, CorruptRecordError):
-                    if not await segments.were_replaced_since(replacements):
-                        raise
+            return await self._read_by_index(offset, end, bytes_max, at_least_one)
         start, stop = self.recent.find(offset, end, bytes_max, at_least_one=at_least_one)
         if start == stop:
             return b""
         return await self._segments.active.file.read_at(start, stop - start)
+
+    async def read_anew(self, offset: int, end: int) -> bytes:
+        """Return the batch that holds `offset`, after it is verified again. Raises as `read`."""
+        segments = self._segments
+        at = segments.at(offset)
+        if at >= 0:
+            segments.all[at].verified.forget(segments.all[at].size)
+        return await self._read_by_index(offset, end, 1, True)
+
+    async def _read_by_index(
+        self, offset: int, end: int, bytes_max: int, at_least_one: bool
+    ) -> bytes:
+        segments = self._segments
+        while True:
+            replacements = segments.replacements
+            try:
+                return await self._read_older(offset, end, bytes_max, at_least_one)
+            except (OSError, CorruptRecordError):
+                if not await segments.were_replaced_since(replacements):
+                    raise
 
     async def _read_older(self, offset: int, end: int, bytes_max: int, at_least_one: bool) -> bytes:
         segments = self._segments
@@ -160,10 +178,18 @@ class Reader:
                 data, offset=offset, end=end, bytes_max=bytes_max, gaps_from=gaps_from
             )
         if stop == start and truncations == self._extent.truncations:
-            until = self._segments.end_of(segment) if self._extent.has_gaps else None
-            await _check_batch_at(segment, position + start, offset, until)
+            until = self._segments.end_of(segment)
+            gaps = self._extent.has_gaps
+            await _check_batch_at(segment, position + start, offset, until, gaps=gaps)
         if stop - start > bytes_max and not at_least_one:
             return b""
+        if stop > start and truncations == self._extent.truncations:
+            good = await self._verifier.good_end(segment, offset, position + start, position + stop)
+            if good < position + stop:
+                data = data[: good - position]
+                start, stop, next_offset, _ = walk(
+                    data, offset=offset, end=end, bytes_max=bytes_max, gaps_from=gaps_from
+                )
         if stop > start and truncations == self._extent.truncations:
             # Only if the log was not cut: after a cut, the position may lie in the middle of a
             # batch.
@@ -173,12 +199,14 @@ class Reader:
         return data if stop - start == len(data) else data[start:stop]
 
 
-async def _check_batch_at(segment: Segment, position: int, offset: int, until: int | None) -> None:
+async def _check_batch_at(
+    segment: Segment, position: int, offset: int, until: int, *, gaps: bool
+) -> None:
     """Check the batch with `offset`, which a read left out. CorruptRecordError if damaged.
 
     Without this check, a batch with a flipped bit in its length or offsets would look for ever like
-    one that may not be read yet. `until` is None in a log without gaps. In a log with gaps, the
-    batch may begin above `offset`, but must end at or below `until`.
+    one that may not be read yet. The batch must end at or below `until`, where the segment ends. In
+    a log with gaps it may begin above `offset`.
     """
     header = parse_header(await segment.file.read_at(position, HEADER_BYTES))
     if position + header.size > segment.size:
@@ -187,8 +215,8 @@ async def _check_batch_at(segment: Segment, position: int, offset: int, until: i
             f"{segment.size - position} follow"
         )
     check(await segment.file.read_at(position, header.size), header)
-    begins = header.base_offset <= offset if until is None else header.end_offset <= until
-    if not begins or offset >= header.end_offset:
+    begins = header.base_offset <= offset or gaps
+    if not begins or not offset < header.end_offset <= until:
         raise CorruptRecordError(
             f"where offset {offset} should be lies a batch of {header.base_offset}"
         )

@@ -52,6 +52,8 @@ class Scan:
             position, bad = await self._pass(segment, position)
             if bad is not None:
                 return GoodEnd(self._expected, at, position, bad)
+            if self._checksums is not None:  # the whole log is scanned, and with all checks
+                segment.verified.fresh_from = 0
             position = 0
         return GoodEnd(self._expected, len(self._segments.all), 0, None)
 

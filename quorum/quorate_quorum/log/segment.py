@@ -17,6 +17,7 @@ from quorate.errors import CorruptRecordError
 from quorate.record.batch import HEADER_BYTES, BatchHeader, check, parse_header
 from quorate_quorum.disk import Buffer, Disk, File, read_whole, replace_whole
 from quorate_quorum.log.index import OFFSET_ENTRY, TIME_ENTRY, SegmentIndex
+from quorate_quorum.log.verified import Verified
 
 LOG, INDEX, TIME_INDEX, SNAPSHOT = ".log", ".index", ".timeindex", ".snapshot"
 #: The ending of a compacted segment's checksum file (checksum.py).
@@ -88,6 +89,8 @@ class Segment:
         self.index: SegmentIndex | None = None
         #: The bytes of whole, noted batches. The file may have more while an append is under way.
         self.size = file.size
+        #: Which of these bytes need no check before a reader gets them.
+        self.verified = Verified(file.size)
         self._max_timestamp: int | None = None
         #: The time of the first record's append, by the event loop's clock; None: not known yet.
         self._began_ms: int | None = None
@@ -219,14 +222,20 @@ class Segment:
         await self.remove_index_files()
         await self.file.truncate(position)
         self.size = position
+        self.verified.cut(position)
         index.truncate(end_offset - self.base_offset)
         if not await self._confirms(index):
             index = self.index = self.new_index()
         await self._completed(index)
 
     async def _completed(self, index: SegmentIndex) -> SegmentIndex:
-        """Note the batches that are not in the index yet, and return it."""
-        await self.replay(index.last_entry[1], partial(self.add_to, index))
+        """Note the batches that are not in the index yet, and return it.
+
+        CorruptRecordError if a batch begins below the end of the one before it. A verifier takes an
+        entry of the index for a second witness of an offset, so no entry may repeat a wrong one.
+        """
+        note = _in_order(self.file.path, self.base_offset, partial(self.add_to, index))
+        await self.replay(index.last_entry[1], note)
         return index
 
     async def replay(self, position: int, note: Callable[[int, BatchHeader], None]) -> None:
@@ -242,8 +251,12 @@ class Segment:
     async def index_on_disk(self, *, whole: bool = True) -> SegmentIndex:
         """Return the index on disk, or its last entries; empty if the batches deny them."""
         index = self.new_index()
-        offsets = await self._last_bytes(INDEX, None if whole else OFFSET_ENTRY.size)
-        times = await self._last_bytes(TIME_INDEX, None if whole else TIME_ENTRY.size)
+        offsets = await _last_bytes(
+            self._disk, self.path(INDEX), None if whole else OFFSET_ENTRY.size
+        )
+        times = await _last_bytes(
+            self._disk, self.path(TIME_INDEX), None if whole else TIME_ENTRY.size
+        )
         for _ in index.load(offsets, times, self.size):
             await asyncio.sleep(0)
         # between two last entries that are far apart, only the whole index finds a batch quickly
@@ -269,24 +282,11 @@ class Segment:
 
     async def last_entry_on_disk(self) -> tuple[int, int]:
         """Return the last entry of the offset index on disk, unchecked; (-1, 0) if none exists."""
-        entry = await self._last_bytes(INDEX, OFFSET_ENTRY.size)
+        entry = await _last_bytes(self._disk, self.path(INDEX), OFFSET_ENTRY.size)
         if len(entry) < OFFSET_ENTRY.size:
             return -1, 0
         last_offset, position = OFFSET_ENTRY.unpack(entry)
         return last_offset, position
-
-    async def _last_bytes(self, ending: str, length: int | None) -> bytes:
-        """Return the last bytes (None: all) of a file; b"" if the file does not exist."""
-        path = self.path(ending)
-        if not await self._disk.exists(path):
-            return b""
-        if length is None:
-            return await read_whole(self._disk, path)
-        file = await self._disk.open(path)
-        try:
-            return await file.read_at(max(file.size - length, 0), length)
-        finally:
-            await file.close()
 
     async def names_a_batch(self, last_offset: int, position: int) -> bool:
         """Return whether a batch that ends at this relative last offset is at `position`."""
@@ -373,6 +373,35 @@ class Segment:
         for ending in (LOG, INDEX, TIME_INDEX, SNAPSHOT, CHECKSUM):
             if await self._disk.exists(self.path(ending)):
                 await self._disk.remove(self.path(ending))
+
+
+def _in_order(
+    path: str, base_offset: int, note: Callable[[int, BatchHeader], None]
+) -> Callable[[int, BatchHeader], None]:
+    """Return `note`, which now refuses a batch that begins below the end of the one before it."""
+    end = base_offset
+
+    def checked(position: int, header: BatchHeader) -> None:
+        nonlocal end
+        if header.base_offset < end:
+            raise CorruptRecordError(f"{path}: a batch of {header.base_offset} lies behind {end}")
+        end = header.end_offset
+        note(position, header)
+
+    return checked
+
+
+async def _last_bytes(disk: Disk, path: str, length: int | None) -> bytes:
+    """Return the last bytes (None: all) of a file; b"" if the file does not exist."""
+    if not await disk.exists(path):
+        return b""
+    if length is None:
+        return await read_whole(disk, path)
+    file = await disk.open(path)
+    try:
+        return await file.read_at(max(file.size - length, 0), length)
+    finally:
+        await file.close()
 
 
 def walk(

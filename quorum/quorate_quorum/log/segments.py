@@ -8,7 +8,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from quorate.errors import CorruptRecordError
-from quorate_quorum.disk import File
+from quorate_quorum.disk import Disk, File
 from quorate_quorum.log.directory import Directory
 from quorate_quorum.log.extent import Extent
 from quorate_quorum.log.segment import LOG, Segment, file_name
@@ -50,6 +50,10 @@ class Segments:
         self.replacing = asyncio.Lock()
         #: The closed segments whose index is in memory, the most recently used last.
         self._indexed: OrderedDict[int, Segment] = OrderedDict()
+
+    @property
+    def disk(self) -> Disk:
+        return self._directory.disk
 
     @property
     def active(self) -> Segment:

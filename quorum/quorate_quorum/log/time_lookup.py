@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 from quorate.errors import CorruptRecordError
-from quorate.record.batch import BatchHeader, decompressed_size_bound, find_by_time
+from quorate.record.batch import BatchHeader, check, decompressed_size_bound, find_by_time
 from quorate_quorum.disk import Disk
 from quorate_quorum.log.segment import Segment
 from quorate_quorum.log.segments import Segments
@@ -68,6 +68,7 @@ async def _search(
                 return None
             if header.max_timestamp >= timestamp_ms:
                 batch = await segment.file.read_at(where, header.size)
+                check(batch, header)
                 found = await _first_in(disk, batch, header, timestamp_ms, start)
                 if found is not None and found[0] < end:
                     return found

@@ -57,6 +57,7 @@ async def test_a_read_never_passes_over_records_that_are_not_there() -> None:
     for base in bases:
         await parts.segments.open(base)
     parts.extent.end = 8
+    parts.extent.epochs.assign(1, 0)
     reader = Reader(parts.segments, parts.extent)
     whole = await reader.read(bases[1], 8, 1, at_least_one=True)
     parts.segments.all[1].size = len(whole)

@@ -1,0 +1,308 @@
+"""Bytes are verified before a reader gets them for the first time after an open."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from copy import deepcopy
+
+import pytest
+
+from quorate.record.batch import BatchBuilder, BatchHeader, check, parse_header, split
+from quorate_quorum.log.checksum import BLOCK_BYTES, Checksummer
+from quorate_quorum.log.log import Log, LogConfig, LogCorruptError
+from quorate_quorum.log.segment import CHECKSUM, LOG, Segment, file_name
+from quorate_quorum.log.verified import RANGES_MAX, Verified
+from quorate_testing.simulated.disk import SimulatedDisk
+from tests.unit.quorate_quorum.log.builders import FIRST, PATH, new_disk
+
+#: A batch has three records, so a wrong base_offset may still lie inside the right batch.
+COUNT = 3
+BATCHES = 48
+#: Several index entries a segment, several segments a log.
+CONFIG = LogConfig(segment_bytes=1500, index_interval_bytes=250)
+
+
+def batch_at(offset: int, epoch: int, value: bytes = b"value") -> tuple[BatchHeader, list[bytes]]:
+    builder = BatchBuilder()
+    for number in range(COUNT):
+        builder.append(offset + number, b"key %d" % (offset + number), value)
+    data = builder.build(base_offset=offset, leader_epoch=epoch)
+    return parse_header(data), [data]
+
+
+async def written(disk: SimulatedDisk) -> Log:
+    """Return a log whose epoch grows now and then."""
+    log = await Log.open(disk, PATH, CONFIG)
+    for number in range(BATCHES):
+        await log.append([batch_at(number * COUNT, epoch=1 + number // 20)])
+    return log
+
+
+async def compact(disk: SimulatedDisk, log: Log) -> None:
+    """Take batches out of every closed segment; its first and its last one stay."""
+    for info in (await log.segments())[:-1]:
+        path = f"{PATH}/{file_name(info.base_offset, LOG)}"
+        batches = list(split(disk.content(path)))
+        kept = [batches[0], *batches[2:-1:2], batches[-1]]
+        made = Checksummer(info.base_offset)
+        file = await disk.open(f"{path}.cleaned", create=True)
+        for header, data in kept:
+            made.add(header)
+            await file.append((data,))
+        await file.sync()
+        await file.close()
+        assert await log.compaction.replace_segments(made.result(), log.truncations)
+
+
+async def closed_log(kind: str) -> tuple[SimulatedDisk, dict[int, bytes]]:
+    """Return the disk of a log that was closed, and base offset -> batch of all that it has."""
+    disk = await new_disk()
+    log = await written(disk)
+    if kind == "compacted":
+        await compact(disk, log)
+    await log.close(clean=True)
+    found: dict[int, bytes] = {}
+    for path in log_files(disk):
+        found.update(
+            (header.base_offset, bytes(data)) for header, data in split(disk.content(path))
+        )
+    return disk, found
+
+
+def log_files(disk: SimulatedDisk) -> list[str]:
+    return [path for path, size in disk.files() if path.endswith(LOG) and size]
+
+
+async def readable(log: Log, chance: random.Random) -> tuple[dict[int, bytes], int]:
+    """Read at every offset, in any order. Return the batches, and how many reads failed."""
+    found: dict[int, bytes] = {}
+    failed = 0
+    offsets = list(range(log.log_start_offset, log.log_end_offset))
+    chance.shuffle(offsets)
+    for offset in offsets:
+        try:
+            data = await log.read(
+                offset, end=log.log_end_offset, bytes_max=chance.choice((1, 400, 5000))
+            )
+        except LogCorruptError:
+            failed += 1
+            continue
+        assert data, offset
+        found.update((header.base_offset, bytes(one)) for header, one in split(data))
+    return found, failed
+
+
+@pytest.mark.parametrize("kind", ["plain", "compacted"])
+@pytest.mark.parametrize("seed", range(4))
+async def test_no_flipped_bit_of_a_log_reaches_a_reader(kind: str, seed: int) -> None:
+    """The flips hit every field of a batch, also those that its CRC leaves out.
+
+    In a compacted log, a segment that was not compacted yet has no witness of its offsets.
+    """
+    whole, batches = await closed_log(kind)
+    chance = random.Random(seed)
+    opened = 0
+    for _ in range(60):
+        disk = deepcopy(whole)
+        path = chance.choice(log_files(disk))
+        content = disk.content(path)
+        place = chance.choice(starts(content))
+        has_witness = kind == "plain" or path.replace(LOG, CHECKSUM) in dict(disk.files())
+        fields = (0, 16) if has_witness and chance.random() < 0.5 else (16, 150)
+        position = place + chance.randrange(*fields)
+        bit = chance.randrange(8)
+        if position >= len(content):
+            continue
+        disk.flip_bit(path, position, bit)
+        try:
+            log = await Log.open(disk, PATH, CONFIG)
+        except LogCorruptError:
+            continue  # an open looks at the ends of segments
+        opened += 1
+        found, failed = await readable(log, chance)
+        case = (kind, seed, path, position, bit)
+        assert failed, f"the flip at {case} was not told"
+        wrong = [base for base, data in found.items() if batches.get(base) != data]
+        assert not wrong, f"{case}: batches {wrong} are not those that were written"
+        await log.close(clean=False)
+    assert opened > 30
+
+
+def starts(content: bytes) -> Sequence[int]:
+    found = [0]
+    for header, _ in split(content):
+        found.append(found[-1] + header.size)
+    return found[:-1]
+
+
+@pytest.mark.parametrize("kind", ["plain", "compacted"])
+async def test_all_but_a_bad_batch_is_read(kind: str) -> None:
+    """A flipped bit in a record costs this one batch, wherever a read begins."""
+    disk, batches = await closed_log(kind)
+    content = disk.content(FIRST)
+    bad, data = list(split(content))[2]
+    disk.flip_bit(FIRST, content.index(data) + 80)
+    log = await Log.open(disk, PATH, CONFIG)
+    found: dict[int, bytes] = {}
+    for base in batches:
+        if base == bad.base_offset:
+            for _ in range(2):
+                with pytest.raises(LogCorruptError):
+                    await log.read(base, end=log.log_end_offset, bytes_max=5000)
+            continue
+        got = await log.read(base, end=log.log_end_offset, bytes_max=5000)
+        found.update((header.base_offset, bytes(one)) for header, one in split(got))
+    assert found == {base: one for base, one in batches.items() if base != bad.base_offset}
+    await log.close(clean=False)
+
+
+@pytest.mark.parametrize("kind", ["plain", "compacted"])
+async def test_bytes_are_verified_once(kind: str) -> None:
+    """The second read of the same bytes reads them and nothing else."""
+    disk, _ = await closed_log(kind)
+    log = await Log.open(disk, PATH, CONFIG)
+    reads: list[int] = []
+    disk.hook = lambda name, _: reads.append(1) if name == "read" else None
+    costs = []
+    for _ in range(2):
+        reads.clear()
+        offset = 0
+        while offset < log.log_end_offset:
+            data = await log.read(offset, end=log.log_end_offset, bytes_max=400)
+            offset = list(split(data))[-1][0].end_offset
+        costs.append(len(reads))
+    first, second = costs
+    assert second < first
+    assert all(one.verified.covers(0, one.size) for one in log._segments.all[:-1])
+    await log.close(clean=False)
+
+
+async def test_what_this_process_appended_is_not_verified() -> None:
+    disk = await new_disk()
+    log = await written(disk)
+    assert all(one.verified.covers(0, one.size) for one in log._segments.all)
+    await log.close(clean=False)
+
+
+async def test_a_bad_batch_that_was_verified_before_is_found_when_a_reader_reports_it() -> None:
+    disk = await new_disk()
+    log = await written(disk)
+    at = disk.content(FIRST).index(batch_at(9, 1)[1][0])
+    await log.verification.check_batch(9)
+    disk.flip_bit(FIRST, at + 70)
+    assert await log.read(9, end=12, bytes_max=1), "it counts as verified"
+    with pytest.raises(LogCorruptError):
+        await log.verification.check_batch(10)
+    with pytest.raises(LogCorruptError):
+        await log.read(9, end=12, bytes_max=1)
+    await log.close(clean=False)
+
+
+async def test_a_cut_and_new_batches_in_the_place_of_old_ones_are_no_damage() -> None:
+    disk, _ = await closed_log("plain")
+    log = await Log.open(disk, PATH, CONFIG)
+    await readable(log, random.Random(1))
+    await log.truncate(30)
+    for number in range(10, 20):
+        await log.append([batch_at(number * COUNT, epoch=9, value=b"another")])
+    found, failed = await readable(log, random.Random(2))
+    assert (len(found), failed) == (20, 0)
+    await log.close(clean=True)
+    log = await Log.open(disk, PATH, CONFIG)
+    assert (await readable(log, random.Random(3)))[1] == 0
+    await log.close(clean=False)
+
+
+async def test_a_batch_across_the_start_of_a_log_is_no_damage() -> None:
+    disk, _ = await closed_log("plain")
+    log = await Log.open(disk, PATH, CONFIG)
+    await log.move_start(61)
+    await log.close(clean=True)
+    log = await Log.open(disk, PATH, CONFIG)
+    assert (await readable(log, random.Random(1)))[1] == 0
+    await log.close(clean=False)
+
+
+async def test_the_work_for_one_read_does_not_grow_with_the_segment() -> None:
+    disk = await new_disk()
+    log = await Log.open(disk, PATH, LogConfig())
+    for number in range(400):
+        await log.append([batch_at(number * COUNT, epoch=1, value=b"v" * 1000)])
+    await log.roll()
+    await log.close(clean=True)
+    log = await Log.open(disk, PATH, LogConfig())
+    await log.read(0, end=900, bytes_max=1)  # loads the index
+    reads: list[str] = []
+    disk.hook = lambda name, _: reads.append(name) if name == "read" else None
+    await log.read(900, end=1200, bytes_max=1)
+    assert len(reads) < 15
+    await log.close(clean=False)
+
+
+def test_the_blocks_of_a_checksum_cover_the_whole_segment() -> None:
+    made = Checksummer(0)
+    sizes = []
+    for number in range(200):
+        header, _ = batch_at(number * COUNT, 1, value=b"v" * (number * 5))
+        made.add(header)
+        sizes.append(header.size)
+    known = made.result()
+    assert len(known.blocks) > 3
+    assert known.blocks[-1][0] == known.size == sum(sizes)
+    previous = 0
+    for stop, _ in known.blocks:
+        assert known.block_of(previous)[:2] == known.block_of(stop - 1)[:2] == (previous, stop)
+        assert stop - previous >= BLOCK_BYTES or stop == known.size
+        previous = stop
+    assert type(known).decode(known.encode()) == known
+
+
+def test_only_a_few_ranges_of_a_segment_are_remembered() -> None:
+    known = Verified(1 << 30)
+    chance = random.Random(1)
+    for _ in range(1000):
+        start = chance.randrange(1 << 29)
+        known.add(start, start + chance.randrange(1, 1 << 16), 0)
+        assert len(known._ranges) <= RANGES_MAX + 1
+    known.forget(1 << 30)
+    assert not known.covers(0, 1)
+
+
+async def test_a_scan_at_open_that_checks_all_counts() -> None:
+    disk, _ = await closed_log("plain")
+    log = await Log.open(disk, PATH, LogConfig(segment_bytes=1500, verify_all=True))
+    segments: list[Segment] = log._segments.all
+    assert all(one.verified.covers(0, one.size) for one in segments)
+    check(await log.read(0, end=3, bytes_max=1))
+    await log.close(clean=False)
+
+
+async def test_an_index_that_is_built_from_a_bad_offset_is_no_witness() -> None:
+    """The index files are gone, so the index would repeat the wrong offset, and confirm it."""
+    whole, batches = await closed_log("plain")
+    for path in [path for path, _ in whole.files() if path.endswith((".index", ".timeindex"))]:
+        await whole.remove(path)
+    content = whole.content(FIRST)
+    for place in starts(content)[:-1]:
+        disk = deepcopy(whole)
+        disk.flip_bit(FIRST, place + 7, 1)  # the batch and the next one share two offsets now
+        log = await Log.open(disk, PATH, CONFIG)
+        found, failed = await readable(log, random.Random(place))
+        assert failed
+        assert all(batches.get(base) == data for base, data in found.items()), place
+        await log.close(clean=False)
+
+
+@pytest.mark.parametrize("kind", ["plain", "compacted"])
+async def test_a_flipped_bit_of_an_index_costs_no_batch(kind: str) -> None:
+    whole, batches = await closed_log(kind)
+    chance = random.Random(1)
+    paths = [path for path, size in whole.files() if size and path.endswith("index")]
+    for _ in range(60):
+        disk = deepcopy(whole)
+        path = chance.choice(paths)
+        disk.flip_bit(path, chance.randrange(len(disk.content(path))), chance.randrange(8))
+        log = await Log.open(disk, PATH, CONFIG)
+        assert await readable(log, chance) == (batches, 0)
+        await log.close(clean=False)
