@@ -1801,7 +1801,7 @@ MUTANTS = (
         VERIFIER,
         "if base < expected or (base > expected and not self.extent.has_gaps):",
         "if False:",
-        (f"{VERIFICATION}::test_no_flipped_bit_of_a_log_reaches_a_reader",),
+        (f"{VERIFICATION}::test_a_batch_at_another_offset_is_not_served",),
     ),
     Mutant(
         "verified-before-served",
@@ -1825,7 +1825,7 @@ MUTANTS = (
         f"{LOG_ROOM}/segment.py",
         "if header.base_offset < end:",
         "if False:",
-        (f"{VERIFICATION}::test_an_index_that_is_built_from_a_bad_offset_is_no_witness",),
+        (f"{VERIFICATION}::test_a_batch_at_another_offset_is_not_served",),
     ),
     Mutant(
         "torn-or-damaged",
