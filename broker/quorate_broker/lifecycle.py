@@ -158,7 +158,9 @@ class Lifecycle:
             self._client.quorum_generation,
         )
         await strays.set_aside(image, self._config.node_id)
-        self._own("strays", strays.remove_after(self._config.stray_delete_delay_ms))
+        self._replicas.copies = strays.copies(image, self._config.node_id)
+        delay_ms = self._config.stray_delete_delay_ms
+        self._own("strays", strays.remove_after(delay_ms, self._replicas.is_out_of_sync))
         self._replicas.on_generation = self._enter
         self._replicas.quorum_generation = self._client.quorum_generation
         publisher.start(self._client.image)

@@ -107,6 +107,9 @@ LOG_DAMAGE = "tests/unit/quorate_quorum/log/test_damage.py"
 REPAIRED = "tests/unit/quorate_broker/replicas/test_repairs.py"
 DAMAGED = "tests/unit/quorate_broker/replica/test_damage.py"
 
+STRAYS = "tests/unit/quorate_broker/files/test_strays.py"
+CLUSTER_DISKS = "tests/simulation/test_cluster_disks.py"
+
 PRODUCERS = "broker/quorate_broker/replica/producers.py"
 PRODUCER_MEMORY = "tests/unit/quorate_broker/replica/test_producer_memory.py"
 
@@ -123,6 +126,25 @@ class Mutant(NamedTuple):
 
 
 MUTANTS = (
+    Mutant(
+        "copies-are-kept",
+        "a copy in another directory is removed as any stray is",
+        "broker/quorate_broker/files/strays.py",
+        "                if is_needed(stray.key):",
+        "                if False:",
+        (
+            f"{STRAYS}::test_a_copy_stays_until_the_placed_replica_is_in_sync",
+            f"{CLUSTER_DISKS}::test_the_only_replica_whose_directory_was_moved_by_hand_is_not_lost",
+        ),
+    ),
+    Mutant(
+        "copies-are-kept",
+        "an empty log stands for election although a copy may have its records",
+        "broker/quorate_broker/replicas/replicas.py",
+        "if copy is not None and found.log.log_end_offset == 0:",
+        "if False:",
+        (f"{CLUSTER_DISKS}::test_the_only_replica_whose_directory_was_moved_by_hand_is_not_lost",),
+    ),
     Mutant(
         "idempotence",
         "a producer is forgotten for the number of others, however lately it was heard",

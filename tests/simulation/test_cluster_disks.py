@@ -8,8 +8,9 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from quorate import Admin, Producer
+from quorate import Admin, Consumer, Producer, TopicPartition
 from quorate_broker.server import BrokerServer
+from quorate_quorum.metadata.partitions import NO_LEADER, PartitionImage
 from quorate_testing.simulated.cluster import ClusterShape, SimulatedCluster, SimulatedNode
 from quorate_testing.simulated.loop import SimulatedLoop, simulate
 
@@ -60,6 +61,30 @@ def directories_of(node: SimulatedNode) -> dict[str, str]:
     return {one.name: replicas.directories[one.directory_id].path for one in replicas.all()}
 
 
+def state_of(cluster: SimulatedCluster, topic: str) -> PartitionImage | None:
+    """Return the state of partition 0, as the first serving broker knows it."""
+    for node in cluster.brokers:
+        if isinstance(node.server, BrokerServer) and is_serving(node):
+            image = node.server.replicas.image
+            found = image.topic_named(topic)
+            return None if found is None else found.partitions[0]
+    return None
+
+
+def is_leaderless(cluster: SimulatedCluster, topic: str) -> bool:
+    state = state_of(cluster, topic)
+    return state is not None and state.leader == NO_LEADER
+
+
+async def copy(node: SimulatedNode, source: str, target: str) -> None:
+    """Copy a directory of files, as an operator could."""
+    await node.disk.make_directory(target)
+    for name in node.disk.names(source):
+        file = await node.disk.open(f"{target}/{name}", create=True)
+        await file.append((node.disk.content(f"{source}/{name}"),))
+        await file.close()
+
+
 async def write(cluster: SimulatedCluster, topic: str, partitions: int, size: int = 1000) -> None:
     """Write a record to each partition."""
     async with Producer(bootstrap_servers=cluster.bootstrap_servers) as producer:
@@ -86,5 +111,70 @@ def test_new_replicas_go_where_the_most_space_is_and_a_restart_finds_them(seed: 
         await until(lambda: [directories_of(one) for one in cluster.brokers] == placed)
         for node in cluster.brokers:
             assert not [name for d in DIRECTORIES for name in node.disk.names(d) if "stray" in name]
+
+    run(scene, seed)
+
+
+async def values(cluster: SimulatedCluster, topic: str) -> list[bytes]:
+    """Return the values of partition 0."""
+    found: list[bytes] = []
+    servers = cluster.bootstrap_servers
+    async with Consumer(bootstrap_servers=servers, auto_offset_reset="earliest") as consumer:
+        partition = TopicPartition(topic, 0)
+        consumer.assign([partition])
+        end = (await consumer.end_offsets([partition]))[partition]
+        while await consumer.position(partition) < end:
+            found.append((await consumer.getone()).value or b"")
+    return found
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_only_replica_whose_directory_was_moved_by_hand_is_not_lost(seed: int) -> None:
+    """The empty one in its place would lead, and the copy would be removed as a stray."""
+
+    async def scene(cluster: SimulatedCluster, admin: Admin) -> None:
+        (node,) = cluster.brokers
+        await admin.create_topic("t", 1, 1)
+        await write(cluster, "t", 1)
+        assert directories_of(node)["t-0"] == "/d2"
+        await cluster.stop(node.name)
+        await node.disk.rename("/d2/t-0", "/d1/t-0")
+        cluster.start(node.name)
+        await until(lambda: is_leaderless(cluster, "t"))
+        await asyncio.sleep(130)
+        assert is_leaderless(cluster, "t")
+        (moved,) = [name for name in node.disk.names("/d1") if name.startswith("t-0.")]
+        await cluster.stop(node.name)
+        await node.disk.rename(f"/d1/{moved}", "/d2/t-0")
+        cluster.start(node.name)
+        await until(lambda: is_serving(node) and not is_leaderless(cluster, "t"))
+        assert await values(cluster, "t") == [bytes(1000)]
+
+    run(scene, seed, brokers=1)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("is_moved", [True, False])
+def test_a_copy_in_another_directory_is_removed_once_the_replica_is_in_sync(
+    seed: int, *, is_moved: bool
+) -> None:
+    async def scene(cluster: SimulatedCluster, admin: Admin) -> None:
+        await admin.create_topic("t", 1, 3)
+        await write(cluster, "t", 1)
+        node = cluster.brokers[1]
+        await until(lambda: directories_of(node) == {"t-0": "/d2"})
+        await cluster.stop(node.name)
+        if is_moved:
+            await node.disk.rename("/d2/t-0", "/d1/t-0")
+        else:
+            await copy(node, "/d2/t-0", "/d1/t-0")
+        cluster.start(node.name)
+        await until(lambda: is_serving(node))
+        await until(lambda: not [name for name in node.disk.names("/d1") if name.startswith("t-0")])
+        assert directories_of(node) == {"t-0": "/d2"}
+        state = state_of(cluster, "t")
+        assert state is not None
+        assert set(state.isr) == {0, 1, 2}
+        assert await values(cluster, "t") == [bytes(1000)]
 
     run(scene, seed)

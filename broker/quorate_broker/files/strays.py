@@ -8,11 +8,17 @@ needed:
   replicas that were placed here.
 * Only directories that this cluster and quorum_generation wrote are considered.
 * A stray is renamed, and removed only after a delay.
+* A copy of a replica that is placed in another log directory of this broker is removed only while
+  the placed replica is in sync. Until then the copy may have records that no other replica has: an
+  operator may have moved the directory, or the placed one may have been lost.
+* A directory whose name is not that of a replica, such as a backup of an operator, is left alone.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from typing import NamedTuple
 
 import structlog
 
@@ -24,6 +30,7 @@ from quorate_broker.files.replica_files import (
     PartitionMetadata,
     name_on_the_way_out,
 )
+from quorate_broker.replica.replica import Key
 from quorate_quorum.disk import Disk, read_whole
 from quorate_quorum.log.disk_errors import is_of_disk
 from quorate_quorum.metadata.image import MetadataImage
@@ -31,6 +38,14 @@ from quorate_quorum.metadata.image import MetadataImage
 log = structlog.get_logger(__name__)
 
 METADATA_BYTES_MAX = 4096
+
+
+class _Stray(NamedTuple):
+    """A directory that was set aside, and the replica of which it is a copy."""
+
+    directory: HeldDirectory
+    name: str
+    key: Key
 
 
 class Strays:
@@ -44,7 +59,7 @@ class Strays:
         self._cluster_id = cluster_id
         #: The generation of the image that decides what is a stray.
         self.quorum_generation = quorum_generation
-        self._set_aside: list[tuple[HeldDirectory, str]] = []
+        self._set_aside: list[_Stray] = []
 
     async def set_aside(self, image: MetadataImage, broker_id: int) -> None:
         """Rename directories that the image does not place here.
@@ -57,20 +72,48 @@ class Strays:
             except OSError as error:
                 await self._directories.lose(directory.id, f"{directory.path}: {error}")
 
-    async def remove_after(self, delay_ms: int) -> None:
-        """Wait for the delay, and then remove the strays of this start and of earlier ones."""
-        if not self._set_aside:
+    async def remove_after(self, delay_ms: int, is_needed: Callable[[Key], bool]) -> None:
+        """Wait for the delay, and then remove the strays of this start and of earlier ones.
+
+        `is_needed` returns whether a copy of a replica may have records that no other one has. Such
+        a stray is looked at again after a further delay.
+        """
+        told: set[str] = set()
+        while self._set_aside:
+            await asyncio.sleep(delay_ms / 1000)
+            strays, self._set_aside = self._set_aside, []
+            for stray in strays:
+                if is_needed(stray.key):
+                    self._set_aside.append(stray)
+                    self._tell_kept(stray, told)
+                else:
+                    await self._remove(stray)
+
+    def copies(self, image: MetadataImage, broker_id: int) -> dict[Key, str]:
+        """Return the strays whose replica is placed on this broker, with their paths."""
+        return {
+            stray.key: f"{stray.directory.path}/{stray.name}"
+            for stray in self._set_aside
+            if (state := image.partition(*stray.key)) is not None
+            and state.directory_of(broker_id) is not None
+        }
+
+    def _tell_kept(self, stray: _Stray, told: set[str]) -> None:
+        path = f"{stray.directory.path}/{stray.name}"
+        if path not in told:
+            told.add(path)
+            log.warning("stray_kept", path=path, reason="the placed replica is not in sync")
+
+    async def _remove(self, stray: _Stray) -> None:
+        directory, name, _ = stray
+        if directory.has_failed:
             return
-        await asyncio.sleep(delay_ms / 1000)
-        for directory, name in self._set_aside:
-            if directory.has_failed:
-                continue
-            try:
-                await self._disk.remove_directory(f"{directory.path}/{name}")
-            except OSError as error:
-                await self._failed(directory, name, error)
-            else:
-                log.info("stray_removed", directory=directory.path, name=name)
+        try:
+            await self._disk.remove_directory(f"{directory.path}/{name}")
+        except OSError as error:
+            await self._failed(directory, name, error)
+        else:
+            log.info("stray_removed", directory=directory.path, name=name)
 
     async def _look_through(
         self, directory: HeldDirectory, image: MetadataImage, broker_id: int
@@ -97,15 +140,39 @@ class Strays:
         metadata = await self._metadata(directory, name)
         if metadata is None or not self._is_ours(directory, name, metadata):
             return False
-        if name.endswith(STRAY):
-            self._set_aside.append((directory, name))
+        topic, number = _replica_of(name, metadata.topic_id)
+        if number is None:
+            log.info("not_a_replica", directory=directory.path, name=name)
             return False
-        if _is_placed(image, metadata, name, broker_id, directory.id):
+        key = (metadata.topic_id, number)
+        if name.endswith(STRAY):
+            self._set_aside.append(_Stray(directory, name, key))
+            return False
+        placed = _placed_in(image, topic, key, broker_id)
+        if placed == directory.id:
             return False
         target = name_on_the_way_out(name, metadata.topic_id, STRAY)
+        if placed is not None and await self._disk.exists(f"{directory.path}/{target}"):
+            # leave both: either may be the only whole copy
+            log.error("second_stray", directory=directory.path, name=name, beside=target)
+            return False
         await self._rename(directory, name, target)
-        self._set_aside.append((directory, target))
+        if placed is not None:
+            self._tell_copy(directory, name, target, placed)
+        self._set_aside.append(_Stray(directory, target, key))
         return True
+
+    def _tell_copy(self, directory: HeldDirectory, name: str, target: str, placed: bytes) -> None:
+        """Log that the metadata places a replica in another directory than the one found."""
+        others = [one.path for one in self._directories.working if one.id == placed]
+        log.error(
+            "replica_in_a_wrong_directory",
+            found=f"{directory.path}/{name}",
+            placed=f"{others[0]}/{name}" if others else f"log directory {placed.hex()}",
+            moved_to=f"{directory.path}/{target}",
+            what="the one found is removed as soon as the placed one is in sync; if a directory "
+            "was moved by hand, stop the broker and move it to the place where it was",
+        )
 
     async def _failed(self, directory: HeldDirectory, name: str, error: OSError) -> None:
         """React to an error about one stray. After an error of the disk, give up the log directory.
@@ -149,19 +216,21 @@ class Strays:
         log.warning("stray_set_aside", directory=directory.path, name=name, target=target)
 
 
-def _is_placed(
-    image: MetadataImage,
-    metadata: PartitionMetadata,
-    name: str,
-    broker_id: int,
-    directory_id: bytes,
-) -> bool:
-    """Return whether the image places a directory's replica on this broker and log directory."""
-    topic = image.topics.get(metadata.topic_id)
-    if topic is None:
-        return False
-    prefix, _, number = name.rpartition("-")
-    if prefix != topic.name or not number.isdecimal():
-        return False
-    partition = image.partition(topic.id, int(number))
-    return partition is not None and partition.directory_of(broker_id) == directory_id
+def _replica_of(name: str, topic_id: bytes) -> tuple[str, int | None]:
+    """Return the topic and the partition that a directory's name says; (name, None) if it does not.
+
+    >>> _replica_of("t-0", bytes(16)), _replica_of(f"t-0.{bytes(16).hex()}.stray", bytes(16))
+    (('t', 0), ('t', 0))
+    >>> _replica_of("t-0.backup", bytes(16))
+    ('t-0.backup', None)
+    """
+    topic, _, number = name.removesuffix(f".{topic_id.hex()}{STRAY}").rpartition("-")
+    return (topic, int(number)) if topic and number.isdecimal() else (name, None)
+
+
+def _placed_in(image: MetadataImage, name: str, key: Key, broker_id: int) -> bytes | None:
+    """Return the log directory in which the image places a replica; None if not on this broker."""
+    topic, partition = image.topics.get(key[0]), image.partition(*key)
+    if topic is None or topic.name != name or partition is None:
+        return None
+    return partition.directory_of(broker_id)

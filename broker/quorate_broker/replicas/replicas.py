@@ -107,6 +107,8 @@ class Replicas:
         self.losses = Losses()
         #: Replica -> why its log did not open, for replicas that the image places on this broker.
         self.unopened: dict[Key, str] = {}
+        #: Replica -> the path of a copy of it in a directory where it is not placed.
+        self.copies: dict[Key, str] = {}
         #: The memory of producers, for all partitions. ProducerExpiry advances its clock.
         self.producer_memory = ProducerMemory(config)
         #: Limits the appends in one turn of the loop, for all partitions: see ReplicaHost.
@@ -164,11 +166,16 @@ class Replicas:
     def replica_end(self, topic_id: bytes, partition: int) -> tuple[int, int]:
         """Return (last_epoch, log_end_offset), for a lossy election, which compares log ends.
 
-        Raises the errors of get(), and StorageError if the replica is offline.
+        Raises the errors of get(), and StorageError if the replica is offline, or if it is empty
+        and there is a copy of it: an operator may have moved its directory. To elect the empty log
+        would give up the records of the copy.
         """
         found = self.get(topic_id, partition)
         if found.offline is not None:
             raise found.offline_error()
+        copy = self.copies.get(found.key)
+        if copy is not None and found.log.log_end_offset == 0:
+            raise StorageError(f"{found.name} is empty, and {copy} may have its records")
         return found.log.last_epoch, found.log.log_end_offset
 
     def subscribe(self, listener: RoleListener) -> None:
@@ -216,6 +223,13 @@ class Replicas:
             self._configs.pop(topic_id, None)
         else:
             self._configs.clear()
+
+    def is_out_of_sync(self, key: Key) -> bool:
+        """Return whether the image places a replica here that may lack committed records."""
+        state = self.image.partition(*key)
+        if state is None or state.directory_of(self.broker_id) is None:
+            return False
+        return self.broker_id not in state.isr or key in self.losses or key in self.unopened
 
     # changes
 

@@ -111,10 +111,14 @@ class FakeReplicas:
         self.on_directory_failed: Any = None
         self.on_generation: Any = None
         self.failed_directories: list[bytes] = []
+        self.copies: dict[Key, str] = {}
         self.unwritten: dict[bytes, set[Key]] = {D2: {(TOPIC, 0), (TOPIC, 1)}}
 
     def directory_failed(self, directory_id: bytes, reason: str) -> None:
         self.failed_directories.append(directory_id)
+
+    def is_out_of_sync(self, key: Key) -> bool:
+        return False
 
     @property
     def fenced(self) -> bool:
