@@ -246,6 +246,21 @@ class ClusterConfig:
     num_partitions: int = setting(
         1, whole(1, PARTITIONS_MAX), "Partitions of a topic that does not say."
     )
+    offsets_topic_num_partitions: int = setting(
+        16,
+        whole(1, 1000),
+        "Partitions of __consumer_offsets, which is made when a consumer group is first used.",
+    )
+    offsets_topic_replication_factor: int = setting(
+        3,
+        whole(1, 1000),
+        "Replicas of __consumer_offsets. While there are fewer brokers, it has one on each.",
+    )
+    offsets_topic_segment_bytes: int = setting(
+        100 * MIB,
+        whole(MIB, 2048 * MIB - 1),
+        "Bytes of one segment of __consumer_offsets when it is made.",
+    )
 
     @classmethod
     def of(cls, cluster: Mapping[str, str]) -> ClusterConfig:

@@ -57,6 +57,11 @@ ALLOCATE_PRODUCER_IDS = message_method(
     controller.AllocateProducerIdsRequest,
     controller.AllocateProducerIdsResponse,
 )
+CREATE_INTERNAL_TOPIC = message_method(
+    "/quorate_quorum.v1.Controller/CreateInternalTopic",
+    controller.CreateInternalTopicRequest,
+    controller.CreateInternalTopicResponse,
+)
 WATCH = framed_responses(
     "/quorate_quorum.v1.Metadata/Watch",
     controller.WatchRequest,

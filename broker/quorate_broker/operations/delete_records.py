@@ -24,6 +24,7 @@ from quorate_broker.operations.partitions import (
     check_count,
     locate,
     refuse_duplicates,
+    refuse_internal,
 )
 from quorate_broker.replica.partition import Partition
 from quorate_broker.replicas.replicas import Replicas
@@ -111,6 +112,7 @@ class DeleteRecords:
                 asked.partition,
                 asked.leader_epoch,
             )
+            refuse_internal(partition)
             return await self._delete(partition, asked, deadline)
         except QuorateError as error:
             return error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
 
-from quorate.errors import InvalidRequestError, QuorateError
+from quorate.errors import InvalidRequestError, PolicyViolationError, QuorateError
 from quorate_broker.replica.partition import Partition
 from quorate_broker.replicas.replicas import Replicas
 from quorate_quorum.node.authorizer import Caller, Required
@@ -50,6 +50,15 @@ def _check(caller: Caller, required: Required, topic: str, topic_id: bytes) -> N
     refusal = caller.refusal_by_id(required, topic, topic_id)
     if refusal is not None:
         raise refusal
+
+
+def refuse_internal(partition: Partition) -> None:
+    """Raise PolicyViolationError for a topic of the cluster's own, which clients may only read."""
+    if partition.is_internal:
+        raise PolicyViolationError(
+            f"topic {partition.topic!r} is Quorate's own: clients may read it, and only the "
+            "cluster writes and deletes its records"
+        )
 
 
 def check_count(named: int, allowed: int, replicas: Replicas) -> None:

@@ -22,7 +22,7 @@ from quorate.errors import (
     UnknownServerError,
 )
 from quorate.net.principal import Principal
-from quorate_broker.operations.partitions import check_count, locate
+from quorate_broker.operations.partitions import check_count, locate, refuse_internal
 from quorate_broker.replica.produce_queue import Produced
 from quorate_broker.replicas.replicas import Replicas
 from quorate_quorum.node.authorizer import Authorizer, Caller, Operation, Required, ResourceType
@@ -129,6 +129,7 @@ class ProduceSession(Generic[Tag]):
             found = locate(
                 self._replicas, self._caller, REQUIRED, topic_id, partition, leader_epoch
             )
+            refuse_internal(found)
             outcome = found.as_leader(leader_epoch).queue.produce(
                 batch,
                 acks=acks,

@@ -39,13 +39,16 @@ from quorate_quorum.client.image_watch import ImageListener, ImageWatch
 from quorate_quorum.client.leader import ANOTHERS, Answers, LeaderFinder, NotAnsweredError
 from quorate_quorum.client.voters import Connections, Voters
 from quorate_quorum.metadata.image import MetadataImage
-from quorate_quorum.methods import ALLOCATE_PRODUCER_IDS, REGISTER
+from quorate_quorum.methods import ALLOCATE_PRODUCER_IDS, CREATE_INTERNAL_TOPIC, REGISTER
 from quorate_quorum.node.config import BrokerConfig
 from quorate_quorum.node.environment import Environment
 from quorate_quorum.v1.controller_pb2 import (
     AllocateProducerIdsRequest,
+    AllocateProducerIdsResponse,
     AlterPartitionsRequest,
     AlterPartitionsResponse,
+    CreateInternalTopicRequest,
+    CreateInternalTopicResponse,
     ForwardRequest,
     ForwardResponse,
     HeartbeatRequest,
@@ -58,6 +61,9 @@ log = structlog.get_logger(__name__)
 
 Q = TypeVar("Q")
 R = TypeVar("R")
+#: The requests and answers of calls that are asked again until they are answered.
+S = TypeVar("S", AllocateProducerIdsRequest, CreateInternalTopicRequest)
+A = TypeVar("A", AllocateProducerIdsResponse, CreateInternalTopicResponse)
 
 
 class QuorumClient:
@@ -290,19 +296,37 @@ class QuorumClient:
         request = AllocateProducerIdsRequest(
             cluster_id=self._history.cluster_id, broker_id=broker_id, broker_epoch=broker_epoch
         )
-        deadline = Deadline(self._config.producer_ids_timeout_ms)
+        response = await self._ask_again(
+            ALLOCATE_PRODUCER_IDS, request, self._config.producer_ids_timeout_ms
+        )
+        first = response.first_producer_id
+        return range(first, first + response.count)
+
+    async def create_internal_topic(self, name: str, *, timeout_ms: int) -> bytes:
+        """Let the controller make an internal topic, unless it is there. Return the topic's id.
+
+        Raises what the controller refuses with, and QuorumUnavailableError. Does not wait until
+        `image` has the topic.
+        """
+        request = CreateInternalTopicRequest(cluster_id=self._history.cluster_id, name=name)
+        response = await self._ask_again(CREATE_INTERNAL_TOPIC, request, timeout_ms)
+        return response.topic_id
+
+    async def _ask_again(self, method: Method[S, A], request: S, timeout_ms: int) -> A:
+        """Ask the controller until it answers, at most until the timeout.
+
+        Only for calls that do no harm if they are carried out twice.
+        """
+        deadline = Deadline(timeout_ms)
         backoff = self._backoff()
         answers = Answers()
         while True:
             request.quorum_generation = self.quorum_generation
             reason: QuorateError
             try:
-                response = await self._leader.ask(
-                    ALLOCATE_PRODUCER_IDS, request, self._config.request_timeout_ms
-                )
+                response = await self._leader.ask(method, request, self._config.request_timeout_ms)
                 raise_if_error(response.error)
-                first = response.first_producer_id
-                return range(first, first + response.count)
+                return response
             except NotAnsweredError as failure:
                 reason = failure.reason
                 answers.add(failure.endpoint, reason)
@@ -313,8 +337,8 @@ class QuorumClient:
                 answers.add("the controller", reason)
             if deadline.left_ms <= 0:
                 raise QuorumUnavailableError(
-                    f"no controller gave producer ids within {deadline.timeout_ms} ms: a majority "
-                    f"of the voters must run and reach each other ({answers})"
+                    f"no controller answered {method.path} within {deadline.timeout_ms} ms: a "
+                    f"majority of the voters must run and reach each other ({answers})"
                 ) from reason
             await backoff.wait()
 

@@ -25,13 +25,17 @@ from quorate.net.network import Method, Network
 from quorate.net.unexpected_peer import knows_no_such_call, what_listens
 from quorate.v1.common_pb2 import ErrorCode
 from quorate_quorum.client.voters import Connections, Voters
-from quorate_quorum.v1.controller_pb2 import AllocateProducerIdsResponse, RegisterResponse
+from quorate_quorum.v1.controller_pb2 import (
+    AllocateProducerIdsResponse,
+    CreateInternalTopicResponse,
+    RegisterResponse,
+)
 
 log = structlog.get_logger(__name__)
 
 Q = TypeVar("Q")
 #: The types of answers that name the controller.
-A = TypeVar("A", RegisterResponse, AllocateProducerIdsResponse)
+A = TypeVar("A", RegisterResponse, AllocateProducerIdsResponse, CreateInternalTopicResponse)
 
 #: The error codes of a voter that is not this node's controller. With these codes the voter has
 #: done nothing.

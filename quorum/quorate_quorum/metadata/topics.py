@@ -32,6 +32,8 @@ from quorate_quorum.v1 import events_pb2 as ev
 
 ID_BYTES: Final = 16
 INTERNAL_PREFIX: Final = "__"
+#: The internal topic that has the consumer groups and their committed offsets.
+OFFSETS_TOPIC: Final = "__consumer_offsets"
 
 
 # The images.

@@ -692,6 +692,66 @@ class AllocateProducerIdsResponse(_message.Message):
 Global___AllocateProducerIdsResponse: _TypeAlias = AllocateProducerIdsResponse  # noqa: Y015
 
 @_typing.final
+class CreateInternalTopicRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLUSTER_ID_FIELD_NUMBER: _builtins.int
+    QUORUM_GENERATION_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    cluster_id: _builtins.str
+    quorum_generation: _builtins.int
+    """0: not known yet"""
+    name: _builtins.str
+    """__consumer_offsets"""
+    def __init__(
+        self,
+        *,
+        cluster_id: _builtins.str = ...,
+        quorum_generation: _builtins.int = ...,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "name", b"name", "quorum_generation", b"quorum_generation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateInternalTopicRequest: _TypeAlias = CreateInternalTopicRequest  # noqa: Y015
+
+@_typing.final
+class CreateInternalTopicResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ERROR_FIELD_NUMBER: _builtins.int
+    TOPIC_ID_FIELD_NUMBER: _builtins.int
+    APPLY_OFFSET_FIELD_NUMBER: _builtins.int
+    LEADER_ID_FIELD_NUMBER: _builtins.int
+    LEADER_ENDPOINT_FIELD_NUMBER: _builtins.int
+    topic_id: _builtins.bytes
+    apply_offset: _builtins.int
+    """one past the events of the topic"""
+    leader_id: _builtins.int
+    leader_endpoint: _builtins.str
+    @_builtins.property
+    def error(self) -> _common_pb2.Error: ...
+    def __init__(
+        self,
+        *,
+        error: _common_pb2.Error | None = ...,
+        topic_id: _builtins.bytes = ...,
+        apply_offset: _builtins.int = ...,
+        leader_id: _builtins.int = ...,
+        leader_endpoint: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["apply_offset", b"apply_offset", "error", b"error", "leader_endpoint", b"leader_endpoint", "leader_id", b"leader_id", "topic_id", b"topic_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateInternalTopicResponse: _TypeAlias = CreateInternalTopicResponse  # noqa: Y015
+
+@_typing.final
 class WatchRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

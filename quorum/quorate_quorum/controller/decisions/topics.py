@@ -1,11 +1,9 @@
-"""Deletes topics, alters configs, and gives internal topics more replicas as brokers join."""
+"""Deletes topics and alters configs; and the rules of names and numbers of replicas."""
 
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
 
 from quorate.errors import (
     InvalidReplicationFactorError,
@@ -25,12 +23,12 @@ from quorate_quorum.configs import (
     refusal_of,
     spec_of,
 )
-from quorate_quorum.controller.decisions.outcome import Context, Outcome
+from quorate_quorum.controller.decisions.outcome import Outcome
 from quorate_quorum.controller.decisions.partitions import moved
-from quorate_quorum.controller.decisions.placement import Place, fill, ring
+from quorate_quorum.controller.decisions.placement import Place
 from quorate_quorum.metadata.delta import replayed
 from quorate_quorum.metadata.image import MetadataImage
-from quorate_quorum.metadata.partitions import PartitionImage, ReplicaImage, partition_changed
+from quorate_quorum.metadata.partitions import partition_changed
 from quorate_quorum.metadata.topics import INTERNAL_PREFIX, TopicImage
 from quorate_quorum.v1 import events_pb2 as ev
 
@@ -42,6 +40,17 @@ CONFIGS_PER_REQUEST_MAX = 1_000
 DELETED_PER_TURN = 50
 DEFAULT_REPLICATION_MAX = 3
 MIN_ISR = "min.insync.replicas"
+#: The configs of an internal topic that stay as they were made. With another value, records that
+#: the cluster needs would be deleted, or the cluster's own appends would be refused.
+FIXED_ON_INTERNAL = frozenset(
+    (
+        "cleanup.policy",
+        "max.message.bytes",
+        "message.timestamp.after.max.ms",
+        "message.timestamp.type",
+        "unclean.leader.election.enable",
+    )
+)
 
 #: Returns the error for a caller that may not delete a topic; None if the caller may. Arguments:
 #: the topic's name, and its id if the caller named the topic by its id.
@@ -230,6 +239,8 @@ def _config_events(
         wanted[name] = check_config(name, request.set[name], of_topic=topic is not None)
     if topic is not None and (refusal := refusal_of(now, wanted)):
         raise PolicyViolationError(refusal)
+    if topic is not None and topic.is_internal:
+        _check_internal(topic, wanted)
     events = []
     for name, value in wanted.items():
         if value != now.get(name):
@@ -240,6 +251,16 @@ def _config_events(
     return events
 
 
+def _check_internal(topic: TopicImage, wanted: Mapping[str, str | None]) -> None:
+    """Raise PolicyViolationError for a config without which an internal topic cannot work."""
+    refused = sorted(FIXED_ON_INTERNAL.intersection(wanted))
+    if refused:
+        raise PolicyViolationError(
+            f"topic {topic.name!r} is Quorate's own, and {', '.join(refused)} of it cannot be"
+            " altered: its records would be lost or refused; its other configs can"
+        )
+
+
 def _voided(image: MetadataImage) -> Iterator[ev.MetadataEvent]:
     """Yield the events that empty the ELRs of partitions whose ISR is now large enough."""
     for topic in image.all_topics():
@@ -248,57 +269,3 @@ def _voided(image: MetadataImage) -> Iterator[ev.MetadataEvent]:
                 new = moved(image, topic, old, isr=old.isr, leader=old.leader)
                 if new is not old:
                     yield partition_changed(topic.id, index, old, new)
-
-
-def raise_internal_topics(image: MetadataImage, context: Context) -> Outcome[int]:
-    """Give internal topics more replicas as brokers join, up to the default replication factor.
-
-    Otherwise a cluster that began with one broker would lose the committed offsets of its groups
-    together with that broker. New replicas are `adding` until they are in the ISR. Response: the
-    number of partitions that got more replicas.
-    """
-    places = places_of(image)
-    circle = ring(places)
-    events: list[ev.MetadataEvent] = []
-    placed: Counter[ReplicaImage] = Counter()
-
-    def place(broker_id: int) -> ReplicaImage:
-        """Return where a broker puts a new replica."""
-        directory_id = context.free_space.choose(
-            image.brokers[broker_id],
-            lambda one: image.replicas_in(broker_id, one) + placed[ReplicaImage(broker_id, one)],
-        )
-        found = ReplicaImage(broker_id, directory_id)
-        placed[found] += 1
-        return found
-
-    for topic in image.sorted_topics():
-        if not topic.is_internal or not image.brokers:
-            continue
-        target = min(default_factor(image), len(places))
-        for index, old in enumerate(topic.partitions):
-            if len(old.replicas) < target:
-                new = _raised(image, circle, index, old, target, place)
-                events.append(partition_changed(topic.id, index, old, new))
-    return Outcome(tuple(events), len(events))
-
-
-def _raised(
-    image: MetadataImage,
-    circle: list[Place],
-    index: int,
-    old: PartitionImage,
-    target: int,
-    place: Callable[[int], ReplicaImage],
-) -> PartitionImage:
-    chosen = []
-    for broker_id in old.broker_ids:
-        broker = image.brokers[broker_id]
-        chosen.append(Place(broker.id, broker.rack, broker.host))
-    added = [p.broker_id for p in fill(chosen, circle, index, target)[len(chosen) :]]
-    return replace(
-        old,
-        replicas=(*old.replicas, *map(place, added)),
-        adding=(*old.adding, *added),
-        partition_epoch=old.partition_epoch + 1,
-    )

@@ -13,7 +13,12 @@ from typing import Protocol
 
 import structlog
 
-from quorate.errors import InvalidRequestError, NotControllerError, OverloadedError
+from quorate.errors import (
+    InvalidRequestError,
+    NotControllerError,
+    OverloadedError,
+    raise_if_error,
+)
 from quorate.v1 import admin_pb2 as admin
 from quorate.v1.common_pb2 import ErrorCode
 from quorate_quorum.controller.decisions import (
@@ -26,6 +31,8 @@ from quorate_quorum.controller.decisions import (
 )
 from quorate_quorum.controller.decisions.creation import Creation
 from quorate_quorum.controller.decisions.health import PartitionHealth, describe_health
+from quorate_quorum.controller.decisions.internal_topics import internal_topic
+from quorate_quorum.controller.decisions.outcome import Outcome
 from quorate_quorum.controller.driver.creations import Creations
 from quorate_quorum.controller.driver.leases import LeaseRaft, Leases
 from quorate_quorum.controller.driver.reign import Decided, Proposer, Reign
@@ -101,6 +108,19 @@ class ActiveController:
         creation = Creation(request)
         end = await self._creations.create(creation, request.ByteSize())
         return Decided(creation.response, end)
+
+    async def create_internal_topic(self, name: str) -> Decided[bytes]:
+        """Make a topic of the cluster's own, unless it is there. Response: the topic's id."""
+        if name not in self.reign.pending.topic_ids:
+            request = internal_topic(self.reign.pending, name)
+            creation = Creation(request, internal=True)
+            end = await self._creations.create(creation, request.ByteSize())
+            created = creation.response.topics[0]
+            if created.error.code != ErrorCode.ERROR_CODE_TOPIC_EXISTS:
+                raise_if_error(created.error)
+                return Decided(created.topic_id, end)
+        # Another broker has asked first. Its topic may not be committed yet, so wait for it.
+        return await self.reign.run(lambda image, _: Outcome((), image.topic_ids[name]))
 
     async def alter_partitions(
         self, request: AlterPartitionsRequest

@@ -20,10 +20,11 @@ import structlog
 from quorate.aio.clock import loop_ms
 from quorate.aio.tasks import Tasks
 from quorate.errors import FencedError, InvalidRequestError, QuorateError
-from quorate_quorum.controller.decisions import brokers, topics
+from quorate_quorum.controller.decisions import brokers
 from quorate_quorum.controller.decisions.brokers import DIRECTORIES_MAX
 from quorate_quorum.controller.decisions.creation import abandon
 from quorate_quorum.controller.decisions.free_space import FreeSpace
+from quorate_quorum.controller.decisions.internal_topics import raise_internal_topics
 from quorate_quorum.controller.decisions.liveness import Liveness
 from quorate_quorum.controller.decisions.lossy_elections import LossyElections
 from quorate_quorum.controller.decisions.lossy_replicas import LOSSY_PER_MESSAGE_MAX, replicas_lossy
@@ -315,7 +316,7 @@ class Leases:
             log.info("broker_unfenced", broker=broker.id)
             if self._reign.attempt("unfence", lambda i, _: brokers.unfence(i, broker.id)):
                 self.liveness.unfenced(broker.id)
-                self._reign.attempt("raise internal topics", topics.raise_internal_topics)
+                self._reign.attempt("raise internal topics", raise_internal_topics)
 
     def _why_not_unfence(self, session: Session) -> str | None:
         return brokers.may_unfence(

@@ -41,6 +41,7 @@ from quorate_quorum.controller.driver.sessions import Session
 from quorate_quorum.methods import (
     ALLOCATE_PRODUCER_IDS,
     ALTER_PARTITIONS,
+    CREATE_INTERNAL_TOPIC,
     FORWARD,
     HEARTBEAT,
     REGISTER,
@@ -51,6 +52,8 @@ from quorate_quorum.v1.controller_pb2 import (
     AllocateProducerIdsResponse,
     AlterPartitionsRequest,
     AlterPartitionsResponse,
+    CreateInternalTopicRequest,
+    CreateInternalTopicResponse,
     ForwardRequest,
     ForwardRequests,
     ForwardResponse,
@@ -66,7 +69,14 @@ log = structlog.get_logger(__name__)
 Q = TypeVar("Q")
 R = TypeVar("R")
 #: The types of answers that name the controller.
-H = TypeVar("H", RegisterResponse, HeartbeatResponse, ForwardResponse, AllocateProducerIdsResponse)
+H = TypeVar(
+    "H",
+    RegisterResponse,
+    HeartbeatResponse,
+    ForwardResponse,
+    AllocateProducerIdsResponse,
+    CreateInternalTopicResponse,
+)
 
 ALTERS_IN_FLIGHT_MAX = 64
 FORWARDS_IN_FLIGHT_MAX = 1000
@@ -83,6 +93,7 @@ REQUIRED: Final[Mapping[Method[Any, Any], Required]] = {
     ALTER_PARTITIONS: CLUSTER_ACTION,
     FORWARD: CLUSTER_ACTION,
     ALLOCATE_PRODUCER_IDS: CLUSTER_ACTION,
+    CREATE_INTERNAL_TOPIC: CLUSTER_ACTION,
 }
 
 
@@ -117,6 +128,7 @@ class ControllerService:
             ALTER_PARTITIONS: self.alter_partitions,
             FORWARD: self.forward,
             ALLOCATE_PRODUCER_IDS: self.allocate_producer_ids,
+            CREATE_INTERNAL_TOPIC: self.create_internal_topic,
         }
 
     # -- calls
@@ -147,6 +159,22 @@ class ControllerService:
         except QuorateError as error:
             return self._with_hint(AllocateProducerIdsResponse(error=to_wire(error)))
         return self._with_hint(decided.response)
+
+    async def create_internal_topic(
+        self, request: CreateInternalTopicRequest, peer: Peer
+    ) -> CreateInternalTopicResponse:
+        try:
+            self._check(CREATE_INTERNAL_TOPIC, peer)
+            self._check_history(request.cluster_id, request.quorum_generation)
+            with self._counted():
+                decided = await self._controller.active().create_internal_topic(request.name)
+        except QuorateError as error:
+            return self._with_hint(CreateInternalTopicResponse(error=to_wire(error)))
+        return self._with_hint(
+            CreateInternalTopicResponse(
+                topic_id=decided.response, apply_offset=decided.apply_offset
+            )
+        )
 
     # -- streams
 

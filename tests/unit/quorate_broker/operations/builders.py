@@ -59,6 +59,7 @@ class FakePartition:
     """Records are single bytes, one an offset."""
 
     topic = "zoo"
+    is_internal = False
     records: bytes = b""
     high_watermark: int = 0
     log_start_offset: int = 0

@@ -63,6 +63,7 @@ from quorate_quorum.methods import (
     ALLOCATE_PRODUCER_IDS,
     ALTER_PARTITIONS,
     BEGIN_EPOCH,
+    CREATE_INTERNAL_TOPIC,
     DESCRIBE_NODE,
     END_EPOCH,
     FETCH_SNAPSHOT,
@@ -292,6 +293,7 @@ REQUESTS: dict[Method[Any, Any], Any] = {
     ALTER_PARTITIONS: controller.AlterPartitionsRequest(),
     FORWARD: controller.ForwardRequests(cluster_id="x"),
     ALLOCATE_PRODUCER_IDS: controller.AllocateProducerIdsRequest(cluster_id="c1"),
+    CREATE_INTERNAL_TOPIC: controller.CreateInternalTopicRequest(cluster_id="c1"),
     WATCH: controller.WatchRequest(cluster_id="x"),
 }
 

@@ -12,6 +12,7 @@ from quorate.errors import (
     NotLeaderError,
     OffsetNotAvailableError,
     OffsetOutOfRangeError,
+    PolicyViolationError,
     QuorateError,
     RequestTimedOutError,
     TopicAuthorizationFailedError,
@@ -110,6 +111,13 @@ async def test_a_principal_that_may_not_delete_is_refused(world: World) -> None:
     asked = [DeletionAsked(TOPIC_ID, 0, 3, -1)]
     [found] = await operation.delete(ANN, asked, timeout_ms=1000, caller_timeout_ms=0)
     assert isinstance(found, TopicAuthorizationFailedError)
+    assert starts(world) == [0, 0, 0]
+
+
+async def test_records_of_an_internal_topic_are_not_deleted(world: World) -> None:
+    world.brokers[1].replicas.get(TOPIC_ID, 0).is_internal = True
+    found = await delete(world, 3)
+    assert isinstance(found, PolicyViolationError)
     assert starts(world) == [0, 0, 0]
 
 

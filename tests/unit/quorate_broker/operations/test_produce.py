@@ -11,6 +11,7 @@ from quorate.errors import (
     InvalidRequestError,
     OutcomeUnknownError,
     OverloadedError,
+    PolicyViolationError,
     StoppingError,
     TopicAuthorizationFailedError,
     UnknownTopicError,
@@ -108,6 +109,22 @@ async def test_whoever_may_not_write_to_the_topic_reaches_no_partition() -> None
     producer.start("a", b"x")
     assert isinstance(producer.outcomes["a"], TopicAuthorizationFailedError)
     assert not replicas.partitions[0].calls
+
+
+class Internal(FakePartition):
+    """A partition of the cluster's own topic."""
+
+    topic = "__consumer_offsets"
+    is_internal = True
+
+
+async def test_clients_do_not_write_to_an_internal_topic() -> None:
+    replicas = FakeReplicas(p0=Internal())
+    producer = Producer(replicas, queued_max_bytes=10)
+    producer.start("a", b"x" * 10)
+    assert isinstance(producer.outcomes["a"], PolicyViolationError)
+    assert not replicas.partitions[0].calls
+    await producer.session.room()
 
 
 class Faulty(FakePartition):

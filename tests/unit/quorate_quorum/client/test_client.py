@@ -278,7 +278,7 @@ def test_producer_ids_are_asked_for_a_bounded_time() -> None:
             voter.kill()
         with pytest.raises(
             QuorumUnavailableError,
-            match=r"gave producer ids within .* no server listens at v101:9093",
+            match=r"AllocateProducerIds within .* no server listens at v101:9093",
         ):
             await world.client.allocate_producer_ids(1, 5)
         assert world.loop.time() < 15

@@ -8,7 +8,7 @@ from quorate.errors import InvalidRequestError, from_wire
 from quorate.net.grpc_network import GrpcNetwork
 from quorate.net.network import NoAnswer
 from quorate_quorum.controller.decisions import brokers as decide
-from quorate_quorum.controller.decisions.topics import raise_internal_topics
+from quorate_quorum.controller.decisions.internal_topics import raise_internal_topics
 from quorate_quorum.metadata.delta import replayed
 from tests.unit.quorate_quorum.controller.builders import create, new, request
 from tests.unit.quorate_quorum.metadata.builders import brokers, config_event, context, topic_id

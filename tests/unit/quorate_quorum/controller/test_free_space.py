@@ -9,7 +9,7 @@ import pytest
 
 from quorate.v1 import admin_pb2 as admin
 from quorate_quorum.controller.decisions.free_space import EQUAL_FROM, FreeSpace
-from quorate_quorum.controller.decisions.topics import raise_internal_topics
+from quorate_quorum.controller.decisions.internal_topics import raise_internal_topics
 from quorate_quorum.metadata.delta import replayed
 from quorate_quorum.v1.controller_pb2 import DirectorySpace
 from tests.unit.quorate_quorum.controller.builders import create, new

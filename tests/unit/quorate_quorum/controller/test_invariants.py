@@ -16,6 +16,7 @@ import pytest
 from quorate.v1 import admin_pb2 as admin
 from quorate_quorum.controller.decisions import brokers as decide
 from quorate_quorum.controller.decisions.creation import Creation, abandon
+from quorate_quorum.controller.decisions.internal_topics import raise_internal_topics
 from quorate_quorum.controller.decisions.lossy_elections import (
     LossyElection,
     LossyElections,
@@ -27,7 +28,6 @@ from quorate_quorum.controller.decisions.sweep import Sweep
 from quorate_quorum.controller.decisions.topics import (
     alter_configs,
     delete_topics,
-    raise_internal_topics,
 )
 from quorate_quorum.metadata.delta import MetadataDelta, replayed
 from quorate_quorum.metadata.image import EMPTY, MetadataImage

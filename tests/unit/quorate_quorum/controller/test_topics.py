@@ -6,10 +6,10 @@ import pytest
 
 from quorate.v1 import admin_pb2 as admin
 from quorate.v1.common_pb2 import ErrorCode
+from quorate_quorum.controller.decisions.internal_topics import raise_internal_topics
 from quorate_quorum.controller.decisions.topics import (
     alter_configs,
     delete_topics,
-    raise_internal_topics,
 )
 from quorate_quorum.metadata.delta import replayed
 from quorate_quorum.metadata.image import MetadataImage

@@ -21,6 +21,7 @@ from quorate_quorum.methods import (
     ALLOCATE_PRODUCER_IDS,
     ALTER_PARTITIONS,
     BEGIN_EPOCH,
+    CREATE_INTERNAL_TOPIC,
     DESCRIBE_NODE,
     END_EPOCH,
     FETCH_SNAPSHOT,
@@ -163,6 +164,11 @@ def heartbeat(**changed: Any) -> wire.HeartbeatRequest:
 def producer_ids(**changed: Any) -> wire.AllocateProducerIdsRequest:
     given: dict[str, Any] = {"cluster_id": CLUSTER, "broker_id": 7, "broker_epoch": 1}
     return wire.AllocateProducerIdsRequest(**(given | changed))
+
+
+def internal_topic(**changed: Any) -> wire.CreateInternalTopicRequest:
+    given: dict[str, Any] = {"cluster_id": CLUSTER, "name": "__consumer_offsets"}
+    return wire.CreateInternalTopicRequest(**(given | changed))
 
 
 @dataclass(frozen=True)
@@ -324,6 +330,15 @@ CASES = [
     Case("producer-ids-in-another-generation", ALLOCATE_PRODUCER_IDS,
          lambda _: producer_ids(quorum_generation=-1), "WRONG_CLUSTER"),
     Case("producer-ids-for-nobody", ALLOCATE_PRODUCER_IDS, lambda _: producer_ids(), "FENCED"),
+    Case("internal-topic-of-another-cluster", CREATE_INTERNAL_TOPIC,
+         lambda _: internal_topic(cluster_id="x"), "WRONG_CLUSTER"),
+    Case("internal-topic-in-another-generation", CREATE_INTERNAL_TOPIC,
+         lambda _: internal_topic(quorum_generation=-1), "WRONG_CLUSTER"),
+    Case("internal-topic-of-any-name", CREATE_INTERNAL_TOPIC,
+         lambda _: internal_topic(name="__mine" * 9999), "INVALID_TOPIC"),
+    Case("internal-topic-without-brokers", CREATE_INTERNAL_TOPIC,
+         lambda _: internal_topic(), "NOT_ENOUGH_REPLICAS"),
+    Case("internal-topic-garbage", CREATE_INTERNAL_TOPIC, lambda _: GARBAGE, "broken"),
     Case("producer-ids-garbage", ALLOCATE_PRODUCER_IDS, lambda _: GARBAGE, "broken"),
     Case("watch-of-another-cluster", WATCH, lambda _: watch(cluster_id="x"), "WRONG_CLUSTER"),
     Case("watch-of-another-generation", WATCH,

@@ -1,0 +1,108 @@
+"""The cluster's own topics: how they are made, and that they get more replicas as brokers join."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Final
+
+from quorate.errors import InvalidTopicError
+from quorate.v1 import admin_pb2 as admin
+from quorate_quorum.configs import MIB, ClusterConfig
+from quorate_quorum.controller.decisions.outcome import Context, Outcome
+from quorate_quorum.controller.decisions.placement import Place, fill, ring
+from quorate_quorum.controller.decisions.topics import default_factor, places_of
+from quorate_quorum.metadata.image import MetadataImage
+from quorate_quorum.metadata.partitions import PartitionImage, ReplicaImage, partition_changed
+from quorate_quorum.metadata.topics import OFFSETS_TOPIC, TopicImage
+from quorate_quorum.v1 import events_pb2 as ev
+
+#: The configs of __consumer_offsets that do not follow the cluster's defaults. One step of a group
+#: is one batch, and the largest step has the members of a large group.
+OFFSETS_CONFIGS: Final[Mapping[str, str]] = {
+    "cleanup.policy": "compact",
+    "max.message.bytes": str(16 * MIB),
+    "message.timestamp.after.max.ms": str(60 * 60 * 1000),
+    "message.timestamp.type": "CreateTime",
+    "unclean.leader.election.enable": "false",
+}
+
+
+def internal_topic(image: MetadataImage, name: str) -> admin.CreateTopicsRequest:
+    """Return the request that makes an internal topic, with as many replicas as are possible now.
+
+    Raises InvalidTopicError if the cluster has no such topic of its own.
+    """
+    if name != OFFSETS_TOPIC:
+        raise InvalidTopicError(f"{name[:249]!r} is no internal topic; {OFFSETS_TOPIC} is one")
+    cluster = ClusterConfig.of(image.configs)
+    alive = len(places_of(image))
+    request = admin.CreateTopicsRequest()
+    request.topics.add(
+        name=name,
+        num_partitions=cluster.offsets_topic_num_partitions,
+        replication_factor=max(1, min(cluster.offsets_topic_replication_factor, alive)),
+        configs={**OFFSETS_CONFIGS, "segment.bytes": str(cluster.offsets_topic_segment_bytes)},
+    )
+    return request
+
+
+def raise_internal_topics(image: MetadataImage, context: Context) -> Outcome[int]:
+    """Give internal topics more replicas as brokers join, up to the number that is configured.
+
+    Otherwise a cluster that began with one broker would lose the committed offsets of its groups
+    together with that broker. New replicas are `adding` until they are in the ISR. Response: the
+    number of partitions that got more replicas.
+    """
+    places = places_of(image)
+    circle = ring(places)
+    events: list[ev.MetadataEvent] = []
+    placed: Counter[ReplicaImage] = Counter()
+
+    def place(broker_id: int) -> ReplicaImage:
+        """Return where a broker puts a new replica."""
+        directory_id = context.free_space.choose(
+            image.brokers[broker_id],
+            lambda one: image.replicas_in(broker_id, one) + placed[ReplicaImage(broker_id, one)],
+        )
+        found = ReplicaImage(broker_id, directory_id)
+        placed[found] += 1
+        return found
+
+    for topic in image.sorted_topics():
+        if not topic.is_internal or not image.brokers:
+            continue
+        target = min(_wanted_factor(image, topic), len(places))
+        for index, old in enumerate(topic.partitions):
+            if len(old.replicas) < target:
+                new = _raised(image, circle, index, old, target, place)
+                events.append(partition_changed(topic.id, index, old, new))
+    return Outcome(tuple(events), len(events))
+
+
+def _wanted_factor(image: MetadataImage, topic: TopicImage) -> int:
+    if topic.name == OFFSETS_TOPIC:
+        return ClusterConfig.of(image.configs).offsets_topic_replication_factor
+    return default_factor(image)
+
+
+def _raised(
+    image: MetadataImage,
+    circle: list[Place],
+    index: int,
+    old: PartitionImage,
+    target: int,
+    place: Callable[[int], ReplicaImage],
+) -> PartitionImage:
+    chosen = []
+    for broker_id in old.broker_ids:
+        broker = image.brokers[broker_id]
+        chosen.append(Place(broker.id, broker.rack, broker.host))
+    added = [p.broker_id for p in fill(chosen, circle, index, target)[len(chosen) :]]
+    return replace(
+        old,
+        replicas=(*old.replicas, *map(place, added)),
+        adding=(*old.adding, *added),
+        partition_epoch=old.partition_epoch + 1,
+    )
