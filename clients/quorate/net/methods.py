@@ -63,6 +63,7 @@ METADATA = _admin(admin.MetadataRequest, admin.MetadataResponse, request_bytes_m
 CREATE_TOPICS = _admin(
     admin.CreateTopicsRequest, admin.CreateTopicsResponse, request_bytes_max=NAMES_BYTES_MAX
 )
+CREATE_PARTITIONS = _admin(admin.CreatePartitionsRequest, admin.CreatePartitionsResponse)
 DELETE_TOPICS = _admin(
     admin.DeleteTopicsRequest, admin.DeleteTopicsResponse, request_bytes_max=NAMES_BYTES_MAX
 )

@@ -391,6 +391,76 @@ class CreatedTopic(_message.Message):
 Global___CreatedTopic: _TypeAlias = CreatedTopic  # noqa: Y015
 
 @_typing.final
+class CreatePartitionsRequest(_message.Message):
+    """Gives a topic more partitions. INVALID_PARTITIONS if it has as many, or more."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOPIC_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    KNOWN_COUNT_FIELD_NUMBER: _builtins.int
+    ASSIGNMENTS_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    TIMEOUT_MS_FIELD_NUMBER: _builtins.int
+    topic: _builtins.str
+    count: _builtins.int
+    """of all its partitions afterwards"""
+    known_count: _builtins.int
+    """The number that the caller knew before; 0: not known. If it is below `count`, and the topic has
+    `count` partitions by now, the request is a repeated one, and no error.
+    """
+    validate_only: _builtins.bool
+    timeout_ms: _builtins.int
+    """the longest wait until the answering broker's image has them"""
+    @_builtins.property
+    def assignments(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReplicaAssignment]:
+        """explicit placement of those above the known number"""
+
+    def __init__(
+        self,
+        *,
+        topic: _builtins.str = ...,
+        count: _builtins.int = ...,
+        known_count: _builtins.int = ...,
+        assignments: _abc.Iterable[Global___ReplicaAssignment] | None = ...,
+        validate_only: _builtins.bool = ...,
+        timeout_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "count", b"count", "known_count", b"known_count", "timeout_ms", b"timeout_ms", "topic", b"topic", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreatePartitionsRequest: _TypeAlias = CreatePartitionsRequest  # noqa: Y015
+
+@_typing.final
+class CreatePartitionsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ERROR_FIELD_NUMBER: _builtins.int
+    TOPIC_ID_FIELD_NUMBER: _builtins.int
+    NUM_PARTITIONS_FIELD_NUMBER: _builtins.int
+    topic_id: _builtins.bytes
+    num_partitions: _builtins.int
+    @_builtins.property
+    def error(self) -> _common_pb2.Error: ...
+    def __init__(
+        self,
+        *,
+        error: _common_pb2.Error | None = ...,
+        topic_id: _builtins.bytes = ...,
+        num_partitions: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "num_partitions", b"num_partitions", "topic_id", b"topic_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreatePartitionsResponse: _TypeAlias = CreatePartitionsResponse  # noqa: Y015
+
+@_typing.final
 class DeleteTopicsRequest(_message.Message):
     """names and ids: at most 1,000 in all"""
 

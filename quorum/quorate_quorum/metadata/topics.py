@@ -344,6 +344,11 @@ class TopicsDelta(AspectDelta[Topics], part=Topics):
                 yield "topic_created", _described(now)
             elif changed := altered(before.configs, now.configs):
                 yield "topic_config_altered", {"topic": now.name, "changed": changed}
+        for topic_id in dict.fromkeys(topic_id for topic_id, _ in self.changed_partitions):
+            before, now = self.old.topics.get(topic_id), new.topics[topic_id]
+            if before is not None and len(now.partitions) > len(before.partitions):
+                counts = {"before": len(before.partitions), "partitions": len(now.partitions)}
+                yield "topic_grown", {"topic": now.name, **counts}
 
     def _show(self, draft: _Draft) -> None:
         """Make the topic visible, and note all its partitions and configs as changed."""

@@ -8,7 +8,6 @@ the next one removes the forming topic. The caller got an OutcomeUnknownError, a
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -30,6 +29,11 @@ from quorate_quorum.configs import (
     fixed_at_creation,
     min_isr_warnings,
 )
+from quorate_quorum.controller.decisions.new_partitions import (
+    EVENTS_MAX,
+    NewPartitions,
+    check_assignments,
+)
 from quorate_quorum.controller.decisions.outcome import BATCH_BYTES_MAX, Context, Outcome, size_of
 from quorate_quorum.controller.decisions.placement import place
 from quorate_quorum.controller.decisions.topics import (
@@ -38,14 +42,10 @@ from quorate_quorum.controller.decisions.topics import (
     places_of,
     replication_factor,
 )
-from quorate_quorum.metadata.brokers import BrokerImage
 from quorate_quorum.metadata.image import MetadataImage
-from quorate_quorum.metadata.partitions import NEVER
 from quorate_quorum.metadata.topics import ID_BYTES
 from quorate_quorum.v1 import events_pb2 as ev
 
-#: The most events in one turn of the event loop: a few milliseconds of work.
-EVENTS_MAX = 100
 #: Reserved for each event, because the measured event may have smaller numbers than others.
 _SLACK_BYTES = 8
 
@@ -78,19 +78,8 @@ class _Turn:
 
     image: MetadataImage
     context: Context
+    partitions: NewPartitions
     events: list[ev.MetadataEvent] = field(default_factory=list)
-    #: By log directory: the replicas that this turn has made there, and that `image` lacks.
-    placed: Counter[bytes] = field(default_factory=Counter)
-    #: Whether a new replica on a broker's directory would be in sync, by (broker id, directory id).
-    eligible: dict[tuple[int, bytes], bool] = field(default_factory=dict)
-
-    def is_eligible(self, broker: BrokerImage, directory_id: bytes) -> bool:
-        key = broker.id, directory_id
-        if key not in self.eligible:
-            directory = broker.directory(directory_id)
-            stays = not broker.fenced and not broker.shutting_down
-            self.eligible[key] = stays and directory is not None and not directory.failed
-        return self.eligible[key]
 
 
 class Creation:
@@ -139,7 +128,7 @@ class Creation:
 
         The caller proposes the events. If it can't, it must not call `next` again.
         """
-        turn = _Turn(image, context)
+        turn = _Turn(image, context, NewPartitions(image, context))
         # Bound the refused topics, too: they make no event, but take time.
         most = self._asked + self._events_max
         while len(turn.events) < self._events_max:
@@ -237,7 +226,7 @@ class Creation:
         The estimate for a topic is its number of partitions times the size of its last event.
         """
         last = len(wanted.assignments) - 1
-        sample = self._partition(turn, wanted, last, is_sample=True)
+        sample = turn.partitions.event(wanted.id, last, wanted.assignments[last], is_sample=True)
         size = (size_of(sample) + _SLACK_BYTES) * len(wanted.assignments)
         size += sum(map(size_of, _heads(wanted, turn.context.now_ms)))
         if self._size + size > BATCH_BYTES_MAX - 1024:
@@ -260,7 +249,10 @@ class Creation:
         first = wanted.made or 0
         end = min(len(wanted.assignments), max(first + 1, first + room - len(events)))
         try:
-            events += [self._partition(turn, wanted, index) for index in range(first, end)]
+            events += [
+                turn.partitions.event(wanted.id, index, wanted.assignments[index])
+                for index in range(first, end)
+            ]
         except NotEnoughReplicasError as error:
             self._give_up(turn, wanted, error)
             return True
@@ -283,40 +275,6 @@ class Creation:
         if wanted.made is not None:
             turn.events.append(ev.MetadataEvent(remove_topic=ev.RemoveTopic(topic_id=wanted.id)))
         self._wanted = None
-
-    def _partition(
-        self, turn: _Turn, wanted: _Wanted, index: int, *, is_sample: bool = False
-    ) -> ev.MetadataEvent:
-        """Return the event of a new, empty partition.
-
-        Every eligible replica is in its ISR, and the first of them leads it.
-        """
-        assignment = wanted.assignments[index]
-        partition = ev.Partition(
-            topic_id=wanted.id, partition=index, leader=-1, recovered_epoch=NEVER
-        )
-        for broker_id in assignment:
-            broker = turn.image.brokers[broker_id]
-            directory_id = self._directory(turn, broker, is_sample=is_sample)
-            partition.replicas.add(broker_id=broker_id, directory_id=directory_id)
-            if turn.is_eligible(broker, directory_id):
-                partition.isr.append(broker_id)
-        if not partition.isr:
-            raise NotEnoughReplicasError(
-                f"none of brokers {assignment} is alive; a partition needs one to begin with"
-            )
-        partition.leader = partition.isr[0]
-        return ev.MetadataEvent(partition=partition)
-
-    def _directory(self, turn: _Turn, broker: BrokerImage, *, is_sample: bool) -> bytes:
-        """Return the directory for a new replica: see FreeSpace."""
-        if len(broker.directories) == 1 or is_sample:
-            return broker.directories[0].id
-        chosen = turn.context.free_space.choose(
-            broker, lambda one: turn.image.replicas_in(broker.id, one) + turn.placed[one]
-        )
-        turn.placed[chosen] += 1
-        return chosen
 
 
 def abandon(image: MetadataImage, context: Context) -> Outcome[int]:
@@ -370,21 +328,7 @@ def _explicit(image: MetadataImage, new: admin.NewTopic) -> list[list[int]]:
         raise InvalidReplicationFactorError(
             f"replication_factor is {new.replication_factor}, but {factor} replicas are assigned"
         )
-    for index, replicas in enumerate(assignments):
-        if not replicas or len(set(replicas)) != len(replicas):
-            raise InvalidRequestError(
-                f"partition {index} must be assigned to different brokers, not {replicas}"
-            )
-        if len(replicas) != factor:
-            raise InvalidReplicationFactorError(
-                f"partition {index} has {len(replicas)} replicas, partition 0 has {factor}"
-            )
-        unknown = [b for b in replicas if b not in image.brokers]
-        if unknown:
-            raise InvalidRequestError(
-                f"partition {index} is assigned to brokers {unknown}, which are not registered;"
-                f" {sorted(image.brokers)} are"
-            )
+    check_assignments(image, assignments, factor)
     return assignments
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+#: How many partitions of a topic are compared, to find out how it was placed.
+PARTITIONS_COMPARED = 8
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -48,6 +51,44 @@ def place(
         chosen = fill([circle[position]], circle, position + skip, replication_factor)
         assignments.append([broker.broker_id for broker in chosen])
     return [list(assignments[(start + index) % len(circle)]) for index in range(partitions)]
+
+
+def next_position(
+    places: Sequence[Place], placed: Sequence[Sequence[int]]
+) -> tuple[int, int] | None:
+    """Return the start and shift with which `place` goes on behind a topic's partitions.
+
+    `placed`: the brokers of each partition; the last few of them count. Returns None if no start
+    and shift gives the last one, because brokers have come or gone, or it was moved.
+
+    >>> places = [Place(i, "", "") for i in range(4)]
+    >>> next_position(places, place(places, 2, 3, start=2, shift=1))
+    (4, 1)
+    >>> next_position(places, [[9, 1]])
+    """
+    circle = ring(places)
+    last = placed[-1]
+    position = next((i for i, one in enumerate(circle) if one.broker_id == last[0]), None)
+    if position is None:
+        return None
+    # With one replica, and with racks, several shifts give the same brokers. The partitions before
+    # the last one tell which shift it was.
+    shifts = range(max(1, len(circle) - 1) if len(last) > 1 else 1)
+    matching = {shift: _matches(circle, position, shift, placed) for shift in shifts}
+    best = max(matching, key=lambda shift: matching[shift])
+    return (position + 1, best) if matching[best] else None
+
+
+def _matches(
+    circle: Sequence[Place], position: int, shift: int, placed: Sequence[Sequence[int]]
+) -> int:
+    """Return how many partitions, from the last one backwards, lie as this shift places them."""
+    for back, ids in enumerate(placed[: -PARTITIONS_COMPARED - 1 : -1]):
+        at = (position - back) % len(circle)
+        chosen = fill([circle[at]], circle, at + 1 + shift, len(ids))
+        if [one.broker_id for one in chosen] != list(ids):
+            return back
+    return min(len(placed), PARTITIONS_COMPARED)
 
 
 def fill(

@@ -30,6 +30,7 @@ from quorate_quorum.controller.decisions import (
     voters,
 )
 from quorate_quorum.controller.decisions.creation import Creation
+from quorate_quorum.controller.decisions.growth import Growth
 from quorate_quorum.controller.decisions.health import PartitionHealth, describe_health
 from quorate_quorum.controller.decisions.internal_topics import internal_topic
 from quorate_quorum.controller.decisions.outcome import Outcome
@@ -121,6 +122,15 @@ class ActiveController:
                 return Decided(created.topic_id, end)
         # Another broker has asked first. Its topic may not be committed yet, so wait for it.
         return await self.reign.run(lambda image, _: Outcome((), image.topic_ids[name]))
+
+    async def create_partitions(
+        self, request: admin.CreatePartitionsRequest
+    ) -> Decided[admin.CreatePartitionsResponse]:
+        """Give a topic more partitions."""
+        check_named(len(request.assignments))
+        growth = Growth(request)
+        end = await self._creations.create(growth, request.ByteSize())
+        return Decided(growth.response, end)
 
     async def alter_partitions(
         self, request: AlterPartitionsRequest

@@ -14,6 +14,7 @@ from quorate.errors import AuthorizationError, to_wire
 from quorate.net.methods import (
     ADD_VOTER,
     ALTER_CONFIGS,
+    CREATE_PARTITIONS,
     CREATE_TOPICS,
     DELETE_TOPICS,
     DESCRIBE_FEATURES,
@@ -29,6 +30,8 @@ from quorate.v1.admin_pb2 import (
     AlterConfigsRequest,
     AlterConfigsResponse,
     CreatedTopic,
+    CreatePartitionsRequest,
+    CreatePartitionsResponse,
     CreateTopicsRequest,
     CreateTopicsResponse,
     DeleteTopicsRequest,
@@ -54,6 +57,7 @@ R = TypeVar("R")
 
 CREATE: Final = Required(Operation.CREATE, ResourceType.TOPIC)
 DELETE: Final = Required(Operation.DELETE, ResourceType.TOPIC)
+ALTER: Final = Required(Operation.ALTER, ResourceType.TOPIC)
 ALTER_THEIR_CONFIGS: Final = Required(Operation.ALTER_CONFIGS, ResourceType.TOPIC)
 
 
@@ -110,6 +114,14 @@ async def _create_topics(
     return Decided(CreateTopicsResponse(topics=answered), decided.apply_offset)
 
 
+async def _create_partitions(
+    caller: Caller, active: ActiveController, request: CreatePartitionsRequest
+) -> Decided[CreatePartitionsResponse]:
+    """Give a topic more partitions."""
+    caller.check(ALTER, request.topic)
+    return await active.create_partitions(request)
+
+
 async def _delete_topics(
     caller: Caller, active: ActiveController, request: DeleteTopicsRequest
 ) -> Decided[DeleteTopicsResponse]:
@@ -141,6 +153,7 @@ async def _describe_health(
 
 _CALLS: Sequence[AdminCall[Any, Any]] = (
     AdminCall(CREATE_TOPICS, CREATE, _create_topics),
+    AdminCall(CREATE_PARTITIONS, ALTER, _create_partitions),
     AdminCall(DELETE_TOPICS, DELETE, _delete_topics),
     AdminCall(ALTER_CONFIGS, ALTER_THEIR_CONFIGS, _alter_configs),
     _whole(DESCRIBE_QUORUM, DESCRIBE_CLUSTER, ActiveController.describe_quorum),

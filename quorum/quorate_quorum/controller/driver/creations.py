@@ -1,18 +1,28 @@
-"""Carries out the CreateTopics requests of the active controller."""
+"""Carries out the CreateTopics and CreatePartitions requests of the active controller."""
 
 from __future__ import annotations
 
 import asyncio
+from typing import Protocol
 
 from quorate.aio.tasks import Tasks
 from quorate.errors import OverloadedError
-from quorate_quorum.controller.decisions.creation import Creation, abandon
+from quorate_quorum.controller.decisions.creation import abandon
+from quorate_quorum.controller.decisions.outcome import Context, Outcome
 from quorate_quorum.controller.driver.reign import Reign
+from quorate_quorum.metadata.image import MetadataImage
 
 #: The most large requests that may wait for each other, and the most bytes of them. A request goes
 #: on after its caller has gone, so the bounds of the caller's connection do not limit it.
 CREATIONS_MAX = 100
 CREATION_BYTES_MAX = 64 << 20
+
+
+class InTurns(Protocol):
+    """A request that is decided in one turn of the event loop or in several: see Creation."""
+
+    def fits_in_a_turn(self, image: MetadataImage) -> bool: ...
+    def next(self, image: MetadataImage, context: Context) -> Outcome[bool]: ...
 
 
 class Creations:
@@ -26,8 +36,8 @@ class Creations:
         self._tasks = Tasks(lambda name, error: None)  # no log line: the caller gets the error
         self._held_bytes = 0
 
-    async def create(self, creation: Creation, size: int) -> int:
-        """Create topics. After their commit, return the offset one past their events.
+    async def create(self, creation: InTurns, size: int) -> int:
+        """Create topics or partitions. After their commit, return the offset one past their events.
 
         `size`: the bytes of the request. Raises the errors of Reign.run and Reign.run_in_turns.
         """
@@ -44,19 +54,17 @@ class Creations:
         """Wait until every large request has ended."""
         await self._tasks.ended()
 
-    async def _create_large(self, creation: Creation, size: int) -> int:
+    async def _create_large(self, creation: InTurns, size: int) -> int:
         held = self._held_bytes
         if len(self._tasks) >= CREATIONS_MAX or held + size > CREATION_BYTES_MAX:
             raise OverloadedError(
-                f"{len(self._tasks)} large requests for topics of {held} bytes wait already: at"
-                f" most {CREATIONS_MAX} of {CREATION_BYTES_MAX} bytes may"
+                f"{len(self._tasks)} large requests for topics or partitions, of {held} bytes,"
+                f" wait already: at most {CREATIONS_MAX} of {CREATION_BYTES_MAX} bytes may"
             )
         self._held_bytes += size
-        return await asyncio.shield(
-            self._tasks.spawn(self._create(creation, size), "create topics")
-        )
+        return await asyncio.shield(self._tasks.spawn(self._create(creation, size), "create"))
 
-    async def _create(self, creation: Creation, size: int) -> int:
+    async def _create(self, creation: InTurns, size: int) -> int:
         try:
             async with self._turn:
                 self._reign.decide(abandon)  # remove the topic that a failed request left forming

@@ -20,6 +20,7 @@ from quorate.net.frame import Frame
 from quorate.net.methods import (
     ADD_VOTER,
     ALTER_CONFIGS,
+    CREATE_PARTITIONS,
     CREATE_TOPICS,
     DELETE_RECORDS,
     DELETE_TOPICS,
@@ -270,6 +271,7 @@ REQUESTS: dict[Method[Any, Any], Any] = {
     DESCRIBE_CONFIGS: admin.DescribeConfigsRequest(topic="zoo"),
     DESCRIBE_CLUSTER: admin.DescribeClusterRequest(),
     CREATE_TOPICS: creation("new"),
+    CREATE_PARTITIONS: admin.CreatePartitionsRequest(topic="zoo", count=9),
     DELETE_TOPICS: admin.DeleteTopicsRequest(topics=["zoo"]),
     ALTER_CONFIGS: admin.AlterConfigsRequest(topic="zoo", set={"retention.ms": "60000"}),
     DESCRIBE_QUORUM: admin.DescribeQuorumRequest(),

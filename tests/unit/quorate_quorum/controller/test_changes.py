@@ -47,6 +47,13 @@ def test_a_topic_that_is_created() -> None:
     ]
 
 
+def test_a_topic_that_grows() -> None:
+    image = with_partition(brokers([0, 1]), [0], name="a", number=1)
+    assert lines(image, partition_made(1, 1, [1]), partition_made(1, 2, [0])) == [
+        ("topic_grown", {"topic": "a", "before": 1, "partitions": 3})
+    ]
+
+
 def test_a_topic_that_is_deleted() -> None:
     image = with_partition(brokers([0]), [0], name="a", number=1)
     removal = ev.MetadataEvent(remove_topic=ev.RemoveTopic(topic_id=topic_id(1)))

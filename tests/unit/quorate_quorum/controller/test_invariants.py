@@ -16,6 +16,7 @@ import pytest
 from quorate.v1 import admin_pb2 as admin
 from quorate_quorum.controller.decisions import brokers as decide
 from quorate_quorum.controller.decisions.creation import Creation, abandon
+from quorate_quorum.controller.decisions.growth import Growth
 from quorate_quorum.controller.decisions.internal_topics import raise_internal_topics
 from quorate_quorum.controller.decisions.lossy_elections import (
     LossyElection,
@@ -49,6 +50,7 @@ Key = tuple[bytes, int]
 BROKERS = 5
 FIRST_TOPICS = 4
 TOPICS_MAX = 9
+PARTITIONS_MAX = 8
 
 
 class Cluster:
@@ -64,12 +66,17 @@ class Cluster:
         self.sweep = Sweep(looked_max=4, changed_max=1)
         #: A topic that is made in several turns, with other decisions between them.
         self.creation: Creation | None = None
+        #: A topic that gets more partitions, as slowly.
+        self.growth: Growth | None = None
+        #: The number of partitions that growths have made.
+        self.grown = 0
         self.now_ms = 0
         for broker in range(BROKERS):
             self.register(broker)
             self.settle(1_000)
             self.unfence(broker)
         flushed = {"flush.on.ack": "true"}
+        assert not any(broker.fenced for broker in self.image.brokers.values())
         self.create("a", 1, {})
         self.create("b", 2, flushed)
         self.create("c", 3, {"unclean.leader.election.enable": "true"})
@@ -99,7 +106,7 @@ class Cluster:
         if self.chance.random() < 0.2:
             self.sweep = Sweep(looked_max=4, changed_max=1)
             self.sweep.begin(sorted(self.image.brokers))
-            self.creation = None
+            self.creation = self.growth = None
             self.take(abandon(self.image, self.context()))
         self.settle(self.chance.randint(0, 6))
 
@@ -184,7 +191,7 @@ class Cluster:
         request = wire.RegisterRequest(
             broker_id=broker,
             incarnation=incarnation(broker, self.runs[broker] % 250),
-            **listening_at("b:1"),
+            **listening_at(f"b{broker}:1"),
             host=f"h{broker}",
         )
         request.directories.add(
@@ -278,6 +285,22 @@ class Cluster:
             if outcome.response:
                 self.creation = None
 
+    def grow(self, broker: int) -> None:
+        """Give a topic more partitions, one in a turn."""
+        del broker
+        if self.growth is None:
+            topic = self.chance.choice(self.image.sorted_topics())
+            count = len(topic.partitions) + self.chance.randint(1, 3)
+            if count <= PARTITIONS_MAX:
+                request = admin.CreatePartitionsRequest(topic=topic.name, count=count)
+                self.growth = Growth(request, events_max=1)
+        if self.growth is not None:
+            outcome = self.growth.next(self.image, self.context())
+            self.take(outcome)
+            self.grown += len(outcome.events)
+            if outcome.response:
+                self.growth = None
+
     def delete(self, broker: int) -> None:
         del broker
         gone = [name for name in self.image.topic_ids if name.startswith("n")]
@@ -326,6 +349,8 @@ class Cluster:
                 self.make,
                 self.make,
                 self.make,
+                self.grow,
+                self.grow,
                 self.delete,
                 self.settle_on,
                 self.settle_on,
@@ -360,6 +385,19 @@ def test_nothing_acknowledged_is_elected_away(seed: int) -> None:
             assert partition.leader >= 0 or not any(
                 cluster.image.is_eligible(partition, b) for b in partition.broker_ids
             ), (topic.name, partition)
+
+
+def test_the_random_decisions_make_topics_and_let_them_grow() -> None:
+    """Without this floor, a rule that refuses all of them would leave nothing to check."""
+    made = grown = 0
+    for seed in range(5):
+        cluster = Cluster(seed)
+        for _ in range(150):
+            cluster.happen()
+        made += cluster.image.topics_created - FIRST_TOPICS
+        grown += cluster.grown
+    assert made >= 5, made
+    assert grown >= 10, grown
 
 
 def test_a_seed_gives_the_same_events() -> None:
