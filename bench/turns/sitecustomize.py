@@ -1,8 +1,8 @@
 """Times the turns of a node's event loop. bench.partitions puts this folder on PYTHONPATH.
 
 A turn is what the loop runs between two waits for its sockets. Every turn that is longer than
-LONG_S is written to a file in the folder EVENT_LOOP_TURNS, as one JSON object a line. uvloop can't be
-watched, so the node runs on asyncio's own loop, which is slower: the turns are an upper bound.
+LONG_S is written to a file in the folder EVENT_LOOP_TURNS, as one JSON object a line. uvloop can't
+be watched, so the node runs on asyncio's own loop, which is slower: the turns are an upper bound.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ class Turns:
         self.began, self.began_cpu = time.perf_counter(), time.thread_time()
         self.slowest_s, self.slowest, self.count, self.collected_s = 0.0, "", 0, 0.0
 
-    def ran(self, handle: events.Handle, seconds: float) -> None:
+    def ran(self, handle: Any, seconds: float) -> None:
         self.count += 1
         if seconds > self.slowest_s:
             self.slowest_s = seconds
             if seconds > LONG_S / 4:
-                callback: Any = handle._callback  # type: ignore[attr-defined]
+                callback: Any = handle._callback
                 owner = getattr(callback, "__self__", None)
                 self.slowest = repr(owner if hasattr(owner, "get_coro") else callback)[:200]
 
@@ -70,7 +70,8 @@ def watch() -> None:
     sys.modules["uvloop"] = None  # type: ignore[assignment]
     turns = Turns()
     loop_class: Any = base_events.BaseEventLoop
-    run_once, run = loop_class._run_once, events.Handle._run  # type: ignore[attr-defined]
+    handle_class: Any = events.Handle
+    run_once, run = loop_class._run_once, handle_class._run
 
     def watched_once(loop: Any) -> None:
         if not hasattr(loop, "_turns_watched"):
@@ -92,7 +93,7 @@ def watch() -> None:
         turns.ran(handle, time.perf_counter() - began)
 
     loop_class._run_once = watched_once
-    events.Handle._run = watched_run  # type: ignore[attr-defined]
+    handle_class._run = watched_run
     gc.callbacks.append(turns.collects)
 
 

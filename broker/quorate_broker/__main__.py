@@ -16,7 +16,8 @@ async def start(config: BrokerConfig) -> process.Server:
     from quorate_quorum.node.programs import RealPrograms
 
     network = GrpcNetwork(GrpcOptions(message_bytes_max=config.socket_request_max_bytes))
-    environment = Environment(network=network, disk=RealDisk(), programs=RealPrograms())
+    disk = RealDisk(open_max=config.log_open_files_max)
+    environment = Environment(network=network, disk=disk, programs=RealPrograms())
     server = BrokerServer(config, environment)
     await server.start()
     return server

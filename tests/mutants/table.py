@@ -58,6 +58,7 @@ VOTERS_BEHIND = "tests/unit/quorate_quorum/raft/machine/test_behind.py"
 LOG_EPOCHS = "tests/unit/quorate_quorum/test_metadata_log.py"
 FILES = "quorum/quorate_quorum/disk.py"
 LOG_ROOM = "quorum/quorate_quorum/log"
+SHARED_SYNCS = "tests/unit/quorate_quorum/log/test_shared_syncs.py"
 SEGMENT = "tests/unit/quorate_quorum/log/test_segment.py"
 REPLACEMENT = "tests/unit/quorate_quorum/log/test_replacement.py"
 GAPS = "tests/unit/quorate_quorum/log/test_gaps.py"
@@ -2071,6 +2072,14 @@ MUTANTS = (
         "            self.replica_log.flush_timer.look()\n",
         "",
         (f"{FLUSH}::test_what_an_earlier_process_left_unsynced_is_synced_too",),
+    ),
+    Mutant(
+        "shared-syncs",
+        "a call shares the sync that is under way",
+        f"{LOG_ROOM}/shared_syncs.py",
+        "        following = self._next.get(path)\n",
+        "        following = self._running[path]\n",
+        (f"{SHARED_SYNCS}::test_a_hundred_calls_during_a_sync_share_one",),
     ),
     Mutant(
         "no-cut-below",

@@ -34,10 +34,12 @@ from quorate_quorum.log.slots import SlotFile
 class Checkpoints:
     """The slot files of one log, and the current values, which may be newer than the files."""
 
-    def __init__(self, directory: Directory, extent: Extent) -> None:
+    def __init__(self, directory: Directory, extent: Extent, *, track_synced: bool) -> None:
         self._directory = directory
         self._extent = extent
-        self.synced_slot = SlotFile(directory.disk, directory.file(SYNCED_FILE))
+        self.synced_slot = SlotFile(
+            directory.disk, directory.file(SYNCED_FILE), stays_open=track_synced
+        )
         self.high_watermark_slot = SlotFile(directory.disk, directory.file(HIGH_WATERMARK_FILE))
         self._start_slot = SlotFile(directory.disk, directory.file(LOG_START_FILE))
         self.cleaned_slot = SlotFile(directory.disk, directory.file(CLEANED_FILE))
@@ -69,12 +71,15 @@ class Checkpoints:
         """Make the file of `synced` now, so that a full disk can't fail a later acknowledgement."""
         self._made(await self.synced_slot.reserve())
 
-    async def note_synced(self, end: int, truncations: int, *, is_promise: bool) -> None:
+    async def note_synced(
+        self, end: int, truncations: int, *, is_promise: bool, durably: bool = True
+    ) -> None:
         """Note a sync that began when `truncations` cuts had been counted.
 
         With `is_promise`, every OSError of the write is raised. Without it, only an error for which
         the node must stop using the disk is raised. After any other error (such as a full disk) the
-        older value stays, and is still a valid lower bound.
+        older value stays, and is still a valid lower bound. Without `durably`, a power loss may
+        bring back an older value.
         """
         async with self._writing_synced:
             if truncations != self._extent.truncations or end <= self.synced_end:
@@ -83,7 +88,7 @@ class Checkpoints:
                 await self.advance_synced(end)
             else:
                 with done_without("synced", self._directory.path):
-                    await self.advance_synced(end)
+                    await self.advance_synced(end, durably=durably)
             if truncations == self._extent.truncations:  # if not, a cut waits, and lowers the slot
                 self.synced_end = end
 
@@ -94,9 +99,12 @@ class Checkpoints:
             with done_without("synced", self._directory.path):
                 await self.advance_synced(self.synced_end)
 
-    async def advance_synced(self, end: int) -> None:
-        made = await self.synced_slot.advance(end, self._extent.epoch_before(end))
-        await self._made_durably(made)
+    async def advance_synced(self, end: int, *, durably: bool = True) -> None:
+        made = await self.synced_slot.advance(end, self._extent.epoch_before(end), sync=durably)
+        if durably:
+            await self._made_durably(made)
+        else:
+            self._made(made)
 
     async def replace_synced(self, end: int) -> None:
         """Write `synced` for a log that begins again at `end`, if the disk takes it.

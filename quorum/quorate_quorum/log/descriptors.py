@@ -13,14 +13,17 @@ owner does not notice. Two rules:
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import os
 import resource
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Protocol
 
-#: The number of least recently used files among which an idle and synced one is searched for.
+#: The number of least recently used files among which an idle and synced one is searched for. If
+#: none is synced, all of them are synced together: that takes little longer than one sync.
 LOOK_MAX = 32
 #: A disk keeps no more files open than this, even if the process may.
 OPEN_MAX = 65_536
@@ -42,15 +45,18 @@ class Holder(Protocol):
         """Close the descriptor. The next operation opens another one."""
 
     async def settle(self) -> None:
-        """Sync the file. An error is remembered, not raised."""
+        """Sync the file, if its descriptor is open. An error is remembered, not raised."""
 
 
 class Descriptors:
     """The descriptors of one disk. More than `open_max` are open only while all are in use."""
 
     def __init__(self, open_max: int | None = None) -> None:
-        self.open_max = share_of_limit() if open_max is None else open_max
+        share = share_of_limit()
+        self.open_max = share if open_max is None else min(open_max, share)
         self._open: OrderedDict[Holder, None] = OrderedDict()
+        #: The syncs under way before files are closed.
+        self._settling: asyncio.Future[list[None]] | None = None
 
     def __len__(self) -> int:
         return len(self._open)
@@ -71,16 +77,29 @@ class Descriptors:
             idle = [one for one in oldest if one.is_idle]
             if not idle:
                 return
-            victim = next((one for one in idle if one.is_synced), idle[0])
-            if not victim.is_synced:
-                await victim.settle()
-                if victim not in self._open:
-                    continue  # the owner closed the file during the sync
-                if not victim.is_idle or not victim.is_synced:
-                    # The owner used the file during the sync, so now it is the newest.
-                    self.used(victim)
-                    return
-            victim.release()
+            victim = next((one for one in idle if one.is_synced), None)
+            if victim is not None:
+                victim.release()
+                continue
+            if self._settling is not None:
+                await asyncio.shield(self._settling)
+                continue
+            await self._settle(idle)
+            if not any(one.is_idle and one.is_synced for one in idle if one in self._open):
+                # The owners used their files during the sync, so now these are the newest.
+                for one in idle:
+                    if one in self._open:
+                        self.used(one)
+                return
+
+    async def _settle(self, holders: Sequence[Holder]) -> None:
+        """Sync these files together."""
+        self._settling = asyncio.gather(*(one.settle() for one in holders))
+        self._settling.add_done_callback(self._settled)
+        await asyncio.shield(self._settling)
+
+    def _settled(self, _: asyncio.Future[list[None]]) -> None:
+        self._settling = None
 
     def open(self, path: str, flags: int) -> int:
         """Return a new descriptor. If the process has none left, close idle ones first."""

@@ -22,7 +22,9 @@ class Parts:
         self.extent = Extent()
         self.guard = Guard(path)
         self.segments = Segments(self.directory, self.extent, config.index_interval_bytes)
-        self.checkpoints = Checkpoints(self.directory, self.extent)
+        self.checkpoints = Checkpoints(
+            self.directory, self.extent, track_synced=config.track_synced
+        )
         self.epoch_file = EpochFile(self.directory)
         self.snapshots = ObserverSnapshots(disk, path)
 

@@ -21,6 +21,7 @@ from typing import TypeVar
 
 from quorate_quorum.disk import Buffer, File, Lock, SyncError, syncing
 from quorate_quorum.log.descriptors import Descriptors
+from quorate_quorum.log.shared_syncs import SharedSyncs
 
 T = TypeVar("T")
 
@@ -136,6 +137,9 @@ class RealFile:
 
     async def sync(self) -> None:
         await self._ready()
+        await self._sync_open()
+
+    async def _sync_open(self) -> None:
         covered = self._changes
         with syncing():
             await self._in_thread(_fdatasync, self._descriptor)
@@ -167,14 +171,16 @@ class RealFile:
             os.close(descriptor)
 
     async def settle(self) -> None:
+        # Do not open the file here: that may have to wait for this very call. A file that was
+        # closed meanwhile is synced.
+        if self._descriptor < 0:
+            return
         try:
-            await self.sync()
+            await self._sync_open()
         except SyncError as error:
             # Keep the error for the next use of the file, because no caller waits now.
             self._sync_failure = error
             self._synced_changes = self._changes
-        except OSError:
-            return  # the file was closed or can't be opened: it stays unsynced
 
     async def _ready(self) -> None:
         """Open the descriptor if it is closed. The caller must use it before its next await."""
@@ -259,12 +265,13 @@ class RealLock:
 class RealDisk:
     """The machine's own file system. Close it to end its threads.
 
-    At most `open_max` files are open; None: half of this process's limit.
+    At most `open_max` files are open, and never more than half of this process's limit.
     """
 
     def __init__(self, *, threads: int = 8, open_max: int | None = None) -> None:
         self.descriptors = Descriptors(open_max)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="disk")
+        self._directory_syncs = SharedSyncs(lambda path: self.in_thread(_sync_directory, path))
         #: Whether reads may probe the page cache. False if the file system does not support that.
         self.probes = True
         self._boot_id = _read_boot_id()
@@ -300,7 +307,7 @@ class RealDisk:
         await self.in_thread(shutil.rmtree, path)
 
     async def sync_directory(self, path: str) -> None:
-        await self.in_thread(_sync_directory, path)
+        await self._directory_syncs.sync(path)
 
     async def lock(self, directory: str) -> Lock:
         path = os.path.join(directory, LOCK_FILE)

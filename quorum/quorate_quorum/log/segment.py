@@ -301,11 +301,11 @@ class Segment:
         if 0 <= last_offset <= RELATIVE_MAX:
             index.add(last_offset, position, header.size, header.max_timestamp)
 
-    async def write_index(self) -> None:
+    async def write_index(self, *, sync: bool = True) -> None:
         """Write the indexes, the time index first: no offset index exists without a time index."""
         index = await self.loaded_index()
-        await replace_whole(self._disk, self.path(TIME_INDEX), index.encode_times())
-        await replace_whole(self._disk, self.path(INDEX), index.encode_offsets())
+        await replace_whole(self._disk, self.path(TIME_INDEX), index.encode_times(), sync=sync)
+        await replace_whole(self._disk, self.path(INDEX), index.encode_offsets(), sync=sync)
 
     async def position_of(self, offset: int) -> int:
         """Return the position of the batch that holds `offset`, or of the first one after it.

@@ -30,11 +30,17 @@ _MAGIC = b"QSLT"
 
 
 class SlotFile:
-    """The slot file at one path. The first write makes the file."""
+    """The slot file at one path. The first write makes the file.
 
-    def __init__(self, disk: Disk, path: str) -> None:
+    The file is closed after each write, because a broker has several slot files for every replica.
+    It need not be synced before: a durable write writes all that it promises, and syncs it, before
+    the file is closed. With `stays_open` the file stays open, for values that are written often.
+    """
+
+    def __init__(self, disk: Disk, path: str, *, stays_open: bool = False) -> None:
         self._disk = disk
         self._path = path
+        self._stays_open = stays_open
         self._file: File | None = None
         self._sequence = 0
         #: (offset, epoch) as last read or written; None if no slot is whole.
@@ -69,22 +75,31 @@ class SlotFile:
             await file.sync()
             await self._write_next(file, offset, epoch)
             await file.sync()
+        await self._rest()
         return made
 
-    async def advance(self, offset: int, epoch: int) -> bool:
-        """Write the next slot durably. Return whether the file was made.
+    async def advance(self, offset: int, epoch: int, *, sync: bool = True) -> bool:
+        """Write the next slot; with `sync`, durably. Return whether the file was made.
 
         One sync is enough for a value that never falls: after a torn write the other slot has a
         lower bound.
         """
         file, made = await self._opened()
         await self._write_next(file, offset, epoch)
-        await file.sync()
+        if sync:
+            await file.sync()
+        await self._rest()
         return made
 
     async def reserve(self) -> bool:
         """Make the file at its full size. Return whether it was made."""
-        return (await self._opened())[1]
+        made = (await self._opened())[1]
+        await self._rest()
+        return made
+
+    async def _rest(self) -> None:
+        if not self._stays_open:
+            await self.close()
 
     async def _opened(self) -> tuple[File, bool]:
         """Return the file, and whether it was made."""

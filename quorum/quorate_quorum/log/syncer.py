@@ -27,8 +27,12 @@ class Syncer:
         self._syncing = asyncio.Lock()
         self._background: asyncio.Task[None] | None = None
 
-    async def sync_to(self, end: int) -> None:
-        """Sync all records below `end`. Several callers share one sync."""
+    async def sync_to(self, end: int, *, notes_durably: bool = True) -> None:
+        """Sync all records below `end`. Several callers share one sync.
+
+        Without `notes_durably`, the slot `synced` is not synced, unless acknowledgements wait for
+        syncs. Such a sync makes the next open faster, and promises nothing.
+        """
         self._guard.check()
         async with self._syncing:
             while self._is_due(end):
@@ -44,7 +48,7 @@ class Syncer:
                     raise self._error("sync of the directory failed", error) from error
                 try:
                     await self._checkpoints.note_synced(
-                        target, truncations, is_promise=self._track_synced
+                        target, truncations, is_promise=self._track_synced, durably=notes_durably
                     )
                 except OSError as error:
                     raise self._error("sync failed", error) from error

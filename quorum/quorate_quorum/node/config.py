@@ -29,6 +29,8 @@ Bytes = Annotated[int, Meta(ge=KIB, le=64 * GIB)]
 MessageBytes = Annotated[int, Meta(ge=64 * KIB, le=GIB)]
 #: A memory of at most 4 GiB, because the compaction process allocates all of it at once.
 CleanerBytes = Annotated[int, Meta(ge=64 * KIB, le=4 * GIB)]
+#: At least the files that the threads of a disk use at a time.
+OpenFiles = Annotated[int, Meta(ge=64, le=65_536)]
 CleanerRate = Annotated[int, Meta(ge=-1, le=64 * GIB)]
 Count = Annotated[int, Meta(ge=1, le=1 << 31)]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -171,6 +173,10 @@ class BrokerConfig(NodeConfig, frozen=True, kw_only=True, forbid_unknown_fields=
     #: The interval at which high watermarks are written to the disk.
     replica_high_watermark_checkpoint_interval_ms: Milliseconds = 5000
 
+    #: The most files of logs that are open at a time, and never more than half of the process's
+    #: limit. Above it, the least recently used ones are synced and closed until their next use. If
+    #: more partitions than this are written all the time, a higher value makes that faster.
+    log_open_files_max: OpenFiles = 512
     #: The interval at which all logs are checked for records to delete and segments to close.
     log_retention_check_interval_ms: Milliseconds = 300_000
 

@@ -18,6 +18,7 @@ from quorate_quorum.log import real_disk
 from quorate_quorum.log.descriptors import OPEN_MAX, OPEN_MIN, share_of_limit
 from quorate_quorum.log.log import Log, LogConfig
 from quorate_quorum.log.real_disk import RealDisk
+from quorate_quorum.log.slots import SlotFile
 from tests.unit.quorate_quorum.log.builders import batch
 
 FEW = 4
@@ -109,10 +110,58 @@ async def test_what_was_written_is_synced_before_its_file_is_closed(
     files = await made(disk, tmp_path, FEW)
     for file in files:
         await file.append((b"x",))
-    more = await disk.open(f"{tmp_path}/more", create=True)
-    assert len(synced) == 1
-    for file in (*files, more):
+    more = [await disk.open(f"{tmp_path}/more", create=True)]
+    assert len(synced) == FEW, "the oldest files are synced together"
+    more += [await disk.open(f"{tmp_path}/more{number}", create=True) for number in range(3)]
+    assert len(synced) == FEW, "what is synced is closed without another sync"
+    assert open_in(tmp_path) == FEW
+    for file in (*files, *more):
         await file.close()
+
+
+async def test_concurrent_openers_share_the_syncs_before_closes(
+    disk: RealDisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(real_disk, "_fdatasync", synced.append)
+    files = await made(disk, tmp_path, FEW)
+    for file in files:
+        await file.append((b"x",))
+    paths = [f"{tmp_path}/more{number}" for number in range(FEW)]
+    more = await asyncio.gather(*(disk.open(path, create=True) for path in paths))
+    assert len(synced) == FEW
+    for file in (*files, *more):
+        await file.close()
+
+
+async def test_a_closed_file_is_not_opened_to_be_synced_for_a_close(
+    disk: RealDisk, tmp_path: Path
+) -> None:
+    """The open would wait for room, which this very sync has to make: no file opened any more."""
+    first, *others = await made(disk, tmp_path, FEW + 1)
+    assert isinstance(first, real_disk.RealFile)
+    open_before = open_in(tmp_path)
+    await first.settle()
+    assert open_in(tmp_path) == open_before
+    for file in (first, *others):
+        await file.close()
+
+
+async def test_slot_files_are_closed_between_writes_and_cost_no_sync(
+    disk: RealDisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each replica has several: they would take the descriptors of the files of batches."""
+    synced: list[int] = []
+    monkeypatch.setattr(real_disk, "_fdatasync", synced.append)
+    slots = [SlotFile(disk, f"{tmp_path}/slot{number}") for number in range(3 * FEW)]
+    for offset in range(3):
+        for slot in slots:
+            await slot.write(offset, 1)
+            assert open_in(tmp_path) == 0
+    assert synced == []
+    again = SlotFile(disk, f"{tmp_path}/slot0")
+    await again.load()
+    assert again.value == (2, 1)
 
 
 async def test_a_file_whose_sync_failed_when_it_was_closed_is_of_no_use(
