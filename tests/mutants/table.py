@@ -936,7 +936,7 @@ MUTANTS = (
         "damage-is-no-tail",
         "a power loss may forget how far the log is synced: damage counts as a tail",
         f"{LOG_ROOM}/checkpoints.py",
-        "self.synced_slot.advance(end, self._extent.epoch_before(end))",
+        "self.synced_slot.advance(end, self._extent.epoch_before(end), sync=durably)",
         "self.synced_slot.write(end, self._extent.epoch_before(end))",
         (
             "tests/unit/quorate_quorum/log/test_recovery.py::test_what_a_sync_has_told_is_never_taken_for_a_tail",
