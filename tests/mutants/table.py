@@ -1001,8 +1001,8 @@ MUTANTS = (
         "disk-errors",
         "a file is closed for want of descriptors before what was written is synced",
         f"{LOG_ROOM}/descriptors.py",
-        "            if not victim.is_synced:\n",
-        "            if False:\n",
+        "victim = next((one for one in idle if one.is_synced), None)",
+        "victim = idle[0]",
         (
             "tests/unit/quorate_quorum/log/test_descriptors.py::test_what_was_written_is_synced_before_its_file_is_closed",
             "tests/unit/quorate_quorum/log/test_descriptors.py::test_a_file_whose_sync_failed_when_it_was_closed_is_of_no_use",
