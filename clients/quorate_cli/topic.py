@@ -89,13 +89,42 @@ def describe(session: Session, name: Name) -> None:
 
 @app.command()
 @in_session
-def alter(session: Session, name: Name, config: Configs = None, remove: Remove = None) -> None:
-    """Change a topic's settings."""
+def alter(
+    session: Session,
+    name: Name,
+    partitions: Annotated[
+        int | None,
+        typer.Option(
+            "--partitions",
+            "-p",
+            help="How many partitions it shall have, more than now. Records with a key may go to "
+            "other partitions than before.",
+        ),
+    ] = None,
+    config: Configs = None,
+    remove: Remove = None,
+) -> None:
+    """Change a topic's settings, or give it more partitions."""
     configs = parse_configs(config)
-    if not configs and not remove:
-        usage_error("alter takes --config NAME=VALUE or --remove NAME, at least one")
-    warn(session.ask(lambda admin: admin.alter_configs(name, set=configs, remove=remove or ())))
-    session.answer({"altered": name}, "")
+    if partitions is None and not configs and not remove:
+        usage_error(
+            "alter takes --partitions N, --config NAME=VALUE or --remove NAME, at least one"
+        )
+
+    async def change(admin: Admin) -> tuple[str, ...]:
+        warnings: tuple[str, ...] = ()
+        if partitions is not None:
+            # Check the number before the settings are changed: one error, and nothing is changed.
+            await admin.create_partitions(name, partitions, validate_only=True)
+        if configs or remove:
+            warnings = await admin.alter_configs(name, set=configs, remove=remove or ())
+        if partitions is not None:
+            await admin.create_partitions(name, partitions)
+        return warnings
+
+    warn(session.ask(change))
+    grown = {} if partitions is None else {"partitions": partitions}
+    session.answer({"altered": name, **grown}, "")
 
 
 @app.command()

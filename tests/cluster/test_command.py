@@ -186,6 +186,23 @@ def test_a_topic_is_listed_altered_and_deleted(quorate: Command) -> None:
     assert "brief" not in quorate("topic", "list").out.splitlines()
 
 
+def test_a_topic_gets_more_partitions(quorate: Command) -> None:
+    quorate("topic", "create", "growing", "-p", "2", "-r", "3")
+    said = quorate("topic", "alter", "growing", "-p", "5", "-c", "retention.ms=1", "-o", "json")
+    assert (said.status, said.json) == (0, {"altered": "growing", "partitions": 5})
+    described = quorate("topic", "describe", "growing", "-o", "json").json
+    assert [len(one["isr"]) for one in described["partitions"]] == [3] * 5
+    assert described["configs"]["retention.ms"] == "1"
+    for count, asked in (("5", "and 5"), ("3", "and 3"), ("0", "and 0"), ("10001", "and 10001")):
+        said = quorate("topic", "alter", "growing", "-p", count, "-c", "retention.ms=7")
+        assert (said.status, said.out) == (1, "")
+        assert f"has 5 partitions, {asked} were asked for" in said.err
+        assert "ask for 6 to 10000 [INVALID_PARTITIONS]" in said.err
+    again = quorate("topic", "describe", "growing", "-o", "json").json
+    assert len(again["partitions"]) == 5
+    assert again["configs"]["retention.ms"] == "1", "a refused number changes no setting"
+
+
 def test_health_is_status_0_when_nothing_is_wrong(quorate: Command) -> None:
     healthy = quorate("cluster", "health", "-o", "json")
     assert (healthy.status, healthy.json["healthy"]) == (0, True)
@@ -230,6 +247,8 @@ SAID_NO = {
     "unknown topic described": (["topic", "describe", "no"], "'no'"),
     "unknown topic deleted": (["topic", "delete", "no"], "'no'"),
     "unknown topic altered": (["topic", "alter", "no", "-c", "retention.ms=1"], "'no'"),
+    "unknown topic grown": (["topic", "alter", "no", "-p", "3"], "'no'"),
+    "partitions taken away": (["topic", "alter", "shared", "-p", "-1"], "and -1 were asked for"),
     "unknown topic written": (["topic", "produce", "no"], "'no'"),
     "unknown topic read": (["topic", "consume", "no", "--until-end"], "'no'"),
     "leadership to nobody": (["quorum", "transfer", "7"], "7 is not the id of a voter"),

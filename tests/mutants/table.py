@@ -29,6 +29,9 @@ SURVIVOR = "quorum/quorate_quorum/recover/survivor.py"
 DECISION = "quorum/quorate_quorum/recover/decision.py"
 CHAIN = "quorum/quorate_quorum/metadata_log.py"
 
+NEW_PARTITIONS = "tests/unit/quorate/consumer/test_new_partitions.py"
+GROWTH = "quorum/quorate_quorum/controller/decisions/growth.py"
+GROWTH_TESTS = "tests/unit/quorate_quorum/controller/test_growth.py"
 CHECKS = "tests/unit/quorate_broker/replica/test_checks.py"
 RECOMPRESSION = "tests/unit/quorate_broker/replica/test_recompression.py"
 CODECS = "clients/quorate/record/codecs"
@@ -1286,13 +1289,65 @@ MUTANTS = (
         (f"{CONSUMER_POSITIONS}::test_what_is_written_after_the_call_returned_is_read",),
     ),
     Mutant(
-        "fixed-positions",
+        "new-partitions",
         "a partition that appears later begins at its end",
         SUBSCRIPTION,
-        'reset: Reset = "earliest" if late and self.policy != "none" else self.policy',
+        'reset: Reset = "earliest" if is_late and self.policy != "none" else self.policy',
         "reset: Reset = self.policy",
+        (f"{NEW_PARTITIONS}::test_a_new_partition_is_read_from_its_beginning",),
+    ),
+    Mutant(
+        "new-partitions",
+        "what the first answer to a new subscription adds to a known topic begins at its end",
+        "clients/quorate/consumer/assignment.py",
+        "self._kept_topics = frozenset(state.topic_id for state in had)",
+        "self._kept_topics = frozenset(state.topic_id for state in had if False)",
         (
-            "tests/unit/quorate/consumer/test_consumer.py::test_latest_begins_at_the_end_and_a_later_partition_at_its_beginning",
+            f"{NEW_PARTITIONS}::test_a_subscription_that_is_replaced_passes_over_nothing_of_a_topic_that_it_keeps",
+        ),
+    ),
+    Mutant(
+        "new-partitions",
+        "a topic counts as known as a whole although only some partitions were assigned",
+        "clients/quorate/consumer/assignment.py",
+        "had = self._subscription.states.values() if self._partitions is None else ()",
+        "had = self._subscription.states.values()",
+        (
+            f"{NEW_PARTITIONS}::test_a_topic_of_which_only_some_partitions_were_assigned_begins_as_any_other",
+        ),
+    ),
+    Mutant(
+        "repeated-growth",
+        "a repeated request is refused once the first one has been carried out",
+        GROWTH,
+        "is_repeated = count == now and 0 < known < count",
+        "is_repeated = False",
+        (f"{GROWTH_TESTS}::test_a_repeated_request_says_that_it_was_carried_out",),
+    ),
+    Mutant(
+        "repeated-growth",
+        "the same number is no error if the caller says what it knew",
+        GROWTH,
+        "is_repeated = count == now and 0 < known < count",
+        "is_repeated = count == now and 0 < known",
+        (f"{GROWTH_TESTS}::test_the_known_number_makes_no_excuse_for_the_same_number",),
+    ),
+    Mutant(
+        "repeated-growth",
+        "the placement of a repeated request begins at the first new partition again",
+        GROWTH,
+        "given = self._request.assignments[first - self._assigned_from :]",
+        "given = self._request.assignments",
+        (f"{GROWTH_TESTS}::test_a_repeated_request_goes_on_where_the_first_one_stopped",),
+    ),
+    Mutant(
+        "repeated-growth",
+        "a growth goes on in a topic that was made again under the name",
+        GROWTH,
+        "        if self._topic_id is not None:\n",
+        "        if False:\n",
+        (
+            f"{GROWTH_TESTS}::test_a_topic_that_is_deleted_meanwhile_gets_nothing_though_it_is_made_again",
         ),
     ),
     Mutant(

@@ -8,7 +8,9 @@ from dataclasses import replace
 from typing import Annotated, ClassVar, cast
 
 from quorate.admin import controller_calls, descriptions, log_dirs
+from quorate.admin import topics as topic_calls
 from quorate.admin.new_topic import (
+    COUNT,
     NEW_NAME,
     PARTITIONS,
     REPLICATION_FACTOR,
@@ -23,7 +25,6 @@ from quorate.admin.records import Deletion
 from quorate.aio.clock import Deadline
 from quorate.aio.owner import Owner
 from quorate.cluster.cluster import Cluster
-from quorate.errors import raise_if_error
 from quorate.model import (
     ClusterDescription,
     ClusterHealth,
@@ -159,14 +160,44 @@ class Admin(QuorumCalls):
         response = await self._ask(methods.CREATE_TOPICS, request, deadline=deadline)
         if validate_only:
             return []
-        topic_ids = [created.topic_id for created in response.topics]
-        await controller_calls.wait_until_known(cluster, topic_ids, deadline)
+        made = {created.topic_id: 1 for created in response.topics}
+        await controller_calls.wait_until_known(cluster, made, deadline)
         names = [topic.name for topic in topics]
-        described = await self._described(names, deadline)
+        described = await topic_calls.described(cluster, names, deadline)
         return [
             replace(described[name], warnings=tuple(created.warnings))
             for name, created in zip(names, response.topics, strict=True)
         ]
+
+    @checked
+    async def create_partitions(
+        self,
+        topic: Annotated[str, TOPIC],
+        count: Annotated[int, COUNT],
+        *,
+        assignments: Annotated[Sequence[Sequence[int]], Assignments()] = (),
+        validate_only: Annotated[bool, Flag("create nothing")] = False,
+    ) -> TopicDescription:
+        """Give a topic more partitions, `count` in all. Return the topic when all brokers know it.
+
+        `assignments`: the broker ids of each new partition, with the preferred leader first; else
+        the cluster chooses. Running producers and consumers use the new partitions within seconds.
+        Consumers that have subscribed to the topic read them from their beginning. A record with a
+        key may go to another partition than earlier records with this key.
+
+        Raises InvalidPartitionsError if `count` is not above the present number, or too large;
+        UnknownTopicError; PolicyViolationError for an internal topic; the errors of create_topic
+        for assignments. After an OutcomeUnknownError or NotEnoughReplicasError the topic may have
+        some of the new partitions, and the same call adds the others.
+        """
+        request = wire.CreatePartitionsRequest(
+            topic=topic,
+            count=count,
+            assignments=[wire.ReplicaAssignment(replicas=list(one)) for one in assignments],
+            validate_only=validate_only,
+            timeout_ms=self._timeout_ms,
+        )
+        return await topic_calls.grown(self._running(), request, Deadline(self._timeout_ms))
 
     @checked
     async def delete_topics(self, topics: Annotated[Iterable[str], Names()]) -> None:
@@ -193,18 +224,7 @@ class Admin(QuorumCalls):
         names = [] if topics is None else list(topics)
         if topics is not None and not names:
             return {}
-        return await self._described(names, Deadline(self._timeout_ms))
-
-    async def _described(
-        self, names: Sequence[str], deadline: Deadline
-    ) -> dict[str, TopicDescription]:
-        request = wire.DescribeTopicsRequest(topics=names)
-        response = await self._ask(methods.DESCRIBE_TOPICS, request, deadline=deadline)
-        found = {}
-        for described in response.topics:
-            raise_if_error(described.topic.error)
-            found[described.topic.name] = descriptions.topic(described)
-        return found
+        return await topic_calls.described(self._running(), names, Deadline(self._timeout_ms))
 
     @checked
     async def describe_configs(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from quorate.aio.clock import Deadline
@@ -27,7 +27,8 @@ ONE_BROKER_TIMEOUT_MS = 5000
 #: Pause before the next try if a broker has found no controller. It is short, because the broker
 #: itself has waited before it answered.
 TRY_AGAIN_S = 0.25
-#: Longest wait until every broker knows a new topic, and the pause between two questions.
+#: Longest wait until every broker knows a new topic or partition, and the pause between two
+#: questions.
 KNOWN_BY_ALL_MS, KNOWN_AGAIN_S = 5000, 0.02
 #: After one of these errors the call may have been carried out.
 UNKNOWN_OUTCOMES = StreamBrokenError | DeadlineExceededError
@@ -70,10 +71,13 @@ async def ask(
 
 
 async def wait_until_known(
-    cluster: Cluster, topic_ids: Sequence[bytes], deadline: Deadline
+    cluster: Cluster, wanted: Mapping[bytes, int], deadline: Deadline
 ) -> None:
-    """Wait until each broker knows these topics. Brokers that do not answer are skipped."""
-    request = MetadataRequest(topic_ids=topic_ids)
+    """Wait until each broker knows these topics, with at least so many partitions.
+
+    `wanted`: topic id -> number of partitions. Brokers that do not answer are skipped.
+    """
+    request = MetadataRequest(topic_ids=wanted)
     until = Deadline(min(deadline.left_ms, KNOWN_BY_ALL_MS))
 
     async def known_by(endpoint: str) -> None:
@@ -85,7 +89,9 @@ async def wait_until_known(
                 )
             except (NetworkError, WrongClusterError):
                 return
-            if not any(one.error.code for one in told.topics):
+            if not any(
+                one.error.code or len(one.partitions) < wanted[one.topic_id] for one in told.topics
+            ):
                 return
             await asyncio.sleep(KNOWN_AGAIN_S)
 

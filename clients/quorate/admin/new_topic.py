@@ -70,6 +70,12 @@ PARTITIONS = Whole(
     allowed="a whole number, 1 or more (-1: the cluster's default), not above the cluster's bound",
     error=errors.InvalidPartitionsError,
 )
+COUNT = Whole(
+    -INT32_MAX,
+    INT32_MAX,
+    allowed="a whole number above that of the topic's partitions, not above the cluster's bound",
+    error=errors.InvalidPartitionsError,
+)
 REPLICATION_FACTOR = Whole(
     -INT32_MAX,
     INT32_MAX,

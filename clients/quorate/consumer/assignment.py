@@ -31,6 +31,9 @@ class Assignment:
         self._cluster: Cluster | None = None
         #: The number of the last metadata request that was sent before the subscription was made.
         self._made_at = BEFORE_ANY_LOOK
+        #: The ids of the topics to which the consumer had subscribed before, too. A partition of
+        #: them that it does not have is new, even if this subscription is new as well.
+        self._kept_topics: frozenset[bytes] = frozenset()
         self._looks = 0
         #: The exception that the user's listener raised; None if there is none. The next read
         #: raises it.
@@ -51,6 +54,8 @@ class Assignment:
         for name in LISTENER_CALLS:
             if inspect.iscoroutinefunction(getattr(listener, name, None)):
                 raise TypeError(f"the listener's {name} must be a plain function, not async")
+        had = self._subscription.states.values() if self._partitions is None else ()
+        self._kept_topics = frozenset(state.topic_id for state in had)
         self._pattern = None if pattern is None else re.compile(pattern)
         self.topics, self._partitions, self._listener = tuple(topics), None, listener
         if self._cluster is not None:
@@ -150,7 +155,8 @@ class Assignment:
         }
         # The first answer for this subscription lists the partitions that exist already. Partitions
         # that only a later answer lists are new.
-        self._assign(wanted, late=cluster.answered_before > self._made_at)
+        is_late = cluster.answered_before > self._made_at
+        self._assign(wanted, late=is_late, whole_topics=self._kept_topics)
 
     def _names(self, cluster: Cluster) -> list[str]:
         if self._pattern is None:
@@ -174,8 +180,14 @@ class Assignment:
             wanted[key] = topic.topic_id if topic is not None else state.topic_id
         self._assign(wanted, late=True)
 
-    def _assign(self, wanted: dict[TopicPartition, bytes], *, late: bool) -> None:
-        change = self._subscription.assign(wanted, late=late)
+    def _assign(
+        self,
+        wanted: dict[TopicPartition, bytes],
+        *,
+        late: bool,
+        whole_topics: frozenset[bytes] = frozenset(),
+    ) -> None:
+        change = self._subscription.assign(wanted, late=late, whole_topics=whole_topics)
         if not change.removed and not change.added:
             return
         self._assigned(change)
@@ -195,6 +207,7 @@ class Assignment:
 def _check_exists(cluster: Cluster, key: TopicPartition) -> None:
     topic = cluster.topics.get(key.topic)
     if topic is not None and not 0 <= key.partition < len(topic.partitions):
+        cluster.request_refresh()  # the topic may have grown: then a later call succeeds
         raise UnknownTopicError(
             f"topic {key.topic!r} has partitions 0 to {len(topic.partitions) - 1}, "
             f"and no partition {key.partition}"

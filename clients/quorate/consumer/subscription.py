@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from quorate.consumer.partition_state import PartitionState, Reset
@@ -23,14 +23,21 @@ class Subscription:
         self.policy = policy
         self.states: dict[TopicPartition, PartitionState] = {}
 
-    def assign(self, wanted: Mapping[TopicPartition, bytes], *, late: bool) -> Change:
+    def assign(
+        self,
+        wanted: Mapping[TopicPartition, bytes],
+        *,
+        late: bool,
+        whole_topics: Collection[bytes] = (),
+    ) -> Change:
         """Make these partitions, given with their topic ids, the assigned ones.
 
         A partition that stays assigned keeps its state.
 
         `late`: new partitions appeared under a running subscription. They start at their beginning,
         unless the policy is "none". With "latest" the consumer would miss records that were written
-        before it knew the partition.
+        before it knew the partition. `whole_topics`: the ids of topics of which the consumer had
+        every partition before. A new partition of such a topic is always late.
         """
         change = Change([], [])
         for key in [key for key in self.states if key not in wanted]:
@@ -41,7 +48,8 @@ class Subscription:
                 continue
             if known is not None:
                 change.removed.append(known)
-            reset: Reset = "earliest" if late and self.policy != "none" else self.policy
+            is_late = late or topic_id in whole_topics
+            reset: Reset = "earliest" if is_late and self.policy != "none" else self.policy
             self.states[key] = PartitionState(key, topic_id, reset)
             change.added.append(self.states[key])
         for state in change.removed:

@@ -195,6 +195,10 @@ class Producer(Client):
             view = cluster.topics.get(TOPIC.check("send", "a topic's name", topic))
         if view is None:
             view = await self._routes.find(topic)
+        if partition is not None and (
+            partition.__class__ is not int or not 0 <= partition < len(view.numbers)
+        ):
+            view = await self._routes.find_partition(view, partition)
         if self._encode_key is not None and key is not None:
             key = self._encode_key(topic, key)
             if key.__class__ is not bytes:

@@ -49,6 +49,22 @@ class Routes:
         self.use(view)
         return view
 
+    async def find_partition(self, view: TopicView, partition: int) -> TopicView:
+        """Return the view of a topic that has a partition with this number.
+
+        If the known view has none, ask the cluster once, because the topic may have grown. If there
+        is none either, return the view all the same. Raises TypeError or InvalidPartitionsError for
+        what is no number of a partition.
+        """
+        partition = PARTITION.check("send", "partition", partition)
+        cluster, asked = self._cluster, self._cluster.asked
+        for _ in range(2):  # the answer of a look that was under way already may be too old
+            if partition < len(view.numbers) or cluster.answered > asked:
+                break
+            await cluster.look()
+            view = cluster.topics.get(view.name, view)
+        return view
+
     def queue(self, view: TopicView, partition: int) -> PartitionQueue:
         """Return a partition's queue.
 

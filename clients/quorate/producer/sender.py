@@ -24,6 +24,8 @@ from quorate.v1.records_pb2 import InitProducerIdRequest, ProduceResult
 log = logging.getLogger(__name__)
 
 TICK_S = 0.1
+#: Pause between two requests for new partitions of the topics in use.
+LOOK_INTERVAL_S = 2.0
 #: Longest wait for one broker. A broker answers sooner if it finds no controller.
 IDENTITY_TIMEOUT_MS = 2000
 #: How long a topic may be missing before its waiting records fail. A topic that was just created
@@ -79,6 +81,8 @@ class Sender:
         self._streams: LeaderStreams[ProduceStream] = LeaderStreams(cluster)
         self._ticker: asyncio.Task[None] | None = None
         self._identity: asyncio.Task[None] | None = None
+        #: Whether a batch was opened since the last request for new partitions.
+        self._was_used = False
         cluster.on_change(self.wake)
         cluster.owner.on_failure(self.fail)
 
@@ -103,6 +107,7 @@ class Sender:
         """
         if self.cluster.owner.failure is not None:
             return
+        self._was_used = True
         if self.accumulator.config.idempotent and self.accumulator.identity is None:
             self._ask_identity()
         stream = self._stream_of(queue)
@@ -275,11 +280,18 @@ class Sender:
                 return
 
     async def _tick(self) -> None:
-        """Expire late batches. Ask for metadata again while a broker is silent."""
+        """Expire late batches. Ask for metadata again in use, and while a broker is silent.
+
+        While the producer is used, the request finds new partitions. It is cheap if there are none.
+        """
         loop = asyncio.get_running_loop()
+        looked_at = loop.time()
         while True:
             await asyncio.sleep(TICK_S)
             now = loop.time()
+            if self._was_used and now - looked_at >= LOOK_INTERVAL_S:
+                looked_at, self._was_used = now, False
+                self.refresh()
             self.accumulator.expire(now)
             self.routes.forget_unused(now)
             if self._streams.tick(now):

@@ -205,6 +205,7 @@ SEND = "topic value key partition timestamp_ms headers"
         (Consumer.commit, "offsets"),
         (Admin.__init__, "bootstrap_servers"),
         (Admin.create_topic, "name num_partitions replication_factor"),
+        (Admin.create_partitions, "topic count validate_only"),
     ],
 )
 def test_calls_have_the_arguments_that_users_know(call: object, names: str) -> None:
@@ -225,8 +226,8 @@ def test_calls_have_the_arguments_that_users_know(call: object, names: str) -> N
         ),
         (
             Admin,
-            """create_topic create_topics delete_topics list_topics describe_topics
-            describe_cluster describe_quorum describe_configs alter_configs
+            """create_topic create_topics create_partitions delete_topics list_topics
+            describe_topics describe_cluster describe_quorum describe_configs alter_configs
             describe_features update_feature transfer_leadership
             add_voter remove_voter""",
         ),

@@ -27,10 +27,11 @@ def producer(cluster: FakeCluster, **settings: Any) -> Producer:
 def test_an_error_after_the_wait_for_room_passes_the_turn_on() -> None:
     async def program(cluster: FakeCluster) -> None:
         cluster.add_topic("t")
-        async with producer(cluster, buffer_memory=2000) as p:
+        settings = {"partitioner": lambda key, _partitions, _available: 99 if key else 0}
+        async with producer(cluster, buffer_memory=2000, **settings) as p:
             cluster.delay_s = 0.1
             first = await p.send("t", bytes(1900))
-            bad = asyncio.ensure_future(p.send("t", bytes(1000), partition=99))
+            bad = asyncio.ensure_future(p.send("t", bytes(1000), key=b"bad"))
             good = [asyncio.ensure_future(p.send("t", bytes(500))) for _ in range(3)]
             await first
             done = await asyncio.wait_for(asyncio.gather(*good), 5)
