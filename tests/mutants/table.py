@@ -81,6 +81,7 @@ DAMAGE = "tests/simulation/test_quorum_damage.py"
 REJOIN = "tests/simulation/test_quorum_rejoin.py"
 LEADER_REPLICA = "broker/quorate_broker/replica/leader_replica.py"
 READER_PAST = "tests/unit/quorate_broker/replica/test_reader_past.py"
+START = "tests/unit/quorate_quorum/log/test_start.py"
 POWER_CUTS = "tests/simulation/test_cluster_power_cuts.py"
 FLUSH = "tests/unit/quorate_broker/replica/test_flush.py"
 CONSUMER = "clients/quorate/consumer/consumer.py"
@@ -2086,6 +2087,55 @@ MUTANTS = (
             "tests/unit/quorate_broker/replica/test_produce_queue.py"
             "::test_few_replicas_make_their_first_append_at_the_same_time",
         ),
+    ),
+    Mutant(
+        "start-durable-first",
+        "the start is written before its file has a durable name",
+        f"{LOG_ROOM}/checkpoints.py",
+        "        self._made(await self._start_slot.reserve())\n"
+        "        if self._directory.has_unsynced_names:\n"
+        "            await self._directory.sync()\n"
+        "        await self._start_slot.write(offset, moving_to, sync=True)\n",
+        "        await self._start_slot.write(offset, moving_to, sync=True)\n"
+        "        await self._directory.sync()\n",
+        (f"{START}::test_a_start_that_an_open_went_by_survives_a_power_loss",),
+    ),
+    Mutant(
+        "start-durable-first",
+        "an open writes a start again without a sync of the slot that it read",
+        f"{LOG_ROOM}/slots.py",
+        "            await file.sync()\n            self.is_half_written = False\n",
+        "            self.is_half_written = False\n",
+        (f"{START}::test_a_start_that_an_open_went_by_survives_a_power_loss",),
+    ),
+    Mutant(
+        "start-durable-first",
+        "a segment is removed before the next one has a durable name",
+        f"{LOG_ROOM}/cutter.py",
+        "            if self._directory.has_unsynced_names:\n",
+        "            if False:\n",
+        (f"{START}::test_a_segment_is_not_removed_before_the_next_one_has_its_name",),
+    ),
+    Mutant(
+        "cut-stays-cut",
+        "an open does not wait until the snapshots of lost records are gone",
+        f"{LOG_ROOM}/recovery.py",
+        "        if await self._parts.snapshots.remove_above(end):\n"
+        "            self._directory.changed()\n"
+        "            await self._directory.sync()\n",
+        "        if await self._parts.snapshots.remove_above(end):\n"
+        "            self._directory.changed()\n",
+        (
+            "tests/unit/quorate_quorum/log/test_observed.py::test_snapshots_of_records_that_are_gone_do_not_come_back",
+        ),
+    ),
+    Mutant(
+        "gaps-are-known",
+        "a log that was cut back to a start in a gap counts as damaged",
+        f"{LOG_ROOM}/recovery.py",
+        "        return max(offset, start) if is_empty else offset\n",
+        "        return offset\n",
+        (f"{GAPS}::test_a_log_that_was_cut_back_to_a_start_in_a_gap_opens_again",),
     ),
     Mutant(
         "synced-before-acknowledged",

@@ -148,7 +148,7 @@ class Checkpoints:
 
     async def move_start(self, offset: int) -> None:
         """Write `log-start` durably. The caller removes what is below it only afterwards."""
-        await self._made_durably(await self._start_slot.write(offset, -1, sync=True))
+        await self._write_start(offset, -1)
 
     async def begin_move(self, old: int, new: int) -> None:
         """Note durably that the only segment, which is empty, is renamed to another start.
@@ -156,7 +156,18 @@ class Checkpoints:
         A crash leaves the old or the new name, and the next open must accept either.
         """
         low, high = sorted((old, new))
-        await self._made_durably(await self._start_slot.write(low, high, sync=True))
+        await self._write_start(low, high)
+
+    async def _write_start(self, offset: int, moving_to: int) -> None:
+        """Write `log-start` durably: first the file's name, then the value.
+
+        In the other order, a kill between the two would leave a start that the next run goes by,
+        and that a power loss takes back: deleted records would be there again.
+        """
+        self._made(await self._start_slot.reserve())
+        if self._directory.has_unsynced_names:
+            await self._directory.sync()
+        await self._start_slot.write(offset, moving_to, sync=True)
 
     async def settle_start(self, offset: int) -> None:
         """At open: if a crash interrupted a change of the start, make the start durable."""

@@ -135,6 +135,10 @@ class Cutter:
     async def drop_below_start(self) -> None:
         """Remove the first segment if all its records lie below the start. The active one stays."""
         if self.has_segments_below_start:
+            if self._directory.has_unsynced_names:
+                # The next segment may have been begun just now. A power loss could take its name,
+                # and keep the removal: a log without a segment.
+                await self._directory.sync()
             await self._segments.drop(self._segments.all[0])
 
     async def _end_at(self, segment: Segment, position: int, end_offset: int) -> int:

@@ -171,6 +171,7 @@ class Recovery:
     async def _expect_nothing(self) -> None:
         """Check the checkpoints of a log without a segment: none may cover a record."""
         await self._checkpoints.lower_cleaned(0)
+        await self._remove_snapshots_above(-1)
         synced = self._checkpoints.synced_slot.value
         if synced is not None and synced[0] > 0:
             self._synced = synced[0]
@@ -212,17 +213,17 @@ class Recovery:
         if end.bad is not None:
             await self._cut(end, end.bad)
         else:
-            extent.end = self._synced if end.offset is None else end.offset
+            extent.end = self._synced if end.offset is None else self._end_behind(end.offset)
         is_blank = not segments.size and self._checkpoints.know_nothing_above(extent.start)
         if extent.end < self._synced and not is_blank:
             raise self._corrupt(f"the log ends at {extent.end}")
         if epoch is not None and extent.epoch_before(self._synced) != epoch:
             raise self._corrupt(f"the last batch below it is not of epoch {epoch}")
+        if self._config.verify_all and known is not None:
+            self._compare_epochs(known)
         extent.fit_epochs_to_start(segments.bases[0])
         if extent.end == extent.start and not (extent.epochs.entries or self._is_cutting):
             extent.epochs = await self._parts.epoch_file.before(extent.start)
-        if self._config.verify_all and known is not None:
-            self._compare_epochs(known)
         # Records are lost if the log ends below its start: the start moved only after a sync.
         if extent.end < extent.start and not is_blank:
             await self._lost(f"it ends at {extent.end}, and had begun at {extent.start}")
@@ -263,12 +264,19 @@ class Recovery:
 
     def _compare_epochs(self, known: EpochCache) -> None:
         """Compare the batches' epochs with the checkpoint file: a CRC does not cover an epoch."""
+        start = self._extent.start
         scanned = [e for e in self._extent.epochs.entries if e[1] < self._synced]
-        # In a compacted log, the first batch may be above the start: compare from it on.
-        if scanned:
-            known.truncate_from_start(scanned[0][1])
         expected = [e for e in known.entries if e[1] < self._synced]
-        if expected and scanned != expected:
+        if self._extent.has_gaps:
+            # The start may lie in a gap, where the epoch is not known: compare behind it alone.
+            above = [e for e in scanned if e[1] >= start]
+            fits = all(known.epoch_at(offset) == epoch for epoch, offset in above)
+            fits = fits and all(e in scanned for e in expected if e[1] > start)
+        else:
+            at_start = EpochCache(scanned)
+            at_start.truncate_from_start(start)
+            fits = not expected or at_start.entries == expected
+        if not fits:
             raise self._corrupt(f"epochs are {scanned}, and were {expected}")
 
     def _corrupt(self, found: str) -> LogCorruptError:
@@ -286,7 +294,7 @@ class Recovery:
         """
         segments, at = self._segments, good.at
         segment = segments.all[at]
-        end = segment.base_offset if good.offset is None else good.offset
+        end = segment.base_offset if good.offset is None else self._end_behind(good.offset)
         if end < self._synced:
             raise self._corrupt(f"{segment.file.path}: {bad}")
         fits = segment.base_offset <= end
@@ -309,6 +317,16 @@ class Recovery:
         if fits:
             self._cut_bytes += segment.size - good.position
             await segment.cut(good.position, end)
+
+    def _end_behind(self, offset: int) -> int:
+        """Return where the log ends if its last good batch ends at `offset`.
+
+        A compacted log that was cut back to its start may have no batch that ends there: the start
+        may lie in a gap. Then only deleted records are in the files, and the log is empty.
+        """
+        start = self._extent.start
+        is_empty = self._extent.has_gaps and self._synced <= start
+        return max(offset, start) if is_empty else offset
 
     async def _mark_damaged(self, reason: str) -> None:
         """Mark the log as damaged before a cut: after it, a later open would find nothing wrong."""
@@ -334,13 +352,21 @@ class Recovery:
             await self._parts.finish_cut()
         # The epoch of the last deleted record stays known: a lossy election compares it.
         extent.epochs.truncate_from_end(max(end, extent.start + 1))
-        if await self._parts.snapshots.remove_above(end):
-            self._directory.changed()
+        await self._remove_snapshots_above(end)
         offset, checkpoints.hw_epoch = checkpoints.high_watermark_slot.value or (0, -1)
         checkpoints.high_watermark = max(offset, extent.start)
         if self._config.track_synced:
             await self._make_synced_sure()
         await self._parts.epoch_file.write_if_possible(extent.epochs)
+
+    async def _remove_snapshots_above(self, end: int) -> None:
+        """Remove the snapshots of records that are not there any more, durably.
+
+        A name that came back after a power loss would look right when the log is as long again.
+        """
+        if await self._parts.snapshots.remove_above(end):
+            self._directory.changed()
+            await self._directory.sync()
 
     async def _compare_high_watermark(self) -> None:
         """Mark the log as damaged if the high watermark's checkpoint is above its end.

@@ -69,6 +69,12 @@ class SlotFile:
     async def write(self, offset: int, epoch: int, *, sync: bool = False) -> bool:
         """Write the next slot; with `sync`, both, durably. Return whether the file was made."""
         file, made = await self._opened()
+        if sync and self.is_half_written:
+            # Perhaps the last run ended before it synced the slot that was read. Sync it first.
+            # Otherwise a kill now could leave the value in both slots and neither of them synced,
+            # and the next open would take it for durable.
+            await file.sync()
+            self.is_half_written = False
         await self._write_next(file, offset, epoch)
         if sync:
             # With both slots written, a failure of a later write can't bring back an older value.

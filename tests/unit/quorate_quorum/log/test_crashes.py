@@ -1,5 +1,8 @@
 """The log against a model, with a crash at each operation of the disk.
 
+The operations are those of a life: appends, rolls, syncs, cuts, moves of the start (retention),
+compactions (new segments take the place of old ones), closes and opens.
+
 The model is the list of batches. After a crash of the process no batch is missing whose write had
 completed. After a power loss no synced batch is missing. In both cases the log is a prefix of what
 was written, and what was cut does not come back.
@@ -8,6 +11,7 @@ was written, and what was cut does not come back.
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -15,6 +19,7 @@ import pytest
 
 from quorate.errors import StorageError
 from quorate.record.batch import BatchBuilder, BatchHeader, parse_header, split
+from quorate_quorum.log.checksum import Checksummer
 from quorate_quorum.log.log import Log, LogConfig
 from quorate_quorum.log.run_file import UNKNOWN
 from quorate_testing.simulated.disk import SimulatedDisk
@@ -58,6 +63,12 @@ class World:
     synced: int = 0
     #: (start, batches) that the operation under way may leave instead of the model.
     also: list[tuple[int, list[bytes]]] = field(default_factory=list)
+    #: Whether batches may have gaps between them: the log was compacted once.
+    has_gaps: bool = False
+    #: All records below it were compacted: the highest value that may be on the disk.
+    cleaned: int = 0
+    #: How often an operation was carried out, by its name.
+    done: Counter[str] = field(default_factory=Counter)
     #: All high watermarks that the disk may remember.
     marks: list[tuple[int, int]] = field(default_factory=lambda: [(0, -1)])
     epoch: int = 0
@@ -113,18 +124,30 @@ class World:
         headers = [parse_header(one) for one in found]
         expected = [(one.base_offset, one.leader_epoch) for one in headers]
         # What is below the start may still be known to the observer.
-        assert seen.batches[len(seen.batches) - len(expected) :] == expected
+        if self.has_gaps:  # and what compaction removed
+            assert set(expected) <= set(seen.batches)
+        else:
+            assert seen.batches[len(seen.batches) - len(expected) :] == expected
         assert seen.batches == sorted(set(seen.batches))
         epochs = dict[int, int]()
         for one in headers:
             epochs.setdefault(one.leader_epoch, max(one.base_offset, start))
+        expected_epochs = [list(epochs.items())]
+        if found and self.has_gaps and start < headers[0].base_offset:
+            # In the gap at the start the epoch of the first batch, or an older one, may be known.
+            (first, _), *rest = expected_epochs[0]
+            expected_epochs.append([(first, start), *rest])
+            older, at = log.epochs.entries[0]
+            if older < first and at == start:
+                expected_epochs.append([(older, start), *expected_epochs[0]])
         if found:
-            assert log.epochs.entries == list(epochs.items())
+            assert log.epochs.entries in expected_epochs
         else:  # perhaps the epoch of the last deleted record
             assert [at for _, at in log.epochs.entries] in ([], [start])
             assert log.last_epoch <= self.epoch
         assert log.synced_end <= log.log_end_offset
         assert log.high_watermark <= log.log_end_offset
+        assert log.compaction.cleaned_end <= min(self.cleaned, log.log_end_offset)
         assert log.high_watermark <= max(start, *(mark for mark, _ in self.marks)), self.marks
         if self.config.track_synced:
             assert log.synced_end == log.log_end_offset
@@ -139,7 +162,8 @@ class World:
         self.epoch += self.chance.random() < 0.2
         new: list[bytes] = []
         for _ in range(self.chance.randint(1, 3)):
-            new.append(make(self.chance, end_of(self.end, new), self.epoch))
+            gap = self.chance.choice((0, 0, 0, 2)) if self.log.compaction.has_gaps else 0
+            new.append(make(self.chance, end_of(self.end, new) + gap, self.epoch))
         self.also = [(self.start, self.model + new[: n + 1]) for n in range(len(new))]
         await self.log.append([(parse_header(one), (one[:16], one[16:])) for one in new])
         self.model, self.also = self.model + new, []
@@ -187,6 +211,62 @@ class World:
         if self.log.has_segments:
             assert self.log.segment_base(offset) == self.log.segment_base(0), "whole segments go"
 
+    async def roll(self) -> None:
+        assert self.log is not None
+        await self.log.roll()
+
+    async def compact(self) -> None:
+        """Put one new segment into the place of some closed ones; some of their batches go."""
+        assert self.log is not None
+        closed = (await self.log.segments())[:-1]
+        if not closed:
+            return
+        first = self.chance.randrange(len(closed))
+        old = closed[first : first + self.chance.randint(1, 3)]
+        base, end = old[0].base_offset, old[-1].end_offset
+        kept = [one for one in self._batches_of(base, end) if self._stays(one, end)]
+        self.has_gaps = True
+        below = [one for one in self.model if parse_header(one).base_offset < base]
+        above = [one for one in self.model if parse_header(one).base_offset >= end]
+        left = [one for one in kept if parse_header(one).end_offset > self.start]
+        self.also = [(self.start, [*below, *left, *above])]
+        made = Checksummer(base)
+        path = f"{DIRECTORY}/{base:020d}.log.cleaned"
+        if await self.disk.exists(path):
+            await self.disk.remove(path)
+        file = await self.disk.open(path, create=True)
+        for one in kept:
+            made.add(parse_header(one))
+            await file.append([one])
+        await file.sync()
+        await file.close()
+        new, truncations = made.result(), self.log.truncations
+        if not await self.log.compaction.replace_segments(new, truncations):
+            assert self.crashed, "a crash in the background took the new segment"
+            return
+        self.model, self.also = self.also[0][1], []
+        assert await read_all(self.log) == self.model
+        self.cleaned = max(self.cleaned, end)
+        await self.log.compaction.note_cleaned(end)
+
+    def _batches_of(self, base: int, end: int) -> list[bytes]:
+        """Return the batches of closed segments, from the files of the log."""
+        return [
+            bytes(view)
+            for path, _ in self.disk.files()
+            if path.startswith(DIRECTORY) and path.endswith(".log")
+            for header, view in split(self.disk.content(path))
+            if base <= header.base_offset < end
+        ]
+
+    def _stays(self, batch: bytes, end: int) -> bool:
+        """As the compactor, keep the last batch of a segment, and the first one of an epoch."""
+        assert self.log is not None
+        header = parse_header(batch)
+        starts = [start for _, start in self.log.epochs.entries]
+        has_start = any(header.base_offset <= start < header.end_offset for start in starts)
+        return header.end_offset == end or has_start or self.chance.random() < 0.5
+
     async def sync(self) -> None:
         assert self.log is not None
         assert await self.log.sync() == self.end
@@ -229,7 +309,7 @@ class World:
         self.crashed = False
         try:
             await self.live(steps)
-        except StorageError:
+        except (Crash, StorageError):
             if not self.crashed:
                 raise
         if self.log is not None:  # the tasks of a process end with it
@@ -241,9 +321,11 @@ class World:
         for _ in range(steps):
             if self.crashed:
                 return  # the crash was in a background task
-            await self.chance.choices(
+            [operation] = self.chance.choices(
                 [
                     self.append,
+                    self.roll,
+                    self.compact,
                     self.sync,
                     self.truncate,
                     self.checkpoint,
@@ -253,8 +335,10 @@ class World:
                     self.fail_to_sync,
                     self.cut_power,
                 ],
-                [50, 15, 10, 6, 8, 4, 2, 3, 2],
-            )[0]()
+                [50, 8, 12, 15, 10, 6, 8, 4, 2, 3, 2],
+            )
+            await operation()
+            self.done[operation.__name__] += 1
 
 
 def make(chance: random.Random, base_offset: int, epoch: int) -> bytes:
@@ -278,7 +362,8 @@ async def read_all(log: Log) -> list[bytes]:
         assert data
         for header, view in split(data):
             is_across = not found and header.base_offset < offset < header.end_offset
-            assert header.base_offset == offset or is_across
+            is_behind_a_gap = log.compaction.has_gaps and header.base_offset > offset
+            assert header.base_offset == offset or is_across or is_behind_a_gap
             found.append(bytes(view))
             offset = header.end_offset
     return found
@@ -338,3 +423,14 @@ async def test_many_crashes_one_after_the_other_even_while_opening(seed: int) ->
         await world.live_until_crash(30)
     world.crash_at = -1
     await world.open()
+
+
+async def test_the_lives_have_rolls_compactions_and_moves_of_the_start() -> None:
+    done = Counter[str]()
+    for seed in range(60):
+        chance = random.Random(1000 + seed)
+        world = World(chance, config(chance))
+        await world.set_up()
+        await world.live(30)
+        done += world.done
+    assert all(done[name] > 30 for name in ("roll", "compact", "move_start", "truncate")), done

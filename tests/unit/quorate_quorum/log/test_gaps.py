@@ -151,3 +151,26 @@ async def test_the_first_epoch_begins_at_the_start_though_no_batch_is_left_there
     assert log.log_start_offset == 7
     assert log.epochs.entries == [(2, 7), (3, 20)]
     await log.close(clean=False)
+
+
+@pytest.mark.parametrize("verify_all", [False, True])
+async def test_a_log_that_was_cut_back_to_a_start_in_a_gap_opens_again(*, verify_all: bool) -> None:
+    """No batch ends at its end, and none of the epochs below its start counts."""
+    again = LogConfig(segment_bytes=250, verify_all=verify_all)
+    disk, log = await with_gaps(LogConfig(segment_bytes=10_000))
+    await log.sync()
+    await log.move_start(16)
+    await log.truncate(16)
+    assert (log.log_start_offset, log.log_end_offset) == (16, 16)
+    for records in ([], [25, 26]):
+        for offset in records:
+            await log.append([batch(offset, epoch=7)])
+        await log.sync()
+        await log.close(clean=False)
+        disk.crash_process()
+        for _ in range(2):  # the first open writes the epochs that the second one compares
+            log = await Log.open(disk, PATH, again, run=SAME_BOOT, observer=Seen())
+            assert (log.recovered.damaged, log.recovered.cut_bytes) == ("", 0)
+            assert log.log_end_offset == (records[-1] + 1 if records else 16)
+            assert await offsets(log, 16) == records
+    await log.close(clean=False)

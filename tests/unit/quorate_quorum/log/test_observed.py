@@ -8,6 +8,7 @@ from itertools import pairwise
 
 from quorate_quorum.log.log import Log, LogConfig
 from quorate_quorum.log.observer import ObserverSnapshots, superfluous
+from quorate_testing.simulated.disk import SimulatedDisk
 from tests.unit.quorate_quorum.log.builders import (
     BATCHES,
     PATH,
@@ -101,3 +102,29 @@ async def test_a_full_disk_costs_the_snapshot_and_not_the_append() -> None:
     assert log.log_end_offset == 25
     disk.fill(None)
     await log.close(clean=False)
+
+
+async def test_snapshots_of_records_that_are_gone_do_not_come_back() -> None:
+    """A power loss took the records, or even the segment, and left a snapshot.
+
+    Later another power loss must not bring its name back: the log is as long again by then.
+    """
+    for seed in range(40):
+        disk = SimulatedDisk(random.Random(seed))
+        await disk.make_directory(PATH)
+        await disk.sync_directory("/data")
+        path = f"{PATH}/{4:020d}.snapshot"
+        if seed % 2:
+            log = await Log.open(disk, PATH, LogConfig(), observer=Seen())
+            await log.append([batch(0)])
+            await log.sync()
+            await log.close(clean=False)
+        snapshots = ObserverSnapshots(disk, PATH)
+        await snapshots.write(4, 1, array("q", [7, 8, 9]).tobytes())
+        await disk.sync_directory(PATH)
+        assert await disk.exists(path)
+        log = await Log.open(disk, PATH, LogConfig(), observer=Seen())
+        assert not await disk.exists(path)
+        await log.close(clean=False)
+        disk.lose_power()
+        assert not await disk.exists(path), seed

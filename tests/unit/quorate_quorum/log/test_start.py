@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from contextlib import suppress
+from itertools import product
 
 import pytest
 
@@ -16,6 +17,7 @@ from tests.unit.quorate_quorum.log.builders import (
     PATH,
     SALVAGE,
     SAME_BOOT,
+    CrashAt,
     Seen,
     append,
     new_disk,
@@ -260,3 +262,64 @@ async def test_a_log_without_records_still_knows_the_epoch_of_the_last_one(
     await log.close(clean=False)
     log = await Log.open(disk, PATH, SMALL, run=SAME_BOOT)
     assert log.last_epoch == -1, "its record before 20 never was here"
+
+
+@pytest.mark.parametrize("config", [SMALL, LogConfig()], ids=["file is there", "no file yet"])
+async def test_a_start_that_an_open_went_by_survives_a_power_loss(config: LogConfig) -> None:
+    """Also if a kill had interrupted the move, and another one the open after it.
+
+    The move leaves the value, or the name of its file, in the page cache alone.
+    """
+    seen = set[int]()
+    for seed, first, second in product(range(8), range(1, 12), range(1, 7)):
+        disk = SimulatedDisk(random.Random(seed))
+        await disk.make_directory("/data")
+        log = await Log.open(disk, PATH, config)
+        await append(log, 8)
+        await log.sync()
+        for step, number in enumerate((first, second)):
+            crash = CrashAt(disk, number, power=False, quiet=("read", "open"))
+            with suppress(StorageError):
+                if step == 0:
+                    await log.move_start(5)
+                else:
+                    log = await Log.open(disk, PATH, config, run=SAME_BOOT)
+            crash.end()
+            await log.close(clean=False)
+            disk.crash_process()
+        log = await Log.open(disk, PATH, config, run=SAME_BOOT)
+        start = log.log_start_offset
+        seen.add(start)
+        await log.close(clean=False)
+        disk.lose_power()
+        log = await Log.open(disk, PATH, config)
+        assert log.log_start_offset >= start, (seed, first, second)
+        await log.close(clean=False)
+    assert seen == {0, 5}
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_a_segment_is_not_removed_before_the_next_one_has_its_name(seed: int) -> None:
+    """A power loss would leave a log without a segment, which looks damaged."""
+    disk = SimulatedDisk(random.Random(seed))
+    await disk.make_directory(PATH)
+    await disk.sync_directory("/data")
+    log = await Log.open(disk, PATH, LogConfig())
+    await append(log, 3)
+    await log.move_start(3)
+    await log.roll_if_due()
+
+    def hook(name: str, path: str) -> None:
+        if name == "sync_directory" and f"{0:020d}.log" not in disk.names(PATH):
+            disk.lose_power()
+            raise OSError(5, "the end")
+
+    disk.hook = hook
+    with suppress(StorageError):
+        await log.remove_below_start()
+    disk.hook = None
+    await log.close(clean=False)
+    log = await Log.open(disk, PATH, LogConfig())
+    assert (log.log_start_offset, log.log_end_offset) == (3, 3)
+    assert not log.recovered.damaged
+    await log.close(clean=False)
