@@ -2132,8 +2132,8 @@ MUTANTS = (
     Mutant(
         "gaps-are-known",
         "a log that was cut back to a start in a gap counts as damaged",
-        f"{LOG_ROOM}/recovery.py",
-        "        return max(offset, start) if is_empty else offset\n",
+        f"{LOG_ROOM}/extent.py",
+        "        return max(offset, self.start) if is_empty else offset\n",
         "        return offset\n",
         (f"{GAPS}::test_a_log_that_was_cut_back_to_a_start_in_a_gap_opens_again",),
     ),

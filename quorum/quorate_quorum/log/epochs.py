@@ -64,6 +64,32 @@ class EpochCache:
         index = bisect_right(self._starts, offset) - 1
         return self._epochs[index] if index >= 0 else -1
 
+    def below(self, end: int) -> EpochCache:
+        """Return the epochs that begin below `end`."""
+        return EpochCache(one for one in self.entries if one[1] < end)
+
+    def fits(self, expected: EpochCache, *, start: int, has_gaps: bool) -> bool:
+        """Return whether these epochs, found in a log's batches, are `expected`, from `start` on.
+
+        With gaps, the start may lie in one, where the batches do not tell the epoch. Then only what
+        begins behind the start is compared.
+
+        >>> found = EpochCache([(1, 0), (3, 9)])
+        >>> found.fits(EpochCache([(1, 6), (3, 9)]), start=6, has_gaps=False)
+        True
+        >>> found.fits(EpochCache([(3, 6)]), start=6, has_gaps=True)
+        True
+        """
+        if not expected.entries:
+            return True
+        if has_gaps:
+            above = [one for one in self.entries if one[1] >= start]
+            is_known = all(expected.epoch_at(offset) == epoch for epoch, offset in above)
+            return is_known and all(one in above for one in expected.entries if one[1] > start)
+        from_start = EpochCache(self.entries)
+        from_start.truncate_from_start(start)
+        return from_start.entries == expected.entries
+
     def end_offset_for(self, epoch: int, log_end: int) -> tuple[int, int] | None:
         """Return the largest known epoch not above `epoch`, and the offset at which it ends.
 

@@ -42,6 +42,16 @@ class Extent:
         if self.has_gaps and self.start > first_base:
             self.epochs.begin_at(self.start)
 
+    def end_behind(self, offset: int, synced: int) -> int:
+        """Return where the log ends if its last good batch ends at `offset`.
+
+        A compacted log that was cut back to its start may have no batch that ends there: the start
+        may lie in a gap. Then only deleted records are in the files, and the log is empty. `synced`
+        is the end of what had survived a sync.
+        """
+        is_empty = self.has_gaps and synced <= self.start
+        return max(offset, self.start) if is_empty else offset
+
     def begin_cut(self, end: int) -> None:
         """Move the end to `end`. Records from `end` on are no longer read or noted as synced."""
         self.truncations += 1

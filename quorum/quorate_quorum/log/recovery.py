@@ -48,6 +48,7 @@ from quorate_quorum.log.segment import (
     Inspect,
     offset_of,
 )
+from quorate_quorum.log.segments import Segments
 from quorate_quorum.log.syncer import Syncer
 from quorate_quorum.log.torn import is_torn
 
@@ -213,7 +214,9 @@ class Recovery:
         if end.bad is not None:
             await self._cut(end, end.bad)
         else:
-            extent.end = self._synced if end.offset is None else self._end_behind(end.offset)
+            extent.end = (
+                self._synced if end.offset is None else extent.end_behind(end.offset, self._synced)
+            )
         is_blank = not segments.size and self._checkpoints.know_nothing_above(extent.start)
         if extent.end < self._synced and not is_blank:
             raise self._corrupt(f"the log ends at {extent.end}")
@@ -264,20 +267,10 @@ class Recovery:
 
     def _compare_epochs(self, known: EpochCache) -> None:
         """Compare the batches' epochs with the checkpoint file: a CRC does not cover an epoch."""
-        start = self._extent.start
-        scanned = [e for e in self._extent.epochs.entries if e[1] < self._synced]
-        expected = [e for e in known.entries if e[1] < self._synced]
-        if self._extent.has_gaps:
-            # The start may lie in a gap, where the epoch is not known: compare behind it alone.
-            above = [e for e in scanned if e[1] >= start]
-            fits = all(known.epoch_at(offset) == epoch for epoch, offset in above)
-            fits = fits and all(e in scanned for e in expected if e[1] > start)
-        else:
-            at_start = EpochCache(scanned)
-            at_start.truncate_from_start(start)
-            fits = not expected or at_start.entries == expected
-        if not fits:
-            raise self._corrupt(f"epochs are {scanned}, and were {expected}")
+        extent = self._extent
+        scanned, expected = extent.epochs.below(self._synced), known.below(self._synced)
+        if not scanned.fits(expected, start=extent.start, has_gaps=extent.has_gaps):
+            raise self._corrupt(f"epochs are {scanned.entries}, and were {expected.entries}")
 
     def _corrupt(self, found: str) -> LogCorruptError:
         return LogCorruptError(
@@ -294,7 +287,11 @@ class Recovery:
         """
         segments, at = self._segments, good.at
         segment = segments.all[at]
-        end = segment.base_offset if good.offset is None else self._end_behind(good.offset)
+        end = (
+            segment.base_offset
+            if good.offset is None
+            else self._extent.end_behind(good.offset, self._synced)
+        )
         if end < self._synced:
             raise self._corrupt(f"{segment.file.path}: {bad}")
         fits = segment.base_offset <= end
@@ -317,16 +314,6 @@ class Recovery:
         if fits:
             self._cut_bytes += segment.size - good.position
             await segment.cut(good.position, end)
-
-    def _end_behind(self, offset: int) -> int:
-        """Return where the log ends if its last good batch ends at `offset`.
-
-        A compacted log that was cut back to its start may have no batch that ends there: the start
-        may lie in a gap. Then only deleted records are in the files, and the log is empty.
-        """
-        start = self._extent.start
-        is_empty = self._extent.has_gaps and self._synced <= start
-        return max(offset, start) if is_empty else offset
 
     async def _mark_damaged(self, reason: str) -> None:
         """Mark the log as damaged before a cut: after it, a later open would find nothing wrong."""
@@ -381,22 +368,23 @@ class Recovery:
     async def _make_synced_sure(self) -> None:
         """Make `synced` durable: after a kill, perhaps only the page cache has the value."""
         if self._synced < self._extent.end:
-            await self._write_tail_again()
+            await _write_again(self._segments, self._synced)
+            await self._syncer.sync_to(self._extent.end)
         elif self._checkpoints.synced_slot.value is not None:
             await self._checkpoints.advance_synced(self._extent.end)
 
-    async def _write_tail_again(self) -> None:
-        """Write all bytes above `synced` again, then sync them.
 
-        After a failed sync, these bytes may be readable although no medium has them.
-        """
-        for segment, next_base in self._segments.with_next_base():
-            if next_base <= self._synced:
-                continue
-            position = await self._segments.position_of(segment, self._synced)
-            while position < segment.size:
-                length = min(_COPY_BYTES, segment.size - position)
-                data = await segment.file.read_at(position, length)
-                await segment.file.overwrite(position, data)
-                position += length
-        await self._syncer.sync_to(self._extent.end)
+async def _write_again(segments: Segments, offset: int) -> None:
+    """Write all bytes from `offset` on again.
+
+    After a failed sync, these bytes may be readable although no medium has them.
+    """
+    for segment, next_base in segments.with_next_base():
+        if next_base <= offset:
+            continue
+        position = await segments.position_of(segment, offset)
+        while position < segment.size:
+            length = min(_COPY_BYTES, segment.size - position)
+            data = await segment.file.read_at(position, length)
+            await segment.file.overwrite(position, data)
+            position += length
