@@ -13,6 +13,7 @@ from quorate.net.network import (
     message_method,
 )
 from quorate.v1 import admin_pb2 as admin
+from quorate.v1 import groups_pb2 as groups
 from quorate.v1 import node_pb2 as node
 from quorate.v1 import records_pb2 as records
 
@@ -86,3 +87,25 @@ DESCRIBE_LOG_DIRS = _admin(
     request_bytes_max=NAMES_BYTES_MAX,
 )
 TRANSFER_LEADERSHIP = _admin(admin.TransferLeadershipRequest, admin.TransferLeadershipResponse)
+
+
+def _groups(request: type[MQ], response: type[MR]) -> Method[MQ, MR]:
+    """Return the Groups call with these messages. The call's name is taken from the request's."""
+    name = request.DESCRIPTOR.name.removesuffix("Request")
+    return message_method(f"/quorate.v1.Groups/{name}", request, response)
+
+
+FIND_COORDINATORS = _groups(groups.FindCoordinatorsRequest, groups.FindCoordinatorsResponse)
+MEMBERSHIP = message_method(
+    "/quorate.v1.Groups/Membership",
+    groups.MemberHeartbeat,
+    groups.MemberState,
+    streams_requests=True,
+    streams_responses=True,
+)
+COMMIT_OFFSETS = _groups(groups.CommitOffsetsRequest, groups.CommitOffsetsResponse)
+FETCH_OFFSETS = _groups(groups.FetchOffsetsRequest, groups.FetchOffsetsResponse)
+LIST_GROUPS = _groups(groups.ListGroupsRequest, groups.ListGroupsResponse)
+DESCRIBE_GROUPS = _groups(groups.DescribeGroupsRequest, groups.DescribeGroupsResponse)
+DELETE_GROUPS = _groups(groups.DeleteGroupsRequest, groups.DeleteGroupsResponse)
+REMOVE_MEMBERS = _groups(groups.RemoveMembersRequest, groups.RemoveMembersResponse)

@@ -156,6 +156,7 @@ class MemberHeartbeat(_message.Message):
     ASSIGNOR_FIELD_NUMBER: _builtins.int
     OWNED_FIELD_NUMBER: _builtins.int
     PROPOSAL_FIELD_NUMBER: _builtins.int
+    STATE_NUMBER_FIELD_NUMBER: _builtins.int
     group_id: _builtins.str
     """first heartbeat of a stream only"""
     member_id: _builtins.str
@@ -170,11 +171,18 @@ class MemberHeartbeat(_message.Message):
     """the longest time to give partitions back"""
     assignor: _builtins.str
     """empty: the group's default"""
+    state_number: _builtins.int
+    """MemberState.state_number of the last state that the member took in on this stream; 0: none yet.
+    From then on it starts no partition that this state does not name: without this, a heartbeat
+    that crosses a state on its way would look as if partitions were given back.
+    """
     @_builtins.property
     def subscription(self) -> Global___Subscription: ...
     @_builtins.property
     def owned(self) -> Global___Partitions:
-        """what the member has now; it has given back the rest"""
+        """What the member has now; it has given back the rest. A partition is in it from before its
+        `assigned` callback until its `revoked` callback is over and its offsets are committed.
+        """
 
     @_builtins.property
     def proposal(self) -> Global___MembersAssignment:
@@ -195,10 +203,11 @@ class MemberHeartbeat(_message.Message):
         assignor: _builtins.str | None = ...,
         owned: Global___Partitions | None = ...,
         proposal: Global___MembersAssignment | None = ...,
+        state_number: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_assignor", b"_assignor", "_instance_id", b"_instance_id", "_owned", b"_owned", "_proposal", b"_proposal", "_rack", b"_rack", "_rebalance_timeout_ms", b"_rebalance_timeout_ms", "_session_timeout_ms", b"_session_timeout_ms", "_subscription", b"_subscription", "assignor", b"assignor", "instance_id", b"instance_id", "owned", b"owned", "proposal", b"proposal", "rack", b"rack", "rebalance_timeout_ms", b"rebalance_timeout_ms", "session_timeout_ms", b"session_timeout_ms", "subscription", b"subscription"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_assignor", b"_assignor", "_instance_id", b"_instance_id", "_owned", b"_owned", "_proposal", b"_proposal", "_rack", b"_rack", "_rebalance_timeout_ms", b"_rebalance_timeout_ms", "_session_timeout_ms", b"_session_timeout_ms", "_subscription", b"_subscription", "assignor", b"assignor", "client_id", b"client_id", "group_id", b"group_id", "instance_id", b"instance_id", "member_epoch", b"member_epoch", "member_id", b"member_id", "owned", b"owned", "proposal", b"proposal", "rack", b"rack", "rebalance_timeout_ms", b"rebalance_timeout_ms", "session_timeout_ms", b"session_timeout_ms", "subscription", b"subscription"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_assignor", b"_assignor", "_instance_id", b"_instance_id", "_owned", b"_owned", "_proposal", b"_proposal", "_rack", b"_rack", "_rebalance_timeout_ms", b"_rebalance_timeout_ms", "_session_timeout_ms", b"_session_timeout_ms", "_subscription", b"_subscription", "assignor", b"assignor", "client_id", b"client_id", "group_id", b"group_id", "instance_id", b"instance_id", "member_epoch", b"member_epoch", "member_id", b"member_id", "owned", b"owned", "proposal", b"proposal", "rack", b"rack", "rebalance_timeout_ms", b"rebalance_timeout_ms", "session_timeout_ms", b"session_timeout_ms", "state_number", b"state_number", "subscription", b"subscription"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__assignor: _TypeAlias = _typing.Literal["assignor"]  # noqa: Y015
     _WhichOneofArgType__assignor: _TypeAlias = _typing.Literal["_assignor", b"_assignor"]  # noqa: Y015
@@ -269,8 +278,11 @@ class MemberState(_message.Message):
     ASSIGNMENT_FIELD_NUMBER: _builtins.int
     TASK_FIELD_NUMBER: _builtins.int
     COORDINATOR_FIELD_NUMBER: _builtins.int
+    STATE_NUMBER_FIELD_NUMBER: _builtins.int
     member_epoch: _builtins.int
     heartbeat_interval_ms: _builtins.int
+    state_number: _builtins.int
+    """grows with each change of epoch or assignment"""
     @_builtins.property
     def error(self) -> _common_pb2.Error:
         """FENCED_MEMBER_EPOCH, UNKNOWN_MEMBER_ID: join anew. After an error the stream ends"""
@@ -294,10 +306,11 @@ class MemberState(_message.Message):
         assignment: Global___Partitions | None = ...,
         task: Global___AssignmentTask | None = ...,
         coordinator: _common_pb2.LeaderHint | None = ...,
+        state_number: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_assignment", b"_assignment", "_task", b"_task", "assignment", b"assignment", "coordinator", b"coordinator", "error", b"error", "task", b"task"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_assignment", b"_assignment", "_task", b"_task", "assignment", b"assignment", "coordinator", b"coordinator", "error", b"error", "heartbeat_interval_ms", b"heartbeat_interval_ms", "member_epoch", b"member_epoch", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_assignment", b"_assignment", "_task", b"_task", "assignment", b"assignment", "coordinator", b"coordinator", "error", b"error", "heartbeat_interval_ms", b"heartbeat_interval_ms", "member_epoch", b"member_epoch", "state_number", b"state_number", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__assignment: _TypeAlias = _typing.Literal["assignment"]  # noqa: Y015
     _WhichOneofArgType__assignment: _TypeAlias = _typing.Literal["_assignment", b"_assignment"]  # noqa: Y015
