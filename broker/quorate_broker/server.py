@@ -40,6 +40,7 @@ from quorate_broker.registration import Registration
 from quorate_broker.replicas.producer_expiry import ProducerExpiry
 from quorate_broker.replicas.reconciler import Reconciler
 from quorate_broker.replicas.replicas import Replicas
+from quorate_broker.replicas.scrubber import Scrubber
 from quorate_broker.replication.fetcher import Fetchers
 from quorate_broker.replication.isr import IsrKeeper
 from quorate_broker.replication.service import ReplicaService
@@ -104,6 +105,7 @@ class BrokerServer(NodeServer[BrokerConfig]):
         rooms.producer_expiry.start()
         rooms.retention.start()
         rooms.compactor.start()
+        rooms.scrubber.start()
         rooms.client.subscribe(rooms.publisher)
         await rooms.client.start()
         try:
@@ -148,6 +150,7 @@ class BrokerServer(NodeServer[BrokerConfig]):
         await rooms.producer_expiry.stop()
         await rooms.retention.stop()
         await rooms.compactor.stop()
+        await rooms.scrubber.stop()
         await rooms.lifecycle.stop()
         await rooms.publisher.stop()
 
@@ -177,6 +180,7 @@ class _Rooms:
         self.producer_expiry = ProducerExpiry(self.replicas, server.fail)
         self.retention = RetentionKeeper(self.replicas, server.fail)
         self.compactor = Compactor(self.replicas, server.fail)
+        self.scrubber = Scrubber(self.replicas, server.fail)
         self.lifecycle = Lifecycle(
             config,
             environment,

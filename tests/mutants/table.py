@@ -66,6 +66,8 @@ SEGMENT = "tests/unit/quorate_quorum/log/test_segment.py"
 REPLACEMENT = "tests/unit/quorate_quorum/log/test_replacement.py"
 GAPS = "tests/unit/quorate_quorum/log/test_gaps.py"
 VERIFIER = "quorum/quorate_quorum/log/verifier.py"
+SCRUB = "quorum/quorate_quorum/log/scrub.py"
+SCRUBS = "tests/unit/quorate_quorum/log/test_scrub.py"
 VERIFICATION = "tests/unit/quorate_quorum/log/test_verifier.py"
 COMPACTION = "broker/quorate_broker/compaction"
 COMPACTION_TESTS = "tests/unit/quorate_broker/compaction"
@@ -1907,6 +1909,54 @@ MUTANTS = (
         (f"{VERIFICATION}::test_a_batch_at_another_offset_is_not_served",),
     ),
     Mutant(
+        "scrub-finds-all",
+        "the scrub does not compute the CRC of batches",
+        SCRUB,
+        "chunk = await segment.scan(walk.position, checked=True)",
+        "chunk = await segment.scan(walk.position, checked=False)",
+        (f"{SCRUBS}::test_any_flipped_bit_of_an_open_log_is_found_or_mended",),
+    ),
+    Mutant(
+        "scrub-finds-all",
+        "the scrub does not compare offsets and epochs",
+        SCRUB,
+        "if misfit is not None:",
+        "if False:",
+        (f"{SCRUBS}::test_any_flipped_bit_of_an_open_log_is_found_or_mended",),
+    ),
+    Mutant(
+        "scrub-finds-all",
+        "the scrub does not compare index files with the batches",
+        SCRUB,
+        "is_index_bad = walk.index_check is not None and not walk.index_check.result()",
+        "is_index_bad = False",
+        (f"{SCRUBS}::test_any_flipped_bit_of_an_open_log_is_found_or_mended",),
+    ),
+    Mutant(
+        "scrub-finds-all",
+        "the scrub leaves damaged slots as they are",
+        SCRUB,
+        "for path in await parts.checkpoints.mend():",
+        "for path in ():",
+        (f"{SCRUBS}::test_a_damaged_slot_has_its_value_again",),
+    ),
+    Mutant(
+        "scrub-finds-all",
+        "a bad batch that the scrub finds has no consequence",
+        "broker/quorate_broker/replicas/scrubber.py",
+        "partition.found_damage(str(error))",
+        "pass",
+        ("tests/simulation/test_cluster_scrub.py::test_a_bad_batch_that_nobody_reads_is_healed",),
+    ),
+    Mutant(
+        "scrub-finds-all",
+        "a follower with a bad batch stays in the ISR",
+        "broker/quorate_broker/replica/partition.py",
+        'if self.follower is not None:\n            self.take_offline("corrupt", reason)',
+        'if False:\n            self.take_offline("corrupt", reason)',
+        ("tests/simulation/test_cluster_scrub.py::test_a_bad_batch_that_nobody_reads_is_healed",),
+    ),
+    Mutant(
         "torn-or-damaged",
         "a batch whose length has changed is a torn write if another torn write follows it",
         f"{LOG_ROOM}/torn.py",
@@ -2411,8 +2461,8 @@ MUTANTS = (
         "lossy-starts-again",
         "a follower's compaction tells nothing of the damage that it meets",
         f"{COMPACTION}/compactor.py",
-        '        partition.take_offline("corrupt", reason)\n',
-        "        pass\n",
+        "partition.found_damage(report.reason)",
+        "pass",
         (
             f"{COMPACTION_TESTS}/test_compactor.py::test_a_follower_whose_pass_meets_a_damaged_batch_is_repaired",
         ),

@@ -7,152 +7,22 @@ comes back with what is left, and the controller says that records may be lost.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import Any
 
 import pytest
 
-from quorate import Admin, Consumer, Producer, TopicPartition
+from quorate import Admin, Consumer, TopicPartition
 from quorate.errors import CorruptRecordError, QuorateError
 from quorate.record.batch import split
 from quorate_broker.files.inventory import FILE_NAME
 from quorate_broker.files.replica_files import METADATA_FILE
-from quorate_broker.replica.partition import Partition
 from quorate_broker.replica.replica import Failure
 from quorate_broker.server import BrokerServer
-from quorate_quorum.metadata.partitions import PartitionImage
-from quorate_quorum.server import QuorumServer
-from quorate_testing.simulated.cluster import ClusterShape, SimulatedCluster, SimulatedNode
-from quorate_testing.simulated.loop import SimulatedLoop, simulate
-from tests.harness.world import logs
+from quorate_testing.simulated.cluster import SimulatedNode
+from tests.harness.cluster_scene import LOG, REPLICA, TOPIC, Scene, flip, play
 
 pytestmark = [pytest.mark.simulation, pytest.mark.timeout(120)]
-
-TOPIC = "t"
-REPLICA = "/data/t-0"
-LOG = f"{REPLICA}/00000000000000000000.log"
-
-
-class Scene:
-    """A cluster with a topic of one partition, and the records that were acknowledged."""
-
-    def __init__(self, loop: SimulatedLoop, *, replicas: int, configs: dict[str, str]) -> None:
-        self.loop = loop
-        self.replicas = replicas
-        self.configs = configs
-        self.cluster = SimulatedCluster(
-            loop,
-            ClusterShape(
-                brokers=max(replicas, 1), voter_settings={"unclean_recovery_wait_ms": 5_000}
-            ),
-        )
-        self.acked: dict[int, bytes] = {}
-        self.sent = 0
-
-    # what is done
-
-    async def begin(self) -> None:
-        await self.cluster.format()
-        self.cluster.start_all()
-        await self.until(self.all_unfenced, "all brokers are unfenced")
-
-        async def make() -> None:
-            async with Admin(bootstrap_servers=self.cluster.bootstrap_servers) as admin:
-                await admin.create_topic(TOPIC, 1, self.replicas, self.configs)
-
-        await self.cluster.spawn_client(make)
-
-    async def produce(self, count: int, *, timeout_ms: int = 30_000, filling: bytes = b"") -> None:
-        """Send and await one record after another: one batch each."""
-
-        async def run() -> None:
-            async with Producer(
-                bootstrap_servers=self.cluster.bootstrap_servers, delivery_timeout_ms=timeout_ms
-            ) as producer:
-                for _ in range(count):
-                    value = b"%d" % self.sent + filling
-                    self.sent += 1
-                    found = await producer.send_and_wait(TOPIC, value, partition=0)
-                    self.acked[found.offset] = value
-
-        await self.cluster.spawn_client(run)
-
-    async def read(self) -> dict[int, bytes]:
-        """Return offset -> value of all that a consumer reads."""
-        found: dict[int, bytes] = {}
-
-        async def run() -> None:
-            async with Consumer(
-                TOPIC,
-                bootstrap_servers=self.cluster.bootstrap_servers,
-                auto_offset_reset="earliest",
-            ) as consumer:
-                while got := await consumer.getmany(timeout_ms=3_000):
-                    for records in got.values():
-                        found.update((r.offset, r.value or b"") for r in records)
-
-        await self.cluster.spawn_client(run)
-        return found
-
-    async def kill_all(self) -> None:
-        """Kill -9 of all brokers at once; return when the controller has fenced them."""
-        for node in self.cluster.brokers:
-            self.cluster.kill(node.name)
-        await self.until(lambda: self.state.leader < 0, "no replica leads")
-
-    async def until(self, condition: Callable[[], bool], what: str) -> None:
-        pause = 0.0005
-        try:
-            async with asyncio.timeout(60):
-                while not condition():
-                    await asyncio.sleep(pause)
-                    pause = min(pause * 1.05, 0.1)
-        except TimeoutError:
-            raise AssertionError(f"not within 60 s: {what}; {self.state}") from None
-
-    async def whole(self) -> None:
-        """Wait until every replica is in the ISR."""
-        await self.until(
-            lambda: self.all_unfenced() and len(self.state.isr) == self.replicas, "the ISR is whole"
-        )
-
-    # what is seen
-
-    def all_unfenced(self) -> bool:
-        return all(
-            isinstance(node.server, BrokerServer) and not node.server.is_fenced
-            for node in self.cluster.brokers
-        )
-
-    @property
-    def state(self) -> PartitionImage:
-        for node in self.cluster.voters:
-            if isinstance(node.server, QuorumServer) and node.server.is_controller:
-                topic = node.server.image.topic_named(TOPIC)
-                assert topic is not None
-                return topic.partitions[0]
-        raise AssertionError("no voter leads")
-
-    def node(self, broker_id: int) -> SimulatedNode:
-        return self.cluster.nodes[f"broker-{broker_id}"]
-
-    def replica(self, broker_id: int) -> Partition:
-        server = self.node(broker_id).server
-        assert isinstance(server, BrokerServer)
-        [found] = [one for one in server.replicas.all() if one.topic == TOPIC]
-        return found
-
-    def logs_are_equal(self) -> bool:
-        contents = {
-            self.node(replica.broker_id).disk.content(LOG) for replica in self.state.replicas
-        }
-        return len(contents) == 1
-
-    def position_of(self, broker_id: int, offset: int) -> int:
-        """Return where the batch at that offset begins in a replica's file."""
-        content = self.node(broker_id).disk.content(LOG)
-        return sum(header.size for header, _ in split(content) if header.end_offset <= offset)
 
 
 def opens_logs(node: SimulatedNode) -> bool:
@@ -161,12 +31,6 @@ def opens_logs(node: SimulatedNode) -> bool:
     return isinstance(server, BrokerServer) and bool(
         server.endpoint and server.replicas.directories
     )
-
-
-async def flip(scene: Scene, broker_id: int, offset: int = 20) -> None:
-    """Flip one bit of one record."""
-    at = scene.position_of(broker_id, offset)
-    scene.node(broker_id).disk.flip_bit(LOG, at + 64)
 
 
 async def flip_length(scene: Scene, broker_id: int) -> None:
@@ -211,24 +75,6 @@ DAMAGES: Sequence[Damage] = (
     lose_all,
 )
 each_damage = pytest.mark.parametrize("harm", DAMAGES, ids=lambda harm: harm.__name__)
-
-
-def play(
-    act: Callable[[Scene], Coroutine[Any, Any, None]],
-    *,
-    replicas: int = 3,
-    configs: dict[str, str] | None = None,
-    seed: int = 1,
-) -> None:
-    """Begin a scene and play it."""
-
-    async def program(loop: SimulatedLoop) -> None:
-        scene = Scene(loop, replicas=replicas, configs=configs or {})
-        await scene.begin()
-        await act(scene)
-
-    with logs(verbose=False):
-        simulate(program, seed)
 
 
 @each_damage

@@ -171,7 +171,7 @@ class Compactor:
         if replica_log.is_closed:
             return
         if isinstance(error, LogCorruptError):
-            _tell_of_damage(partition, str(error))
+            partition.found_damage(str(error))
         elif isinstance(error, StorageError) and not isinstance(error, TryAgainError):
             replica_log.failed(error)
             return
@@ -186,7 +186,7 @@ class Compactor:
             async for report in reports:
                 if isinstance(report, Failed):
                     if report.is_corrupt and truncations == partition.log.truncations:
-                        _tell_of_damage(partition, report.reason)
+                        partition.found_damage(report.reason)
                     return report.reason
                 if partition.replica_log.is_closed or partition.offline is not None:
                     return "the replica was closed"
@@ -289,16 +289,6 @@ class Compactor:
             failures=count,
             again_in_ms=wait_ms,
         )
-
-
-def _tell_of_damage(partition: Partition, reason: str) -> None:
-    """Have a damaged log repaired: a leader asks for another leader, a follower goes offline.
-
-    Without that a follower's passes would fail for ever, while the others drop their tombstones.
-    """
-    partition.damage.found(reason)
-    if partition.follower is not None:
-        partition.take_offline("corrupt", reason)
 
 
 def _need(plan: Plan) -> tuple[bool, float]:

@@ -229,6 +229,15 @@ class Partition(Replica):
 
     # upkeep and the end
 
+    def found_damage(self, reason: str) -> None:
+        """Have a damaged log repaired: a leader asks for another leader, a follower goes offline.
+
+        A replica without a role does nothing: the damage is found again when it has one.
+        """
+        self.damage.found(reason)
+        if self.follower is not None:
+            self.take_offline("corrupt", reason)
+
     def isr_wanted(self) -> None:
         self.host.isr_wanted(self)
 

@@ -228,6 +228,15 @@ class Checkpoints:
             if slot.value is not None:
                 await slot.write(*slot.value, sync=True)
 
+    async def mend(self) -> list[str]:
+        """Write each damaged slot file again, from memory. Return the paths. Raises OSError."""
+        async with self._writing_synced:
+            damaged = [slot for slot in self._slots if await slot.is_damaged()]
+            for slot in damaged:
+                if slot.value is not None:
+                    await slot.write(*slot.value, sync=True)
+        return [slot.path for slot in damaged]
+
     def _made(self, made: bool) -> None:
         if made:
             self._directory.changed()

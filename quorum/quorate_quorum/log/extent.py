@@ -75,6 +75,13 @@ class EpochFile:
             return None
         return decode(await read_whole(self._directory.disk, self._directory.file(FILE_NAME)))
 
+    async def differs_from(self, epochs: EpochCache) -> bool:
+        """Return whether the file does not exist, or does not have exactly these epochs."""
+        if not await self._directory.has(FILE_NAME):
+            return True
+        content = await read_whole(self._directory.disk, self._directory.file(FILE_NAME))
+        return content != epochs.encode()
+
     async def before(self, start: int) -> EpochCache:
         """Return a table of one epoch, that of the record before `start`; empty if unknown.
 

@@ -12,7 +12,7 @@ and more batches give the same state.
 from __future__ import annotations
 
 import struct
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Protocol
 
 from crc32c import crc32c
@@ -104,6 +104,22 @@ class ObserverSnapshots:
         """Return (epoch before `offset`, state) of a snapshot; None if it is damaged."""
         found = unpack(await read_whole(self._disk, self._path(offset)))
         return None if found is None or found[0] != offset else found[1:]
+
+    async def remove_damaged(self, epoch_before: Callable[[int], int]) -> tuple[int, list[int]]:
+        """Remove damaged snapshots. Return the bytes that were read, and the removed offsets.
+
+        `epoch_before` returns the epoch of the record before an offset; -1 if it is not known.
+        """
+        size, removed = 0, []
+        for offset in await self.offsets():
+            content = await read_whole(self._disk, self._path(offset))
+            size += len(content)
+            found = unpack(content)
+            epoch = epoch_before(offset)
+            if found is None or found[0] != offset or (epoch >= 0 and found[1] != epoch):
+                await self._disk.remove(self._path(offset))
+                removed.append(offset)
+        return size, removed
 
     async def remove_above(self, end: int) -> bool:
         """Remove the snapshots above `end`. Return whether there were any."""

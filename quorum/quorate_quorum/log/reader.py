@@ -87,7 +87,7 @@ class Reader:
     def __init__(self, segments: Segments, extent: Extent) -> None:
         self._segments = segments
         self._extent = extent
-        self._verifier = Verifier(segments, extent)
+        self.verifier = Verifier(segments, extent)
         self.recent = RecentBatches()
         #: The offset that a reader will ask for next -> (its segment, its position there).
         self._next: OrderedDict[int, tuple[Segment, int]] = OrderedDict()
@@ -184,7 +184,7 @@ class Reader:
         if stop - start > bytes_max and not at_least_one:
             return b""
         if stop > start and truncations == self._extent.truncations:
-            good = await self._verifier.good_end(segment, offset, position + start, position + stop)
+            good = await self.verifier.good_end(segment, offset, position + start, position + stop)
             if good < position + stop:
                 data = data[: good - position]
                 start, stop, next_offset, _ = walk(

@@ -251,10 +251,10 @@ class Segment:
     async def index_on_disk(self, *, whole: bool = True) -> SegmentIndex:
         """Return the index on disk, or its last entries; empty if the batches deny them."""
         index = self.new_index()
-        offsets = await _last_bytes(
+        offsets = await last_bytes(
             self._disk, self.path(INDEX), None if whole else OFFSET_ENTRY.size
         )
-        times = await _last_bytes(
+        times = await last_bytes(
             self._disk, self.path(TIME_INDEX), None if whole else TIME_ENTRY.size
         )
         for _ in index.load(offsets, times, self.size):
@@ -282,7 +282,7 @@ class Segment:
 
     async def last_entry_on_disk(self) -> tuple[int, int]:
         """Return the last entry of the offset index on disk, unchecked; (-1, 0) if none exists."""
-        entry = await _last_bytes(self._disk, self.path(INDEX), OFFSET_ENTRY.size)
+        entry = await last_bytes(self._disk, self.path(INDEX), OFFSET_ENTRY.size)
         if len(entry) < OFFSET_ENTRY.size:
             return -1, 0
         last_offset, position = OFFSET_ENTRY.unpack(entry)
@@ -391,7 +391,7 @@ def _in_order(
     return checked
 
 
-async def _last_bytes(disk: Disk, path: str, length: int | None) -> bytes:
+async def last_bytes(disk: Disk, path: str, length: int | None) -> bytes:
     """Return the last bytes (None: all) of a file; b"" if the file does not exist."""
     if not await disk.exists(path):
         return b""

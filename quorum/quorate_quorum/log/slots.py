@@ -66,6 +66,20 @@ class SlotFile:
             self.is_half_lowered = min(slots)[1][0] > self.value[0]
             self.is_half_written = len(slots) < 2 or min(slots)[1] != self.value
 
+    async def is_damaged(self) -> bool:
+        """Return whether the file is not as it was written. Nothing may write meanwhile."""
+        if self.value is None or not await self._disk.exists(self._path):
+            return False
+        content = await read_whole(self._disk, self._path)
+        size = SLOT.size + CRC.size
+        slots = [content[position : position + size] for position in (0, SLOT_BYTES)]
+        try:
+            found = [self._decode(slot) for slot in slots]
+        except ReopenError:
+            return True
+        is_bad = any(one is None and any(slot) for one, slot in zip(found, slots, strict=True))
+        return is_bad or (self._sequence, self.value) not in found
+
     async def write(self, offset: int, epoch: int, *, sync: bool = False) -> bool:
         """Write the next slot; with `sync`, both, durably. Return whether the file was made."""
         file, made = await self._opened()
@@ -129,6 +143,10 @@ class SlotFile:
         await file.overwrite(sequence % 2 * SLOT_BYTES, data)
         self._sequence = sequence
         self.value = (offset, epoch)
+
+    @property
+    def path(self) -> str:
+        return self._path
 
     async def close(self) -> None:
         if self._file is not None:

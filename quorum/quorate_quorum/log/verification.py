@@ -5,15 +5,21 @@ from __future__ import annotations
 from quorate.errors import CorruptRecordError
 from quorate_quorum.log.parts import Parts
 from quorate_quorum.log.reader import Reader
+from quorate_quorum.log.scrub import Scrub
 
 
 class Verification:
     """Verifies an open log while it is read and written."""
 
     def __init__(self, parts: Parts, reader: Reader) -> None:
+        self._parts = parts
         self._guard = parts.guard
         self._extent = parts.extent
         self._reader = reader
+
+    def scrub(self) -> Scrub:
+        """Return a new pass over the whole log."""
+        return Scrub(self._parts, self._reader.verifier)
 
     async def check_batch(self, offset: int) -> None:
         """Verify the batch that holds `offset` again. LogCorruptError if it is bad.

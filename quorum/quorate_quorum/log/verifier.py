@@ -138,7 +138,7 @@ class Verifier:
             found.fault, found.is_unreadable = str(error), True
             return found
         if stop == segment.size:
-            found.fault = self._end_misfit(segment, found.end_offset)
+            found.fault = self.end_misfit(segment, found.end_offset)
             found.good = start if found.fault else stop
         return found
 
@@ -166,7 +166,7 @@ class Verifier:
                 return position, header.base_offset
         return 0, segment.base_offset
 
-    def _end_misfit(self, segment: Segment, end_offset: int) -> str:
+    def end_misfit(self, segment: Segment, end_offset: int) -> str:
         """Return how the end of a closed segment differs from the next segment's begin, or ""."""
         end = self._segments.end_of(segment)
         is_closed = segment in self._segments.all[:-1]

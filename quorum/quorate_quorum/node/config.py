@@ -32,6 +32,7 @@ CleanerBytes = Annotated[int, Meta(ge=64 * KIB, le=4 * GIB)]
 #: At least the files that the threads of a disk use at a time.
 OpenFiles = Annotated[int, Meta(ge=64, le=65_536)]
 CleanerRate = Annotated[int, Meta(ge=-1, le=64 * GIB)]
+ScrubRate = Annotated[int, Meta(ge=0, le=64 * GIB)]
 Count = Annotated[int, Meta(ge=1, le=1 << 31)]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
@@ -247,6 +248,10 @@ class BrokerConfig(NodeConfig, frozen=True, kw_only=True, forbid_unknown_fields=
     log_cleaner_dedupe_buffer_size: CleanerBytes = 64 * MIB
     #: The most bytes a second that compaction reads and writes; -1: as fast as it goes.
     log_cleaner_io_max_bytes_per_second: CleanerRate = -1
+
+    #: The bytes a second that the broker reads to look for damage in its logs, one after the other;
+    #: 0: it does not look.
+    log_scrub_bytes_per_second: ScrubRate = 1 * MIB
 
     #: The time after which directories that are not in the image are removed.
     stray_delete_delay_ms: Milliseconds = 60_000
