@@ -148,6 +148,7 @@ class Lifecycle:
         await self._catch_up(apply_offset)
         await self._directories.begin_run()
         self._replicas.directories = self._directories.for_replicas
+        self._replicas.unreadable_directories = self._directories.unreadable
         self._replicas.registration = self.registration
         self.caught_up.set()
         image = self._client.image
@@ -209,7 +210,7 @@ class Lifecycle:
             return
         self._replicas.directory_failed(directory_id, reason)
         if not self._directories.working:
-            self._fail("the last log directory failed")
+            self._fail(f"the last log directory failed: {reason}")
         elif self._directories.failed_ids:
             self.heartbeats.push()
 

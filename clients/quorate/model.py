@@ -60,7 +60,11 @@ class OffsetAndTimestamp(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PartitionDescription:
-    """A partition in the cluster's metadata. `leader` is -1 if there is none."""
+    """A partition in the cluster's metadata. `leader` is -1 if there is none.
+
+    `offline`: the brokers of `replicas` that are fenced, or whose log directory with the replica
+    failed.
+    """
 
     partition: int
     leader: int
@@ -68,6 +72,7 @@ class PartitionDescription:
     replicas: tuple[int, ...]
     isr: tuple[int, ...]
     elr: tuple[int, ...] = ()
+    offline: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +91,7 @@ class TopicDescription:
 
 @dataclass(frozen=True, slots=True)
 class BrokerDescription:
-    """A registered broker."""
+    """A registered broker. It gave up `failed_log_dirs` of its `log_dirs` log directories."""
 
     id: int
     rack: str
@@ -94,6 +99,8 @@ class BrokerDescription:
     endpoint: str
     fenced: bool
     broker_epoch: int
+    log_dirs: int = 0
+    failed_log_dirs: int = 0
 
 
 @dataclass(frozen=True, slots=True)

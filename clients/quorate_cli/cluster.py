@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from quorate import Admin, ClusterDescription, FeatureDescription
+from quorate import Admin, BrokerDescription, ClusterDescription, FeatureDescription
 from quorate.cluster.brokers import default_network
 from quorate.errors import NetworkError
 from quorate.net.methods import identify
@@ -61,11 +61,15 @@ def info(session: Session) -> None:
     sys.stdout.write(f"cluster {described.cluster_id}, {_controller(described.controller)}\n")
     print_table(
         ("broker", "rack", "host", "endpoint", "state", "broker epoch"),
-        [
-            (b.id, b.rack, b.host, b.endpoint, "fenced" if b.fenced else "alive", b.broker_epoch)
-            for b in described.brokers
-        ],
+        [(b.id, b.rack, b.host, b.endpoint, _state(b), b.broker_epoch) for b in described.brokers],
     )
+
+
+def _state(broker: BrokerDescription) -> str:
+    state = "fenced" if broker.fenced else "alive"
+    if not broker.failed_log_dirs:
+        return state
+    return f"{state}, {broker.failed_log_dirs} of {broker.log_dirs} log directories failed"
 
 
 def _controller(id_: int) -> str:

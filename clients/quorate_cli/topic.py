@@ -159,14 +159,14 @@ def _print_topic(
             one.partition,
             one.leader if one.leader >= 0 else "none",
             one.leader_epoch,
-            *(",".join(map(str, ids)) for ids in (one.replicas, one.isr, one.elr)),
+            *(",".join(map(str, ids)) for ids in (one.replicas, one.isr, one.elr, one.offline)),
             *(() if logs is None else known.get(one.partition, ("", "", ""))),
         )
         for one in topic.partitions
     ]
     print_table(
         (
-            *("partition", "leader", "leader epoch", "replicas", "ISR", "ELR"),
+            *("partition", "leader", "leader epoch", "replicas", "ISR", "ELR", "offline"),
             *(() if logs is None else ("start", "end", "bytes")),
         ),
         rows,

@@ -27,6 +27,12 @@ def mounted(path: Path, size: str = "64m") -> Iterator[Path]:
         _run("umount", "--lazy", str(path))
 
 
+def unmount(path: Path) -> None:
+    """Take a mounted file system away from under the processes that use it."""
+    done = _run("umount", "--lazy", str(path))
+    assert not done.returncode, done.stderr
+
+
 def remount(path: Path, options: str) -> None:
     """Change the options of a mounted file system, as "size=20m" or "ro"."""
     done = _run("mount", "-o", f"remount,{options}", str(path))

@@ -51,7 +51,7 @@ def test_topic_describe_has_the_shape_of_the_reference(quorate: Command) -> None
     assert [one["partition"] for one in found["partitions"]] == [0, 1]
     for one in found["partitions"]:
         assert list(one) == [
-            "partition", "leader", "leader_epoch", "replicas", "isr", "elr",
+            "partition", "leader", "leader_epoch", "replicas", "isr", "elr", "offline",
             "log_start_offset", "log_end_offset", "size",
         ]  # fmt: skip
         assert sorted(one["replicas"]) == sorted(one["isr"]) == [0, 1, 2]
@@ -67,11 +67,15 @@ def test_cluster_info_has_the_shape_of_the_reference(
     assert found["cluster_id"] == cluster.cluster_id
     assert found["controller"] in [voter.id for voter in cluster.voters]
     assert [list(one) for one in found["brokers"]] == [
-        ["id", "rack", "host", "endpoint", "fenced", "broker_epoch", "pid"]
-    ] * 3
+        [
+            "id", "rack", "host", "endpoint", "fenced", "broker_epoch",
+            "log_dirs", "failed_log_dirs", "pid",
+        ]
+    ] * 3  # fmt: skip
     for one, node in zip(found["brokers"], cluster.brokers, strict=True):
         assert (one["id"], one["rack"], one["endpoint"]) == (node.id, node.rack, node.endpoint)
         assert one["fenced"] is False
+        assert (one["log_dirs"], one["failed_log_dirs"]) == (1, 0)
         assert one["pid"] == cluster.processes[node.id].pid
 
 

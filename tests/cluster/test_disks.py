@@ -10,11 +10,23 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from quorate import Admin, LogDirDescription
+import pytest
+
+from quorate import Admin, LogDirDescription, TopicDescription
 from quorate_cli.local import LocalCluster, Shape, free_port
 from quorate_cli.node_disks import format_broker
-from tests.cluster.mounts import mounted
-from tests.cluster.support import PATIENCE_S, create, read, until, write
+from tests.cluster.mounts import mounted, unmount
+from tests.cluster.support import (
+    PATIENCE_S,
+    Answer,
+    create,
+    describe,
+    read,
+    run_here,
+    until,
+    whole,
+    write,
+)
 
 
 def use_disks(cluster: LocalCluster, broker: int, disks: Sequence[Path]) -> None:
@@ -89,3 +101,48 @@ def test_new_replicas_go_to_the_disk_with_most_space_and_a_restart_finds_them(
         asyncio.run(cluster.wait_ready())
         assert asyncio.run(directories_of(cluster, "t")) == placed
         assert sorted(asyncio.run(read(cluster, "t"))) == sorted(values)
+
+
+def test_a_disk_that_is_taken_away_costs_only_its_replicas_and_the_last_one_the_broker(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with with_disks(tmp_path, "32m", "32m", brokers=2) as cluster:
+
+        def command(*words: str) -> Answer:
+            return run_here([*words, "--bootstrap", cluster.bootstrap_servers], capfd, b"")
+
+        asyncio.run(create(cluster, "t", 8, replicas=2, min_insync_replicas="1"))
+        for number in range(8):
+            asyncio.run(write(cluster, "t", [b"before"], partition=number))
+        asyncio.run(whole(cluster, "t"))
+        placed = asyncio.run(directories_of(cluster, "t"))
+        gone = [number for (broker, number), at in placed.items() if at == "0-1" and broker == 0]
+        assert gone
+        unmount(tmp_path / "0-1")
+
+        async def is_told() -> bool:
+            return offline_in(await describe(cluster, "t")) == gone
+
+        asyncio.run(until(is_told, "the replicas on the disk that is gone are offline"))
+        for number in range(8):
+            asyncio.run(write(cluster, "t", [b"after"], partition=number))
+        for one in asyncio.run(describe(cluster, "t")).partitions:
+            assert one.leader != 0 or one.partition not in gone
+            assert set(one.isr) == ({1} if one.partition in gone else {0, 1})
+        disks = command("cluster", "disks")
+        assert disks.status == 0
+        (row,) = [line for line in disks.out.splitlines() if str(tmp_path / "0-1") in line]
+        assert "meta.properties any more: was it unmounted?" in row
+        assert "1 of 2 log directories failed" in command("cluster", "info").out
+        assert "log directories" in command("cluster", "health").out
+        table = command("topic", "describe", "t").out.splitlines()
+        assert "offline" in table[0]
+        (tmp_path / "0-0" / "meta.properties").unlink()
+        assert cluster.processes[0].wait(PATIENCE_S) == 70
+        assert "the last log directory failed" in cluster.last_words(0)
+        assert asyncio.run(read(cluster, "t")) == [b"before", b"after"] * 8
+
+
+def offline_in(topic: TopicDescription) -> list[int]:
+    """Return the partitions with an offline replica."""
+    return [one.partition for one in topic.partitions if one.offline]

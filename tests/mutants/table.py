@@ -134,6 +134,42 @@ class Mutant(NamedTuple):
 
 MUTANTS = (
     Mutant(
+        "failed-directory",
+        "a failed directory takes all replicas of its broker offline",
+        "broker/quorate_broker/replicas/replicas.py",
+        "            if partition.directory_id == directory_id:",
+        "            if True:",
+        (f"{CLUSTER_DISKS}::test_a_failed_directory_takes_only_its_own_replicas_offline",),
+    ),
+    Mutant(
+        "failed-directory",
+        "replicas on a failed directory stay in the ISR and lead on",
+        "quorum/quorate_quorum/controller/decisions/partitions.py",
+        "online = not broker.fenced and directory is not None and not directory.failed",
+        "online = not broker.fenced and directory is not None",
+        (f"{CLUSTER_DISKS}::test_a_failed_directory_takes_only_its_own_replicas_offline",),
+    ),
+    Mutant(
+        "failed-directory",
+        "a directory that was unmounted is used on",
+        "broker/quorate_broker/files/directories.py",
+        'reason = "" if is_there else f"it has no',
+        'reason = "" if True else f"it has no',
+        (
+            f"{CLUSTER_DISKS}::test_a_directory_that_was_unmounted_is_given_up_although_nothing_fails",
+        ),
+    ),
+    Mutant(
+        "failed-directory",
+        "a trim waits for a replica on a failed directory",
+        "broker/quorate_broker/operations/delete_records.py",
+        "if state is not None and image.is_live(state, one)]",
+        "if state is not None and not image.brokers[one].fenced]",
+        (
+            "tests/unit/quorate_broker/operations/test_delete_records.py::test_a_replica_on_a_failed_directory_is_not_waited_for",
+        ),
+    ),
+    Mutant(
         "copies-are-kept",
         "a copy in another directory is removed as any stray is",
         "broker/quorate_broker/files/strays.py",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections import Counter
 from collections.abc import Awaitable, Callable
 
@@ -54,10 +55,14 @@ def run(scene: Scene, seed: int, *, brokers: int = 3) -> None:
     simulate(program, seed)
 
 
+def broker_of(node: SimulatedNode) -> BrokerServer:
+    assert isinstance(node.server, BrokerServer)
+    return node.server
+
+
 def directories_of(node: SimulatedNode) -> dict[str, str]:
     """Return the path of the log directory of each replica of a broker."""
-    assert isinstance(node.server, BrokerServer)
-    replicas = node.server.replicas
+    replicas = broker_of(node).replicas
     return {one.name: replicas.directories[one.directory_id].path for one in replicas.all()}
 
 
@@ -176,5 +181,92 @@ def test_a_copy_in_another_directory_is_removed_once_the_replica_is_in_sync(
         assert state is not None
         assert set(state.isr) == {0, 1, 2}
         assert await values(cluster, "t") == [bytes(1000)]
+
+    run(scene, seed)
+
+
+def break_directory(node: SimulatedNode, directory: str) -> None:
+    """Let every operation on the files of a directory fail with EIO."""
+
+    def hook(name: str, path: str) -> None:
+        if path.startswith(directory):
+            raise OSError(errno.EIO, "simulated: input/output error", path)
+
+    node.disk.hook = hook
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_failed_directory_takes_only_its_own_replicas_offline(seed: int) -> None:
+    async def scene(cluster: SimulatedCluster, admin: Admin) -> None:
+        node = cluster.brokers[0]
+        await admin.create_topic("t", 24, 3)
+        await write(cluster, "t", 24)
+        placed = directories_of(node)
+        gone = {int(name[2:]) for name, path in placed.items() if path == "/d2"}
+        break_directory(node, "/d2")
+        await write(cluster, "t", 24)
+        topic = (await admin.describe_topics(["t"]))["t"]
+        while set().union(*(one.offline for one in topic.partitions)) != {0}:
+            await asyncio.sleep(0.1)
+            topic = (await admin.describe_topics(["t"]))["t"]
+        assert {one.partition for one in topic.partitions if one.offline == (0,)} == gone
+        for one in topic.partitions:
+            assert (one.leader != 0) or (one.partition not in gone)
+            assert set(one.isr) == ({1, 2} if one.partition in gone else {0, 1, 2})
+        assert any(one.leader == 0 for one in topic.partitions), "the other directory works on"
+        (broker,) = [one for one in (await admin.describe_cluster()).brokers if one.id == 0]
+        assert (broker.fenced, broker.failed_log_dirs, broker.log_dirs) == (False, 1, 2)
+        (trouble,) = (await admin.describe_health()).nodes
+        assert trouble.state == "failed_directory"
+        told = {one.path: one for one in await admin.describe_log_dirs() if one.broker_id == 0}
+        assert "Errno 5" in told["/d2"].failure
+        assert (told["/d1"].failure, told["/d2"].free_bytes) == ("", -1)
+        await admin.create_topic("new", 5, 3)
+        await until(lambda: len([n for n in directories_of(node) if n.startswith("new-")]) == 5)
+        assert {p for n, p in directories_of(node).items() if n.startswith("new-")} == {"/d1"}
+        node.disk.hook = None
+        await cluster.stop(node.name)
+        cluster.start(node.name)
+        await until(lambda: is_serving(node))
+        while any(one.offline or len(one.isr) < 3 for one in topic.partitions):
+            await asyncio.sleep(0.1)
+            topic = (await admin.describe_topics(["t"]))["t"]
+        assert {n: directories_of(node)[n] for n in placed} == placed
+        assert await values(cluster, "t") == [bytes(1000)] * 2
+
+    run(scene, seed)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_last_directory_stops_the_broker(seed: int) -> None:
+    async def scene(cluster: SimulatedCluster, admin: Admin) -> None:
+        node = cluster.brokers[0]
+        await admin.create_topic("t", 24, 3)
+        break_directory(node, "/d2")
+        await write(cluster, "t", 24)
+        assert node.is_running
+        break_directory(node, "/d")
+        await write(cluster, "t", 24)
+        await until(lambda: not node.is_running)
+        assert "the last log directory failed: /d1" in (node.failure or "")
+        assert len(await values(cluster, "t")) == 2
+
+    run(scene, seed)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_directory_that_was_unmounted_is_given_up_although_nothing_fails(seed: int) -> None:
+    async def scene(cluster: SimulatedCluster, admin: Admin) -> None:
+        node = cluster.brokers[0]
+        await admin.create_topic("t", 24, 3)
+        await until(lambda: len(directories_of(node)) == 24)
+        gone = {int(name[2:]) for name, path in directories_of(node).items() if path == "/d2"}
+        node.disk.lose_directory("/d2")
+        await node.disk.make_directory("/d2")
+        await until(lambda: broker_of(node).replicas.failed_directories != {})
+        await write(cluster, "t", 24)
+        topic = (await admin.describe_topics(["t"]))["t"]
+        assert {one.partition for one in topic.partitions if one.offline == (0,)} == gone
+        assert node.disk.names("/d2") == (), "nothing is written below the mount point"
 
     run(scene, seed)

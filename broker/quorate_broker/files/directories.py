@@ -17,7 +17,13 @@ from quorate.errors import StorageError
 from quorate_broker.files.replica_files import LogDirectory
 from quorate_quorum.disk import Disk, Lock
 from quorate_quorum.log.disk_errors import is_of_disk, is_passing, storage_error
-from quorate_quorum.log.identity import Identity, is_of_voter, read_identity, write_identity
+from quorate_quorum.log.identity import (
+    FILE_NAME,
+    Identity,
+    is_of_voter,
+    read_identity,
+    write_identity,
+)
 from quorate_quorum.log.run_file import (
     Run,
     begin_run,
@@ -66,10 +72,14 @@ class HeldDirectory:
 class LogDirectories:
     """All log directories of a broker that could be read at its start."""
 
-    def __init__(self, disk: Disk, found: list[HeldDirectory]) -> None:
+    def __init__(
+        self, disk: Disk, found: list[HeldDirectory], unreadable: dict[str, str] | None = None
+    ) -> None:
         assert found, "a broker has at least one log directory"
         self._disk = disk
         self._found = found
+        #: Path -> reason, for the directories that could not be read at the start.
+        self.unreadable = unreadable or {}
         #: Only one task writes a generation at a time: a registration and an image may both bring a
         #: newer one.
         self._learning = asyncio.Lock()
@@ -85,7 +95,7 @@ class LogDirectories:
         many open files).
         """
         found: list[HeldDirectory] = []
-        last_error: OSError | None = None
+        unreadable: dict[str, str] = {}
         try:
             for path in config.log_dirs:
                 try:
@@ -95,14 +105,15 @@ class LogDirectories:
                     if is_passing(error):
                         raise storage_error(path, error) from error
                     log.error("log_directory_unreadable", directory=path, reason=str(error))
-                    last_error = error
+                    unreadable[path] = str(error)
             if not found:
-                raise StorageError(f"no log directory can be read: {last_error}")
+                reasons = "; ".join(f"{path}: {reason}" for path, reason in unreadable.items())
+                raise StorageError(f"no log directory can be read: {reasons}")
         except BaseException:
             for directory in found:
                 directory.lock.release()
             raise
-        return cls(disk, found)
+        return cls(disk, found, unreadable)
 
     @property
     def cluster_id(self) -> str:
@@ -180,14 +191,21 @@ class LogDirectories:
         return False
 
     async def measure(self) -> None:
-        """Measure the free bytes of each working directory."""
+        """Measure the free bytes of each working directory. Give up a directory that is gone.
+
+        If a disk was unmounted, its replicas are not lost. But the broker must not go on in the
+        empty directory that is left under the same path.
+        """
         for directory in self.working:
             try:
+                is_there = await self._disk.exists(f"{directory.path}/{FILE_NAME}")
                 directory.free_bytes = await self._disk.free_bytes(directory.path)
+                reason = "" if is_there else f"it has no {FILE_NAME} any more: was it unmounted?"
             except OSError as error:
                 directory.free_bytes = None
-                if is_of_disk(error):
-                    await self.lose(directory.id, f"its free bytes can't be measured: {error}")
+                reason = str(error) if is_of_disk(error) else ""
+            if reason:
+                await self.lose(directory.id, f"{directory.path}: {reason}")
 
     async def mark_clean(self, *, but: Collection[bytes] = ()) -> None:
         """Mark the directories whose logs are all synced and closed: their run stopped cleanly.
@@ -270,6 +288,8 @@ def _ignore(directory_id: bytes, reason: str) -> None:
 
 async def _remember_failure(disk: Disk, directory: HeldDirectory) -> None:
     try:
-        await set_sync_failed(disk, directory.path)
+        # an unmounted disk is left alone, and nothing is written to what is under its path now
+        if await disk.exists(f"{directory.path}/{FILE_NAME}"):
+            await set_sync_failed(disk, directory.path)
     except OSError as error:
         log.error("sync_failed_not_written", directory=directory.path, reason=str(error))

@@ -27,7 +27,10 @@ class ReplicaSize(NamedTuple):
 
 
 class LogDir(NamedTuple):
-    """One log directory. `failure` is empty while the directory is in use."""
+    """One log directory. `failure` is empty while the directory is in use.
+
+    `directory_id` is empty if the directory could not be read at the start.
+    """
 
     path: str
     directory_id: bytes
@@ -67,15 +70,19 @@ class LogDirs:
                 held[partition.directory_id].append(found)
             if number % PARTITIONS_A_TURN == 0:
                 await asyncio.sleep(0)
-        return [
+        described = [
             LogDir(
                 directory.path,
                 directory_id,
-                replicas.failed_directories.get(directory_id, ""),
-                await self._free_bytes(directory.path),
+                failure := replicas.failed_directories.get(directory_id, ""),
+                UNKNOWN_BYTES if failure else await self._free_bytes(directory.path),
                 sorted(held[directory_id]),
             )
             for directory_id, directory in list(replicas.directories.items())
+        ]
+        return described + [
+            LogDir(path, b"", f"not readable at the start: {reason}", UNKNOWN_BYTES, [])
+            for path, reason in replicas.unreadable_directories.items()
         ]
 
     async def _free_bytes(self, path: str) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Protocol
 
 import structlog
@@ -93,6 +93,8 @@ class Replicas:
         #: Directory id -> reason, for directories that failed since the start. Heartbeats report
         #: them.
         self.failed_directories: dict[bytes, str] = {}
+        #: Path -> reason, for the directories that could not be read at the start.
+        self.unreadable_directories: Mapping[str, str] = {}
         #: Called when a directory fails. Lifecycle sets it.
         self.on_directory_failed: Callable[[bytes, str], None] = _ignore_directory
         #: Called when a replica goes offline although its disk is good. The Reconciler sets it.

@@ -187,6 +187,7 @@ class PartitionMetadata(_message.Message):
     ELR_FIELD_NUMBER: _builtins.int
     PARTITION_EPOCH_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    OFFLINE_FIELD_NUMBER: _builtins.int
     partition: _builtins.int
     leader: _builtins.int
     """-1: none"""
@@ -202,6 +203,12 @@ class PartitionMetadata(_message.Message):
     def error(self) -> _common_pb2.Error:
         """LISTENER_NOT_FOUND: why the leader is not in `brokers`"""
 
+    @_builtins.property
+    def offline(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """In the answer to DescribeTopics: the brokers whose replica is of no use, because the broker is
+        fenced, or its log directory failed or is gone.
+        """
+
     def __init__(
         self,
         *,
@@ -213,10 +220,11 @@ class PartitionMetadata(_message.Message):
         elr: _abc.Iterable[_builtins.int] | None = ...,
         partition_epoch: _builtins.int = ...,
         error: _common_pb2.Error | None = ...,
+        offline: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["elr", b"elr", "error", b"error", "isr", b"isr", "leader", b"leader", "leader_epoch", b"leader_epoch", "partition", b"partition", "partition_epoch", b"partition_epoch", "replicas", b"replicas"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["elr", b"elr", "error", b"error", "isr", b"isr", "leader", b"leader", "leader_epoch", b"leader_epoch", "offline", b"offline", "partition", b"partition", "partition_epoch", b"partition_epoch", "replicas", b"replicas"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -950,12 +958,18 @@ class ClusterBroker(_message.Message):
     BROKER_EPOCH_FIELD_NUMBER: _builtins.int
     SHUTTING_DOWN_FIELD_NUMBER: _builtins.int
     LISTENER_FIELD_NUMBER: _builtins.int
+    LOG_DIRS_FIELD_NUMBER: _builtins.int
+    FAILED_LOG_DIRS_FIELD_NUMBER: _builtins.int
     broker_id: _builtins.int
     rack: _builtins.str
     host: _builtins.str
     fenced: _builtins.bool
     broker_epoch: _builtins.int
     shutting_down: _builtins.bool
+    log_dirs: _builtins.int
+    """registered log directories"""
+    failed_log_dirs: _builtins.int
+    """those of them that the broker gave up"""
     @_builtins.property
     def listener(self) -> _common_pb2.Listener:
         """for the caller; absent: the broker has none with that name"""
@@ -970,10 +984,12 @@ class ClusterBroker(_message.Message):
         broker_epoch: _builtins.int = ...,
         shutting_down: _builtins.bool = ...,
         listener: _common_pb2.Listener | None = ...,
+        log_dirs: _builtins.int = ...,
+        failed_log_dirs: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["listener", b"listener"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_epoch", b"broker_epoch", "broker_id", b"broker_id", "fenced", b"fenced", "host", b"host", "listener", b"listener", "rack", b"rack", "shutting_down", b"shutting_down"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_epoch", b"broker_epoch", "broker_id", b"broker_id", "failed_log_dirs", b"failed_log_dirs", "fenced", b"fenced", "host", b"host", "listener", b"listener", "log_dirs", b"log_dirs", "rack", b"rack", "shutting_down", b"shutting_down"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -58,6 +58,8 @@ from quorate_broker.operations import log_dirs, metadata
 from quorate_broker.operations.metadata import TopicMissing, check_count
 from quorate_broker.operations.operations import Operations
 from quorate_broker.operations.partitions import PARTITIONS_A_TURN
+from quorate_quorum.metadata.image import MetadataImage
+from quorate_quorum.metadata.partitions import PartitionImage
 from quorate_quorum.metadata.topics import TopicImage
 from quorate_quorum.node.authorizer import BY_CONTROLLER, Required
 
@@ -155,7 +157,7 @@ class AdminService:
         return DescribeTopicsResponse(
             topics=[
                 DescribedTopic(
-                    topic=await _topic(topic, hindrances),
+                    topic=await _topic(topic, hindrances, image),
                     configs=self._metadata.own_configs(topic, peer.principal),
                 )
                 for topic in topics
@@ -195,6 +197,8 @@ class AdminService:
                     fenced=broker.fenced,
                     broker_epoch=broker.epoch,
                     shutting_down=broker.shutting_down,
+                    log_dirs=len(broker.directories),
+                    failed_log_dirs=sum(one.failed for one in broker.directories),
                 )
                 for broker in image.sorted_brokers()
             ],
@@ -295,9 +299,14 @@ _FAILED: Final[Mapping[Method[Any, Any], Callable[[Any, Error], Any]]] = {
 
 
 async def _topic(
-    topic: TopicImage | TopicMissing, hindrances: Mapping[int, Error]
+    topic: TopicImage | TopicMissing,
+    hindrances: Mapping[int, Error],
+    image: MetadataImage | None = None,
 ) -> TopicMetadata:
-    """Describe a topic. Only some partitions are described in each turn of the loop."""
+    """Describe a topic. Only some partitions are described in each turn of the loop.
+
+    With `image`, the description names the replicas that are offline.
+    """
     if isinstance(topic, TopicMissing):
         await asyncio.sleep(0)
         return TopicMetadata(name=topic.name, topic_id=topic.topic_id, error=error_of(topic.error))
@@ -318,6 +327,7 @@ async def _topic(
                 elr=partition.elr,
                 partition_epoch=partition.partition_epoch,
                 error=hindrances.get(partition.leader),
+                offline=() if image is None else _offline(image, partition),
             )
             for index, partition in enumerate(
                 topic.partitions[first : first + PARTITIONS_A_TURN], first
@@ -325,3 +335,7 @@ async def _topic(
         )
         await asyncio.sleep(0)
     return found
+
+
+def _offline(image: MetadataImage, partition: PartitionImage) -> list[int]:
+    return [one for one in partition.broker_ids if not image.is_live(partition, one)]
