@@ -34,7 +34,7 @@ from quorate_quorum.metadata.delta import replayed
 from quorate_quorum.metadata.image import EMPTY, MetadataImage
 from quorate_quorum.metadata.loader import Loader
 from quorate_quorum.node.listeners import parse
-from quorate_quorum.node.resources import collect_garbage_rarely
+from quorate_quorum.node.resources import collect_garbage_in_parts
 from quorate_quorum.raft.driver.batches import parse_batches
 from quorate_quorum.v1.events_pb2 import MetadataEvent
 
@@ -199,7 +199,7 @@ def topics() -> Figures:
     In this process: the same code runs in voters and brokers. `stall` is the longest turn of the
     controller's loop (decide, replay, encode), or of a follower's loop (decode, replay).
     """
-    collect_garbage_rarely()  # as nodes do
+    collect_garbage_in_parts()  # as nodes do
     image, stalls_ms = _filled()
     batches = b"".join(
         encode_events(part, base_offset=0, epoch=1, timestamp_ms=0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 from quorate_quorum.node import process
 from quorate_quorum.node.config import BrokerConfig
 from quorate_quorum.node.environment import Environment
@@ -15,6 +17,7 @@ async def start(config: BrokerConfig) -> process.Server:
     from quorate_quorum.log.real_disk import RealDisk
     from quorate_quorum.node.programs import RealPrograms
 
+    gc.collect()  # sets the imported modules aside: see GarbagePasses
     network = GrpcNetwork(GrpcOptions(message_bytes_max=config.socket_request_max_bytes))
     disk = RealDisk(open_max=config.log_open_files_max)
     environment = Environment(network=network, disk=disk, programs=RealPrograms())

@@ -17,7 +17,7 @@ from quorate_quorum.node.environment import Environment
 from quorate_quorum.node.logs import set_up_logs
 from quorate_quorum.node.process import LOGS_WAIT_S, Server, run
 from quorate_quorum.node.programs import RealPrograms
-from quorate_quorum.node.resources import collect_garbage_rarely, keep_freed_memory
+from quorate_quorum.node.resources import collect_garbage_in_parts, keep_freed_memory
 from quorate_quorum.node.server import NodeFailed
 from quorate_quorum.server import QuorumServer
 
@@ -79,7 +79,7 @@ def run_embedded(cluster: LocalCluster, announce: Callable[[], None]) -> None:
     with (cluster.folder / "output.log").open("a") as output:
         writer = set_up_logs("info", output)
         keep_freed_memory()
-        collect_garbage_rarely()
+        collect_garbage_in_parts()
         status = run(start)
         writer.drain(LOGS_WAIT_S)
         if status:

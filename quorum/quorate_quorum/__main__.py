@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 from quorate_quorum.node import process
 from quorate_quorum.node.config import QuorumConfig
 from quorate_quorum.node.environment import Environment
@@ -14,6 +16,7 @@ async def start(config: QuorumConfig) -> process.Server:
     from quorate_quorum.log.real_disk import RealDisk
     from quorate_quorum.server import QuorumServer
 
+    gc.collect()  # sets the imported modules aside: see GarbagePasses
     network = GrpcNetwork(GrpcOptions(message_bytes_max=config.socket_request_max_bytes))
     server = QuorumServer(config, Environment(network=network, disk=RealDisk()))
     await server.start()

@@ -61,6 +61,7 @@ VOTERS_BEHIND = "tests/unit/quorate_quorum/raft/machine/test_behind.py"
 LOG_EPOCHS = "tests/unit/quorate_quorum/test_metadata_log.py"
 FILES = "quorum/quorate_quorum/disk.py"
 LOG_ROOM = "quorum/quorate_quorum/log"
+ISR_KEEPER = "tests/unit/quorate_broker/replication/test_isr_keeper.py"
 SHARED_SYNCS = "tests/unit/quorate_quorum/log/test_shared_syncs.py"
 SEGMENT = "tests/unit/quorate_quorum/log/test_segment.py"
 REPLACEMENT = "tests/unit/quorate_quorum/log/test_replacement.py"
@@ -2271,6 +2272,30 @@ MUTANTS = (
         "        following = self._next.get(path)\n",
         "        following = self._running[path]\n",
         (f"{SHARED_SYNCS}::test_a_hundred_calls_during_a_sync_share_one",),
+    ),
+    Mutant(
+        "settled-isr",
+        "nobody looks at the streams that keep partitions settled",
+        "broker/quorate_broker/replication/isr.py",
+        "        self._look_at_streams()\n",
+        "",
+        (f"{ISR_KEEPER}::test_a_follower_that_dies_while_all_is_idle_leaves_the_isr",),
+    ),
+    Mutant(
+        "settled-isr",
+        "an append does not begin the checks again",
+        "broker/quorate_broker/replica/partition.py",
+        "            self.host.isr_unsettled(self)\n\n    def retention_wanted",
+        "            pass\n\n    def retention_wanted",
+        (f"{ISR_KEEPER}::test_an_append_begins_the_checks_again",),
+    ),
+    Mutant(
+        "settled-isr",
+        "a follower's newer stream is not known",
+        "broker/quorate_broker/replication/isr.py",
+        "        self._streams.clear()\n        for partition in self._led.values():\n",
+        "        self._streams.clear()\n        for partition in ():\n",
+        (f"{ISR_KEEPER}::test_a_follower_on_a_newer_stream_is_missed_when_that_one_ends",),
     ),
     Mutant(
         "no-cut-below",

@@ -64,7 +64,7 @@ class FollowerReplica:
             high_watermark=min(self._log.high_watermark, self._log.log_end_offset),
             high_watermark_epoch=self._log.hw_epoch,
         )
-        self._log.high_watermark = self.machine.high_watermark
+        log.set_high_watermark(self.machine.high_watermark, self._log.hw_epoch)
         self.leader_epoch = state.leader_epoch
         #: Whether the batches for the present position were bad. The next fetch reports this.
         self.was_corrupt = False
@@ -186,7 +186,8 @@ class FollowerReplica:
                 machine.high_watermark, machine.high_watermark_epoch
             )
             self._replica.watches.wake()
-        log.hw_epoch = machine.high_watermark_epoch
+        if log.hw_epoch != machine.high_watermark_epoch:
+            self._replica_log.set_high_watermark(log.high_watermark, machine.high_watermark_epoch)
         await self._follow_log_start(fetched.log_start_offset)
         if len(batches):
             # the next fetch reports a bad batch to the leader

@@ -76,6 +76,11 @@ class InSyncReplicas:
         self._is_in_flight = self.proposal is not None
         return self.proposal
 
+    @property
+    def is_decided(self) -> bool:
+        """Whether the controller surely has the committed ISR, and no other."""
+        return self.proposal is None and self.maximal == self.committed
+
     def decided(self, partition_epoch: int, isr: Sequence[int]) -> None:
         """Take over a newer state from the controller.
 

@@ -34,6 +34,10 @@ class ReplicaStream:
         """
         return (self.broker_epoch, self.stream_number) < (other.broker_epoch, other.stream_number)
 
+    def is_silent(self, now_ms: int, lag_ms: int) -> bool:
+        """Return whether the stream is silent for so long that its replica may soon be too late."""
+        return now_ms - self.last_request_ms > lag_ms // 2
+
 
 @dataclass(slots=True)
 class ReplicaProgress:
@@ -55,6 +59,13 @@ class ReplicaProgress:
     leader_end_then: int = 1 << 62
     #: The replica's stream continues without this partition: the replica is offline, or gone.
     has_left: bool = False
+
+    def stream_that_keeps(self, end: int, now_ms: int, lag_ms: int) -> ReplicaStream | None:
+        """Return the stream, if the replica has all up to `end` and the stream is not silent."""
+        stream = self.stream
+        if stream is None or self.has_left or self.log_end_offset < end:
+            return None
+        return None if stream.is_silent(now_ms, lag_ms) else stream
 
 
 @dataclass(slots=True, kw_only=True)
@@ -86,6 +97,9 @@ class Leader:
     #: Whether this reign has confirmed the high watermark. Until then the log stores the high
     #: watermark with the epoch in which the watermark was learnt, not with this epoch.
     is_confirmed: bool = False
+    #: Whether the ISR can't change before the next append or event: see settled_by. The ISR keeper
+    #: sets this.
+    is_settled: bool = False
 
     @classmethod
     def begin(  # noqa: PLR0913  (a reign starts from all of this)
@@ -204,6 +218,19 @@ class Leader:
         return moved
 
     # the ISR
+
+    def settled_by(self, now_ms: int) -> list[ReplicaStream] | None:
+        """Return the streams that keep the ISR as it is; None if the ISR may have to change.
+
+        The ISR is complete and decided, and each member has all records. So nothing changes before
+        an append, an event that asks for a check (a follower leaves, an image comes), or the
+        silence of one of these streams.
+        """
+        end, lag_ms = self.log_end_offset, self.lag_ms
+        streams = [one.stream_that_keeps(end, now_ms, lag_ms) for one in self.replicas.values()]
+        found = [stream for stream in streams if stream is not None]
+        is_complete = len(self.isr) == len(found) + 1 == len(self.replicas) + 1
+        return found if is_complete and self.in_sync.is_decided else None
 
     def propose(
         self, now_ms: int, broker_epoch: int, eligible_epoch: Callable[[int], int]

@@ -98,7 +98,7 @@ class LeaderReplica:
             lag_ms=config.replica_lag_time_max_ms,
             now_ms=loop_ms(),
         )
-        self._log.high_watermark = self.machine.high_watermark
+        log.set_high_watermark(self.machine.high_watermark, self._log.hw_epoch)
         self.leader_epoch = state.leader_epoch
         self.queue = ProduceQueue(replica, log, self.machine, producers, self._count_own_end)
         self.log_start = LogStart(replica, log, self.machine)
@@ -317,8 +317,8 @@ class LeaderReplica:
     def _advance(self) -> None:
         """Move the high watermark as far as the ISR allows, and answer the batches that waited."""
         moved = self.machine.advance()
-        if self.machine.is_confirmed:
-            self._log.hw_epoch = self.leader_epoch
+        if self.machine.is_confirmed and self._log.hw_epoch != self.leader_epoch:
+            self._replica_log.set_high_watermark(self._log.high_watermark, self.leader_epoch)
         if not moved:
             return
         self._replica_log.set_high_watermark(self.machine.high_watermark, self.leader_epoch)

@@ -27,6 +27,9 @@ class PartitionHost(ReplicaHost, Protocol):
     def isr_wanted(self, partition: Partition) -> None:
         """Ask the ISR keeper to check the partition's ISR soon."""
 
+    def isr_unsettled(self, partition: Partition) -> None:
+        """Tell the ISR keeper that the partition's ISR may have to change from now on."""
+
     def retention_wanted(self, partition: Partition) -> None:
         """Ask the retention keeper to check the partition's log soon."""
 
@@ -62,12 +65,24 @@ class Partition(Replica):
         self.producers = producers
         self.damage = Damage(self, self.replica_log)
         self.role: LeaderReplica | FollowerReplica | None = None
-        #: (leader_epoch, log end) of a follower that has lost records that it had acknowledged. The
-        #: leader of this epoch may have proposed it for the ISR before the leader learnt of the
-        #: loss, so the replica must first reach this end again.
-        self.owed: tuple[int, int] | None = None
+        self._owed: tuple[int, int] | None = None
 
     # identity and state
+
+    @property
+    def owed(self) -> tuple[int, int] | None:
+        """(leader_epoch, log end) of a follower that has lost records that it had acknowledged.
+
+        The leader of this epoch may have proposed it for the ISR before the leader learnt of the
+        loss, so the replica must first reach this end again. None: it owes nothing.
+        """
+        return self._owed
+
+    @owed.setter
+    def owed(self, owed: tuple[int, int] | None) -> None:
+        self._owed = owed
+        if owed is not None:
+            self.host.unsaved[self.key] = None
 
     @property
     def is_leader(self) -> bool:
@@ -186,6 +201,7 @@ class Partition(Replica):
             if isinstance(self.role, LeaderReplica):
                 with self.replica_log.guard:
                     self.role.update(state, min_isr)
+                self.host.isr_unsettled(self)
             return False
         had_role = self.role is not None
         self._end_role()
@@ -240,6 +256,12 @@ class Partition(Replica):
 
     def isr_wanted(self) -> None:
         self.host.isr_wanted(self)
+
+    def appended(self) -> None:
+        self.host.appended[self.key] = None
+        role = self.role
+        if isinstance(role, LeaderReplica) and role.machine.is_settled and role.machine.replicas:
+            self.host.isr_unsettled(self)
 
     def retention_wanted(self) -> None:
         self.host.retention_wanted(self)

@@ -54,6 +54,11 @@ class ReplicaHost(Protocol):
     append_turns: Turns
     #: Limits how many replicas make their first append at the same time.
     first_appends: asyncio.Semaphore
+    #: The replicas whose high watermark (or its epoch) is newer than the one on the disk, or that
+    #: owe records (Partition.owed). A dict has an order, and each key once.
+    unsaved: dict[Key, None]
+    #: The replicas that were appended to since their last recovery point.
+    appended: dict[Key, None]
     #: Limits how many logs are synced by flush.ms at the same time.
     flushes: asyncio.Semaphore
     #: Checks the batches of producers, for all partitions.
@@ -129,6 +134,10 @@ class Replica(ABC):
     @abstractmethod
     def isr_wanted(self) -> None:
         """Ask the ISR keeper to check the ISR soon."""
+
+    @abstractmethod
+    def appended(self) -> None:
+        """Take note of an append to the log."""
 
     @abstractmethod
     def retention_wanted(self) -> None:

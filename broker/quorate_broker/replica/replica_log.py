@@ -93,6 +93,7 @@ class ReplicaLog:
     async def append(self, batches: Batches) -> None:
         """Append batches: see Log.append."""
         await self.log.append(batches)
+        self._replica.appended()
         self.flush_timer.appended()
 
     async def sync_if_asked(self) -> None:
@@ -162,6 +163,7 @@ class ReplicaLog:
         """Set the high watermark and its epoch. The next checkpoint writes them to the disk."""
         self.log.high_watermark = offset
         self.log.hw_epoch = epoch
+        self._replica.host.unsaved[self._replica.key] = None
 
     async def checkpoint(self) -> None:
         """Write the high watermark to the disk, if it moved since the last time."""

@@ -1,4 +1,4 @@
-"""Writes the high watermarks of all replicas to the disk at an interval.
+"""Writes the high watermarks that moved to the disk at an interval.
 
 After a restart, the written high watermark is a lower bound of the committed one.
 """
@@ -52,10 +52,21 @@ class Checkpoints:
         while True:
             await asyncio.sleep(interval_ms / 1000)
             async with self._writing:
-                for number, partition in enumerate(self._replicas.all()):
-                    if number % CHECKPOINTS_A_TURN == 0:
-                        await asyncio.sleep(0)
-                    await partition.replica_log.checkpoint()
-                    owed = partition.owed
-                    if owed is not None and partition.log_end_offset >= owed[1]:
-                        self._has_caught_up(partition.key)
+                await self.write()
+
+    async def write(self) -> None:
+        """Write the high watermarks that moved since the last call."""
+        unsaved, self._replicas.unsaved = self._replicas.unsaved, {}
+        for number, key in enumerate(unsaved):
+            if number % CHECKPOINTS_A_TURN == 0:
+                await asyncio.sleep(0)
+            partition = self._replicas.find(*key)
+            if partition is None:
+                continue
+            await partition.replica_log.checkpoint()
+            owed = partition.owed
+            if owed is None:
+                continue
+            self._replicas.unsaved[key] = None
+            if partition.log_end_offset >= owed[1]:
+                self._has_caught_up(key)

@@ -59,6 +59,9 @@ class RoleListener(Protocol):
     def isr_wanted(self, partition: Partition) -> None:
         """Take note that the ISR of a partition should be checked soon."""
 
+    def isr_unsettled(self, partition: Partition) -> None:
+        """Take note that the ISR of a partition should be checked at each interval again."""
+
 
 class Replicas:
     """The replicas that this broker has. It is the PartitionHost of its partitions.
@@ -118,6 +121,8 @@ class Replicas:
         self.first_appends = asyncio.Semaphore(FIRST_APPENDS_MAX)
         self.flushes = asyncio.Semaphore(FLUSHES_MAX)
         self.producer_batches = ProducerBatches(environment.disk, self.append_turns)
+        self.unsaved: dict[Key, None] = {}
+        self.appended: dict[Key, None] = {}
         self._partitions: dict[Key, Partition] = {}
         self._listeners: list[RoleListener] = []
         self._configs: dict[bytes, TopicConfig] = {}
@@ -277,6 +282,10 @@ class Replicas:
     def isr_wanted(self, partition: Partition) -> None:
         for listener in self._listeners:
             listener.isr_wanted(partition)
+
+    def isr_unsettled(self, partition: Partition) -> None:
+        for listener in self._listeners:
+            listener.isr_unsettled(partition)
 
     def retention_wanted(self, partition: Partition) -> None:
         self.on_retention_wanted(partition)

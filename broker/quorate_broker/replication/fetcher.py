@@ -87,6 +87,9 @@ class Fetchers:
     def isr_wanted(self, partition: Partition) -> None:
         """Do nothing, because only a leader proposes an ISR."""
 
+    def isr_unsettled(self, partition: Partition) -> None:
+        """Do nothing, for the same reason."""
+
     # for the streams
 
     def next_stream_number(self) -> int:

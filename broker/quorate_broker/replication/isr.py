@@ -1,15 +1,20 @@
 """The ISR keeper: proposes to the controller how the ISRs of led partitions should change.
 
-The keeper checks every led partition at an interval. It checks a single partition at once when a
-follower has caught up. The Leader machine decides what to propose. The keeper groups the proposals,
-sends them, and gives the answers to the leaders. If no answer comes, or an answer that decides
-nothing, the keeper sends the proposal again.
+The keeper checks led partitions at an interval, and a single partition at once when a follower has
+caught up. The Leader machine decides what to propose. The keeper groups the proposals, sends them,
+and gives the answers to the leaders. If no answer comes, or an answer that decides nothing, the
+keeper sends the proposal again.
+
+A partition whose ISR is complete and has all records is settled, and is not checked at the
+interval: a broker may lead thousands of idle partitions. It is checked again after an append or an
+image, and when one of the streams that kept it settled becomes silent. There is one stream for each
+follower's broker, so to check the streams costs little.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import structlog
@@ -19,6 +24,7 @@ from quorate.aio.tasks import Tasks
 from quorate.errors import QuorateError
 from quorate.v1.common_pb2 import ErrorCode
 from quorate_broker.replica.in_sync_replicas import Proposal
+from quorate_broker.replica.leader import ReplicaStream
 from quorate_broker.replica.leader_replica import LeaderReplica
 from quorate_broker.replica.partition import Partition
 from quorate_broker.replica.replica import Key
@@ -33,8 +39,10 @@ from quorate_quorum.v1.controller_pb2 import (
 
 log_line = structlog.get_logger(__name__)
 
-#: Time between two checks of all led partitions; half the lag time if that is shorter.
+#: Time between two checks of the led partitions; half the lag time if that is shorter.
 LOOK_INTERVAL_MS = 1000
+#: The most partitions that are checked in one turn of the loop.
+LOOKS_A_TURN = 500
 #: Pause before a proposal without an answer is sent again.
 RETRY_MS = 200
 #: The most proposals in one request.
@@ -49,6 +57,7 @@ REFUSALS = (
 )
 
 Proposed = tuple[Partition, Proposal]
+EMPTY: Mapping[Key, Partition] = {}
 
 
 class IsrKeeper:
@@ -64,7 +73,11 @@ class IsrKeeper:
         self._client = client
         self._fail = fail
         self._led: dict[Key, Partition] = {}
+        #: The led partitions that are checked at each interval.
+        self._unsettled: dict[Key, Partition] = {}
         self._soon: dict[Key, Partition] = {}
+        #: The streams that keep partitions settled, by broker and number.
+        self._streams: dict[tuple[int, int, int], ReplicaStream] = {}
         self._wake = asyncio.Event()
         self._requests = 0
         self._looking = Tasks(self._failed)
@@ -75,19 +88,28 @@ class IsrKeeper:
     def role_changed(self, partition: Partition) -> None:
         if partition.must_resign:
             self._led[partition.key] = partition
+            self.isr_unsettled(partition)
             self.isr_wanted(partition)
         elif partition.is_leader:
             self._led[partition.key] = partition
+            self.isr_unsettled(partition)
         else:
             self.removed(partition)
 
     def removed(self, partition: Partition) -> None:
         self._led.pop(partition.key, None)
+        self._unsettled.pop(partition.key, None)
         self._soon.pop(partition.key, None)
 
     def isr_wanted(self, partition: Partition) -> None:
         self._soon[partition.key] = partition
         self._wake.set()
+
+    def isr_unsettled(self, partition: Partition) -> None:
+        if partition.key in self._led:
+            self._unsettled[partition.key] = partition
+            if isinstance(partition.role, LeaderReplica):
+                partition.role.machine.is_settled = False
 
     # start and stop
 
@@ -111,9 +133,45 @@ class IsrKeeper:
             self._wake.clear()
             wanted, self._soon = self._soon, {}
             if loop.time() >= look_at:
-                wanted = dict(self._led)
                 look_at = loop.time() + interval
-            self._propose(list(wanted.values()))
+                await self.look(wanted)
+            else:
+                await self._look_at(wanted)
+
+    async def look(self, wanted: Mapping[Key, Partition] = EMPTY) -> None:
+        """Check these partitions, and all that are not settled."""
+        self._look_at_streams()
+        await self._look_at({**wanted, **self._unsettled})
+
+    async def _look_at(self, wanted: Mapping[Key, Partition]) -> None:
+        partitions = list(wanted.values())
+        for start in range(0, len(partitions), LOOKS_A_TURN):
+            if start:
+                await asyncio.sleep(0)
+            self._propose(partitions[start : start + LOOKS_A_TURN])
+
+    def _look_at_streams(self) -> None:
+        """If a stream is silent, check all led partitions from now on: it kept some settled."""
+        now_ms, lag_ms = loop_ms(), self._replicas.lag_ms
+        if not any(stream.is_silent(now_ms, lag_ms) for stream in self._streams.values()):
+            return
+        self._streams.clear()
+        for partition in self._led.values():
+            self.isr_unsettled(partition)
+
+    def _settle(self, partition: Partition, now_ms: int) -> None:
+        """Check a partition no more at each interval, if its ISR can't change for now."""
+        role = partition.role
+        if partition.must_resign or not isinstance(role, LeaderReplica):
+            return
+        streams = role.machine.settled_by(now_ms)
+        if streams is None:
+            return
+        for stream in streams:
+            name = (stream.replica_id, stream.broker_epoch, stream.stream_number)
+            self._streams[name] = stream
+        role.machine.is_settled = True
+        self._unsettled.pop(partition.key, None)
 
     def _propose(self, partitions: Sequence[Partition]) -> None:
         if not self._replicas.registration.is_known or len(self._asking) >= REQUESTS_MAX:
@@ -139,6 +197,8 @@ class IsrKeeper:
                 continue
             if proposal is not None:
                 found.append((partition, proposal))
+            else:
+                self._settle(partition, now_ms)
         return found
 
     async def _ask(self, proposed: Sequence[Proposed]) -> None:

@@ -32,7 +32,7 @@ from quorate_quorum.node.contradictions import without_effect
 from quorate_quorum.node.listeners import is_name, is_wildcard
 from quorate_quorum.node.logs import set_up_logs
 from quorate_quorum.node.resources import (
-    collect_garbage_rarely,
+    collect_garbage_in_parts,
     keep_freed_memory,
     raise_open_files,
 )
@@ -96,7 +96,7 @@ def main(
         log.warning("setting_without_effect", reason=sentence)
     raise_open_files()
     keep_freed_memory()
-    collect_garbage_rarely()
+    collect_garbage_in_parts()
     if config.is_insecure:
         log.warning("listeners are open to others and not encrypted", listeners=config.listeners)
     status = run(lambda: start(config))

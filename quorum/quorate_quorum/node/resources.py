@@ -6,17 +6,58 @@ import contextlib
 import ctypes
 import gc
 import resource
+import time
+from collections.abc import Callable
 from typing import Final
 
+#: New objects until a pass, such passes until one that looks at their survivors, and such passes
+#: until a full one: about 120,000 new objects, at which a full pass looks for some 25 ms.
+GARBAGE_THRESHOLDS: Final = (10_000, 3, 2)
+#: The least time between two passes over all objects. Such a pass stops the event loop for 200 ms
+#: if a broker has 10,000 partitions.
+LOOK_AT_ALL_S: Final = 3600.0
 
-def collect_garbage_rarely() -> None:
-    """Make full passes of the garbage collector rare: reference counts free nearly all objects.
 
-    A full pass stops the event loop for a time that grows with the number of objects: 45 ms with an
-    image of 30,000 partitions. With Python's own thresholds, every few thousand new objects cause a
-    full pass.
+class GarbagePasses:
+    """Keeps full passes of the garbage collector short. It is called around each pass.
+
+    A full pass looks at all objects, and stops the event loop for that time. So what has survived
+    one is set aside (frozen), and the next one looks only at newer objects. Reference counts free
+    frozen objects, too. Frozen cycles that became garbage are found by a pass over all objects,
+    once in LOOK_AT_ALL_S, and only if there are enough new objects for a full pass.
     """
-    gc.set_threshold(10_000, 10, 10)
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._looked_at = clock()
+
+    def __call__(self, phase: str, about: dict[str, int]) -> None:
+        if about["generation"] < 2:
+            return
+        if phase == "stop":
+            gc.freeze()
+        elif self._clock() - self._looked_at >= LOOK_AT_ALL_S:
+            self._looked_at = self._clock()
+            gc.unfreeze()
+
+
+def collect_garbage_in_parts() -> Callable[[], None]:
+    """Let the garbage collector look at new objects only, from now on: see GarbagePasses.
+
+    Return a function that ends this. With Python's own settings, every few thousand new objects
+    cause a pass over all objects.
+    """
+    before = gc.get_threshold()
+    passes = GarbagePasses()
+    gc.set_threshold(*GARBAGE_THRESHOLDS)
+    gc.callbacks.append(passes)
+
+    def end() -> None:
+        gc.callbacks.remove(passes)
+        gc.set_threshold(*before)
+        gc.unfreeze()
+
+    return end
 
 
 #: The limit of open files to ask for. No node needs more, and some systems refuse "unlimited".

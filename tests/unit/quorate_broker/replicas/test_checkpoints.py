@@ -57,3 +57,31 @@ async def test_a_clean_stop_during_a_checkpoint_is_clean(world: World) -> None:
     leader.disk.slow = 0.0
 
     assert leader.replicas.failed_directories == {}
+
+
+async def test_only_high_watermarks_that_moved_are_written(world: World) -> None:
+    leader = world.brokers[1]
+    await leader.produce(b"a")
+    replicas = leader.replicas
+    assert set(replicas.unsaved) == {leader.partition.key}
+    await leader.reconciler.checkpoints.write()
+    assert replicas.unsaved == {}
+    written: list[str] = []
+    leader.disk.hook = lambda name, path: written.append(path)
+    await leader.reconciler.checkpoints.write()
+    leader.disk.hook = None
+    assert written == []
+    await leader.produce(b"b")
+    assert set(replicas.unsaved) == {leader.partition.key}
+
+
+async def test_what_a_replica_owes_is_looked_at_until_it_owes_nothing(world: World) -> None:
+    follower = world.brokers[2]
+    partition = follower.partition
+    partition.owed = (99, 1)
+    for _ in range(2):
+        await follower.reconciler.checkpoints.write()
+        assert partition.key in follower.replicas.unsaved
+    partition.owed = None
+    await follower.reconciler.checkpoints.write()
+    assert partition.key not in follower.replicas.unsaved

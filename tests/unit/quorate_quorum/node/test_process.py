@@ -22,8 +22,10 @@ from quorate_quorum.node import process
 from quorate_quorum.node.config import ConfigError, QuorumConfig
 from quorate_quorum.node.process import configure, run
 from quorate_quorum.node.resources import (
+    LOOK_AT_ALL_S,
     OPEN_FILES_MAX,
-    collect_garbage_rarely,
+    GarbagePasses,
+    collect_garbage_in_parts,
     keep_freed_memory,
     raise_open_files,
 )
@@ -260,15 +262,36 @@ def test_as_many_files_may_be_open_as_the_system_allows() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_the_garbage_collector_passes_over_everything_rarely() -> None:
-    before = gc.get_threshold()
+def test_what_survived_a_full_pass_of_the_garbage_collector_is_set_aside() -> None:
+    now = 0.0
+    passes = GarbagePasses(lambda: now)
     try:
-        collect_garbage_rarely()
-        young, middle, old = gc.get_threshold()
-        assert young * middle * old >= 1_000_000
-        assert young <= 10_000, "a young pass is a turn of the loop, too"
+        kept = [[] for _ in range(1000)]  # type: ignore[var-annotated]
+        passes("stop", {"generation": 1})
+        assert gc.get_freeze_count() == 0
+        passes("start", {"generation": 2})
+        passes("stop", {"generation": 2})
+        frozen = gc.get_freeze_count()
+        assert frozen > len(kept)
+        passes("start", {"generation": 2})
+        assert gc.get_freeze_count() >= frozen, "the next pass looks at newer objects only"
+        now = LOOK_AT_ALL_S
+        passes("start", {"generation": 2})
+        assert gc.get_freeze_count() == 0, "once in a while a pass looks at all"
     finally:
-        gc.set_threshold(*before)
+        gc.unfreeze()
+
+
+def test_a_full_pass_of_the_garbage_collector_comes_after_few_new_objects() -> None:
+    before = gc.get_threshold(), list(gc.callbacks)
+    end = collect_garbage_in_parts()
+    young, middle, old = gc.get_threshold()
+    assert young * middle * old <= 200_000, "a full pass is a turn of the loop"
+    gc.collect()
+    assert gc.get_freeze_count() > 0
+    end()
+    assert (gc.get_threshold(), list(gc.callbacks)) == before
+    assert gc.get_freeze_count() == 0
 
 
 def test_arguments_name_a_file_and_settings(tmp_path: Path) -> None:
