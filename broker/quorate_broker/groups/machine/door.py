@@ -1,0 +1,89 @@
+"""Requests checked at the door: what is impossible is refused before anything is decided."""
+
+from __future__ import annotations
+
+from quorate.errors import (
+    InvalidGroupIdError,
+    InvalidPatternError,
+    InvalidRequestError,
+    UnsupportedAssignorError,
+)
+from quorate_broker.groups.assignors.table import ASSIGNORS, CLIENT
+from quorate_broker.groups.machine.config import GroupsConfig
+from quorate_broker.groups.machine.subscriptions import compiled
+from quorate_broker.groups.machine.values import JOIN, LEAVE_STATIC, Heartbeat, Subscription
+
+
+def check_group_id(group_id: str, config: GroupsConfig) -> None:
+    """Raise InvalidGroupIdError for an id that no group can have."""
+    size = len(group_id.encode())
+    if not 1 <= size <= config.id_bytes_max:
+        raise InvalidGroupIdError(
+            f"the group id has {size} bytes of UTF-8; allowed are 1 to {config.id_bytes_max}"
+        )
+
+
+def check_heartbeat(heartbeat: Heartbeat, config: GroupsConfig) -> None:
+    """Raise the error of the first field that is impossible."""
+    check_group_id(heartbeat.group_id, config)
+    if not heartbeat.member_id:
+        raise InvalidRequestError("member_id is empty; a member chooses its id before it joins")
+    for name in ("member_id", "instance_id", "rack", "client_id", "client_host"):
+        size = len((getattr(heartbeat, name) or "").encode())
+        if size > config.id_bytes_max:
+            raise InvalidRequestError(
+                f"{name} has {size} bytes of UTF-8; allowed are {config.id_bytes_max}"
+            )
+    if heartbeat.member_epoch < LEAVE_STATIC:
+        raise InvalidRequestError(
+            f"member_epoch is {heartbeat.member_epoch}; allowed are an epoch, 0 to join, -1 to "
+            "leave, -2 for a static member that comes back"
+        )
+    _check_timeouts(heartbeat, config)
+    if heartbeat.subscription is not None:
+        _check_subscription(heartbeat.subscription, config)
+    if heartbeat.assignor and heartbeat.assignor not in {*ASSIGNORS, CLIENT}:
+        raise UnsupportedAssignorError(
+            f"there is no assignor {heartbeat.assignor!r}; there are {sorted(ASSIGNORS)}, and "
+            f"{CLIENT!r} for a function of the application"
+        )
+    if heartbeat.member_epoch == JOIN:
+        _check_join(heartbeat)
+
+
+def _check_join(heartbeat: Heartbeat) -> None:
+    if heartbeat.subscription is None:
+        raise InvalidRequestError("a member that joins must give its subscription")
+    if heartbeat.owned:
+        raise InvalidRequestError(
+            f"a member that joins has no partitions; this one says that it has "
+            f"{len(heartbeat.owned)}. It must give them up before it joins."
+        )
+
+
+def _check_timeouts(heartbeat: Heartbeat, config: GroupsConfig) -> None:
+    session = heartbeat.session_timeout_ms
+    low, high = config.session_timeout_ms_min, config.session_timeout_ms_max
+    if session is not None and not low <= session <= high:
+        raise InvalidRequestError(
+            f"session_timeout_ms is {session}; this cluster allows {low} to {high}"
+        )
+    rebalance = heartbeat.rebalance_timeout_ms
+    if rebalance is not None and not 1 <= rebalance <= config.rebalance_timeout_ms_max:
+        raise InvalidRequestError(
+            f"rebalance_timeout_ms is {rebalance}; this cluster allows 1 to "
+            f"{config.rebalance_timeout_ms_max}"
+        )
+
+
+def _check_subscription(subscription: Subscription, config: GroupsConfig) -> None:
+    topics, most = len(subscription.topics), config.subscription_topics_max
+    if topics > most:
+        raise InvalidRequestError(f"the subscription names {topics} topics; allowed are {most}")
+    size = len(subscription.pattern.encode())
+    if size > config.pattern_bytes_max:
+        raise InvalidPatternError(
+            f"the pattern has {size} bytes; allowed are {config.pattern_bytes_max}"
+        )
+    if subscription.pattern:
+        compiled(subscription.pattern)

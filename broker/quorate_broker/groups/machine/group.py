@@ -1,0 +1,170 @@
+"""One group: its records, its members' sessions and subscriptions, and its committed offsets.
+
+This is what every protocol of membership shares. How members come to their partitions is the
+matter of a protocol object (consumer_protocol.py).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import count
+
+from quorate.errors import QuorateError
+from quorate_broker.groups.machine.config import GroupsConfig
+from quorate_broker.groups.machine.session import Session
+from quorate_broker.groups.machine.state import AWAY_EPOCH, GroupState
+from quorate_broker.groups.machine.subscriptions import Subscriptions
+from quorate_broker.groups.machine.timers import Timers
+from quorate_broker.groups.machine.turn import Turn
+from quorate_broker.groups.machine.values import Push
+from quorate_broker.groups.records.keys import (
+    CurrentKey,
+    GroupKey,
+    MemberKey,
+    OffsetKey,
+    TargetKey,
+    TargetMemberKey,
+)
+from quorate_broker.groups.records.values import MemberValue
+
+#: What a timer is for: a group as a whole, or a member of it.
+TimerName = tuple[str, str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all groups of a shard share."""
+
+    config: GroupsConfig
+    subscriptions: Subscriptions
+    timers: Timers[TimerName] = field(default_factory=Timers)
+    #: Members (group and member id) that have a stream.
+    streams: set[tuple[str, str]] = field(default_factory=set)
+    #: The numbers of the states that members get. 0 in a heartbeat means "none yet".
+    numbers: Iterator[int] = field(default_factory=lambda: count(1))
+
+
+class Group:
+    """A group. Every member has a session, and follows its subscription, while it is a member."""
+
+    def __init__(self, state: GroupState, shared: Shared) -> None:
+        self.state = state
+        self.shared = shared
+        self.sessions: dict[str, Session] = {}
+        #: How many members have each subscription.
+        self._followed: Counter[tuple[frozenset[str], str]] = Counter()
+        #: Members joined, left, or subscribe otherwise: the group needs a new assignment.
+        self.has_changed = False
+
+    @property
+    def id(self) -> str:
+        return self.state.group_id
+
+    def open(self, now_ms: int) -> None:
+        """Begin the sessions of the members that the log tells of."""
+        self.state.prune()
+        config = self.shared.config
+        for member_id, value in self.state.members.items():
+            self.follow(value)
+            rebalance_ms = value.rebalance_timeout_ms
+            if rebalance_ms <= 0:
+                rebalance_ms = config.rebalance_timeout_ms
+            number = next(self.shared.numbers)
+            session = Session(config.session_timeout_ms, rebalance_ms, 0, number)
+            session.has_stream = (self.id, member_id) in self.shared.streams
+            session.renew(now_ms)
+            # What its last state was, and whether it has it, is not known.
+            session.state_changed(number, now_ms)
+            self.begin_session(member_id, session)
+
+    # Members.
+
+    def is_static(self, member_id: str) -> bool:
+        """Return whether a member has a name that outlives it."""
+        return bool(self.state.members[member_id].instance_id)
+
+    def begin_session(self, member_id: str, session: Session) -> None:
+        """Begin a member's session, in place of an older one."""
+        self.sessions[member_id] = session
+        self.watch(member_id)
+
+    def watch(self, member_id: str) -> None:
+        """Set the timer of a member. Call it when it may be due earlier than before."""
+        self.shared.timers.at(self.due_ms(member_id), (self.id, member_id))
+
+    def due_ms(self, member_id: str) -> int:
+        """Return when a member is removed, if nothing is heard of it until then."""
+        grace_ms = self.shared.config.disconnect_grace_ms
+        return self.sessions[member_id].due_ms(grace_ms, is_static=self.is_static(member_id))
+
+    def is_gone(self, member_id: str, now_ms: int) -> bool:
+        """Return whether the holder of a static name has left, or lost its stream for too long."""
+        broken_ms = self.sessions[member_id].broken_ms
+        is_away = self.state.current_of(member_id).epoch == AWAY_EPOCH
+        grace_ms = self.shared.config.disconnect_grace_ms
+        return is_away or (broken_ms is not None and broken_ms + grace_ms <= now_ms)
+
+    def set_member(self, member_id: str, value: MemberValue, turn: Turn) -> None:
+        """Write what a member told about itself, if it differs; a new subscription counts."""
+        old = self.state.members.get(member_id)
+        if old == value:
+            return
+        turn.write(self.state, MemberKey(self.id, member_id), value)
+        if old is None or subscription_of(old) != subscription_of(value):
+            self.follow(value)
+            if old is not None:
+                self._unfollow(old)
+
+    def remove_member(self, member_id: str, turn: Turn, reason: QuorateError | None = None) -> None:
+        """Remove a member with all that it has. A reason is told on the stream that it has."""
+        old = self.state.members[member_id]
+        session = self.sessions.pop(member_id)
+        turn.write(self.state, CurrentKey(self.id, member_id), None)
+        turn.write(self.state, TargetMemberKey(self.id, member_id), None)
+        turn.write(self.state, MemberKey(self.id, member_id), None)
+        self._unfollow(old)
+        if reason is not None and session.has_stream:
+            turn.pushes.append(Push(self.id, member_id, reason))
+
+    # Subscriptions.
+
+    def follow(self, value: MemberValue) -> None:
+        """Begin to follow what a member subscribes to."""
+        subscription = subscription_of(value)
+        self._followed[subscription] += 1
+        self.shared.subscriptions.follow(self.id, *subscription)
+
+    def _unfollow(self, value: MemberValue) -> None:
+        subscription = subscription_of(value)
+        self._followed[subscription] -= 1
+        if self._followed[subscription]:
+            return
+        del self._followed[subscription]
+        names, pattern = subscription
+        kept = frozenset[str]().union(*(names for names, _ in self._followed))
+        is_kept = any(pattern == other for _, other in self._followed)
+        self.shared.subscriptions.unfollow(self.id, names - kept, "" if is_kept else pattern)
+
+    def followed(self) -> list[tuple[frozenset[str], str]]:
+        """Return the different subscriptions of the members."""
+        return [*self._followed]
+
+    # The whole group.
+
+    def delete(self, turn: Turn) -> None:
+        """Take all records of a group without members away."""
+        assert not self.state.members, "checked by the caller"
+        for topic, partitions in [*self.state.offsets.items()]:
+            for partition in [*partitions]:
+                turn.write(self.state, OffsetKey(self.id, topic, partition), None)
+        if self.state.target.epoch:
+            turn.write(self.state, TargetKey(self.id), None)
+        if self.state.metadata is not None:
+            turn.write(self.state, GroupKey(self.id), None)
+
+
+def subscription_of(value: MemberValue) -> tuple[frozenset[str], str]:
+    """Return the topics and the pattern that a member subscribes to."""
+    return frozenset(value.topics), value.pattern or ""

@@ -1,0 +1,326 @@
+"""All consumer groups of one partition of __consumer_offsets: the coordinator's decisions.
+
+The driver makes a ShardMachine when it becomes the partition's leader, replays the log into it,
+calls `loaded`, and then passes on requests, ticks and news. Every call returns a Step (see there
+for what the driver owes to it). Calls are serialized by the driver. If an append fails or the
+leadership ends, the driver drops the machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import islice
+from typing import Final, TypeVar
+
+from quorate.errors import NonEmptyGroupError, QuorateError
+from quorate_broker.groups.machine import offsets
+from quorate_broker.groups.machine.administration import described, listed
+from quorate_broker.groups.machine.config import GroupsConfig
+from quorate_broker.groups.machine.consumer_protocol import ConsumerProtocol
+from quorate_broker.groups.machine.door import check_group_id, check_heartbeat
+from quorate_broker.groups.machine.group import Group, Shared
+from quorate_broker.groups.machine.registry import Groups, unknown_member
+from quorate_broker.groups.machine.subscriptions import Subscriptions
+from quorate_broker.groups.machine.topics import TopicChanges, Topics
+from quorate_broker.groups.machine.turn import Turn
+from quorate_broker.groups.machine.values import (
+    JOIN,
+    CommitOffsets,
+    Committed,
+    DescribedGroup,
+    FetchedOffset,
+    FetchOffsets,
+    Heartbeat,
+    ListedGroup,
+    MemberState,
+    RemoveMembers,
+    Step,
+)
+
+T = TypeVar("T")
+
+#: The most groups that one tick looks at, and the most timers that it takes.
+GROUPS_PER_TICK_MAX: Final = 200
+TIMERS_PER_TICK_MAX: Final = 500
+#: A tick that comes later than this finds a process that stood still. The heartbeats of that time
+#: still wait to be read, so no session may end by it.
+LATE_MS: Final = 2_000
+
+
+class ShardMachine:
+    """The groups of one partition of __consumer_offsets, with what is decided but not committed.
+
+    Times (`now_ms`) are of one clock that never goes back; `wall_ms` is the time since 1970, which
+    is stored with committed offsets and judges their expiry.
+    """
+
+    def __init__(self, config: GroupsConfig, topics: Topics) -> None:
+        """Make an empty machine.
+
+        `topics` must be the image by which this broker leads the partition, or a newer one: the
+        offsets of a topic that is not in it are removed, because the topic is deleted.
+        """
+        self._config = config
+        self._shared = Shared(config, Subscriptions(config, topics))
+        self._groups = Groups(self._shared)
+        #: Groups to look at: whether their topics are as they were, which offsets must go.
+        self._to_look_at: dict[str, None] = {}
+        self._next_expiry_ms: int | None = None
+        self._now_ms = 0
+
+    # Loading.
+
+    def replay(self, key: bytes, value: bytes | None) -> None:
+        """Apply one committed record. Records of unknown types are skipped.
+
+        Only "the last record of a key wins" is assumed of the order of the log. Raises
+        CorruptRecordError, or UnsupportedError for a value of a newer version.
+        """
+        self._groups.replay(key, value)
+
+    def loaded(self, now_ms: int, wall_ms: int) -> Step[None]:
+        """All records are replayed. The sessions of a group start when it is first needed."""
+        self._to_look_at = dict.fromkeys(self._groups.ids())
+        self._next_expiry_ms = now_ms + self._config.offsets_check_interval_ms
+        return self._turn(now_ms, wall_ms).step(None)
+
+    # Membership.
+
+    def heartbeat(self, heartbeat: Heartbeat, now_ms: int, wall_ms: int) -> Step[MemberState]:
+        """Take a member's message.
+
+        Errors: UnknownMemberIdError, FencedMemberEpochError (join anew), UnreleasedInstanceIdError,
+        GroupMaxSizeError, OverloadedError (too many groups), InvalidGroupIdError,
+        InvalidPatternError, UnsupportedAssignorError, InvalidAssignmentError (the proposal is
+        refused, the member stays and its stream can go on), InvalidRequestError.
+        """
+
+        def decide(turn: Turn) -> MemberState | QuorateError:
+            check_heartbeat(heartbeat, self._config)
+            if heartbeat.member_epoch == JOIN:
+                self._groups.make(heartbeat.group_id)
+            protocol = self._groups.find(heartbeat.group_id, turn.now_ms)
+            if protocol is None:
+                # To a member, a group that is gone and a group that forgot it are the same.
+                raise unknown_member(heartbeat)
+            return protocol.heartbeat(heartbeat, turn)
+
+        step = self._decided(decide, now_ms, wall_ms)
+        self._groups.drop_if_blank(heartbeat.group_id)
+        return step
+
+    def stream_opened(self, group_id: str, member_id: str, now_ms: int) -> None:
+        """The member has a stream. Call it before the stream's first heartbeat."""
+        self._shared.streams.add((group_id, member_id))
+        protocol = self._groups.find(group_id, now_ms)
+        session = protocol and protocol.group.sessions.get(member_id)
+        if session:
+            session.begin_stream()
+
+    def stream_broken(self, group_id: str, member_id: str, now_ms: int) -> None:
+        """The member's newest stream ended. An older stream's end is not told."""
+        self._shared.streams.discard((group_id, member_id))
+        protocol = self._groups.find(group_id, now_ms)
+        session = protocol and protocol.group.sessions.get(member_id)
+        if protocol and session:
+            session.end_stream(now_ms)
+            protocol.group.watch(member_id)
+
+    # Offsets.
+
+    def commit_offsets(self, request: CommitOffsets, now_ms: int, wall_ms: int) -> Step[Committed]:
+        """Commit offsets, all that are not refused one by one.
+
+        Errors of the request: InvalidGroupIdError, UnknownMemberIdError, FencedMemberEpochError,
+        NonEmptyGroupError, OverloadedError. Errors of a partition: UnknownTopicError,
+        InvalidPartitionsError, InvalidRequestError (negative offset), OffsetMetadataTooLargeError,
+        StaleMemberEpochError (repeat it with the newer epoch), FencedMemberEpochError (it is not
+        the member's partition).
+        """
+
+        def decide(turn: Turn) -> Committed:
+            check_group_id(request.group_id, self._config)
+            if not request.member_id:
+                self._groups.make(request.group_id)
+            protocol = self._groups.find(request.group_id, turn.now_ms)
+            if protocol is None:
+                raise unknown_member(request)
+            return offsets.commit(protocol.group, request, turn)
+
+        step = self._decided(decide, now_ms, wall_ms)
+        self._groups.drop_if_blank(request.group_id)
+        return step
+
+    def fetch_offsets(self, request: FetchOffsets) -> Step[tuple[FetchedOffset, ...]]:
+        """Return committed offsets, in the order of the request.
+
+        A group that does not exist has committed nothing. Errors: InvalidGroupIdError,
+        UnknownMemberIdError, StaleMemberEpochError, FencedMemberEpochError.
+        """
+
+        def decide(turn: Turn) -> tuple[FetchedOffset, ...]:
+            check_group_id(request.group_id, self._config)
+            protocol = self._groups.find(request.group_id, turn.now_ms)
+            if protocol is not None:
+                return offsets.fetch(protocol.group, request)
+            if request.member_id:
+                raise unknown_member(request)
+            topics = self._shared.subscriptions.topics
+            return tuple(offsets.fetched(None, topics, one) for one in request.partitions or ())
+
+        return self._decided(decide, self._now_ms, 0)
+
+    # Administration.
+
+    def list_groups(self) -> Step[tuple[ListedGroup, ...]]:
+        """Return all groups, by id."""
+        return Step(tuple(listed(state) for state in self._groups.states()))
+
+    def describe_group(self, group_id: str) -> Step[DescribedGroup]:
+        """Return a group. Errors: InvalidGroupIdError, GroupNotFoundError."""
+
+        def decide(turn: Turn) -> DescribedGroup:
+            return described(self._groups.existing(group_id, turn.now_ms).group)
+
+        return self._decided(decide, self._now_ms, 0)
+
+    def delete_group(self, group_id: str, now_ms: int, wall_ms: int) -> Step[None]:
+        """Delete a group and its offsets.
+
+        Errors: InvalidGroupIdError, GroupNotFoundError, NonEmptyGroupError.
+        """
+
+        def decide(turn: Turn) -> None:
+            group = self._groups.existing(group_id, turn.now_ms).group
+            members = len(group.state.members)
+            if members:
+                raise NonEmptyGroupError(
+                    f"group {group_id!r} has {members} members; only a group without members is "
+                    "deleted"
+                )
+            group.delete(turn)
+            self._groups.drop_if_blank(group_id)
+
+        return self._decided(decide, now_ms, wall_ms)
+
+    def remove_members(
+        self, request: RemoveMembers, now_ms: int, wall_ms: int
+    ) -> Step[tuple[str, ...]]:
+        """Remove members, and return their ids. Those that are not there are no error.
+
+        Errors: InvalidGroupIdError, GroupNotFoundError.
+        """
+
+        def decide(turn: Turn) -> tuple[str, ...]:
+            return self._groups.existing(request.group_id, turn.now_ms).remove_by_request(
+                request, turn
+            )
+
+        return self._decided(decide, now_ms, wall_ms)
+
+    # Time and news.
+
+    def topics_changed(
+        self, topics: Topics, changes: TopicChanges, now_ms: int, wall_ms: int
+    ) -> Step[None]:
+        """Take a newer image of the topics."""
+        turn = self._turn(now_ms, wall_ms)
+        before = self._shared.subscriptions.topics
+        affected = self._shared.subscriptions.changed(topics, changes.names)
+        for group_id in affected:
+            self._to_look_at[group_id] = None
+        if any(is_deleted(name, before, topics) for name in changes.names):
+            self._to_look_at.update(dict.fromkeys(self._groups.ids()))
+        self._look_at_some(turn)
+        return turn.step(None)
+
+    def deadline(self) -> int | None:
+        """Return when `tick` must be called (`now_ms`); None: not at all. May be in the past."""
+        if self._to_look_at or self._shared.subscriptions.has_unmatched:
+            return self._now_ms
+        times = [self._shared.timers.next_ms(), self._next_expiry_ms]
+        return min((one for one in times if one is not None), default=None)
+
+    def tick(self, now_ms: int, wall_ms: int) -> Step[None]:
+        """Do what is due, in bounded parts: `deadline` is past while parts remain."""
+        self._forgive_standstill(now_ms)
+        turn = self._turn(now_ms, wall_ms)
+        for group_id in self._shared.subscriptions.match_some():
+            self._to_look_at[group_id] = None
+        if self._next_expiry_ms is not None and self._next_expiry_ms <= now_ms:
+            self._next_expiry_ms = now_ms + self._config.offsets_check_interval_ms
+            self._to_look_at.update(dict.fromkeys(self._groups.ids()))
+        self._take_timers(turn)
+        self._look_at_some(turn)
+        return turn.step(None)
+
+    def _take_timers(self, turn: Turn) -> None:
+        touched: dict[str, ConsumerProtocol] = {}
+        for _ in range(TIMERS_PER_TICK_MAX):
+            name = self._shared.timers.due(turn.now_ms)
+            if name is None:
+                break
+            group_id, member_id = name
+            protocol = self._groups.find(group_id, turn.now_ms)
+            if protocol is None:
+                continue
+            if member_id is not None:
+                protocol.remove_overdue(member_id, turn)
+            touched[group_id] = protocol
+        for protocol in touched.values():
+            protocol.settle(turn)
+
+    def _look_at_some(self, turn: Turn) -> None:
+        """Look at some groups: their topics, and offsets that must go."""
+        for group_id in [*islice(self._to_look_at, GROUPS_PER_TICK_MAX)]:
+            protocol = self._groups.find(group_id, turn.now_ms)
+            if protocol is None:
+                del self._to_look_at[group_id]
+                continue
+            room = self._config.cleanup_records_max - len(turn.records)
+            if room <= 0:
+                return
+            if not offsets.clean(protocol.group, turn, room):
+                return
+            del self._to_look_at[group_id]
+            protocol.topics_changed(turn)
+            self._drop_if_forgotten(protocol.group, turn)
+
+    def _drop_if_forgotten(self, group: Group, turn: Turn) -> None:
+        """Delete a group that has had neither members nor offsets for a while."""
+        before_ms = turn.wall_ms - self._config.offsets_check_interval_ms
+        state = group.state
+        if state.members or state.offsets or state.target.timestamp_ms > before_ms:
+            return
+        group.delete(turn)
+        self._groups.drop_if_blank(group.id)
+
+    def _forgive_standstill(self, now_ms: int) -> None:
+        due_ms = self._shared.timers.next_ms()
+        if due_ms is None or now_ms - due_ms < LATE_MS:
+            return
+        for protocol in self._groups.opened():
+            for session in protocol.group.sessions.values():
+                session.postpone(now_ms - due_ms)
+
+    # Steps.
+
+    def _turn(self, now_ms: int, wall_ms: int) -> Turn:
+        self._now_ms = now_ms
+        return Turn(now_ms, wall_ms)
+
+    def _decided(
+        self, decide: Callable[[Turn], T | QuorateError], now_ms: int, wall_ms: int
+    ) -> Step[T]:
+        """Run a decision. An error that it raises is its answer."""
+        turn = self._turn(now_ms, wall_ms)
+        try:
+            return turn.step(decide(turn))
+        except QuorateError as error:
+            return turn.step(error)
+
+
+def is_deleted(name: str, before: Topics, after: Topics) -> bool:
+    """Return whether the topic that had this name is gone. A new one may have its name."""
+    old, new = before.named(name), after.named(name)
+    return old is not None and (new is None or new.id != old.id)

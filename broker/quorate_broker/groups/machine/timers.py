@@ -1,0 +1,48 @@
+"""Deadlines by name, the next one first."""
+
+from __future__ import annotations
+
+import heapq
+from typing import Generic, TypeVar
+
+N = TypeVar("N")
+
+
+class Timers(Generic[N]):
+    """A heap of deadlines. A deadline that has moved later stays in the heap: when it comes, the
+    owner looks at its own fields and sets the timer again. So a heartbeat costs nothing here.
+    """
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[int, int, N]] = []
+        #: The earliest entry of each name that is in the heap.
+        self._earliest: dict[N, int] = {}
+        self._entries = 0
+
+    def at(self, due_ms: int, name: N) -> None:
+        """Wake `name` at `due_ms`, unless it is woken earlier anyway."""
+        earliest = self._earliest.get(name)
+        if earliest is not None and earliest <= due_ms:
+            return
+        self._earliest[name] = due_ms
+        # Names are not compared: the number of the entry decides between equal times.
+        self._entries += 1
+        heapq.heappush(self._heap, (due_ms, self._entries, name))
+
+    def next_ms(self) -> int | None:
+        """Return the next deadline; None if there is none."""
+        self._drop_superseded()
+        return self._heap[0][0] if self._heap else None
+
+    def due(self, now_ms: int) -> N | None:
+        """Take one name that is due; None if there is none."""
+        self._drop_superseded()
+        if not self._heap or self._heap[0][0] > now_ms:
+            return None
+        _, _, name = heapq.heappop(self._heap)
+        del self._earliest[name]
+        return name
+
+    def _drop_superseded(self) -> None:
+        while self._heap and self._earliest.get(self._heap[0][2]) != self._heap[0][0]:
+            heapq.heappop(self._heap)
