@@ -85,6 +85,7 @@ REJOIN = "tests/simulation/test_quorum_rejoin.py"
 LEADER_REPLICA = "broker/quorate_broker/replica/leader_replica.py"
 READER_PAST = "tests/unit/quorate_broker/replica/test_reader_past.py"
 START = "tests/unit/quorate_quorum/log/test_start.py"
+REPAIR = "tests/unit/quorate_cli/inspect/test_repair.py"
 POWER_CUTS = "tests/simulation/test_cluster_power_cuts.py"
 FLUSH = "tests/unit/quorate_broker/replica/test_flush.py"
 CONSUMER = "clients/quorate/consumer/consumer.py"
@@ -997,17 +998,6 @@ MUTANTS = (
         (
             "tests/unit/quorate_quorum/log/test_recovery.py"
             "::test_a_kill_in_the_sync_of_synced_leaves_it_to_be_made_sure_at_open",
-        ),
-    ),
-    Mutant(
-        "cut-stays-cut",
-        "the oldest segment goes before the name of the next one is on the disk",
-        f"{LOG_ROOM}/cutter.py",
-        "        await self._syncer.sync_to(offset)\n",
-        "",
-        (
-            "tests/unit/quorate_quorum/log/test_recovery.py"
-            "::test_the_oldest_segment_stays_until_the_name_of_the_next_is_durable",
         ),
     ),
     Mutant(
@@ -2223,6 +2213,30 @@ MUTANTS = (
         "        return max(offset, self.start) if is_empty else offset\n",
         "        return offset\n",
         (f"{GAPS}::test_a_log_that_was_cut_back_to_a_start_in_a_gap_opens_again",),
+    ),
+    Mutant(
+        "repair-is-told",
+        "a repair cuts although no loss was accepted",
+        "clients/quorate_cli/storage_verify.py",
+        "            if accept_loss:\n",
+        "            if True:\n",
+        (f"{REPAIR}::test_what_would_be_lost_is_told_and_nothing_is_changed",),
+    ),
+    Mutant(
+        "repair-is-told",
+        "a repair keeps nothing of what it cuts off",
+        "clients/quorate_cli/inspect/repair.py",
+        "        for name, position in loss.cut:\n",
+        "        for name, position in ():\n",
+        (f"{REPAIR}::test_an_accepted_loss_is_cut_kept_aside_and_told_at_the_next_start",),
+    ),
+    Mutant(
+        "repair-is-told",
+        "a repaired log looks whole",
+        f"{LOG_ROOM}/recovery.py",
+        "        await self._directory.mark_durably(DAMAGED_FILE)\n",
+        "        pass\n",
+        (f"{REPAIR}::test_a_crash_at_any_step_of_a_repair_loses_no_more_and_is_told",),
     ),
     Mutant(
         "synced-before-acknowledged",
