@@ -19,6 +19,7 @@ from quorate.aio.reached_offset import ReachedOffset
 from quorate.aio.tasks import Tasks
 from quorate.errors import RequestTimedOutError
 from quorate_broker.replicas.reconciler import Reconciler
+from quorate_quorum.client.image_watch import ImageListener
 from quorate_quorum.metadata.delta import MetadataDelta
 from quorate_quorum.metadata.image import MetadataImage
 
@@ -43,6 +44,7 @@ class Publisher:
     queue_max: int = QUEUE_MAX
     _queue: deque[tuple[MetadataDelta, MetadataImage]] = field(default_factory=deque)
     _arrived: asyncio.Event = field(default_factory=asyncio.Event)
+    _listeners: list[ImageListener] = field(default_factory=list)
     _is_started: bool = False
     _has_loaded: bool = False
 
@@ -64,6 +66,10 @@ class Publisher:
             return
         self._queue.append((delta, image))
         self._arrived.set()
+
+    def subscribe(self, listener: ImageListener) -> None:
+        """Call `listener` with each image after the first, when it was carried out."""
+        self._listeners.append(listener)
 
     def start(self, image: MetadataImage) -> None:
         """Open the logs of this image, and then carry out every later image."""
@@ -105,6 +111,8 @@ class Publisher:
             delta, image = self._queue.popleft()
             await self._reconciler.apply(delta, image)
             self._carried_out(image)
+            for listener in self._listeners:
+                listener.image_changed(delta, image)
 
     def _carried_out(self, image: MetadataImage) -> None:
         self._reached.advance(image.offset)

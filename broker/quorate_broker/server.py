@@ -23,12 +23,15 @@ from quorate.errors import (
 )
 from quorate_broker.compaction.compactor import Compactor
 from quorate_broker.files.directories import LogDirectories
+from quorate_broker.groups.coordinator import Coordinator
 from quorate_broker.lifecycle import Lifecycle
 from quorate_broker.listeners.grpc.admin import AdminService
+from quorate_broker.listeners.grpc.groups import GroupsService
 from quorate_broker.listeners.grpc.records import RecordsService
 from quorate_broker.operations.admin import Admin
 from quorate_broker.operations.delete_records import DeleteRecords
 from quorate_broker.operations.fetch import Fetch
+from quorate_broker.operations.groups import Groups
 from quorate_broker.operations.log_dirs import LogDirs
 from quorate_broker.operations.metadata import Metadata
 from quorate_broker.operations.offsets import Offsets
@@ -101,6 +104,8 @@ class BrokerServer(NodeServer[BrokerConfig]):
         await self._listen(rooms.services, directories.cluster_id)
         rooms.replicas.subscribe(rooms.fetchers)
         rooms.replicas.subscribe(rooms.isr)
+        rooms.replicas.subscribe(rooms.coordinator)
+        rooms.publisher.subscribe(rooms.coordinator)
         rooms.isr.start()
         rooms.producer_expiry.start()
         rooms.retention.start()
@@ -143,6 +148,7 @@ class BrokerServer(NodeServer[BrokerConfig]):
     async def _stop_rooms(self, rooms: _Rooms) -> None:
         """Take nothing new, let open streams end, and end all parts that write."""
         rooms.records.stop()
+        rooms.groups.stop()
         rooms.replica.stop()
         await self._stop_listening()
         await rooms.fetchers.stop()
@@ -151,6 +157,7 @@ class BrokerServer(NodeServer[BrokerConfig]):
         await rooms.retention.stop()
         await rooms.compactor.stop()
         await rooms.scrubber.stop()
+        await rooms.coordinator.stop()
         await rooms.lifecycle.stop()
         await rooms.publisher.stop()
 
@@ -181,6 +188,7 @@ class _Rooms:
         self.retention = RetentionKeeper(self.replicas, server.fail)
         self.compactor = Compactor(self.replicas, server.fail)
         self.scrubber = Scrubber(self.replicas, server.fail)
+        self.coordinator = Coordinator(self.replicas, server.fail)
         self.lifecycle = Lifecycle(
             config,
             environment,
@@ -203,8 +211,10 @@ class _Rooms:
             Metadata(self.client, self.lifecycle.caught_up, authorizer),
             Admin(self.client, self.publisher),
             LogDirs(self.replicas, authorizer),
+            Groups(self.coordinator, self.replicas, self.client, config, authorizer),
         )
         self.records = RecordsService(operations, self.replicas, config)
+        self.groups = GroupsService(operations, self.replicas, config)
         self.replica = ReplicaService(self.replicas, authorizer)
         self.services = (
             NodeService(
@@ -215,6 +225,7 @@ class _Rooms:
                 config.local_cluster,
             ),
             self.records,
+            self.groups,
             AdminService(operations, directories.cluster_id, environment.wall_clock_ms),
             self.replica,
         )

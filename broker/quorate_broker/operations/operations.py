@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from quorate_broker.operations.admin import Admin
 from quorate_broker.operations.delete_records import DeleteRecords
 from quorate_broker.operations.fetch import Fetch
+from quorate_broker.operations.groups import Groups
 from quorate_broker.operations.log_dirs import LogDirs
 from quorate_broker.operations.metadata import Metadata
 from quorate_broker.operations.offsets import Offsets
@@ -29,3 +30,4 @@ class Operations:
     metadata: Metadata
     admin: Admin
     log_dirs: LogDirs
+    groups: Groups

@@ -22,6 +22,7 @@ from quorate.errors import (
 from quorate.record import batch as record_batch
 from quorate.record.batch import BatchHeader
 from quorate_broker.replica import checks
+from quorate_broker.replica.chain import Chain
 from quorate_broker.replica.checks import NO_TIMESTAMP, Buffer
 from quorate_broker.replica.hints import hinted
 from quorate_broker.replica.leader import Leader
@@ -69,8 +70,12 @@ class Queued:
     header: BatchHeader | None = None
     #: The configuration of the topic for which the batch was checked.
     checked_for: TopicConfig | None = None
+    #: The batches of this broker's own with which this one fails; None for a producer's batch.
+    chain: Chain | None = None
 
     def refuse(self, error: QuorateError) -> None:
+        if self.chain is not None:
+            self.chain.fail(error)
         self.written()
         if not self.future.done():
             self.future.set_exception(error)
@@ -129,16 +134,19 @@ class ProduceQueue:
         timeout_ms: int,
         in_doubt_ms: int = 0,
         appended: Callable[[], None],
+        chain: Chain | None = None,
     ) -> asyncio.Future[Produced]:
         """Queue a batch. This call does not wait, and raises nothing.
 
         `acks` is -1 (all), 0 or 1. `timeout_ms` bounds the wait for the commit. `in_doubt_ms`: see
-        Staging.check. `appended` is called once, when the bytes are in the log or refused. The
-        future ends with Produced or a QuorateError. If the error is about the leader,
-        hint_of(error) returns the present leader.
+        Staging.check. `appended` is called once, when the bytes are in the log or refused. `chain`:
+        the batch is written only if no batch of the chain was refused. The future ends with
+        Produced or a QuorateError. If the error is about the leader, hint_of(error) returns the
+        present leader.
         """
         future: asyncio.Future[Produced] = asyncio.get_running_loop().create_future()
-        entry = Queued(batch, acks, in_doubt_ms, loop_ms() + timeout_ms, appended, future)
+        deadline_ms = loop_ms() + timeout_ms
+        entry = Queued(batch, acks, in_doubt_ms, deadline_ms, appended, future, chain=chain)
         if len(self._queue) >= QUEUE_MAX:
             entry.refuse(
                 OverloadedError(f"{self._replica.name}: {len(self._queue)} batches are queued")
@@ -319,6 +327,8 @@ class ProduceQueue:
         The entry of a duplicate gets the offsets of the original.
         """
         leader = self._leader
+        if entry.chain is not None:
+            entry.chain.check()
         if entry.acks == ACKS_ALL and not leader.has_enough_replicas:
             raise NotEnoughReplicasError(
                 f"{self._replica.name}: the ISR {leader.isr} is below min.insync.replicas "

@@ -305,11 +305,13 @@ class QuorumClient:
     async def create_internal_topic(self, name: str, *, timeout_ms: int) -> bytes:
         """Let the controller make an internal topic, unless it is there. Return the topic's id.
 
-        Raises what the controller refuses with, and QuorumUnavailableError. Does not wait until
-        `image` has the topic.
+        Returns once `image` has the topic. Raises what the controller refuses with,
+        QuorumUnavailableError, and RequestTimedOutError.
         """
+        deadline = Deadline(timeout_ms)
         request = CreateInternalTopicRequest(cluster_id=self._history.cluster_id, name=name)
         response = await self._ask_again(CREATE_INTERNAL_TOPIC, request, timeout_ms)
+        await self.wait_applied(response.apply_offset, timeout_ms=deadline.left_ms)
         return response.topic_id
 
     async def _ask_again(self, method: Method[S, A], request: S, timeout_ms: int) -> A:

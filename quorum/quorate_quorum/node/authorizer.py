@@ -17,6 +17,7 @@ import structlog
 from quorate.errors import (
     AuthorizationError,
     ClusterAuthorizationFailedError,
+    GroupAuthorizationFailedError,
     TopicAuthorizationFailedError,
 )
 from quorate.net.principal import Principal
@@ -43,11 +44,15 @@ class ResourceType(Enum):
     """The types of resources on which a call may require an operation."""
 
     TOPIC = "TOPIC"
+    GROUP = "GROUP"
     CLUSTER = "CLUSTER"
 
 
 class Resource(NamedTuple):
-    """One topic, or the cluster. It is a tuple to be cheap: each produced batch makes one."""
+    """One topic, one consumer group, or the cluster.
+
+    It is a tuple to be cheap: each produced batch makes one.
+    """
 
     type: ResourceType
     name: str
@@ -118,22 +123,26 @@ class Caller:
     principal: Principal
     authorizer: Authorizer
 
-    def check(self, required: Required, topic: str | None = None) -> None:
+    def check(self, required: Required, name: str | None = None) -> None:
         """Raise the error of `refusal` if the caller may not do this."""
-        if not self.may(required, topic):
-            raise self._refused(required, topic)
+        if not self.may(required, name):
+            raise self._refused(required, name)
 
-    def refusal(self, required: Required, topic: str | None = None) -> AuthorizationError | None:
+    def refusal(self, required: Required, name: str | None = None) -> AuthorizationError | None:
         """Return the error if the caller may not do this; None if the caller may.
 
-        The error is TopicAuthorizationFailedError with a topic, ClusterAuthorizationFailedError
-        without one.
+        The error is TopicAuthorizationFailedError with the name of a topic,
+        GroupAuthorizationFailedError with that of a group, and ClusterAuthorizationFailedError
+        without a name.
         """
-        return None if self.may(required, topic) else self._refused(required, topic)
+        return None if self.may(required, name) else self._refused(required, name)
 
-    def may(self, required: Required, topic: str | None = None) -> bool:
-        """Return whether the caller may do this on the topic; without a topic, on the cluster."""
-        resource = CLUSTER if topic is None else Resource(ResourceType.TOPIC, topic)
+    def may(self, required: Required, name: str | None = None) -> bool:
+        """Return whether the caller may do this: on the topic or group; without one, the cluster.
+
+        `name` names a resource of the type that `required` has.
+        """
+        resource = CLUSTER if name is None else Resource(required.resource_type, name)
         try:
             answer = self.authorizer.authorize(self.principal, required.operation, resource)
             # Not just truthy: an `async def` would return a coroutine, which counts as true.
@@ -164,11 +173,13 @@ class Caller:
             f"{self._needs(required)} the topic of id {topic_id.hex()}"
         )
 
-    def _refused(self, required: Required, topic: str | None) -> AuthorizationError:
+    def _refused(self, required: Required, name: str | None) -> AuthorizationError:
         needs = self._needs(required)
-        if topic is None:
+        if name is None:
             return ClusterAuthorizationFailedError(f"{needs} the cluster")
-        return TopicAuthorizationFailedError(f"{needs} topic {topic[:249]!r}")
+        if required.resource_type is ResourceType.GROUP:
+            return GroupAuthorizationFailedError(f"{needs} group {name[:249]!r}")
+        return TopicAuthorizationFailedError(f"{needs} topic {name[:249]!r}")
 
     def _needs(self, required: Required) -> str:
         return f"{self.principal} may not do this: it needs {required.operation.value} on"

@@ -253,6 +253,29 @@ class BrokerConfig(NodeConfig, frozen=True, kw_only=True, forbid_unknown_fields=
     #: 0: it does not look.
     log_scrub_bytes_per_second: ScrubRate = 1 * MIB
 
+    #: The longest time that a commit of offsets waits for its replicas.
+    offsets_commit_timeout_ms: Milliseconds = 5000
+    #: The most bytes (UTF-8) of the metadata of one committed offset.
+    offset_metadata_max_bytes: Annotated[int, Meta(ge=0, le=MIB)] = 4096
+    #: How long the offsets of a group without members are kept.
+    offsets_retention_minutes: Annotated[int, Meta(ge=1, le=(1 << 31) - 1)] = 10_080
+    #: The interval at which a coordinator looks for offsets that are past their retention.
+    offsets_retention_check_interval_ms: Milliseconds = 600_000
+    #: The most members of a consumer group.
+    group_max_size: Annotated[int, Meta(ge=1, le=10_000)] = 1000
+    #: The silence after which a member is removed that names no time of its own.
+    group_consumer_session_timeout_ms: Milliseconds = 45_000
+    #: The shortest session timeout that a member may name.
+    group_consumer_min_session_timeout_ms: Milliseconds = 1000
+    #: The longest session timeout that a member may name.
+    group_consumer_max_session_timeout_ms: Milliseconds = 1_800_000
+    #: The interval at which members send heartbeats. The coordinator tells it to them.
+    group_consumer_heartbeat_interval_ms: Milliseconds = 5000
+    #: The time between two assignments of one group. Changes within it are assigned together.
+    group_consumer_assignment_interval_ms: Milliseconds = 100
+    #: The time for which a member without a group_instance_id stays whose stream broke.
+    group_disconnect_grace_ms: Milliseconds = 500
+
     #: The time after which directories that are not in the image are removed.
     stray_delete_delay_ms: Milliseconds = 60_000
     #: The longest time that a clean stop waits until the controller has moved leaders away.

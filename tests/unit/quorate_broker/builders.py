@@ -172,8 +172,10 @@ class World:
         brokers: int = 3,
         lag_ms: int = 10_000,
         network_of: Callable[[str], Network] | None = None,
+        topic: str = TOPIC,
     ) -> None:
         self.lag_ms = lag_ms
+        self.topic = topic
         shared = InProcessNetwork()
         #: The network as a host sees it, by the host's name.
         self.network_of = network_of or (lambda _: shared)
@@ -195,7 +197,7 @@ class World:
         ids = tuple(self.brokers)
         settings = {**(configs or {}), "min.insync.replicas": str(min_isr)}
         await self.commit(
-            ev.MetadataEvent(topic=ev.Topic(topic_id=TOPIC_ID, name=TOPIC)),
+            ev.MetadataEvent(topic=ev.Topic(topic_id=TOPIC_ID, name=self.topic)),
             *(
                 ev.MetadataEvent(config=ev.Config(topic_id=TOPIC_ID, name=name, value=value))
                 for name, value in settings.items()

@@ -58,8 +58,10 @@ class Hints:
     def of(self, error: QuorateError) -> LeaderHint | None:
         """Return the hint of an error, with the leader's listener for this caller, or None."""
         known = hint_of(error)
-        if known is None:
-            return None
+        return None if known is None else self.with_listener(known)
+
+    def with_listener(self, known: LeaderHint) -> LeaderHint:
+        """Return a hint with the leader's listener for this caller, if there is one."""
         hint = LeaderHint(leader=known.leader, leader_epoch=known.leader_epoch)
         leader = self.replicas.image.brokers.get(known.leader)
         listener = None if leader is None else listener_for(self.peer, leader)

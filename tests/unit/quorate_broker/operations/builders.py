@@ -11,9 +11,11 @@ from rpds import HashTrieMap
 
 from quorate.errors import OffsetOutOfRangeError, QuorumUnavailableError, UnknownTopicError
 from quorate.net.principal import Principal
+from quorate_broker.groups.coordinator import Coordinator
 from quorate_broker.operations.admin import Admin
 from quorate_broker.operations.delete_records import DeleteRecords
 from quorate_broker.operations.fetch import Fetch
+from quorate_broker.operations.groups import Groups
 from quorate_broker.operations.log_dirs import LogDirs
 from quorate_broker.operations.metadata import Metadata
 from quorate_broker.operations.offsets import Offsets
@@ -24,6 +26,7 @@ from quorate_quorum.metadata.brokers import BrokerImage
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.node.authorizer import ALLOW_ALL, Operation, Resource
 from quorate_quorum.node.config import BrokerConfig
+from quorate_quorum.node.environment import Environment
 from quorate_quorum.node.listeners import parse_all
 
 TOPIC = b"t" * 16
@@ -205,6 +208,8 @@ def operations(
 ) -> Operations:
     """The operations of a broker that allows all."""
     held: Any = replicas
+    held.config = config
+    held.environment = Environment(network=held, disk=held)
     return Operations(
         Produce(held, config, ALLOW_ALL),
         Fetch(held, config, ALLOW_ALL),
@@ -214,4 +219,9 @@ def operations(
         Metadata(client, ready or asyncio.Event(), ALLOW_ALL),
         Admin(client, publisher),
         LogDirs(held, ALLOW_ALL),
+        Groups(Coordinator(held, _ignore), held, client, config, ALLOW_ALL),
     )
+
+
+def _ignore(reason: str) -> None:
+    pass

@@ -20,23 +20,31 @@ from quorate.net.frame import Frame
 from quorate.net.methods import (
     ADD_VOTER,
     ALTER_CONFIGS,
+    COMMIT_OFFSETS,
     CREATE_PARTITIONS,
     CREATE_TOPICS,
+    DELETE_GROUPS,
     DELETE_RECORDS,
     DELETE_TOPICS,
     DESCRIBE_CLUSTER,
     DESCRIBE_CONFIGS,
     DESCRIBE_FEATURES,
+    DESCRIBE_GROUPS,
     DESCRIBE_HEALTH,
     DESCRIBE_LOG_DIRS,
     DESCRIBE_QUORUM,
     DESCRIBE_TOPICS,
     FETCH,
+    FETCH_OFFSETS,
+    FIND_COORDINATORS,
     IDENTIFY,
     INIT_PRODUCER_ID,
+    LIST_GROUPS,
     LIST_OFFSETS,
+    MEMBERSHIP,
     METADATA,
     PRODUCE,
+    REMOVE_MEMBERS,
     REMOVE_VOTER,
     TRANSFER_LEADERSHIP,
     UNREGISTER_BROKER,
@@ -53,6 +61,7 @@ from quorate.net.network import (
 from quorate.net.principal import ANONYMOUS, Principal
 from quorate.record.batch import BatchBuilder
 from quorate.v1 import admin_pb2 as admin
+from quorate.v1 import groups_pb2 as groups
 from quorate.v1 import records_pb2 as records
 from quorate.v1.common_pb2 import Error, ErrorCode
 from quorate_broker.methods import REPLICA_FETCH
@@ -100,6 +109,12 @@ MALLORY = Principal("User", "mallory")
 ZOO = b"zoo".ljust(16, b"\0")
 TOPIC_REFUSED = ErrorCode.ERROR_CODE_TOPIC_AUTHORIZATION_FAILED
 CLUSTER_REFUSED = ErrorCode.ERROR_CODE_CLUSTER_AUTHORIZATION_FAILED
+GROUP_REFUSED = ErrorCode.ERROR_CODE_GROUP_AUTHORIZATION_FAILED
+REFUSED = {
+    ResourceType.TOPIC: TOPIC_REFUSED,
+    ResourceType.GROUP: GROUP_REFUSED,
+    ResourceType.CLUSTER: CLUSTER_REFUSED,
+}
 
 
 class Rules:
@@ -283,6 +298,14 @@ REQUESTS: dict[Method[Any, Any], Any] = {
     TRANSFER_LEADERSHIP: admin.TransferLeadershipRequest(voter_id=9),
     ADD_VOTER: admin.AddVoterRequest(voter_id=9),
     REMOVE_VOTER: admin.RemoveVoterRequest(voter_id=9),
+    FIND_COORDINATORS: groups.FindCoordinatorsRequest(group_ids=["g"]),
+    MEMBERSHIP: groups.MemberHeartbeat(group_id="g", member_id="m"),
+    COMMIT_OFFSETS: groups.CommitOffsetsRequest(group_id="g", member_epoch=-1),
+    FETCH_OFFSETS: groups.FetchOffsetsRequest(group_id="g", member_epoch=-1, all=True),
+    LIST_GROUPS: groups.ListGroupsRequest(),
+    DESCRIBE_GROUPS: groups.DescribeGroupsRequest(group_ids=["g"]),
+    DELETE_GROUPS: groups.DeleteGroupsRequest(group_ids=["g"]),
+    REMOVE_MEMBERS: groups.RemoveMembersRequest(group_id="g", all=True),
     REPLICA_FETCH: replica.ReplicaFetchRequest(),
     VOTE: raft.VoteRequest(),
     BEGIN_EPOCH: raft.BeginEpochRequest(),
@@ -373,12 +396,13 @@ def test_every_call_refuses_whoever_may_not_and_does_nothing() -> None:
         for method, request in REQUESTS.items():
             before = world.state
             answer = await world.call(method, request, MALLORY)
-            is_topic = required[method].resource_type is ResourceType.TOPIC
-            assert codes(answer) == {TOPIC_REFUSED if is_topic else CLUSTER_REFUSED}, method.path
+            # a list has what the caller may see, and is no error
+            refused = 0 if method is LIST_GROUPS else REFUSED[required[method].resource_type]
+            assert codes(answer) == {refused}, method.path
             assert world.state == before, method.path
         for method, request in REQUESTS.items():
             answer = await world.call(method, request, ANONYMOUS)
-            assert not codes(answer) & {TOPIC_REFUSED, CLUSTER_REFUSED}, method.path
+            assert not codes(answer) & set(REFUSED.values()), method.path
 
     in_a_world(program)
 
@@ -389,7 +413,8 @@ def test_an_authorizer_that_raises_refuses_every_call_and_nothing_is_done() -> N
         for method, request in REQUESTS.items():
             before = world.state
             answer = await world.call(method, request, MALLORY)
-            assert codes(answer) <= {TOPIC_REFUSED, CLUSTER_REFUSED}, method.path
+            refused = {0} if method is LIST_GROUPS else set(REFUSED.values())
+            assert codes(answer) <= refused, method.path
             assert world.state == before, method.path
 
     in_a_world(program)

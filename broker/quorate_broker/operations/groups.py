@@ -1,0 +1,423 @@
+"""Consumer groups: finds coordinators, and passes calls on to the shard that has the group.
+
+Each call declares the right that it requires on the group. Where a call names topics, the caller
+needs a right on each of them as well, as in Kafka.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Final, NamedTuple, TypeVar
+
+from quorate.errors import (
+    CoordinatorLoadingError,
+    CoordinatorNotAvailableError,
+    InvalidGroupIdError,
+    InvalidRequestError,
+    OverloadedError,
+    QuorateError,
+    StoppingError,
+)
+from quorate.net.principal import Principal
+from quorate_broker.groups.coordinator import Coordinator
+from quorate_broker.groups.machine.shard import ShardMachine
+from quorate_broker.groups.machine.values import (
+    CommitOffsets,
+    Committed,
+    DescribedGroup,
+    FetchedOffset,
+    FetchOffsets,
+    Heartbeat,
+    ListedGroup,
+    MemberState,
+    RemoveMembers,
+    Step,
+)
+from quorate_broker.groups.member_stream import MemberStream
+from quorate_broker.groups.partitioning import partition_of
+from quorate_broker.groups.shard import Shard
+from quorate_broker.operations.admin import answered_in_time
+from quorate_broker.operations.partitions import refuse_duplicates
+from quorate_broker.replicas.replicas import Replicas
+from quorate_quorum.client.client import QuorumClient
+from quorate_quorum.metadata.topics import OFFSETS_TOPIC, TopicImage
+from quorate_quorum.node.authorizer import (
+    DESCRIBE_TOPIC,
+    Authorizer,
+    Caller,
+    Operation,
+    Required,
+    ResourceType,
+)
+from quorate_quorum.node.config import BrokerConfig
+
+T = TypeVar("T")
+
+DESCRIBE: Final = Required(Operation.DESCRIBE, ResourceType.GROUP)
+READ: Final = Required(Operation.READ, ResourceType.GROUP)
+DELETE: Final = Required(Operation.DELETE, ResourceType.GROUP)
+READ_TOPIC: Final = Required(Operation.READ, ResourceType.TOPIC)
+
+GROUP_ID_BYTES_MAX = 249
+#: The most groups that one request may name.
+GROUPS_MAX = 1_000
+#: The most partitions of one step: with more, a request is several steps, each in another turn.
+PARTITIONS_A_STEP = 500
+#: How long a call waits until the controller has made __consumer_offsets.
+CREATE_TIMEOUT_MS = 5_000
+#: The most calls that wait until the controller has made __consumer_offsets.
+CREATING_MAX = 10_000
+
+
+class CoordinatorFound(NamedTuple):
+    """The broker that coordinates a group: the leader of the group's partition."""
+
+    broker_id: int
+    leader_epoch: int
+
+
+class Groups:
+    """The operations on consumer groups, for all clients of a broker."""
+
+    def __init__(
+        self,
+        coordinator: Coordinator,
+        replicas: Replicas,
+        client: QuorumClient,
+        config: BrokerConfig,
+        authorizer: Authorizer,
+    ) -> None:
+        self._coordinator = coordinator
+        self._replicas = replicas
+        self._client = client
+        self._config = config
+        self._authorizer = authorizer
+        self._creating = asyncio.Lock()
+        self._waiting = 0
+
+    # -- coordinators
+
+    async def find_coordinators(
+        self, principal: Principal, group_ids: Sequence[str], *, caller_timeout_ms: int
+    ) -> list[CoordinatorFound | QuorateError]:
+        """Return the broker that coordinates each group, or the error, in the order of the ids.
+
+        Makes __consumer_offsets at its first use. Raises InvalidRequestError if an id occurs twice,
+        or if there are too many.
+        """
+        _check_named(group_ids)
+        caller = Caller(principal, self._authorizer)
+        found: list[CoordinatorFound | QuorateError] = []
+        for group_id in group_ids:
+            try:
+                _check(caller, DESCRIBE, group_id)
+                topic = await self._offsets_topic(caller_timeout_ms)
+                found.append(_leader(topic, group_id))
+            except QuorateError as error:
+                found.append(error)
+        return found
+
+    async def _offsets_topic(self, caller_timeout_ms: int) -> TopicImage:
+        """Return __consumer_offsets. If it is not there, let the controller make it."""
+        topic = self._client.image.topic_named(OFFSETS_TOPIC)
+        if topic is not None:
+            return topic
+        if self._waiting >= CREATING_MAX:
+            raise OverloadedError(f"{self._waiting} calls wait for {OFFSETS_TOPIC} already")
+        self._waiting += 1
+        try:
+            async with self._creating:
+                if self._client.image.topic_named(OFFSETS_TOPIC) is None:
+                    wait_ms = answered_in_time(CREATE_TIMEOUT_MS, caller_timeout_ms)
+                    await self._client.create_internal_topic(OFFSETS_TOPIC, timeout_ms=wait_ms)
+        except QuorateError as error:
+            if not error.retriable:
+                raise
+            raise CoordinatorNotAvailableError(
+                f"{OFFSETS_TOPIC}, which has the groups, is not made yet: {error}"
+            ) from error
+        finally:
+            self._waiting -= 1
+        topic = self._client.image.topic_named(OFFSETS_TOPIC)
+        if topic is None:
+            raise CoordinatorNotAvailableError(f"{OFFSETS_TOPIC} is not seen here yet: ask again")
+        return topic
+
+    # -- membership
+
+    def stream(self, principal: Principal) -> GroupStream:
+        """Return the stream of one member."""
+        return GroupStream(self._coordinator, Caller(principal, self._authorizer))
+
+    # -- offsets
+
+    async def commit_offsets(self, principal: Principal, request: CommitOffsets) -> Committed:
+        """Commit offsets. Partitions whose topics the caller may not read are refused.
+
+        Raises InvalidRequestError if a partition occurs twice, and the errors of Shard.call and
+        ShardMachine.commit_offsets.
+        """
+        caller = Caller(principal, self._authorizer)
+        _check(caller, READ, request.group_id)
+        self._check_count(len(request.offsets))
+        refuse_duplicates(tuple(one.partition) for one in request.offsets)
+        named = (one.partition[0] for one in request.offsets)
+        refusals = self._refusals(caller, READ_TOPIC, named)
+        refused = {
+            one.partition: refusals[one.partition[0]]
+            for one in request.offsets
+            if one.partition[0] in refusals
+        }
+        allowed = [one for one in request.offsets if one.partition not in refused]
+        shard = self._coordinator.shard_of(request.group_id)
+        for part in _parts(allowed):
+            committed = await shard.call(
+                partial(_commit, replace(request, offsets=part)), writes=True
+            )
+            refused.update(committed.refused)
+        return Committed(refused)
+
+    async def fetch_offsets(
+        self, principal: Principal, request: FetchOffsets
+    ) -> list[FetchedOffset | QuorateError]:
+        """Return committed offsets in the order of the request, or why one is not told.
+
+        If the request names no partitions, those of topics that the caller may not see are left
+        out. Raises as commit_offsets.
+        """
+        caller = Caller(principal, self._authorizer)
+        _check(caller, DESCRIBE, request.group_id)
+        shard = self._coordinator.shard_of(request.group_id)
+        if request.partitions is None:
+            everything = await shard.call(partial(_fetch, request))
+            named = (one.partition[0] for one in everything)
+            hidden = self._refusals(caller, DESCRIBE_TOPIC, named)
+            return [one for one in everything if one.partition[0] not in hidden]
+        self._check_count(len(request.partitions))
+        refuse_duplicates(tuple(one) for one in request.partitions)
+        refusals = self._refusals(caller, DESCRIBE_TOPIC, (one[0] for one in request.partitions))
+        allowed = [one for one in request.partitions if one[0] not in refusals]
+        fetched: list[FetchedOffset] = []
+        for part in _parts(allowed):
+            found = await shard.call(partial(_fetch, replace(request, partitions=part)))
+            fetched.extend(found)
+        answers = iter(fetched)
+        return [refusals.get(one[0]) or next(answers) for one in request.partitions]
+
+    # -- administration
+
+    async def list_groups(
+        self, principal: Principal
+    ) -> tuple[list[ListedGroup], QuorateError | None]:
+        """Return the groups of this broker that the caller may describe.
+
+        The error says that some partition cannot answer now, so its groups are missing.
+        """
+        caller = Caller(principal, self._authorizer)
+        sees_all = caller.may(DESCRIBE)
+        found: list[ListedGroup] = []
+        error: QuorateError | None = None
+        for shard in self._coordinator.shards:
+            try:
+                listed = await shard.call(_list)
+            except (CoordinatorLoadingError, CoordinatorNotAvailableError, OverloadedError) as why:
+                error = why
+                continue
+            for first in range(0, len(listed), GROUPS_MAX):
+                part = listed[first : first + GROUPS_MAX]
+                found += [one for one in part if sees_all or caller.may(DESCRIBE, one.group_id)]
+                await asyncio.sleep(0)
+        return found, error
+
+    async def describe_groups(
+        self, principal: Principal, group_ids: Sequence[str]
+    ) -> list[DescribedGroup | QuorateError]:
+        """Return each group, or the error, in the order of the ids."""
+        return await self._each(principal, DESCRIBE, group_ids, _describe)
+
+    async def delete_groups(
+        self, principal: Principal, group_ids: Sequence[str]
+    ) -> list[QuorateError | None]:
+        """Delete groups that have no members, with their offsets. Return the error of each."""
+        return await self._each(principal, DELETE, group_ids, _delete, writes=True)
+
+    async def remove_members(self, principal: Principal, request: RemoveMembers) -> tuple[str, ...]:
+        """Remove members of a group. Return the ids of those that were removed."""
+        _check(Caller(principal, self._authorizer), READ, request.group_id)
+        self._check_count(len(request.member_ids) + len(request.instance_ids))
+        shard = self._coordinator.shard_of(request.group_id)
+        return await shard.call(
+            lambda machine, now_ms, wall_ms: machine.remove_members(request, now_ms, wall_ms),
+            writes=True,
+        )
+
+    async def _each(
+        self,
+        principal: Principal,
+        required: Required,
+        group_ids: Sequence[str],
+        decide: Callable[[str, ShardMachine, int, int], Step[T]],
+        *,
+        writes: bool = False,
+    ) -> list[T | QuorateError]:
+        """Ask for each group on its own. One group's error does not concern the others."""
+        _check_named(group_ids)
+        caller = Caller(principal, self._authorizer)
+        found: list[T | QuorateError] = []
+        for group_id in group_ids:
+            try:
+                _check(caller, required, group_id)
+                shard = self._coordinator.shard_of(group_id)
+                answer = await shard.call(partial(decide, group_id), writes=writes)
+                found.append(answer)
+            except QuorateError as error:
+                found.append(error)
+            await asyncio.sleep(0)
+        return found
+
+    # -- checks
+
+    def _check_count(self, named: int) -> None:
+        most = self._config.request_partitions_max
+        if named > most:
+            raise InvalidRequestError(
+                f"a request names {named} partitions or members; {most} are allowed: ask in parts"
+            )
+
+    def _refusals(
+        self, caller: Caller, required: Required, topic_ids: Iterable[bytes]
+    ) -> dict[bytes, QuorateError]:
+        """Return the error for each topic that the caller may not use.
+
+        A topic that does not exist is left to the machine.
+        """
+        refusals: dict[bytes, QuorateError] = {}
+        for topic_id in dict.fromkeys(topic_ids):
+            topic = self._replicas.image.topics.get(topic_id)
+            if topic is not None:
+                error = caller.refusal_by_id(required, topic.name, topic_id)
+                if error is not None:
+                    refusals[topic_id] = error
+        return refusals
+
+
+class GroupStream:
+    """One Membership stream: a member's messages go in, and what it is told comes out.
+
+    The member's rights are checked at each message.
+    """
+
+    def __init__(self, coordinator: Coordinator, caller: Caller) -> None:
+        self._coordinator = coordinator
+        self._caller = caller
+        self._shard: Shard | None = None
+        self._states = MemberStream()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no further message is taken."""
+        return self._states.is_over
+
+    async def heartbeat(self, heartbeat: Heartbeat) -> None:
+        """Take the member's next message. Return when its answer is there to be taken.
+
+        The first message says which member of which group it is. An error is told on the stream.
+        """
+        try:
+            _check(self._caller, READ, heartbeat.group_id)
+            if heartbeat.subscription is not None:
+                for topic in sorted(heartbeat.subscription.topics):
+                    self._caller.check(DESCRIBE_TOPIC, topic)
+            if self._shard is None:
+                shard = self._coordinator.shard_of(heartbeat.group_id)
+                self._states.belong_to(heartbeat.group_id, heartbeat.member_id)
+                shard.open(self._states)
+                self._shard = shard
+            await self._shard.heartbeat(self._states, heartbeat)
+        except QuorateError as error:
+            self._states.tell(error)
+        await self._states.room()
+
+    async def next(self) -> MemberState | QuorateError | None:
+        """Wait for what the member is told next. None: the stream is over."""
+        return await self._states.next()
+
+    def refuse(self, error: QuorateError) -> None:
+        """End the stream with an error, after what waits: a message of it is impossible."""
+        self._states.tell(error)
+
+    def stop(self) -> None:
+        """Send the member away, because this broker stops."""
+        self._states.tell(StoppingError("this broker is stopping: look for the next coordinator"))
+
+    def done(self) -> None:
+        """End the stream after what waits: the member sends nothing more."""
+        self._states.end()
+
+    def close(self) -> None:
+        """Note that the stream is closed. Unless the member left, the machine waits for another."""
+        if self._shard is not None:
+            self._shard.close(self._states)
+        self._states.end()
+
+
+def _check(caller: Caller, required: Required, group_id: str) -> None:
+    """Raise the error if the caller may not use the group, or there can be no such group."""
+    caller.check(required, group_id)
+    if not 0 < len(group_id.encode()) <= GROUP_ID_BYTES_MAX:
+        raise InvalidGroupIdError(
+            f"a group id has 1 to {GROUP_ID_BYTES_MAX} bytes of UTF-8, not {len(group_id.encode())}"
+        )
+
+
+def _check_named(group_ids: Sequence[str]) -> None:
+    if len(group_ids) > GROUPS_MAX:
+        raise InvalidRequestError(
+            f"a request names {len(group_ids)} groups; {GROUPS_MAX} are allowed"
+        )
+    refuse_duplicates(group_ids)
+
+
+def _leader(topic: TopicImage, group_id: str) -> CoordinatorFound:
+    index = partition_of(group_id, len(topic.partitions))
+    state = topic.partitions[index]
+    if state.leader < 0:
+        raise CoordinatorNotAvailableError(
+            f"{OFFSETS_TOPIC}-{index}, which has group {group_id!r}, has no leader now"
+        )
+    return CoordinatorFound(state.leader, state.leader_epoch)
+
+
+def _parts(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Yield the items in parts, each for one step. Without items, one empty part: it is checked."""
+    for first in range(0, max(len(items), 1), PARTITIONS_A_STEP):
+        yield items[first : first + PARTITIONS_A_STEP]
+
+
+def _commit(
+    request: CommitOffsets, machine: ShardMachine, now_ms: int, wall_ms: int
+) -> Step[Committed]:
+    return machine.commit_offsets(request, now_ms, wall_ms)
+
+
+def _fetch(
+    request: FetchOffsets, machine: ShardMachine, now_ms: int, wall_ms: int
+) -> Step[tuple[FetchedOffset, ...]]:
+    return machine.fetch_offsets(request)
+
+
+def _list(machine: ShardMachine, now_ms: int, wall_ms: int) -> Step[tuple[ListedGroup, ...]]:
+    return machine.list_groups()
+
+
+def _describe(
+    group_id: str, machine: ShardMachine, now_ms: int, wall_ms: int
+) -> Step[DescribedGroup]:
+    return machine.describe_group(group_id)
+
+
+def _delete(group_id: str, machine: ShardMachine, now_ms: int, wall_ms: int) -> Step[None]:
+    return machine.delete_group(group_id, now_ms, wall_ms)
