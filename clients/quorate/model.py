@@ -122,6 +122,8 @@ class ReplicaSize:
     log_start_offset: int
     log_end_offset: int
     is_leader: bool
+    #: Why the last pass of compaction over this log failed; empty if it did not fail.
+    compaction_failure: str = ""
 
 
 @dataclass(frozen=True, slots=True)

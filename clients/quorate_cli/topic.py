@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
-from quorate import Admin, ReplicaSize, TopicDescription
+from quorate import Admin, LogDirDescription, ReplicaSize, TopicDescription
 from quorate.errors import AuthorizationError
 from quorate_cli.lazy_group import Later, lazy_group
 from quorate_cli.output import print_json, print_table, usage_error, warn
@@ -71,7 +71,11 @@ def list_topics(
 @app.command()
 @in_session
 def describe(session: Session, name: Name) -> None:
-    """Show a topic's partitions: leader, replicas, ISR; and their logs: start, end, bytes."""
+    """Show a topic's partitions: leader, replicas, ISR; and their logs: start, end, bytes.
+
+    Warns of replicas whose compaction fails.
+    """
+    failures: list[str] = []
 
     async def question(admin: Admin) -> tuple[TopicDescription, dict[int, ReplicaSize]]:
         topic = (await admin.describe_topics([name]))[name]
@@ -80,11 +84,13 @@ def describe(session: Session, name: Name) -> None:
         except AuthorizationError:
             # the caller may describe the topic, but not the disks of the cluster
             return topic, {}
+        failures.extend(compaction_failures(log_dirs))
         led = (one for found in log_dirs for one in found.replicas if one.is_leader)
         return topic, {one.partition: one for one in led}
 
     topic, logs = session.ask(question)
     _print_topic(session, topic, logs)
+    warn(failures)
 
 
 @app.command()
@@ -136,6 +142,17 @@ def delete(
     """Delete topics and all their records."""
     session.ask(lambda admin: admin.delete_topics(names))
     session.answer({"deleted": names}, "")
+
+
+def compaction_failures(log_dirs: Iterable[LogDirDescription]) -> list[str]:
+    """Return a sentence for each replica whose last pass of compaction failed."""
+    return [
+        f"compaction of {one.topic}-{one.partition} fails on broker {found.broker_id}:"
+        f" {one.compaction_failure}"
+        for found in log_dirs
+        for one in found.replicas
+        if one.compaction_failure
+    ]
 
 
 def _print_topic(

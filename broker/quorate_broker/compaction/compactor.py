@@ -108,6 +108,8 @@ class Compactor:
             except QuorateError as error:
                 self._met(partition, error)
                 continue
+            if plan is None:
+                self._recovered(partition)
             if plan is not None and (best is None or _need(plan) > _need(best[1])):
                 best = partition, plan
         return best
@@ -158,7 +160,7 @@ class Compactor:
             log_line.exception("compaction failed", partition=partition.name)
             reason = f"{type(error).__name__}: {error}"
         if reason is None:
-            self._failures.pop(partition.key, None)
+            self._recovered(partition)
         elif not partition.replica_log.is_closed:
             self._failed(partition, reason)
 
@@ -275,6 +277,11 @@ class Compactor:
                 batches=done.not_decoded,
             )
 
+    def _recovered(self, partition: Partition) -> None:
+        """Forget the failures of a partition: a pass succeeded, or none is needed any more."""
+        self._failures.pop(partition.key, None)
+        partition.compaction_failure = ""
+
     def _failed(self, partition: Partition, reason: str) -> None:
         known = self._failures.get(partition.key)
         count = 1 if known is None else known.count + 1
@@ -282,6 +289,7 @@ class Compactor:
         wait_ms = waits * self._config.log_cleaner_backoff_ms
         again_at = asyncio.get_running_loop().time() + wait_ms / 1000
         self._failures[partition.key] = _Failure(count, again_at, reason)
+        partition.compaction_failure = reason
         log_line.error(
             "compaction failed",
             partition=partition.name,

@@ -16,7 +16,7 @@ UNKNOWN_BYTES = -1
 
 
 class ReplicaSize(NamedTuple):
-    """One replica: the bytes of its log, and the range of its offsets."""
+    """One replica: the bytes of its log, the range of its offsets, and what is wrong with it."""
 
     topic: str
     partition: int
@@ -24,6 +24,7 @@ class ReplicaSize(NamedTuple):
     log_start_offset: int
     log_end_offset: int
     is_leader: bool
+    compaction_failure: str
 
 
 class LogDir(NamedTuple):
@@ -66,6 +67,7 @@ class LogDirs:
                     partition.log_start_offset,
                     partition.log_end_offset,
                     partition.is_leader,
+                    partition.compaction_failure,
                 )
                 held[partition.directory_id].append(found)
             if number % PARTITIONS_A_TURN == 0:

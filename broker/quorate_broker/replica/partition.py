@@ -66,6 +66,8 @@ class Partition(Replica):
         self.damage = Damage(self, self.replica_log)
         self.role: LeaderReplica | FollowerReplica | None = None
         self._owed: tuple[int, int] | None = None
+        #: Why the last pass of compaction failed; empty if it did not fail, or none is needed.
+        self.compaction_failure = ""
 
     # identity and state
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+
 import pytest
 
 from quorate.errors import ClusterAuthorizationFailedError
 from quorate.net.principal import Principal
+from quorate_broker.compaction.compactor import Compactor
+from quorate_broker.compaction.job import Done, Failed, Job, Report
 from quorate_broker.operations.log_dirs import LogDirs
 from quorate_quorum.node.authorizer import ALLOW_ALL, CLUSTER, Operation, Resource
-from tests.unit.quorate_broker.builders import TOPIC, World, directory_id
+from quorate_quorum.v1 import events_pb2 as ev
+from tests.unit.quorate_broker.builders import TOPIC, TOPIC_ID, World, directory_id, until
 from tests.unit.quorate_broker.operations.builders import ANN, DenyAll
 
 
@@ -25,7 +30,7 @@ async def test_each_directory_tells_its_replicas_its_free_bytes_and_its_failure(
     assert (found.path, found.directory_id, found.failure) == ("/data", directory_id(1), "")
     assert found.free_bytes > 0
     [replica] = found.replicas
-    assert replica == (TOPIC, 0, world.brokers[1].partition.log.size, 1, 3, True)
+    assert replica == (TOPIC, 0, world.brokers[1].partition.log.size, 1, 3, True, "")
     [other] = await LogDirs(world.brokers[2].replicas, ALLOW_ALL).describe(ANN, [TOPIC])
     assert not other.replicas[0].is_leader
     [none] = await operation.describe(ANN, ["no-such-topic"])
@@ -34,6 +39,55 @@ async def test_each_directory_tells_its_replicas_its_free_bytes_and_its_failure(
     [failed] = await operation.describe(ANN, ())
     assert failed.failure == "for the test"
     await world.stop()
+
+
+async def test_a_compaction_that_fails_is_told_until_it_works_again_or_is_not_needed() -> None:
+    world = World(brokers=1)
+    await world.start(min_isr=1, configs={"cleanup.policy": "compact"})
+    broker = world.brokers[1]
+    for number in range(4):
+        await broker.produce(b"%d" % number)
+        await broker.partition.log.roll()
+
+    async def told() -> str:
+        [found] = await LogDirs(broker.replicas, ALLOW_ALL).describe(ANN, ())
+        return found.replicas[0].compaction_failure
+
+    runner = Failing()
+    compactor = Compactor(broker.replicas, broker.failures.append, runner)
+    compactor.start()
+    assert await told() == ""
+    await until(lambda: broker.partition.compaction_failure != "")
+    assert await told() == "the disk is odd"
+    runner.is_failing = False
+    await until(lambda: broker.partition.log.compaction.cleaned_end == 4)
+    await until(lambda: broker.partition.compaction_failure == "")
+    assert await told() == ""
+
+    runner.is_failing = True
+    for number in range(8):
+        await broker.produce(b"%d" % number)
+    await broker.partition.log.roll()
+    await until(lambda: broker.partition.compaction_failure != "")
+    config = ev.Config(topic_id=TOPIC_ID, name="cleanup.policy", value="delete")
+    await world.commit(ev.MetadataEvent(config=config))
+    await until(lambda: broker.partition.compaction_failure == "")
+    await compactor.stop()
+    await world.stop()
+
+
+class Failing:
+    """A runner whose passes fail until the disk is well again."""
+
+    def __init__(self) -> None:
+        self.is_failing = True
+
+    async def run(self, job: Job) -> AsyncGenerator[Report, None]:
+        if self.is_failing:
+            yield Failed("the disk is odd")
+            return
+        closed = [end for _, end, _ in job.segments]
+        yield Done(closed[-1], 0, 0, 0, 0, 0)
 
 
 async def test_a_principal_that_may_not_describe_the_cluster_is_refused() -> None:
