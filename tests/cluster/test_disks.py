@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from quorate import Admin, LogDirDescription, TopicDescription
+from quorate import Admin, LogDirDescription, Producer, TopicDescription
+from quorate.errors import DeliveryTimeoutError, QuorateError, StorageError
 from quorate_cli.local import LocalCluster, Shape, free_port
 from quorate_cli.node_disks import format_broker
-from tests.cluster.mounts import mounted, unmount
+from tests.cluster.mounts import mounted, remount, unmount
 from tests.cluster.support import (
     PATIENCE_S,
     Answer,
@@ -146,3 +147,77 @@ def test_a_disk_that_is_taken_away_costs_only_its_replicas_and_the_last_one_the_
 def offline_in(topic: TopicDescription) -> list[int]:
     """Return the partitions with an offline replica."""
     return [one.partition for one in topic.partitions if one.offline]
+
+
+async def fill(cluster: LocalCluster, topic: str) -> tuple[list[bytes], QuorateError]:
+    """Write records until a write fails. Return the acknowledged ones, and the error."""
+    acked: list[bytes] = []
+    async with Producer(
+        bootstrap_servers=cluster.bootstrap_servers,
+        delivery_timeout_ms=4000,
+        request_timeout_ms=2000,
+    ) as producer:
+        for number in range(2000):
+            value = b"%06d" % number + bytes(50_000)
+            try:
+                await producer.send_and_wait(topic, value)
+            except QuorateError as error:
+                return acked, error
+            acked.append(value)
+    raise AssertionError("the disk was never full")
+
+
+async def write_one(cluster: LocalCluster, topic: str) -> None:
+    """Write a record. The producer tries on as long as the disk is full."""
+    async with Producer(
+        bootstrap_servers=cluster.bootstrap_servers, delivery_timeout_ms=30_000
+    ) as producer:
+        await producer.send_and_wait(topic, b"more")
+
+
+def test_a_full_disk_refuses_records_serves_others_is_freed_and_heals(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with with_disks(tmp_path, "12m") as cluster:
+
+        def command(*words: str) -> Answer:
+            found = run_here([*words, "--bootstrap", cluster.bootstrap_servers], capfd, b"")
+            assert found.status == 0, found
+            return found
+
+        for topic, segment in (("t", "1048576"), ("whole", "1073741824")):
+            asyncio.run(create(cluster, topic, 1, replicas=1, segment_bytes=segment))
+        asyncio.run(write(cluster, "whole", [bytes(100_000)] * 30))
+        acked, error = asyncio.run(fill(cluster, "t"))
+        assert len(acked) > 100
+        assert isinstance(error, DeliveryTimeoutError)
+        assert isinstance(error.__cause__, StorageError)
+        assert "the disk is full" in str(error)
+        assert asyncio.run(read(cluster, "t")) == acked, "reading goes on"
+        assert cluster.processes[0].poll() is None
+
+        cluster.kill(0)
+        cluster.died()
+        cluster.start([0])
+        asyncio.run(cluster.wait_ready(timeout=PATIENCE_S))
+        assert asyncio.run(read(cluster, "t")) == acked, "a restart on the full disk"
+
+        trimmed = command("topic", "trim", "t", "--before", str(len(acked) // 2)).out
+        assert trimmed == f"t-0 begins at offset {len(acked) // 2}\n"
+        asyncio.run(write_one(cluster, "t"))
+        _, error = asyncio.run(fill(cluster, "t"))
+        assert "the disk is full" in str(error)
+
+        command("topic", "alter", "t", "-c", "retention.bytes=2097152")
+        asyncio.run(write_one(cluster, "t"))
+        _, error = asyncio.run(fill(cluster, "whole"))
+        assert "the disk is full" in str(error)
+
+        command("topic", "trim", "whole", "--before", "end")
+        asyncio.run(write_one(cluster, "whole"))
+        _, error = asyncio.run(fill(cluster, "whole"))
+        assert "the disk is full" in str(error)
+
+        remount(tmp_path / "0-0", "size=64m")
+        asyncio.run(write_one(cluster, "whole"))
+        assert asyncio.run(read(cluster, "whole"))[-1] == b"more"

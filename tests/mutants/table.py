@@ -136,6 +136,26 @@ class Mutant(NamedTuple):
 
 MUTANTS = (
     Mutant(
+        "room-to-delete",
+        "the place for the start of a log is made when it is needed",
+        f"{LOG_ROOM}/appender.py",
+        "reserve_synced()\n            await self._parts.checkpoints.reserve_start()",
+        "reserve_synced()",
+        (
+            "tests/unit/quorate_quorum/log/test_disk_errors.py::test_a_log_of_one_segment_gives_its_bytes_back_on_a_full_disk",
+        ),
+    ),
+    Mutant(
+        "room-to-delete",
+        "retention waits for the room of a new segment before it deletes old ones",
+        "broker/quorate_broker/retention/keeper.py",
+        "            await self._roll(partition)",
+        "            await log.log.roll_if_due()",
+        (
+            "tests/unit/quorate_broker/retention/test_keeper.py::test_a_disk_without_room_for_a_new_segment_still_gives_old_ones_back",
+        ),
+    ),
+    Mutant(
         "failed-directory",
         "a failed directory takes all replicas of its broker offline",
         "broker/quorate_broker/replicas/replicas.py",

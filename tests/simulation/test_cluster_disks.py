@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from quorate import Admin, Consumer, Producer, TopicPartition
+from quorate.errors import DeliveryTimeoutError, QuorateError, StorageError
 from quorate_broker.server import BrokerServer
 from quorate_quorum.metadata.partitions import NO_LEADER, PartitionImage
 from quorate_testing.simulated.cluster import ClusterShape, SimulatedCluster, SimulatedNode
@@ -270,3 +271,48 @@ def test_a_directory_that_was_unmounted_is_given_up_although_nothing_fails(seed:
         assert node.disk.names("/d2") == (), "nothing is written below the mount point"
 
     run(scene, seed)
+
+
+async def fill(cluster: SimulatedCluster, topic: str) -> tuple[int, QuorateError]:
+    """Write records until a write fails. Return the number of acknowledged ones, and the error."""
+    servers = cluster.bootstrap_servers
+    async with Producer(bootstrap_servers=servers, delivery_timeout_ms=5000) as producer:
+        for number in range(1000):
+            try:
+                await producer.send_and_wait(topic, bytes(50_000), partition=0)
+            except QuorateError as error:
+                return number, error
+    raise AssertionError("the disk was never full")
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_full_disk_refuses_records_serves_others_is_freed_and_heals(seed: int) -> None:
+    async def scene(cluster: SimulatedCluster, admin: Admin) -> None:
+        (node,) = cluster.brokers
+        for directory in DIRECTORIES:
+            node.disk.limit(directory, 3 * MIB)
+        await admin.create_topic("t", 1, 1, {"segment.bytes": str(MIB)})
+        acked, error = await fill(cluster, "t")
+        assert acked > 40
+        assert isinstance(error, DeliveryTimeoutError)
+        assert isinstance(error.__cause__, StorageError)
+        assert "the disk is full" in str(error)
+        assert len(await values(cluster, "t")) == acked, "reading goes on"
+        cluster.kill(node.name)
+        cluster.start(node.name)
+        await until(lambda: is_serving(node))
+        assert len(await values(cluster, "t")) == acked, "a restart on the full disk"
+        partition = TopicPartition("t", 0)
+        assert await admin.delete_records({partition: acked // 2}) == {partition: acked // 2}
+        await write(cluster, "t", 1)
+        await fill(cluster, "t")
+        await admin.alter_configs("t", set={"retention.bytes": str(MIB)})
+        await write(cluster, "t", 1)
+        await admin.alter_configs("t", remove=["retention.bytes"])
+        await fill(cluster, "t")
+        for directory in DIRECTORIES:
+            node.disk.limit(directory, None)
+        await write(cluster, "t", 1)
+        assert (node.failure, broker_of(node).replicas.failed_directories) == (None, {})
+
+    run(scene, seed, brokers=1)

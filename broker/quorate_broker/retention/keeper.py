@@ -82,7 +82,7 @@ class RetentionKeeper:
         if partition.offline is not None or log.is_closed or partition.state is None:
             return
         try:
-            await log.log.roll_if_due()
+            await self._roll(partition)
             if isinstance(partition.role, LeaderReplica):
                 await self._delete(partition, partition.role.log_start)
             await log.log.remove_below_start()
@@ -94,6 +94,13 @@ class RetentionKeeper:
         except QuorateError:
             # do nothing: the role has changed meanwhile
             return
+
+    async def _roll(self, partition: Partition) -> None:
+        """Close the active segment if it is due. On a full disk, go on: deletions make room."""
+        try:
+            await partition.log.roll_if_due()
+        except TryAgainError as error:
+            log_line.warning("roll waits", partition=partition.name, reason=str(error))
 
     async def _delete(self, partition: Partition, start: LogStart) -> None:
         """Move the start of a log that this broker leads, as the policy says.

@@ -387,6 +387,7 @@ def _timed_out(
         f"their batch {how}" + (f" (last: {why})" if why else "")
     )
     error.may_be_written = may_be_written
+    error.__cause__ = why
     return error
 
 

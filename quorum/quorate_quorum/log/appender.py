@@ -103,6 +103,7 @@ class Appender:
             await self._parts.directory.make()
             if self._parts.config.track_synced:
                 await self._parts.checkpoints.reserve_synced()
+            await self._parts.checkpoints.reserve_start()
             await self._begin_segment()
         reason = why_roll(
             await self._active(), self._parts.config, adding_bytes=size, adding_end=end_offset

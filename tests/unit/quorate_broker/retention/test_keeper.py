@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import AsyncIterator
 
 import pytest
@@ -133,6 +134,27 @@ async def test_a_follower_that_was_away_jumps_into_the_middle_of_a_batch(world: 
     await until(lambda: log.log_start_offset == 2)
     assert (log.log_end_offset, log.high_watermark) == (4, 4)
     assert log.segment_base(0) == 0
+
+
+async def test_a_disk_without_room_for_a_new_segment_still_gives_old_ones_back(
+    world: World,
+) -> None:
+    await three_segments(world, age_ms=DAY_MS // 2)
+    for broker in world.running.values():
+        broker.disk.hook = no_new_segment
+    await asyncio.sleep(0.002)  # the last record must be older than a millisecond
+    await altered(world, "segment.ms", "1")
+    assert starts(world) == [0, 0, 0]
+    await altered(world, "retention.ms", str(DAY_MS // 4))
+    await until(lambda: bases(world) == [2, 2, 2])
+    assert starts(world) == [2, 2, 2]
+    for broker in world.running.values():
+        broker.disk.hook = None
+
+
+def no_new_segment(name: str, path: str) -> None:
+    if name == "create" and path.endswith(".log"):
+        raise OSError(errno.ENOSPC, "for the test", path)
 
 
 async def test_an_old_active_segment_is_closed_without_an_append(world: World) -> None:

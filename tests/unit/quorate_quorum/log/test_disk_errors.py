@@ -229,6 +229,21 @@ async def test_a_full_disk_leaves_a_log_as_it_was() -> None:
     await again.close(clean=True)
 
 
+async def test_a_log_of_one_segment_gives_its_bytes_back_on_a_full_disk() -> None:
+    """A disk may be full of segments that were never closed, so no close has made the slot."""
+    disk = SimulatedDisk(random.Random(1))
+    await disk.make_directory("/data")
+    log = await Log.open(disk, PATH, LogConfig())
+    for offset in range(6):
+        await log.append([batch(offset)])
+    disk.fill()
+    await log.move_start(6)
+    assert await log.roll_if_due()
+    await log.remove_below_start()
+    assert (log.log_start_offset, log.segment_base(0), log.size) == (6, 6, 0)
+    await log.close(clean=False)
+
+
 async def test_a_full_disk_still_deletes_old_records() -> None:
     """Retention is what makes room, so it needs none: the slot was made when a segment closed."""
     disk = SimulatedDisk(random.Random(1))
