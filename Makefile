@@ -17,11 +17,12 @@ SEED       ?=
 # Seeds of the quorum alone, which cost a fifth of a whole cluster's; STATE: a file to go on from.
 QUORUM_SEEDS = $(if $(filter file default undefined,$(origin SEEDS)),700,$(SEEDS))
 STATE      ?=
+FLIPS      ?= 10000
 
 # Every node that a test or the demo starts would compile all modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test lint check proto docs sim sim-quorum sim-raft crash-points power-cuts mutants bench clean
+.PHONY: setup demo test lint check proto docs sim sim-quorum sim-raft crash-points power-cuts bit-flips mutants bench clean
 
 setup: $(VENV)/.installed
 
@@ -73,6 +74,9 @@ crash-points: setup
 
 power-cuts: setup
 	@$(BIN)/python -m tests.simulation.power_cuts --seeds $(if $(filter file default undefined,$(origin SEEDS)),10,$(SEEDS)) $(ARGS)
+
+bit-flips: setup
+	@$(BIN)/python -m tests.simulation.bit_flips $(if $(SEED),--seed $(SEED),--flips $(FLIPS) --first-seed $(FIRST_SEED)) $(if $(STATE),--state $(STATE)) $(ARGS)
 
 bench: setup
 	$(BIN)/python -m bench

@@ -1957,6 +1957,17 @@ MUTANTS = (
     ),
     Mutant(
         "scrub-finds-all",
+        "compaction does not compare a segment with its checksum file, and writes a new one",
+        f"{COMPACTION}/cleaning.py",
+        "if known is not None and found.result() != known:",
+        "if False:",
+        (
+            f"{COMPACTION_TESTS}/test_cleaning.py"
+            "::test_a_changed_offset_or_epoch_of_a_compacted_segment_stops_the_pass",
+        ),
+    ),
+    Mutant(
+        "scrub-finds-all",
         "the scrub does not compute the CRC of batches",
         SCRUB,
         "chunk = await segment.scan(walk.position, checked=True)",

@@ -18,10 +18,11 @@ from quorate_broker.compaction.job import Cleaned, Done, Job, Report
 from quorate_broker.compaction.offset_map import OffsetMap
 from quorate_broker.compaction.plan import groups
 from quorate_quorum.disk import Disk, File
-from quorate_quorum.log.checksum import Checksummer
+from quorate_quorum.log.checksum import Checksummer, checksum_of
+from quorate_quorum.log.epochs import EpochCache
 from quorate_quorum.log.index import SegmentIndex
 from quorate_quorum.log.replacement import CLEANED
-from quorate_quorum.log.segment import INDEX, LOG, TIME_INDEX, file_name
+from quorate_quorum.log.segment import CHECKSUM, INDEX, LOG, TIME_INDEX, file_name
 from quorate_quorum.log.segments import SegmentInfo
 
 #: Bytes of one read (a larger batch is read whole), and of one write.
@@ -54,6 +55,7 @@ class Cleaning:
     def __init__(self, disk: Disk, job: Job) -> None:
         self._disk = disk
         self._job = job
+        self._epochs = EpochCache(job.epochs)
         self._throttle = Throttle(job.bytes_per_second)
         self._map = OffsetMap(job.map_bytes, bytes.fromhex(job.salt))
         self._segments = [SegmentInfo(*row, -1, 0) for row in job.segments]
@@ -68,7 +70,7 @@ class Cleaning:
             now_ms=job.now_ms,
             delete_retention_ms=job.delete_retention_ms,
             may_drop_tombstones=job.may_drop_tombstones,
-            epoch_starts=frozenset(job.epoch_starts),
+            epoch_starts=frozenset(start for _, start in job.epochs),
             producers=dict(job.producers),
         )
         batch_filter = BatchFilter(self._map, rules)
@@ -138,10 +140,13 @@ class Cleaning:
         """Yield the batches of a segment.
 
         Check each CRC, because the CRC of the new batch would hide a wrong one. No CRC covers an
-        offset, so check that batches follow one another. With a wrong offset, an old record could
-        count as the last of its key.
+        offset or an epoch, so check that batches follow one another, and compare the epochs, and
+        the whole segment with its checksum file. With a wrong offset, an old record could count as
+        the last of its key; and the new checksum file would vouch for what is wrong.
         """
         path = f"{self._job.directory}/{file_name(segment.base_offset, LOG)}"
+        known = await checksum_of(self._disk, path.removesuffix(LOG) + CHECKSUM)
+        found = Checksummer(segment.base_offset)
         file = await self._disk.open(path)
         try:
             position = turn = 0
@@ -159,6 +164,8 @@ class Cleaning:
                             f"to {segment.end_offset} may be"
                         )
                     expected = header.end_offset
+                    self._check_epoch(path, header)
+                    found.add(header)
                     batch = memoryview(data)[at : at + header.size]
                     yield check(batch, header), batch
                     at += header.size
@@ -169,8 +176,19 @@ class Cleaning:
                 if not at:
                     raise CorruptRecordError(f"{path}: byte {position} begins no whole batch")
                 position += at
+            if known is not None and found.result() != known:
+                raise CorruptRecordError(f"{path} differs from its checksum file")
         finally:
             await file.close()
+
+    def _check_epoch(self, path: str, header: BatchHeader) -> None:
+        """Compare a batch's epoch with the log's. Batches below the log's start are not known."""
+        epoch = self._epochs.epoch_at(header.last_offset)
+        if epoch >= 0 and header.leader_epoch != epoch:
+            raise CorruptRecordError(
+                f"{path}: the batch at {header.base_offset} says leader_epoch "
+                f"{header.leader_epoch}, not {epoch}"
+            )
 
     async def _read(self, file: File, position: int, size: int) -> bytes:
         data = await file.read_at(position, min(READ_BYTES, size - position))

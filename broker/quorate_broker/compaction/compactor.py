@@ -218,7 +218,7 @@ class Compactor:
             may_drop_tombstones=set(state.broker_ids) <= set(state.isr),
             segment_bytes=config.segment_bytes,
             index_interval_bytes=log.compaction.index_interval_bytes,
-            epoch_starts=tuple(start for _, start in log.epochs.entries),
+            epochs=tuple(log.epochs.entries),
             producers=await _producers(partition, plan.end),
             map_bytes=self._config.log_cleaner_dedupe_buffer_size,
             bytes_per_second=self._config.log_cleaner_io_max_bytes_per_second,

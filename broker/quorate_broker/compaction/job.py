@@ -25,8 +25,8 @@ class Job:
     may_drop_tombstones: bool
     segment_bytes: int
     index_interval_bytes: int
-    #: The offsets at which leader_epochs begin.
-    epoch_starts: tuple[int, ...]
+    #: The leader_epochs of the log, each with the offset at which it begins.
+    epochs: tuple[tuple[int, int], ...]
     #: (producer_id, base offset of its oldest remembered batch).
     producers: tuple[tuple[int, int], ...]
     map_bytes: int
@@ -41,9 +41,8 @@ class Job:
     @classmethod
     def decode(cls, line: bytes) -> Job:
         values = json.loads(line)
-        for name in ("segments", "producers"):
+        for name in ("segments", "epochs", "producers"):
             values[name] = tuple(tuple(row) for row in values[name])
-        values["epoch_starts"] = tuple(values["epoch_starts"])
         return cls(**values)
 
 

@@ -100,7 +100,7 @@ async def job_for(
         may_drop_tombstones=may_drop_tombstones,
         segment_bytes=segment_bytes,
         index_interval_bytes=100,
-        epoch_starts=tuple(start for _, start in log.epochs.entries),
+        epochs=tuple(log.epochs.entries),
         producers=producers,
         map_bytes=SLOT_BYTES * keys * 4 // 3 + SLOT_BYTES,
         bytes_per_second=-1,

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from quorate.errors import CorruptRecordError, StorageError
 from quorate.record import compression
+from quorate.record.batch import split
 from quorate_broker.compaction.cleaning import Cleaning
 from quorate_broker.compaction.job import Cleaned, Done
 from quorate_quorum.log.log import Log, LogConfig
@@ -158,6 +159,29 @@ async def test_a_batch_with_a_wrong_crc_or_offset_stops_the_pass(byte: int, bit:
         await append(log, [(b"%d" % (number % 4), b"v" * 30)])
     first = len(keyed(0, [(b"0", b"v" * 30)]))
     disk.flip_bit(f"{PATH}/{0:020d}.log", first + byte, bit)
+    job = await job_for(log)
+    assert job is not None
+    with pytest.raises(CorruptRecordError):
+        await carry_out(disk, log, job)
+    await log.close(clean=False)
+
+
+@pytest.mark.parametrize(("byte", "bit"), [(7, 0), (7, 1), (15, 0), (15, 1)])
+async def test_a_changed_offset_or_epoch_of_a_compacted_segment_stops_the_pass(
+    byte: int, bit: int
+) -> None:
+    """The new checksum file would vouch for it, and nothing would find it later."""
+    disk = await new_disk()
+    log = await new_log(disk, segment_bytes=1000)
+    for number in range(40):
+        await append(log, [(b"key %d" % (number % 9), b"v" * 30)], epoch=4)
+    await compact(disk, log)
+    assert log.compaction.has_gaps
+    for number in range(20):
+        await append(log, [(b"key %d" % (number % 9), b"v" * 30)], epoch=4)
+    path = f"{PATH}/{0:020d}.log"
+    first = next(iter(split(disk.content(path))))[0]
+    disk.flip_bit(path, first.size + byte, bit)
     job = await job_for(log)
     assert job is not None
     with pytest.raises(CorruptRecordError):
