@@ -59,7 +59,7 @@ async def compact(log: Log) -> Done:
         may_drop_tombstones=True,
         segment_bytes=1 << 30,
         index_interval_bytes=log.compaction.index_interval_bytes,
-        epoch_starts=(0,),
+        epochs=tuple(log.epochs.entries),
         producers=(),
         map_bytes=defaults.log_cleaner_dedupe_buffer_size,
         bytes_per_second=-1,
