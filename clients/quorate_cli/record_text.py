@@ -126,9 +126,12 @@ def milliseconds_of(moment: str) -> int:
         return int(moment)
     try:
         found = datetime.fromisoformat(moment)
-    except ValueError:
+        since_ms = round((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1000)
+        if since_ms < 0:  # some negative numbers have a meaning of their own in a lookup
+            raise ValueError(moment)
+    except (ValueError, OverflowError):
         raise ValueError(
             f"--from-time takes 2026-01-31T12:00:00 (UTC, unless it names a zone) or milliseconds "
             f"since 1970, not {moment!r}"
         ) from None
-    return round((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1000)
+    return since_ms

@@ -79,5 +79,6 @@ def _time(text: str) -> int:
         return record_text.milliseconds_of(text)
     except ValueError:
         usage_error(
-            f"--before takes an offset, a time as 2026-01-31T12:00:00, or {END!r}, not {text!r}"
+            f"--before takes an offset, a time since 1970 as 2026-01-31T12:00:00, or {END!r},"
+            f" not {text!r}"
         )

@@ -247,6 +247,23 @@ SAID_NO = {
     "misspelt config": (["topic", "create", "p", "-c", "retention.mss=3"], "retention.ms?"),
     "bad value": (["topic", "create", "p", "-c", "retention.ms=abc"], "not 'abc'"),
     "out of range": (["topic", "create", "p", "-c", "min.insync.replicas=0"], "1 to 1000, not '0'"),
+    "retention.ms below -1": (
+        ["topic", "create", "p", "-c", "retention.ms=-2"],
+        "retention.ms must be a whole number, -1 or more, not '-2'",
+    ),
+    "retention.bytes below -1": (
+        ["topic", "alter", "shared", "-c", "retention.bytes=-2"],
+        "retention.bytes must be a whole number, -1 or more, not '-2'",
+    ),
+    "policy that does not exist": (
+        ["topic", "alter", "shared", "-c", "cleanup.policy=shred"],
+        "cleanup.policy must be 'delete', 'compact', 'compact,delete', or '' to keep everything,"
+        " not 'shred'",
+    ),
+    "trim above the high watermark": (
+        ["topic", "trim", "shared", "--before", "5"],
+        "the high watermark is 0",
+    ),
     "bad config of the cluster": (["cluster", "config", "-c", "segment.byte=1"], "segment.bytes"),
     "unknown topic described": (["topic", "describe", "no"], "'no'"),
     "unknown topic deleted": (["topic", "delete", "no"], "'no'"),
@@ -302,6 +319,16 @@ WRONG_USAGE = {
     "format of JSON": (["topic", "consume", "p", "--format", "{key}", "-o", "json"], "--format"),
     "unknown field": (["topic", "consume", "p", "--format", "{foo}"], "{timestamp_ms}"),
     "no time": (["topic", "consume", "p", "--from-time", "soon"], "'soon'"),
+    "time before 1970": (
+        ["topic", "consume", "p", "--from-time", "1960-01-01"],
+        "since 1970, not '1960-01-01'",
+    ),
+    "negative time": (["topic", "consume", "p", "--from-time", "-5"], "since 1970, not '-5'"),
+    "trim to a negative offset": (["topic", "trim", "p", "--before", "-5"], "not '-5'"),
+    "trim to a time before 1970": (
+        ["topic", "trim", "p", "--before", "1960-01-01"],
+        "a time since 1970 as 2026-01-31T12:00:00, or 'end', not '1960-01-01'",
+    ),
     "no records": (["topic", "consume", "p", "--count", "0"], "--count"),
     "negative wait": (["cluster", "health", "--wait", "-1"], "--wait"),
     "missing file": (["topic", "produce", "shared2", "--file", "/no/such"], "/no/such"),

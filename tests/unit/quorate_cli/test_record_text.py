@@ -71,7 +71,19 @@ def test_a_format_with_anything_else_names_what_it_may_have(pattern: str) -> Non
         record_text.template(pattern)
 
 
-@pytest.mark.parametrize("moment", ["", "x", "-1", "2026-13-01", "1e9", "12:00"])
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "",
+        "x",
+        "-1",
+        "2026-13-01",
+        "1e9",
+        "12:00",
+        "1969-12-31T23:59:59.999",
+        "0001-01-01T00:00:00+14:00",
+    ],
+)
 def test_a_time_that_is_none_says_what_one_is(moment: str) -> None:
     with pytest.raises(ValueError, match="UTC, unless it names a zone"):
         record_text.milliseconds_of(moment)

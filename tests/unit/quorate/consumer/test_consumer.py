@@ -289,7 +289,7 @@ def test_offsets_by_time_and_at_both_ends() -> None:
             assert await c.end_offsets([T0, T1]) == {T0: 3, T1: 0}
             found = await c.offsets_for_times({T0: START_MS + 1, T1: START_MS})
             assert found == {T0: OffsetAndTimestamp(1, START_MS + 1), T1: None}
-            with pytest.raises(ValueError, match="whole number from 0 to"):
+            with pytest.raises(ValueError, match=r"whole number from 0 to .*, not -3"):
                 await c.offsets_for_times({T0: -3})
             with pytest.raises(UnknownTopicError, match="no partition 7"):
                 await c.end_offsets([TopicPartition("t", 7)])
