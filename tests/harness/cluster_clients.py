@@ -11,9 +11,12 @@ from typing import TypeVar
 from quorate import Admin, Consumer, Delivery, Producer, TopicPartition
 from quorate.errors import (
     CorruptRecordError,
+    InvalidPartitionsError,
     LogTruncatedError,
     OffsetOutOfRangeError,
+    OutcomeUnknownError,
     QuorateError,
+    QuorumUnavailableError,
     StorageError,
     TopicExistsError,
     UnknownTopicError,
@@ -28,6 +31,8 @@ T = TypeVar("T")
 
 TOPIC = "events"
 PARTITIONS = 3
+#: The most partitions of a topic that grows.
+PARTITIONS_MAX = 9
 #: How long an administrator repeats a request until it is done.
 ADMIN_S = 60.0
 
@@ -43,6 +48,8 @@ class Clients:
         self.is_loss_possible: Callable[[], bool] = lambda: False
         self.stop = False
         self.recreated = 0
+        #: How many partitions the topic has, as far as the administrator knows.
+        self.partitions = PARTITIONS
         self.cancelled = 0
         self._number = 0
 
@@ -67,7 +74,7 @@ class Clients:
         await asyncio.sleep(0)
 
     async def _send(self, producer: Producer) -> None:
-        partition = self.chance.randrange(PARTITIONS)
+        partition = self.chance.randrange(self.partitions)
         value = b"%d" % self._number
         self._number += 1
         key = key_of(value) if self.shape.compacts else None
@@ -163,11 +170,11 @@ class Clients:
     async def read_all(self) -> None:
         """Read the whole topic at the end of the run."""
         history = self.history
-        history.final = {number: [] for number in range(PARTITIONS)}
+        history.final = {number: [] for number in range(self.partitions)}
         async with Consumer(
             TOPIC, bootstrap_servers=self.cluster.bootstrap_servers, auto_offset_reset="earliest"
         ) as consumer:
-            partitions = [TopicPartition(TOPIC, number) for number in range(PARTITIONS)]
+            partitions = self._all_partitions()
             ends = await self._again(lambda: consumer.end_offsets(partitions))
             while any([await consumer.position(p) < end for p, end in sorted(ends.items())]):
                 for records in (await self._some_of(consumer)).values():
@@ -223,7 +230,6 @@ class Clients:
 
     async def trim(self, until_s: float) -> None:
         """Delete the oldest records now and then, up to any offset that the log has."""
-        partitions = [TopicPartition(TOPIC, number) for number in range(PARTITIONS)]
         servers = self.cluster.bootstrap_servers
         async with (
             Admin(bootstrap_servers=servers, request_timeout_ms=5000) as admin,
@@ -232,7 +238,7 @@ class Clients:
             while self.cluster.loop.time() < until_s:
                 await asyncio.sleep(self.chance.uniform(0.5, 3))
                 try:
-                    ends = await consumer.end_offsets(partitions)
+                    ends = await consumer.end_offsets(self._all_partitions())
                     before = {one: self.chance.randint(0, end) for one, end in ends.items()}
                     for one, offset in before.items():
                         asked = self.history.trim_asked
@@ -244,6 +250,31 @@ class Clients:
                 done = self.history.trimmed
                 for one in starts:
                     done[one.partition] = max(done.get(one.partition, 0), before[one])
+
+    def _all_partitions(self) -> list[TopicPartition]:
+        return [TopicPartition(TOPIC, number) for number in range(self.partitions)]
+
+    async def grow(self, until_s: float) -> None:
+        """Give the topic more partitions, now and then."""
+        servers = self.cluster.bootstrap_servers
+        async with Admin(bootstrap_servers=servers, request_timeout_ms=5000) as admin:
+            while self.partitions < PARTITIONS_MAX:
+                await asyncio.sleep(self.chance.uniform(1, 8))
+                if self.cluster.loop.time() > until_s:
+                    return
+                count = min(PARTITIONS_MAX, self.partitions + self.chance.randint(1, 2))
+                await self._again(partial(self._grow_to, admin, count))
+                self.partitions = count
+
+    async def _grow_to(self, admin: Admin, count: int) -> None:
+        """Give the topic so many partitions. It is no error if an earlier try has done it."""
+        try:
+            await admin.create_partitions(TOPIC, count)
+        except OutcomeUnknownError as error:
+            raise QuorumUnavailableError(f"ask again: {error}") from error
+        except InvalidPartitionsError:
+            if len((await admin.describe_topics([TOPIC]))[TOPIC].partitions) != count:
+                raise
 
     async def churn(self, until_s: float) -> None:
         """Delete the topic and make it again, now and then, and once at the end."""

@@ -23,6 +23,8 @@ class Shape:
     cancels: bool = False
     #: The topic is deleted and made again while it is written and read.
     recreates: bool = False
+    #: An administrator gives the topic more partitions now and then.
+    grows: bool = False
     #: An administrator deletes the oldest records now and then.
     trims: bool = False
     #: Records are kept for so long, and their segments are closed at a quarter of it; 0: for ever.
@@ -52,7 +54,7 @@ class Shape:
         words += [f"kept for {self.retention_ms} ms"] if self.retention_ms else []
         words += [f"codec {self.codec}"] if self.codec != "none" else []
         words += [f"topic {self.topic_codec}"] if self.topic_codec != "producer" else []
-        named = ("cancels", "recreates", "trims", "compacts", "beyond")
+        named = ("cancels", "recreates", "grows", "trims", "compacts", "beyond")
         return ", ".join(words + [name for name in named if getattr(self, name)])
 
 
@@ -81,4 +83,5 @@ def draw_shape(chance: random.Random) -> Shape:
         compacts=chance.random() < 0.3,
         codec=chance.choice(NAMES),
         topic_codec=chance.choice(TOPIC_CODECS),
+        grows=not recreates and chance.random() < 0.3,
     )

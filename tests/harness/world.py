@@ -190,6 +190,10 @@ class World:
         if self.shape.recreates:
             until_s = self.loop.time() + FAULTS_S
             churning = cluster.spawn_client(lambda: clients.churn(until_s), "churn")
+        growing: Any = None
+        if self.shape.grows:
+            grow_until_s = self.loop.time() + FAULTS_S
+            growing = cluster.spawn_client(lambda: clients.grow(grow_until_s), "grower")
         trimming: Any = None
         if self.shape.trims:
             trim_until_s = self.loop.time() + FAULTS_S
@@ -199,6 +203,8 @@ class World:
         self.tell("healed")
         if churning is not None:
             await self._within(churning, "the topic is not made again")
+        if growing is not None:
+            await self._within(growing, "the topic does not get its partitions")
         if trimming is not None:
             await self._within(trimming, "the trimmer does not come to its end")
         await asyncio.sleep(max(0.0, self.simulated_s - 4 - self.loop.time()))
@@ -315,7 +321,7 @@ class World:
                 return False
             for partition in partitions_of(node.server):
                 whole += len(partition.isr) == self.shape.replication_factor
-        return whole == self.shape.replication_factor * PARTITIONS
+        return whole == self.shape.replication_factor * self.clients.partitions
 
     def _is_intact(self, node: SimulatedNode, partition: Partition) -> bool:
         return not self.damages.is_damaged(node, f"{DATA}/{partition.name}")
@@ -375,6 +381,8 @@ class World:
                 "shape: flush on ack": int(self.shape.syncs_on_ack),
                 "shape: short delivery timeout": int(not self.shape.is_patient),
                 "shape: trims": int(self.shape.trims),
+                "shape: grows": int(self.shape.grows),
+                "partitions added": clients.partitions - PARTITIONS,
                 "shape: compaction": int(self.shape.compacts),
                 "records compacted away": history.compacted,
                 "shape: retention": int(bool(self.shape.retention_ms)),
