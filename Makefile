@@ -22,7 +22,7 @@ FLIPS      ?= 10000
 # Every node that a test or the demo starts would compile all modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test lint check proto docs sim sim-quorum sim-raft crash-points power-cuts bit-flips mutants bench clean
+.PHONY: setup demo test lint check proto docs sim sim-quorum sim-raft sim-groups crash-points power-cuts bit-flips mutants bench clean
 
 setup: $(VENV)/.installed
 
@@ -68,6 +68,9 @@ sim-quorum: setup
 
 sim-raft: setup
 	@$(BIN)/python -m tests.simulation.raft_run $(if $(SEED),--seed $(SEED),--seeds $(if $(filter file default undefined,$(origin SEEDS)),5000,$(SEEDS)) --first-seed $(FIRST_SEED))
+
+sim-groups: setup
+	@$(BIN)/python -m tests.simulation.group_run $(if $(SEED),--seed $(SEED),--seeds $(if $(filter file default undefined,$(origin SEEDS)),100,$(SEEDS)) --first-seed $(FIRST_SEED))
 
 crash-points: setup
 	@$(BIN)/python -m tests.simulation.quorum_crashes --seeds $(if $(filter file default undefined,$(origin SEEDS)),5,$(SEEDS)) $(ARGS)

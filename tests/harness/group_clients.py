@@ -46,6 +46,8 @@ class GroupCalls:
         self.group_id = group_id
         self._servers = bootstrap_servers.split(",")
         self._asked = 0
+        #: The coordinator that was found last; empty: none.
+        self.known = ""
         self._connections: dict[str, Connection] = {}
 
     def ask_from(self, number: int) -> None:
@@ -96,6 +98,23 @@ class GroupCalls:
                     raise
             await asyncio.sleep(AGAIN_S)
 
+    async def commit_once(
+        self, offsets: Mapping[Key, int], *, member_id: str, member_epoch: int
+    ) -> dict[Key, QuorateError]:
+        """Commit offsets as a member, without another try. Return the refused partitions."""
+        request = self._commit_request(offsets, member_id, member_epoch, "")
+        endpoint = self.known or await self.find()
+        try:
+            answer = await self.connection(endpoint).unary(
+                COMMIT_OFFSETS, request, timeout_ms=TIMEOUT_MS
+            )
+            raise_if_error(answer.error)
+        except QuorateError as error:
+            if error.stale_metadata:
+                self.known = ""
+            raise
+        return _refused(answer)
+
     async def commit(
         self,
         offsets: Mapping[Key, int],
@@ -105,6 +124,12 @@ class GroupCalls:
         metadata: str = "",
     ) -> dict[Key, QuorateError]:
         """Commit offsets. Return the partitions that were refused."""
+        request = self._commit_request(offsets, member_id, member_epoch, metadata)
+        return _refused(await self.call(COMMIT_OFFSETS, request))
+
+    def _commit_request(
+        self, offsets: Mapping[Key, int], member_id: str, member_epoch: int, metadata: str
+    ) -> wire.CommitOffsetsRequest:
         request = wire.CommitOffsetsRequest(
             group_id=self.group_id, member_id=member_id, member_epoch=member_epoch
         )
@@ -114,13 +139,7 @@ class GroupCalls:
             request.topics[-1].partitions.add(
                 partition=index, offset=offset, leader_epoch=-1, metadata=metadata
             )
-        answer = await self.call(COMMIT_OFFSETS, request)
-        return {
-            (topic.topic_id, one.partition): from_wire(one.error)
-            for topic in answer.topics
-            for one in topic.partitions
-            if one.error.code
-        }
+        return request
 
     async def committed(self) -> dict[Key, int]:
         """Return all that the group has committed."""
@@ -133,30 +152,43 @@ class GroupCalls:
         }
 
 
+def _refused(answer: wire.CommitOffsetsResponse) -> dict[Key, QuorateError]:
+    return {
+        (topic.topic_id, one.partition): from_wire(one.error)
+        for topic in answer.topics
+        for one in topic.partitions
+        if one.error.code
+    }
+
+
 class Member:
     """A member that takes and gives back partitions as it is told, and reads nothing.
 
-    `owned` is what it has. `epochs` has each epoch that it was told, with the time.
+    `owned` is what it has. `epochs` has each epoch that it was told.
     """
 
     def __init__(self, calls: GroupCalls, member_id: str, topics: Sequence[str]) -> None:
         self.calls = calls
         self.member_id = member_id
         self.topics = tuple(topics)
+        self.pattern = ""
         self.epoch = 0
         self.owned: frozenset[Key] = frozenset()
         self.epochs: list[int] = []
         self.joins = 0
         self.errors: list[QuorateError] = []
+        self.has_left = False
         self._leaving = False
+        self._is_subscription_new = False
         self._news = asyncio.Event()
         self._state_number = 0
         self._interval_s = 1.0
 
     async def run(self) -> None:
         """Be a member, over one stream after the other, until leave()."""
-        while not self._leaving:
+        while not self.has_left:
             endpoint = await self.calls.find()
+            self.calls.known = endpoint
             connection = self.calls.connection(endpoint)
             self._state_number = 0
             try:
@@ -172,10 +204,29 @@ class Member:
         self._leaving = True
         self._news.set()
 
+    def subscribe(self, pattern: str) -> None:
+        """Subscribe to what matches another pattern, with the next heartbeat."""
+        self.pattern = pattern
+        self._is_subscription_new = True
+        self._news.set()
+
+    def send_soon(self) -> None:
+        """Send a heartbeat at once, for there is news."""
+        self._news.set()
+
+    def assigned(self, wanted: frozenset[Key]) -> None:
+        """Take and give back partitions. A subclass may take its time."""
+        self.owned = wanted
+
+    def lost(self) -> None:
+        """Drop all partitions: the group has removed this member."""
+        self.owned = frozenset()
+
     async def _beats(self) -> AsyncIterator[wire.MemberHeartbeat]:
         if self.epoch == 0:
             self.joins += 1
-            self.owned = frozenset()
+            self.lost()
+        self._is_subscription_new = False
         yield wire.MemberHeartbeat(
             group_id=self.calls.group_id,
             member_id=self.member_id,
@@ -185,7 +236,7 @@ class Member:
             client_id="test",
             session_timeout_ms=10_000,
             rebalance_timeout_ms=10_000,
-            subscription=wire.Subscription(topics=self.topics),
+            subscription=self._subscription(),
             assignor="",
             owned=message_of(self.owned),
         )
@@ -196,28 +247,39 @@ class Member:
             except TimeoutError:
                 pass
             self._news.clear()
+            if self.epoch == 0 and not self._leaving:
+                continue  # the answer to the first heartbeat has the epoch
+            subscription = self._subscription() if self._is_subscription_new else None
+            self._is_subscription_new = False
             yield wire.MemberHeartbeat(
                 member_epoch=-1 if self._leaving else self.epoch,
                 state_number=self._state_number,
                 owned=message_of(self.owned),
+                subscription=subscription,
             )
             if self._leaving:
+                self.has_left = True
                 return
+
+    def _subscription(self) -> wire.Subscription:
+        return wire.Subscription(topics=self.topics, pattern=self.pattern)
 
     def _take(self, state: wire.MemberState) -> None:
         if state.error.code:
             self.errors.append(from_wire(state.error))
             if state.error.code in REJOIN:
                 self.epoch = 0
+                self.lost()
+            return
+        if state.member_epoch < 0:
             return
         self._interval_s = state.heartbeat_interval_ms / 1000
-        self._state_number = state.state_number
         if state.member_epoch != self.epoch:
             self.epoch = state.member_epoch
             self.epochs.append(self.epoch)
-            self._news.set()
         if state.HasField("assignment"):
-            owned = keys_of(state.assignment)
-            if owned != self.owned:
-                self.owned = owned
-                self._news.set()
+            self.assigned(keys_of(state.assignment))
+        if state.state_number != self._state_number:
+            # the next heartbeat acknowledges it
+            self._state_number = state.state_number
+            self._news.set()

@@ -70,6 +70,8 @@ VERIFIER = "quorum/quorate_quorum/log/verifier.py"
 SCRUB = "quorum/quorate_quorum/log/scrub.py"
 SCRUBS = "tests/unit/quorate_quorum/log/test_scrub.py"
 VERIFICATION = "tests/unit/quorate_quorum/log/test_verifier.py"
+GROUPS = "broker/quorate_broker/groups"
+SHARD = "tests/unit/quorate_broker/groups/test_shard.py"
 COMPACTION = "broker/quorate_broker/compaction"
 COMPACTION_TESTS = "tests/unit/quorate_broker/compaction"
 REAL_DISK = "quorum/quorate_quorum/log/real_disk.py"
@@ -2605,6 +2607,84 @@ MUTANTS = (
         "is_apart = False",
         (
             "tests/unit/quorate_broker/replica/test_checks.py::test_a_follower_takes_gaps_only_from_a_leader_whose_log_is_compacted",
+        ),
+    ),
+    Mutant(
+        "answers-after-commit",
+        "what a step decided leaves at once",
+        f"{GROUPS}/step_log.py",
+        "        if not self._batches:\n            leave()",
+        "        if self._batches is not None:\n            leave()",
+        (f"{SHARD}::test_an_answer_leaves_after_its_records_are_committed",),
+    ),
+    Mutant(
+        "answers-after-commit",
+        "an answer without records waits for nothing",
+        f"{GROUPS}/step_log.py",
+        "        if not self._batches:\n            leave()",
+        "        if not records:\n            leave()",
+        (f"{SHARD}::test_an_answer_without_records_waits_for_the_records_before_it",),
+    ),
+    Mutant(
+        "steps-build-on-steps",
+        "a batch is written though one before it was refused",
+        "broker/quorate_broker/replica/produce_queue.py",
+        "            entry.chain.check()",
+        "            pass",
+        (f"{SHARD}::test_no_batch_is_written_after_one_that_was_refused",),
+    ),
+    Mutant(
+        "dropped-with-its-batch",
+        "a machine whose batch was refused goes on",
+        f"{GROUPS}/step_log.py",
+        "            self.end()\n            self._failed(error)",
+        "            batch.leaving.clear()",
+        (f"{SHARD}::test_what_a_machine_decided_is_dropped_with_a_refused_batch",),
+    ),
+    Mutant(
+        "loaded-when-committed",
+        "a new leader loads what is not committed yet",
+        f"{GROUPS}/shard.py",
+        "        while self.leader.machine.high_watermark < end and not self.leader.is_over:",
+        "        while self.is_over:",
+        (f"{SHARD}::test_a_new_leader_answers_only_when_all_of_its_log_is_committed",),
+    ),
+    Mutant(
+        "loaded-when-committed",
+        "a reload does not wait for the batch that is being written",
+        f"{GROUPS}/shard.py",
+        "            await self._old_steps.settled()",
+        "            pass",
+        (f"{SHARD}::test_a_reload_waits_for_the_batch_that_is_being_written",),
+    ),
+    Mutant(
+        "partition-of-a-group",
+        "the sign of the hash is taken away as by Math.abs",
+        f"{GROUPS}/partitioning.py",
+        "    return (string_hash(group_id) & 0x7FFF_FFFF) % partitions",
+        "    return min(string_hash(group_id), 2**32 - string_hash(group_id)) % partitions",
+        (
+            "tests/unit/quorate_broker/groups/test_partitioning.py::test_the_partition_is_the_hash_without_its_sign_bit",
+        ),
+    ),
+    Mutant(
+        "internal-topics",
+        "a producer may write to an internal topic",
+        "broker/quorate_broker/operations/produce.py",
+        "            refuse_internal(found)\n",
+        "",
+        (
+            "tests/unit/quorate_broker/operations/test_produce.py::test_clients_do_not_write_to_an_internal_topic",
+        ),
+    ),
+    Mutant(
+        "internal-topics",
+        "a topic may be altered so that it loses offsets",
+        "quorum/quorate_quorum/controller/decisions/topics.py",
+        "        _check_internal(topic, wanted)\n",
+        "        pass\n",
+        (
+            "tests/unit/quorate_quorum/controller/test_internal_topics.py::test_configs_without_which_an_internal_topic_cannot_work_are_not_altered",
         ),
     ),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -137,7 +138,6 @@ async def test_a_new_leader_answers_only_when_all_of_its_log_is_committed(
     with pytest.raises(CoordinatorLoadingError):
         await moved.call(read("g"))
     assert moved.partition.high_watermark == 0
-    await world.brokers[2].fetchers.stop()
     world.brokers[2].fetchers.start() if False else None
 
 
@@ -211,6 +211,37 @@ async def test_a_fault_of_the_machine_costs_its_state_and_not_the_node(world: Gr
     await until(lambda: shard.is_loaded)
     assert await shard.call(read("g")) == "1"
     assert world.brokers[1].failures == []
+
+
+async def test_a_reload_waits_for_the_batch_that_is_being_written(
+    world: GroupWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end of the log is not known before, and the new state would lack that batch."""
+    shard = await world.begin()
+    log, written = shard.partition.replica_log, asyncio.Event()
+    append = log.append
+
+    async def slowly(writes: Any) -> None:
+        await written.wait()
+        await append(writes)
+
+    monkeypatch.setattr(log, "append", slowly)
+    asked = asyncio.ensure_future(shard.call(put("g", "1")))
+    await settle()
+
+    def faulty(*_: object) -> Step[str]:
+        raise KeyError("a fault")
+
+    with pytest.raises(UnknownServerError):
+        await shard.call(faulty)
+    with pytest.raises(NotCoordinatorError):
+        await asked
+    await asyncio.sleep(0.2)  # longer than the wait before a reload
+    was_loaded = shard.is_loaded
+    written.set()
+    assert not was_loaded
+    await until(lambda: shard.is_loaded)
+    assert await shard.call(read("g")) == "1"
 
 
 async def test_steps_that_wait_are_bounded(
