@@ -124,6 +124,8 @@ class ReplicaSize:
     is_leader: bool
     #: Why the last pass of compaction over this log failed; empty if it did not fail.
     compaction_failure: str = ""
+    #: Why the replica is damaged or offline, or that it lost records; empty if none of that holds.
+    trouble: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,7 +73,7 @@ def list_topics(
 def describe(session: Session, name: Name) -> None:
     """Show a topic's partitions: leader, replicas, ISR; and their logs: start, end, bytes.
 
-    Warns of replicas whose compaction fails.
+    Warns of replicas that are damaged or offline, and of those whose compaction fails.
     """
     failures: list[str] = []
 
@@ -84,6 +84,7 @@ def describe(session: Session, name: Name) -> None:
         except AuthorizationError:
             # the caller may describe the topic, but not the disks of the cluster
             return topic, {}
+        failures.extend(troubles(log_dirs))
         failures.extend(compaction_failures(log_dirs))
         led = (one for found in log_dirs for one in found.replicas if one.is_leader)
         return topic, {one.partition: one for one in led}
@@ -142,6 +143,16 @@ def delete(
     """Delete topics and all their records."""
     session.ask(lambda admin: admin.delete_topics(names))
     session.answer({"deleted": names}, "")
+
+
+def troubles(log_dirs: Iterable[LogDirDescription]) -> list[str]:
+    """Return a sentence for each replica that is damaged or offline, or lost records."""
+    return [
+        f"{one.topic}-{one.partition} on broker {found.broker_id}: {one.trouble}"
+        for found in log_dirs
+        for one in found.replicas
+        if one.trouble
+    ]
 
 
 def compaction_failures(log_dirs: Iterable[LogDirDescription]) -> list[str]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Final, NamedTuple
 
 from quorate.net.principal import Principal
 from quorate_broker.operations.partitions import PARTITIONS_A_TURN
+from quorate_broker.replica.partition import Partition
 from quorate_broker.replicas.replicas import Replicas
 from quorate_quorum.node.authorizer import DESCRIBE_CLUSTER, DESCRIBE_TOPIC, Authorizer, Caller
 
@@ -25,6 +26,8 @@ class ReplicaSize(NamedTuple):
     log_end_offset: int
     is_leader: bool
     compaction_failure: str
+    #: Why the replica is damaged or offline, or that it lost records; empty if none of that holds.
+    trouble: str
 
 
 class LogDir(NamedTuple):
@@ -68,10 +71,13 @@ class LogDirs:
                     partition.log_end_offset,
                     partition.is_leader,
                     partition.compaction_failure,
+                    self._trouble(partition),
                 )
                 held[partition.directory_id].append(found)
             if number % PARTITIONS_A_TURN == 0:
                 await asyncio.sleep(0)
+        for found_in, unopened in self._unopened(caller, wanted):
+            held[found_in].append(unopened)
         described = [
             LogDir(
                 directory.path,
@@ -86,6 +92,32 @@ class LogDirs:
             LogDir(path, b"", f"not readable at the start: {reason}", UNKNOWN_BYTES, [])
             for path, reason in replicas.unreadable_directories.items()
         ]
+
+    def _trouble(self, partition: Partition) -> str:
+        if partition.offline is not None:
+            return f"it is offline: {partition.offline}"
+        if partition.damage.reason is not None:
+            return f"a batch is damaged: {partition.damage.reason}"
+        return self._replicas.losses.reason_of(partition.key)
+
+    def _unopened(
+        self, caller: Caller, wanted: Collection[str]
+    ) -> Iterator[tuple[bytes, ReplicaSize]]:
+        """Yield the replicas whose logs are not open, each with the id of its directory."""
+        replicas = self._replicas
+        for key, reason in replicas.unopened.items():
+            topic, state = replicas.image.topics.get(key[0]), replicas.image.partition(*key)
+            if topic is None or state is None or replicas.find(*key) is not None:
+                continue
+            directory_id = state.directory_of(replicas.broker_id)
+            is_asked = not wanted or topic.name in wanted
+            if (
+                is_asked
+                and directory_id in replicas.directories
+                and caller.may(DESCRIBE_TOPIC, topic.name)
+            ):
+                trouble = f"it is not open: {reason}"
+                yield directory_id, ReplicaSize(topic.name, key[1], 0, 0, 0, False, "", trouble)
 
     async def _free_bytes(self, path: str) -> int:
         try:

@@ -57,6 +57,10 @@ class Losses:
     def __len__(self) -> int:
         return len(self._reasons)
 
+    def reason_of(self, key: Key) -> str:
+        """Return why a replica is lossy; "" if it is not."""
+        return self._reasons.get(key, "")
+
     def found(self, key: Key, name: str, reason: str) -> None:
         """Add a lossy replica. Heartbeats report it until it is settled."""
         if key not in self._reasons:

@@ -872,6 +872,7 @@ class DescribedReplica(_message.Message):
     LOG_END_OFFSET_FIELD_NUMBER: _builtins.int
     IS_LEADER_FIELD_NUMBER: _builtins.int
     COMPACTION_FAILURE_FIELD_NUMBER: _builtins.int
+    TROUBLE_FIELD_NUMBER: _builtins.int
     topic: _builtins.str
     partition: _builtins.int
     size: _builtins.int
@@ -881,6 +882,8 @@ class DescribedReplica(_message.Message):
     is_leader: _builtins.bool
     compaction_failure: _builtins.str
     """why the last pass of compaction over its log failed; empty: it did not"""
+    trouble: _builtins.str
+    """why it is damaged or offline, or lost records; empty: it is not and did not"""
     def __init__(
         self,
         *,
@@ -891,10 +894,11 @@ class DescribedReplica(_message.Message):
         log_end_offset: _builtins.int = ...,
         is_leader: _builtins.bool = ...,
         compaction_failure: _builtins.str = ...,
+        trouble: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compaction_failure", b"compaction_failure", "is_leader", b"is_leader", "log_end_offset", b"log_end_offset", "log_start_offset", b"log_start_offset", "partition", b"partition", "size", b"size", "topic", b"topic"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compaction_failure", b"compaction_failure", "is_leader", b"is_leader", "log_end_offset", b"log_end_offset", "log_start_offset", b"log_start_offset", "partition", b"partition", "size", b"size", "topic", b"topic", "trouble", b"trouble"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

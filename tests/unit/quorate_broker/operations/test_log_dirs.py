@@ -13,7 +13,14 @@ from quorate_broker.compaction.job import Done, Failed, Job, Report
 from quorate_broker.operations.log_dirs import LogDirs
 from quorate_quorum.node.authorizer import ALLOW_ALL, CLUSTER, Operation, Resource
 from quorate_quorum.v1 import events_pb2 as ev
-from tests.unit.quorate_broker.builders import TOPIC, TOPIC_ID, World, directory_id, until
+from tests.unit.quorate_broker.builders import (
+    TOPIC,
+    TOPIC_ID,
+    World,
+    directory_id,
+    no_controller,
+    until,
+)
 from tests.unit.quorate_broker.operations.builders import ANN, DenyAll
 
 
@@ -30,7 +37,7 @@ async def test_each_directory_tells_its_replicas_its_free_bytes_and_its_failure(
     assert (found.path, found.directory_id, found.failure) == ("/data", directory_id(1), "")
     assert found.free_bytes > 0
     [replica] = found.replicas
-    assert replica == (TOPIC, 0, world.brokers[1].partition.log.size, 1, 3, True, "")
+    assert replica == (TOPIC, 0, world.brokers[1].partition.log.size, 1, 3, True, "", "")
     [other] = await LogDirs(world.brokers[2].replicas, ALLOW_ALL).describe(ANN, [TOPIC])
     assert not other.replicas[0].is_leader
     [none] = await operation.describe(ANN, ["no-such-topic"])
@@ -111,4 +118,30 @@ async def test_topics_that_the_caller_may_not_describe_are_not_told() -> None:
     for asked in ([], [TOPIC]):
         [found] = await LogDirs(world.brokers[1].replicas, AllowCluster()).describe(ANN, asked)
         assert found.replicas == []
+    await world.stop()
+
+
+async def test_a_damaged_replica_is_told_while_it_is_damaged() -> None:
+    world = World()
+    await world.start()
+    for number in range(5):
+        await world.brokers[1].produce(b"%d" % number)
+    await world.caught_up(2, 3)
+    world.on_alter = no_controller
+
+    async def told(broker: int) -> str:
+        [found] = await LogDirs(world.brokers[broker].replicas, ALLOW_ALL).describe(ANN, [TOPIC])
+        [replica] = found.replicas
+        return replica.trouble
+
+    assert [await told(one) for one in (1, 2)] == ["", ""]
+    world.brokers[1].partition.found_damage("at byte 70")
+    assert await told(1) == "a batch is damaged: at byte 70"
+    world.brokers[2].partition.found_damage("at byte 80")
+    assert await told(2) == "it is offline: at byte 80"
+    await until(lambda: TOPIC_ID in {key[0] for key in world.brokers[2].replicas.losses.corrupt})
+    third = world.brokers[3]
+    await third.replicas.close(third.partition)
+    third.replicas.unopened[TOPIC_ID, 0] = "for the test"
+    assert await told(3) == "it is not open: for the test"
     await world.stop()
