@@ -62,12 +62,14 @@ async def read(log: Log) -> list[tuple[BatchHeader, bytes]]:
     return found
 
 
-def final(batches: Sequence[tuple[BatchHeader, bytes]]) -> dict[bytes, tuple[int, bytes]]:
-    """Return the last value of each key with its offset, as a reader of these batches sees it."""
+def final(
+    batches: Sequence[tuple[BatchHeader, bytes]], start: int = 0
+) -> dict[bytes, tuple[int, bytes]]:
+    """Return the last value of each key with its offset, as a reader from `start` on sees it."""
     last: dict[bytes, tuple[int, bytes]] = {}
     for header, batch in batches:
         for record in records(batch, header):
-            if record.key is None:
+            if record.key is None or record.offset < start:
                 continue
             if record.value is None:
                 last.pop(record.key, None)
