@@ -87,6 +87,7 @@ REJOIN = "tests/simulation/test_quorum_rejoin.py"
 LEADER_REPLICA = "broker/quorate_broker/replica/leader_replica.py"
 READER_PAST = "tests/unit/quorate_broker/replica/test_reader_past.py"
 START = "tests/unit/quorate_quorum/log/test_start.py"
+TIME_LOOKUP = "tests/unit/quorate_quorum/log/test_time_lookup.py"
 REPAIR = "tests/unit/quorate_cli/inspect/test_repair.py"
 POWER_CUTS = "tests/simulation/test_cluster_power_cuts.py"
 FLUSH = "tests/unit/quorate_broker/replica/test_flush.py"
@@ -2246,6 +2247,14 @@ MUTANTS = (
         "        return max(offset, self.start) if is_empty else offset\n",
         "        return offset\n",
         (f"{GAPS}::test_a_log_that_was_cut_back_to_a_start_in_a_gap_opens_again",),
+    ),
+    Mutant(
+        "indexes-are-hints",
+        "a lookup by time trusts an entry of the index",
+        f"{LOG_ROOM}/time_lookup.py",
+        "    if not await _has(segment, first, timestamp):\n",
+        "    if False:\n",
+        (f"{TIME_LOOKUP}::test_no_flipped_bit_of_an_index_hides_a_record_from_a_lookup",),
     ),
     Mutant(
         "repair-is-told",

@@ -88,7 +88,8 @@ class Appender:
     ) -> None:
         """Note where the written batches are. No reader asks for them until the log's end moves."""
         for number, (header, _) in enumerate(batches, 1):
-            segment.add_to(index, position, header)
+            # A reader may have built a damaged index again since the write began.
+            segment.add_to(segment.index or index, position, header)
             position += header.size
             self._reader.recent.add(header.end_offset, position)
             if self._observed is not None:

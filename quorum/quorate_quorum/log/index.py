@@ -83,10 +83,13 @@ class SegmentIndex:
         found = bisect_right(self._offsets, offset) - 1
         return (self._offsets[found], self._positions[found]) if found >= 0 else (-1, 0)
 
-    def floor_of_time(self, timestamp: int) -> int:
-        """Return a relative offset below which every record has a lower timestamp."""
+    def floor_of_time(self, timestamp: int) -> tuple[int, int]:
+        """Return (timestamp, relative last offset) of the last entry below a time, or (-1, -1).
+
+        All records up to this offset have lower timestamps.
+        """
         found = bisect_left(self._times, timestamp) - 1
-        return self._time_offsets[found] if found >= 0 else 0
+        return (self._times[found], self._time_offsets[found]) if found >= 0 else (-1, -1)
 
     def truncate(self, end: int) -> None:
         """Forget the batches that end above the relative offset `end`.

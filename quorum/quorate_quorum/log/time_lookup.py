@@ -1,14 +1,29 @@
-"""Finds the first record at or after a time: by the time indexes, then batch by batch."""
+"""Finds the first record at or after a time: by the time indexes, then batch by batch.
+
+An index file has no checksum. So a lookup compares the entries that it uses with the batches.
+"""
 
 from __future__ import annotations
 
 from contextlib import suppress
 
+import structlog
+
 from quorate.errors import CorruptRecordError
-from quorate.record.batch import BatchHeader, check, decompressed_size_bound, find_by_time
+from quorate.record.batch import (
+    HEADER_BYTES,
+    BatchHeader,
+    check,
+    decompressed_size_bound,
+    find_by_time,
+    parse_header,
+)
 from quorate_quorum.disk import Disk
+from quorate_quorum.log.disk_errors import done_without
 from quorate_quorum.log.segment import Segment
 from quorate_quorum.log.segments import Segments
+
+log = structlog.get_logger(__name__)
 
 #: The largest batch that is searched in the event loop. A larger one is searched in a thread.
 SEARCHED_IN_A_TURN_BYTES = 32 * 1024
@@ -44,7 +59,8 @@ async def _first_at(
             segments.used_index_of(segment)
             if newest < timestamp_ms:
                 continue
-            found = await _search(disk, segment, timestamp_ms, start, end)
+            first = await _first_to_search(segments, segment, timestamp_ms, start)
+            found = await _search(disk, segment, timestamp_ms, first, start, end)
             segments.used_index_of(segment)
         except (OSError, CorruptRecordError):
             if segment in segments.all:
@@ -55,11 +71,48 @@ async def _first_at(
     return None
 
 
+async def _first_to_search(
+    segments: Segments, segment: Segment, timestamp_ms: int, start: int
+) -> int:
+    """Return an offset below which no record of [start, ...) is at or after the timestamp.
+
+    The entry of the time index that says so is compared with its batch, because a flipped bit in it
+    would hide records. If the two differ, the indexes of this segment are built again: that reads
+    one segment, once.
+    """
+    timestamp, relative = (await segment.loaded_index()).floor_of_time(timestamp_ms)
+    first = segment.base_offset + relative
+    if relative < 0 or first <= start:
+        return start
+    if not await _has(segment, first, timestamp):
+        await _build_indexes_again(segments, segment)
+        _, relative = (await segment.loaded_index()).floor_of_time(timestamp_ms)
+    return max(segment.base_offset + relative, start)
+
+
+async def _has(segment: Segment, last_offset: int, timestamp: int) -> bool:
+    """Return whether a batch ends with that offset, and has that greatest timestamp."""
+    position = await segment.position_of(last_offset)
+    if position >= segment.size:
+        return False
+    header = parse_header(await segment.file.read_at(position, HEADER_BYTES))
+    return (header.last_offset, header.max_timestamp) == (last_offset, timestamp)
+
+
+async def _build_indexes_again(segments: Segments, segment: Segment) -> None:
+    log.warning("an index is built again", segment=segment.file.path)
+    segment.index = None
+    await segment.remove_index_files()
+    await segment.loaded_index()
+    async with segments.replacing:  # otherwise the files could get beside a compacted segment
+        if segment in segments.all[:-1]:
+            with done_without("index", segment.file.path):
+                await segment.write_index()
+
+
 async def _search(
-    disk: Disk, segment: Segment, timestamp_ms: int, start: int, end: int
+    disk: Disk, segment: Segment, timestamp_ms: int, first: int, start: int, end: int
 ) -> tuple[int, int] | None:
-    index = await segment.loaded_index()
-    first = max(segment.base_offset + index.floor_of_time(timestamp_ms), start)
     position = await segment.position_of(first)
     while position < segment.size:
         chunk = await segment.scan(position, checked=False)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import gc
 import random
 from collections.abc import Awaitable, Callable
+from copy import deepcopy
 from typing import TypeVar
+
+import pytest
 
 from quorate.record.batch import BatchBuilder, parse_header
 from quorate.record.compression import ZSTD
@@ -14,8 +17,10 @@ from quorate_quorum.log.log import Log, LogConfig
 from quorate_quorum.log.segments import INDEXES_MAX
 from quorate_testing.simulated.disk import SimulatedDisk
 from tests.unit.quorate_quorum.log.builders import (
+    FIRST,
     PATH,
     Seen,
+    batch,
     filled,
     new_disk,
 )
@@ -71,4 +76,57 @@ async def test_a_large_batch_is_searched_for_a_time_in_a_thread() -> None:
     assert not in_threads
     assert await log.offset_for_time(5_000, end=log.log_end_offset) == (4_003, 5_000)
     assert in_threads
+    await log.close(clean=False)
+
+
+@pytest.mark.parametrize("order", ["rising", "mixed", "equal"])
+async def test_no_flipped_bit_of_an_index_hides_a_record_from_a_lookup(order: str) -> None:
+    """Lookups trusted the entries in the middle of a time index: only the last one was compared."""
+    config = LogConfig(index_interval_bytes=109)
+    rising = [1000 + 10 * number for number in range(12)]
+    times = {
+        "rising": rising,
+        "mixed": random.Random(3).sample(rising, 12),
+        "equal": [1000, 1000, 1000, 1040, 1040, 1040, 1040, 1020, 1020, 1090, 1090, 1090],
+    }[order]
+
+    def expected(time: int, start: int) -> tuple[int, int] | None:
+        found = ((at, one) for at, one in enumerate(times) if at >= start and one >= time)
+        return next(found, None)
+
+    disk = await new_disk()
+    log = await Log.open(disk, PATH, config)
+    for offset, time in enumerate(times):
+        await log.append([batch(offset, time=time)])
+    await log.roll()
+    await log.close(clean=True)
+    for ending in (".index", ".timeindex"):
+        path = FIRST.replace(".log", ending)
+        sound = disk.content(path)
+        assert len(sound) > 12
+        for bit in range(len(sound) * 8):
+            damaged = deepcopy(disk)
+            damaged.flip_bit(path, bit // 8, bit % 8)
+            log = await Log.open(damaged, PATH, config)
+            for start in (0, 5):
+                await log.move_start(start)
+                for time in (1000, 1005, 1020, 1040, 1041, 1055, 1090, 1110, 1111):
+                    found = await log.offset_for_time(time, end=12)
+                    assert found == expected(time, start), (ending, bit, time, start)
+            await log.close(clean=False)
+
+
+async def test_a_damaged_time_index_is_built_again_once() -> None:
+    config = LogConfig(index_interval_bytes=109)
+    disk = await new_disk()
+    log = await filled(disk, config, 12, at_once=1)
+    await log.roll()
+    await log.close(clean=True)
+    path = FIRST.replace(".log", ".timeindex")
+    sound = disk.content(path)
+    disk.flip_bit(path, 12 + 8 + 3, 0)  # the offset in the second entry
+    log = await Log.open(disk, PATH, config)
+    for time in range(12):
+        assert await log.offset_for_time(time, end=12) == (time, time)
+    assert disk.content(path) == sound
     await log.close(clean=False)
