@@ -58,6 +58,84 @@ class OffsetAndTimestamp(NamedTuple):
     timestamp_ms: int
 
 
+class OffsetAndMetadata(NamedTuple):
+    """A committed offset: the next record to read, and a text of the application.
+
+    `leader_epoch` is that of the last record before the offset; -1 if it is not known.
+    """
+
+    offset: int
+    metadata: str = ""
+    leader_epoch: int = -1
+
+
+class CommittedOffset(NamedTuple):
+    """A committed offset of a group, with the time of its commit (ms since 1970)."""
+
+    offset: int
+    metadata: str
+    leader_epoch: int
+    committed_at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class GroupListing:
+    """A consumer group in a list.
+
+    `state` is "Empty", "Assigning", "Reconciling" or "Stable". `protocol` is "consumer", "classic",
+    or "" if the group has only offsets. `coordinator` is a broker's id.
+    """
+
+    group_id: str
+    state: str
+    protocol: str
+    members: int
+    coordinator: int
+
+
+@dataclass(frozen=True, slots=True)
+class MemberDescription:
+    """A member of a consumer group. `assignment` is what it has, `target` what it shall have."""
+
+    member_id: str
+    instance_id: str
+    client_id: str
+    client_host: str
+    rack: str
+    member_epoch: int
+    topics: tuple[str, ...]
+    pattern: str
+    assignment: tuple[TopicPartition, ...]
+    target: tuple[TopicPartition, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupDescription:
+    """A consumer group and its members. `coordinator` is a broker's id; -1: not known."""
+
+    group_id: str
+    state: str
+    protocol: str
+    group_epoch: int
+    assignment_epoch: int
+    assignor: str
+    coordinator: int
+    members: tuple[MemberDescription, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AssignorMember:
+    """A member of a consumer group, as an assignor of the application sees it."""
+
+    member_id: str
+    instance_id: str
+    rack: str
+    #: The topics that the member subscribes to.
+    topics: frozenset[str]
+    #: What the member has by the last assignment.
+    assigned: frozenset[TopicPartition]
+
+
 @dataclass(frozen=True, slots=True)
 class PartitionDescription:
     """A partition in the cluster's metadata. `leader` is -1 if there is none.

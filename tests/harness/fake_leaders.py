@@ -20,7 +20,17 @@ from quorate.errors import (
 )
 from quorate.errors import StreamBrokenError as Broken
 from quorate.net.frame import Frame
-from quorate.net.methods import FETCH, INIT_PRODUCER_ID, LIST_OFFSETS, METADATA, PRODUCE
+from quorate.net.methods import (
+    COMMIT_OFFSETS,
+    FETCH,
+    FETCH_OFFSETS,
+    FIND_COORDINATORS,
+    INIT_PRODUCER_ID,
+    LIST_OFFSETS,
+    MEMBERSHIP,
+    METADATA,
+    PRODUCE,
+)
 from quorate.net.network import (
     Handler,
     Method,
@@ -31,7 +41,7 @@ from quorate.net.network import (
 )
 from quorate.record.batch import BatchBuilder, BatchHeader, check, parse_header, records, stamp
 from quorate.record.record import RawRecord
-from quorate.v1 import admin_pb2, common_pb2
+from quorate.v1 import admin_pb2, common_pb2, groups_pb2
 from quorate.v1 import records_pb2 as wire
 from quorate_broker.replica.divergence import divergence
 from quorate_broker.replica.producers import Producers
@@ -39,6 +49,7 @@ from quorate_quorum.log.epochs import EpochCache
 from quorate_testing.in_process import InProcessListener, InProcessNetwork
 from quorate_testing.simulated.loop import simulate
 from tests.harness.addresses import listener
+from tests.harness.fake_coordinator import FakeCoordinator
 
 T = TypeVar("T")
 START_MS = 1_700_000_000_000
@@ -136,7 +147,36 @@ class FakeBroker:
             FETCH: self.fetch,
             LIST_OFFSETS: self.list_offsets,
             INIT_PRODUCER_ID: self.init_producer_id,
+            FIND_COORDINATORS: self.find_coordinators,
+            MEMBERSHIP: self.membership,
+            COMMIT_OFFSETS: self.commit_offsets,
+            FETCH_OFFSETS: self.fetch_offsets,
         }
+
+    async def find_coordinators(
+        self, request: groups_pb2.FindCoordinatorsRequest, peer: Peer
+    ) -> groups_pb2.FindCoordinatorsResponse:
+        await self.running.wait()
+        return self.cluster.coordinator.find(request)
+
+    async def membership(
+        self, requests: AsyncIterator[groups_pb2.MemberHeartbeat], peer: Peer
+    ) -> AsyncIterator[groups_pb2.MemberState]:
+        async for state in self.cluster.coordinator.membership(self.id, requests):
+            await self.running.wait()
+            yield state
+
+    async def commit_offsets(
+        self, request: groups_pb2.CommitOffsetsRequest, peer: Peer
+    ) -> groups_pb2.CommitOffsetsResponse:
+        await self.running.wait()
+        return await self.cluster.coordinator.commit(self.id, request)
+
+    async def fetch_offsets(
+        self, request: groups_pb2.FetchOffsetsRequest, peer: Peer
+    ) -> groups_pb2.FetchOffsetsResponse:
+        await self.running.wait()
+        return self.cluster.coordinator.fetch(self.id, request)
 
     async def metadata(
         self, request: admin_pb2.MetadataRequest, peer: Peer
@@ -331,6 +371,11 @@ class FakeCluster:
         self.image_offset = 0
         self.topics_made = 0
         self.cluster_id = "fake"
+        self.coordinator = FakeCoordinator(
+            lambda: {
+                name: (topic.topic_id, len(topic.partitions)) for name, topic in self.topics.items()
+            }
+        )
         #: Brokers that have no listener for the clients, and the error that tells it.
         self.hindrances: dict[int, QuorateError] = {}
 

@@ -29,6 +29,9 @@ SURVIVOR = "quorum/quorate_quorum/recover/survivor.py"
 DECISION = "quorum/quorate_quorum/recover/decision.py"
 CHAIN = "quorum/quorate_quorum/metadata_log.py"
 
+GROUP = "clients/quorate/consumer/group"
+GROUP_TESTS = "tests/unit/quorate/consumer/test_groups.py"
+MEMBERSHIP = "tests/unit/quorate/consumer/group/test_membership.py"
 NEW_PARTITIONS = "tests/unit/quorate/consumer/test_new_partitions.py"
 GROWTH = "quorum/quorate_quorum/controller/decisions/growth.py"
 GROWTH_TESTS = "tests/unit/quorate_quorum/controller/test_growth.py"
@@ -1402,6 +1405,122 @@ MUTANTS = (
         (
             f"{GROWTH_TESTS}::test_a_topic_that_is_deleted_meanwhile_gets_nothing_though_it_is_made_again",
         ),
+    ),
+    Mutant(
+        "released-at-last",
+        "a partition is given back before the callback",
+        f"{GROUP}/reconciler.py",
+        '        await self._tell("on_partitions_revoked", states)\n',
+        "        self._membership.released(parts)\n        self._changed()\n"
+        '        await self._tell("on_partitions_revoked", states)\n',
+        (f"{GROUP_TESTS}::test_a_member_that_joins_gets_partitions_after_they_are_released",),
+    ),
+    Mutant(
+        "released-at-last",
+        "a partition is given back before its commit",
+        f"{GROUP}/reconciler.py",
+        "            await self._commits.commit_finished(keys)\n",
+        "            pass\n",
+        (f"{GROUP_TESTS}::test_a_member_that_joins_gets_partitions_after_they_are_released",),
+    ),
+    Mutant(
+        "taken-from-the-last-state",
+        "what a broken stream gave is taken up",
+        f"{GROUP}/membership.py",
+        "        self._given &= self.owned\n",
+        "        pass\n",
+        (f"{MEMBERSHIP}::test_a_state_of_a_broken_stream_gives_nothing_more",),
+    ),
+    Mutant(
+        "taken-from-the-last-state",
+        "what was given before is taken up",
+        f"{GROUP}/membership.py",
+        "        return parts & self._given\n",
+        "        return parts\n",
+        (f"{MEMBERSHIP}::test_only_what_the_last_state_gives_may_be_taken_up",),
+    ),
+    Mutant(
+        "owned-is-told",
+        "only the first heartbeat tells what is owned",
+        f"{GROUP}/membership.py",
+        "        if self._is_first or self.owned != self._reported:\n",
+        "        if self._is_first:\n",
+        (f"{MEMBERSHIP}::test_a_member_revokes_first_and_reports_when_all_is_released",),
+    ),
+    Mutant(
+        "removed-is-silent",
+        "a removed member reads on while a callback runs",
+        f"{GROUP}/group.py",
+        "    def _lost(self) -> None:\n        self._reconciler.hold_all()\n",
+        "    def _lost(self) -> None:\n",
+        (f"{GROUP_TESTS}::test_a_removed_member_is_given_nothing_more_while_a_callback_runs",),
+    ),
+    Mutant(
+        "removed-is-silent",
+        "a session without news goes on",
+        f"{GROUP}/membership.py",
+        "is_member and now_ms - self._heard_ms >= self.settings.session_timeout_ms",
+        "False",
+        (f"{GROUP_TESTS}::test_a_member_without_news_for_its_session_has_lost_its_partitions",),
+    ),
+    Mutant(
+        "done-is-committed",
+        "records in hand count as done",
+        f"{GROUP}/commits.py",
+        "            if first is not None and first < state.position:\n",
+        "            if first is not None and first < 0:\n",
+        (
+            f"{GROUP_TESTS}::test_only_what_the_program_has_come_back_from_is_committed",
+            f"{GROUP_TESTS}::test_a_record_with_which_the_program_failed_is_read_again",
+        ),
+    ),
+    Mutant(
+        "done-is-committed",
+        "a failed task's records count as done",
+        f"{GROUP}/hands.py",
+        "                if _failed(other):\n",
+        "                if False:\n",
+        (f"{GROUP_TESTS}::test_the_records_of_a_task_that_failed_are_not_committed",),
+    ),
+    Mutant(
+        "first-position-kept",
+        "first positions are committed with the next interval",
+        f"{GROUP}/placement.py",
+        "        if not fresh or ",
+        "        if fresh or ",
+        (f"{GROUP_TESTS}::test_the_first_position_of_latest_is_committed_before_start_returns",),
+    ),
+    Mutant(
+        "group-new-partitions",
+        "a partition that a member saw come is read from its end",
+        f"{GROUP}/starts.py",
+        "    if part.partition >= first_counts.get(part.topic_id, 0):\n",
+        "    if False:\n",
+        (f"{GROUP_TESTS}::test_a_partition_that_is_added_is_read_from_its_beginning_with_latest",),
+    ),
+    Mutant(
+        "group-new-partitions",
+        "a partition that came while no member ran is read from its end",
+        f"{GROUP}/starts.py",
+        "    return bool(numbers) and part.partition > max(numbers)\n",
+        "    return False\n",
+        (f"{GROUP_TESTS}::test_a_partition_that_is_added_is_read_from_its_beginning_with_latest",),
+    ),
+    Mutant(
+        "silence-leaves",
+        "a silent program keeps its partitions",
+        f"{GROUP}/poll_watch.py",
+        "        return now_ms - self._seen_ms > self.interval_ms\n",
+        "        return False\n",
+        (f"{GROUP_TESTS}::test_a_program_that_does_not_ask_for_records_leaves_and_comes_back",),
+    ),
+    Mutant(
+        "one-task-a-partition",
+        "any task gets any partition",
+        f"{GROUP}/hands.py",
+        "            if other is not asker and not other.done()\n",
+        "            if other is asker and not other.done()\n",
+        (f"{GROUP_TESTS}::test_getmany_gives_no_partition_to_two_tasks_at_once",),
     ),
     Mutant(
         "consumer-fairness",

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from quorate.cluster.cluster import Cluster
+from quorate.cluster.topic_views import TopicView
+from quorate.consumer.group.listener import tellable
 from quorate.consumer.subscription import Change, Subscription
 from quorate.errors import UnknownTopicError
 from quorate.model import TopicPartition
@@ -51,9 +53,7 @@ class Assignment:
         """Read all partitions of these topics, or of topics whose whole name matches `pattern`."""
         if bool(topics) == (pattern is not None):
             raise ValueError("subscribe takes topics or a pattern, one of them")
-        for name in LISTENER_CALLS:
-            if inspect.iscoroutinefunction(getattr(listener, name, None)):
-                raise TypeError(f"the listener's {name} must be a plain function, not async")
+        self._check_listener(listener)
         had = self._subscription.states.values() if self._partitions is None else ()
         self._kept_topics = frozenset(state.topic_id for state in had)
         self._pattern = None if pattern is None else re.compile(pattern)
@@ -148,15 +148,24 @@ class Assignment:
         if self._partitions is not None:
             self._name_topics(cluster)
             return
-        wanted = {
-            TopicPartition(name, number): cluster.topics[name].topic_id
-            for name in self._names(cluster)
-            for number in cluster.topics[name].numbers
-        }
         # The first answer for this subscription lists the partitions that exist already. Partitions
         # that only a later answer lists are new.
-        is_late = cluster.answered_before > self._made_at
-        self._assign(wanted, late=is_late, whole_topics=self._kept_topics)
+        topics = [cluster.topics[name] for name in self._names(cluster)]
+        self._found(topics, late=cluster.answered_before > self._made_at)
+
+    def _found(self, topics: Sequence[TopicView], *, late: bool) -> None:
+        """Read all partitions of the topics that the subscription asks for."""
+        wanted = {
+            TopicPartition(topic.name, number): topic.topic_id
+            for topic in topics
+            for number in topic.numbers
+        }
+        self._assign(wanted, late=late, whole_topics=self._kept_topics)
+
+    def _check_listener(self, listener: object | None) -> None:
+        for name in LISTENER_CALLS:
+            if inspect.iscoroutinefunction(getattr(listener, name, None)):
+                raise TypeError(f"the listener's {name} must be a plain function, not async")
 
     def _names(self, cluster: Cluster) -> list[str]:
         if self._pattern is None:
@@ -201,7 +210,7 @@ class Assignment:
                 except Exception as error:
                     # do not raise here, because a background task may be the caller: the user's
                     # next read raises the error
-                    self.listener_error = _tellable(name, error)
+                    self.listener_error = tellable(name, error)
 
 
 def _check_exists(cluster: Cluster, key: TopicPartition) -> None:
@@ -212,15 +221,3 @@ def _check_exists(cluster: Cluster, key: TopicPartition) -> None:
             f"topic {key.topic!r} has partitions 0 to {len(topic.partitions) - 1}, "
             f"and no partition {key.partition}"
         )
-
-
-def _tellable(call: str, error: Exception) -> Exception:
-    """Return an error that a read may raise.
-
-    A StopIteration would silently end the user's loop, so a RuntimeError replaces it.
-    """
-    if not isinstance(error, StopIteration | StopAsyncIteration):
-        return error
-    told = RuntimeError(f"the listener's {call} raised {error!r}")
-    told.__cause__ = error
-    return told

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import Annotated, ClassVar, Self
+from uuid import UUID
 
 from quorate.aio.clock import Deadline
 from quorate.aio.owner import Owner
 from quorate.cluster.cluster import Cluster
 from quorate.consumer.fetch_stream import FetchConfig
 from quorate.consumer.fetcher import Fetcher
+from quorate.consumer.group.assignor import Assignor, AssignorRule
+from quorate.consumer.group.group import ConsumerGroup, GroupConfig
+from quorate.consumer.group.membership import MemberSettings
+from quorate.consumer.group_assignment import GroupAssignment
+from quorate.consumer.group_calls import ConsumerGroupCalls
 from quorate.consumer.partition_state import Reset
-from quorate.consumer.positions import ConsumerPositions
 from quorate.consumer.record_reader import RecordReader
-from quorate.errors import ClosedError, UnsupportedError
+from quorate.errors import ClosedError
 from quorate.model import AnyRecord, TopicPartition
 from quorate.serializers import decoder
 from quorate.settings import (
@@ -27,7 +35,6 @@ from quorate.settings import (
     TOPIC,
     Coder,
     Flag,
-    NotThereYet,
     Number,
     OneOf,
     Partition,
@@ -41,15 +48,11 @@ RECORDS_BETWEEN_YIELDS = 512
 POLICIES: dict[str, Reset] = {"earliest": "earliest", "latest": "latest", "none": "none"}
 ALL: frozenset[TopicPartition] = frozenset()
 
-#: The rule for all arguments about groups, until consumer groups exist.
-GROUPS = NotThereYet(
-    "needs consumer groups, which are not there yet: leave it None and use assign() or "
-    "subscribe(), which then reads every partition",
-    UnsupportedError,
-)
+GROUP_ID = Text("the group whose members share the partitions", chars_max=249)
+INSTANCE_ID = Text("the name of a member that comes back after a restart", chars_max=249)
 
 
-class Consumer(ConsumerPositions):
+class Consumer(ConsumerGroupCalls):
     """Reads records from topics, in order within each partition.
 
     Iterate it (``async for record in consumer``) or call ``getone``/``getmany``. Positional
@@ -57,6 +60,16 @@ class Consumer(ConsumerPositions):
     position begins: "earliest", "latest", or "none" (OffsetOutOfRangeError). If a log was cut below
     the position, "earliest" and "latest" continue at the cut, and "none" raises LogTruncatedError.
     Only committed records are read.
+
+    Consumers with the same ``group_id`` share the partitions of the topics that they subscribe to:
+    each partition is read by one of them. They begin at the committed offsets of the group. A
+    consumer that stops or dies, or whose program does not ask for records for longer than
+    ``max_poll_interval_ms``, hands its partitions to the others. With ``enable_auto_commit`` the
+    consumer commits every ``auto_commit_interval_ms``, before it gives partitions back, and in
+    stop(): always up to the records that the program was given and has come back from, which means
+    that it has asked for more since. A ``group_instance_id`` makes a static member: it keeps its
+    partitions over a restart within ``session_timeout_ms``. ``assignor`` is the name of an assignor
+    of the cluster ("uniform", "range"), or a function (see README); None: the cluster's default.
     """
 
     _what: ClassVar[str] = "consumer"
@@ -66,8 +79,8 @@ class Consumer(ConsumerPositions):
         self,
         *topics: Annotated[str, TOPIC],
         bootstrap_servers: Annotated[str | Sequence[str], SERVERS] = "localhost:7092",
-        group_id: Annotated[str | None, GROUPS] = None,
-        group_instance_id: Annotated[str | None, GROUPS] = None,
+        group_id: Annotated[str | None, GROUP_ID] = None,
+        group_instance_id: Annotated[str | None, INSTANCE_ID] = None,
         client_id: Annotated[str, CLIENT_ID] = "quorate-python",
         client_rack: Annotated[str | None, Text("where this program runs")] = None,
         auto_offset_reset: Annotated[str, OneOf(tuple(POLICIES), "where to begin")] = "latest",
@@ -80,7 +93,7 @@ class Consumer(ConsumerPositions):
         max_partition_fetch_bytes: Annotated[int, BYTES_MAX] = 1048576,
         session_timeout_ms: Annotated[int, TIMEOUT_MS] = 45000,
         max_poll_interval_ms: Annotated[int, TIMEOUT_MS] = 300000,
-        assignor: object | None = None,
+        assignor: Annotated[str | Assignor | None, AssignorRule()] = None,
         isolation_level: Annotated[
             str, OneOf(("read_uncommitted", "read_committed"), "which records are seen")
         ] = "read_uncommitted",
@@ -88,7 +101,9 @@ class Consumer(ConsumerPositions):
         value_deserializer: Annotated[object | None, Coder("deserialize")] = None,
         security: Annotated[object | None, SECURITY] = None,
     ) -> None:
-        super().__init__(bootstrap_servers, client_id, POLICIES[auto_offset_reset])
+        super().__init__(bootstrap_servers, client_id, POLICIES[auto_offset_reset], group_id)
+        if group_id is None and group_instance_id is not None:
+            raise ValueError("Consumer: group_instance_id needs a group_id")
         self._max_poll_records = max_poll_records
         self._config = FetchConfig(
             min_bytes=fetch_min_bytes,
@@ -98,6 +113,22 @@ class Consumer(ConsumerPositions):
             client_rack=client_rack or "",
             policy=POLICIES[auto_offset_reset],
         )
+        self._group_config = GroupConfig(
+            member=MemberSettings(
+                group_id=group_id or "",
+                member_id="",  # chosen in start()
+                client_id=client_id,
+                instance_id=group_instance_id or "",
+                rack=client_rack or "",
+                assignor=assignor if isinstance(assignor, str) else "client" if assignor else "",
+                session_timeout_ms=session_timeout_ms,
+                rebalance_timeout_ms=max_poll_interval_ms,
+            ),
+            assignor=None if isinstance(assignor, str) else assignor,
+            max_poll_interval_ms=max_poll_interval_ms,
+            auto_commit_interval_ms=auto_commit_interval_ms if enable_auto_commit else None,
+        )
+        self._is_done = True
         self._reader = RecordReader(decoder(key_deserializer), decoder(value_deserializer))
         self._read_since_yield = 0
         if topics:
@@ -117,7 +148,14 @@ class Consumer(ConsumerPositions):
         await self._start_once()
 
     async def stop(self) -> None:
-        """Close the consumer. It is safe to call this twice, and while the consumer starts."""
+        """Close the consumer. It is safe to call this twice, and while the consumer starts.
+
+        A member of a group commits, if enable_auto_commit is set, gives its partitions back, and
+        leaves. The records that the calling task was given last count as done, unless stop() is
+        called while an exception is handled, as at the end of ``async with``: the program may have
+        failed with these records.
+        """
+        self._is_done = sys.exception() is None
         await self._stop_once()
 
     async def _begin(self, cluster: Cluster, owner: Owner) -> None:
@@ -135,19 +173,53 @@ class Consumer(ConsumerPositions):
                 self._reader,
                 self._assignment.look_again,
             )
-            self._assignment.follow(cluster)
             self._fetcher.start()
+            if isinstance(self._assignment, GroupAssignment):
+                self._group = self._join(cluster, self._fetcher, self._assignment)
+                await self._group.settled()
+            else:
+                self._assignment.follow(cluster)
             await self._settle(list(self._subscription.states.values()))
         except BaseException:
             self._assignment.leave()
             await self._end()
-            self._cluster = self._fetcher = None
+            self._cluster = self._fetcher = self._group = None
             raise
 
-    async def _end(self) -> None:
+    def _join(
+        self, cluster: Cluster, fetcher: Fetcher, assignment: GroupAssignment
+    ) -> ConsumerGroup:
+        config = self._group_config
+        member_id = str(UUID(bytes=cluster.chance.randbytes(16), version=4))
+        self._group = group = ConsumerGroup(
+            replace(config, member=replace(config.member, member_id=member_id)),
+            cluster,
+            fetcher,
+            self._subscription,
+            listener=lambda: assignment.listener,
+            told=self._tell,
+        )
+        group.start()
+        assignment.join(cluster, group)
+        return group
+
+    def _tell(self, error: Exception) -> None:
+        """Let the next read raise an error of the application's listener or assignor."""
+        assert isinstance(self._assignment, GroupAssignment)
+        self._assignment.tell(error)
         if self._fetcher is not None:
             self._fetcher.arrived.ring()
-            await self._fetcher.stop()
+
+    async def _end(self) -> None:
+        fetcher = self._fetcher
+        if fetcher is None:
+            return
+        try:
+            fetcher.arrived.ring()
+            if self._group is not None:
+                await self._group.close(is_done=self._is_done)
+        finally:
+            await fetcher.stop()
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -171,6 +243,8 @@ class Consumer(ConsumerPositions):
         Each concerns one partition. Later reads continue in this partition, at its turn, from the
         same position.
         """
+        if self._group is not None:
+            return await self._getone_of_group(self._group)
         while True:
             if self._read_since_yield >= RECORDS_BETWEEN_YIELDS:
                 await self._let_others_run()
@@ -183,6 +257,29 @@ class Consumer(ConsumerPositions):
             fetcher.asked_for(ALL)
             await fetcher.wait(None)
 
+    async def _getone_of_group(self, group: ConsumerGroup) -> AnyRecord:
+        asker = group.ask()
+        while True:
+            if self._read_since_yield >= RECORDS_BETWEEN_YIELDS:
+                await self._let_others_run()
+                self._running_fetcher().asked_for(ALL)
+            fetcher = self._running_fetcher()
+            group.check()
+            allowed = group.may_read(asker, ALL)
+            record = None
+            if allowed:
+                found = fetcher.reading.take(allowed, 1)
+                record = next((records[0] for records in found.values()), None)
+            elif allowed is not None:
+                record = fetcher.reading.take_one()
+            if record is not None:
+                self._read_since_yield += 1
+                group.gave_one(asker, record)
+                return record
+            fetcher.asked_for(ALL)
+            with group.waiting():
+                await fetcher.wait(None)
+
     @checked
     async def getmany(
         self,
@@ -194,25 +291,38 @@ class Consumer(ConsumerPositions):
 
         Waits up to timeout_ms for the first record. If partitions are given, returns records of
         these alone. Raises the errors of getone, but first returns the records before them.
+
+        In a group, the records of a partition are given to one task of the program at a time. The
+        others get the next ones after this task has asked again or ended. So tasks that
+        share a consumer keep the order of each key.
         """
         limit = self._max_poll_records if max_records is None else max_records
         deadline = Deadline(timeout_ms)
         only = frozenset(partitions)
+        group = self._group
+        asker = None if group is None else group.ask()
         while True:
             if self._read_since_yield >= RECORDS_BETWEEN_YIELDS:
                 await self._let_others_run()
             fetcher = self._running_fetcher()
             fetcher.asked_for(only)
-            found = fetcher.reading.take(only, limit)
+            allowed: frozenset[TopicPartition] | None = only
+            if group is not None and asker is not None:
+                group.check()
+                allowed = group.may_read(asker, only)
+            found = {} if allowed is None else fetcher.reading.take(allowed, limit)
             if found:
                 self._read_since_yield += sum(map(len, found.values()))
+                if group is not None and asker is not None:
+                    group.gave(asker, found)
                 return found
             if deadline.has_passed:
                 fetcher.found_nothing()
                 # yield: otherwise a loop of polls would keep the fetching from its work
                 await asyncio.sleep(0)
                 return {}
-            await fetcher.wait(deadline.left_s)
+            with nullcontext() if group is None else group.waiting():
+                await fetcher.wait(deadline.left_s)
 
     async def _let_others_run(self) -> None:
         """Yield once. Reads that never find the buffer empty would block the event loop."""

@@ -47,6 +47,11 @@ class PartitionState:
     high_watermark: int = UNKNOWN
     log_start_offset: int = UNKNOWN
     paused: bool = False
+    #: The group decides about the partition: a callback of the application runs, or the partition
+    #: is given back. Nothing is fetched or given to the user.
+    is_held: bool = False
+    #: The group's committed offset is looked up. It comes before `reset`.
+    is_placing: bool = False
     #: A fetch failed, and the next one waits for a moment.
     is_backing_off: bool = False
     #: The held records were dropped to make room. The partition is not fetched until the user reads
@@ -70,7 +75,7 @@ class PartitionState:
     @property
     def needs_offset(self) -> bool:
         """Whether the position must be looked up before anything can be fetched."""
-        return self.fetch_offset == UNKNOWN and self.error is None
+        return self.fetch_offset == UNKNOWN and self.error is None and not self.is_placing
 
     @property
     def held_bytes(self) -> int:
@@ -80,12 +85,14 @@ class PartitionState:
     @property
     def is_readable(self) -> bool:
         """Whether there is something for the user: records or an error."""
-        return not self.paused and bool(self.chunk or self.ahead or self.error is not None)
+        has_news = bool(self.chunk or self.ahead or self.error is not None)
+        return has_news and not self.paused and not self.is_held
 
     def is_wanted(self, ahead_bytes_max: int) -> bool:
         """Return whether more of this partition should be fetched."""
         return (
             not self.paused
+            and not self.is_held
             and self.fetch_offset != UNKNOWN
             and self.ahead_bytes < ahead_bytes_max
             and not self.is_backing_off

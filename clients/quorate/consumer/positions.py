@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Coroutine, Generator, Iterable, Mapping, Sequence
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 from quorate.cluster.client import Client
 from quorate.consumer.assignment import Assignment
@@ -11,7 +11,7 @@ from quorate.consumer.fetcher import Fetcher
 from quorate.consumer.offset_lookup import EARLIEST, LATEST, TIMEOUT_S
 from quorate.consumer.partition_state import UNKNOWN, PartitionState, Reset
 from quorate.consumer.subscription import Change, Subscription
-from quorate.errors import InvalidRequestError, UnsupportedError
+from quorate.errors import InvalidRequestError
 from quorate.model import OffsetAndTimestamp, TopicPartition
 from quorate.settings import (
     INT32_MAX,
@@ -66,18 +66,30 @@ class ConsumerPositions(Client):
         """Read all partitions of these topics, or of topics whose whole name matches `pattern`.
 
         Partitions and matching topics that appear later are read from their beginning. If the
-        listener has on_partitions_assigned(list) or on_partitions_revoked(list), these are called.
-        They must be plain functions. If they raise, the next read raises the same error. On a
-        started consumer, await the call to wait until the positions are fixed.
+        listener has on_partitions_assigned(list), on_partitions_revoked(list) or
+        on_partitions_lost(list), these are called. If they raise, the next read raises the same
+        error. On a started consumer, await the call to wait until the positions are fixed.
+
+        With a group_id, the members of the group share these partitions, and the cluster matches
+        the pattern (its syntax is that of RE2). The callbacks may be asynchronous. They are
+        awaited: a partition goes to another member only after on_partitions_revoked has ended.
+        Partitions that another member has already are lost instead, and can't be committed; without
+        on_partitions_lost, on_partitions_revoked is called for them. Without a group_id the
+        callbacks must be plain functions.
         """
         self._owner.check()
         self._assignment.subscribe(topics, pattern, listener)
         return PendingPositions(self._settle_all)
 
-    def unsubscribe(self) -> None:
-        """Read no partition any more."""
+    def unsubscribe(self) -> PendingPositions:
+        """Read no partition any more.
+
+        A member of a group gives its partitions back, and leaves the group. Await the call to wait
+        for this.
+        """
         self._owner.check()
         self._assignment.unsubscribe()
+        return PendingPositions(self._settle_all)
 
     @checked
     def assign(
@@ -128,7 +140,7 @@ class ConsumerPositions(Client):
         """
         state = self._state(partition)
         state.seek(offset, UNKNOWN if leader_epoch is None else leader_epoch)
-        self._changed(state)
+        self._moved(state)
 
     @checked
     def seek_to_beginning(
@@ -158,8 +170,32 @@ class ConsumerPositions(Client):
         for state in states:
             if not state.seek_to_known_end():
                 state.seek_to("latest")
-            self._changed(state)
+            self._moved(state)
         return PendingPositions(lambda: self._settle_at_end(states))
+
+    @checked
+    async def seek_to_time(
+        self,
+        timestamp_ms: Annotated[int, TIMESTAMP_MS],
+        *partitions: Annotated[TopicPartition, Partition()],
+    ) -> None:
+        """Continue at the first record at or after a time (ms since 1970).
+
+        In a partition without such a record, continue at the present high watermark. Without
+        partitions, do so in all assigned partitions. Raises RequestTimedOutError.
+        """
+        states = {state.topic_partition: state for state in self._states(partitions)}
+        found = await self.offsets_for_times(dict.fromkeys(states, timestamp_ms))
+        for key, state in states.items():
+            first = found[key]
+            if self._subscription.states.get(key) is not state:
+                continue  # it was taken away meanwhile
+            if first is None:
+                self._seek_to("latest", state)
+            else:
+                state.seek(first.offset)
+                self._moved(state)
+        await self._settle([state for key, state in states.items() if found[key] is None])
 
     @checked
     async def position(self, partition: Annotated[TopicPartition, Partition()]) -> int:
@@ -206,14 +242,6 @@ class ConsumerPositions(Client):
         ends = await self.end_offsets(self.assignment())
         return {key: max(0, ends[key] - await self.position(key)) for key in sorted(ends)}
 
-    async def commit(self, offsets: object | None = None) -> NoReturn:
-        """Raise UnsupportedError, because committed offsets need consumer groups."""
-        raise UnsupportedError("commit() needs a consumer group, and groups are not there yet")
-
-    async def committed(self, partition: TopicPartition) -> NoReturn:
-        """Raise UnsupportedError, because committed offsets need consumer groups."""
-        raise UnsupportedError("committed() needs a consumer group, and groups are not there yet")
-
     # -- questions about partitions, assigned or not -----------------------------------------------
 
     @checked
@@ -257,7 +285,7 @@ class ConsumerPositions(Client):
 
     def _seek_to(self, reset: Reset, state: PartitionState) -> None:
         state.seek_to(reset)
-        self._changed(state)
+        self._moved(state)
 
     async def _settle_at_end(self, states: Collection[PartitionState]) -> None:
         for state in states:
@@ -277,6 +305,10 @@ class ConsumerPositions(Client):
                 f"{sorted(self._subscription.states)}"
             )
         return state
+
+    def _moved(self, state: PartitionState) -> None:
+        """React to a seek of the user."""
+        self._changed(state)
 
     def _changed(self, state: PartitionState) -> None:
         if self._fetcher is not None and self._stopped is None:

@@ -56,3 +56,20 @@ class Subscription:
             # drop the records that the user has not read yet
             state.seek_to("none")
         return change
+
+    def take(self, key: TopicPartition, topic_id: bytes, reset: Reset) -> Change:
+        """Add one partition. `reset`: where to begin if its position is not set."""
+        known = self.states.get(key)
+        if known is not None and known.topic_id == topic_id:
+            return Change([], [])
+        removed = [] if known is None else self.drop(known)
+        self.states[key] = PartitionState(key, topic_id, reset)
+        return Change(removed, [self.states[key]])
+
+    def drop(self, state: PartitionState) -> list[PartitionState]:
+        """Remove one partition, with the records that the user has not read yet."""
+        if self.states.get(state.topic_partition) is not state:
+            return []
+        del self.states[state.topic_partition]
+        state.seek_to("none")
+        return [state]

@@ -15,7 +15,6 @@ from quorate.errors import (
     InvalidRequestError,
     OffsetOutOfRangeError,
     UnknownTopicError,
-    UnsupportedError,
 )
 from quorate.serializers import Json
 from tests.harness.fake_leaders import START_MS, FakeCluster, with_cluster
@@ -346,11 +345,6 @@ def test_iteration_ends_when_the_consumer_stops() -> None:
 
 def _stop(c: Consumer) -> asyncio.Task[None]:
     return asyncio.ensure_future(c.stop())
-
-
-def test_groups_are_not_there_yet() -> None:
-    with pytest.raises(UnsupportedError, match="groups, which are not there yet"):
-        Consumer("t", group_id="g")
 
 
 @pytest.mark.parametrize(
