@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Annotated, Any
 
 import typer
@@ -52,7 +52,14 @@ def consume(
             "{value} {headers}; \\t is a tab.",
         ),
     ] = None,
-    group: Annotated[str | None, typer.Option(help="Not supported yet.")] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(
+            help="Read as a member of this consumer group: begin at its committed offsets, share "
+            "the partitions with its other members, and commit what is printed. With "
+            "--from-beginning, what has no committed offset is read from its beginning."
+        ),
+    ] = None,
     count: Annotated[int | None, typer.Option(min=1, help="Stop after so many records.")] = None,
     until_end: Annotated[
         bool,
@@ -71,6 +78,8 @@ def consume(
         usage_error("--from-beginning, --offset and --from-time exclude each other")
     if offset is not None and not partition:
         usage_error("--offset needs --partition: each partition has offsets of its own")
+    if group is not None and (partition or from_time is not None):
+        usage_error("a group divides the partitions: leave out --partition, --offset, --from-time")
     timeout = session.timeout
     since_ms = None if from_time is None else _or_usage(record_text.milliseconds_of, from_time)
 
@@ -92,7 +101,14 @@ def consume(
         try:
             async with asyncio.timeout(timeout):
                 await _go_to(consumer, chosen, offset, since_ms)
-            await _print(consumer, write, count=count, until_end=until_end, timeout=timeout)
+            await _print(
+                consumer,
+                write,
+                count=count,
+                until_end=until_end,
+                timeout=timeout,
+                is_group=group is not None,
+            )
         finally:
             await consumer.stop()
 
@@ -170,9 +186,10 @@ async def _print(
     count: int | None,
     until_end: bool,
     timeout: float,
+    is_group: bool,
 ) -> None:
     written = 0
-    records = _until_end(consumer, timeout) if until_end else aiter(consumer)
+    records = _until_end(consumer, timeout, is_group) if until_end else aiter(consumer)
     async for record in records:
         write(record)
         written += 1
@@ -180,7 +197,9 @@ async def _print(
             return
 
 
-async def _until_end(consumer: Consumer, timeout: float) -> AsyncIterator[AnyRecord]:
+async def _until_end(
+    consumer: Consumer, timeout: float, is_group: bool
+) -> AsyncIterator[AnyRecord]:
     """Yield the records that the partitions have now.
 
     Raises RequestTimedOutError if records are missing and none has come for `timeout` seconds.
@@ -188,19 +207,29 @@ async def _until_end(consumer: Consumer, timeout: float) -> AsyncIterator[AnyRec
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(timeout):
         ends = await consumer.end_offsets(consumer.assignment())
-        left = [one for one, end in sorted(ends.items()) if await consumer.position(one) < end]
+        left = await _behind(consumer, ends)
     heard_at = loop.time()
+    # With a group, take one record at a time: the rest of a batch would be committed at the stop
+    # that follows --count records.
+    limit = 1 if is_group else None
     while left:
         look_ms = min(LOOK_MS, milliseconds(timeout))
-        for one, found in (await consumer.getmany(timeout_ms=look_ms)).items():
+        for one, found in (await consumer.getmany(timeout_ms=look_ms, max_records=limit)).items():
             heard_at = loop.time()
             for record in found:
-                if record.offset < ends[one]:
+                # A group commits what it was given, so all of it is printed.
+                if is_group or record.offset < ends[one]:
                     yield record
-        left = [one for one in left if await consumer.position(one) < ends[one]]
+        left = await _behind(consumer, ends)
         if left and loop.time() - heard_at > timeout:
             first = left[0]
             raise RequestTimedOutError(
                 f"{len(left)} partitions, {first.topic}-{first.partition} among them, gave no "
                 f"record for {timeout:g} s though they hold more: see `quorate cluster health`"
             )
+
+
+async def _behind(consumer: Consumer, ends: Mapping[TopicPartition, int]) -> list[TopicPartition]:
+    """Return the partitions that are not read to these ends. A group may have moved some away."""
+    assigned = sorted(key for key in ends if key in consumer.assignment())
+    return [key for key in assigned if await consumer.position(key) < ends[key]]

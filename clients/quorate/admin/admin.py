@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, cast
 
 from quorate.admin import controller_calls, descriptions, log_dirs
 from quorate.admin import topics as topic_calls
+from quorate.admin.group_calls import GroupCalls
 from quorate.admin.new_topic import (
     COUNT,
     NEW_NAME,
@@ -20,11 +21,12 @@ from quorate.admin.new_topic import (
     NewTopic,
 )
 from quorate.admin.new_topic import to_wire as new_topic_to_wire
-from quorate.admin.quorum_calls import NODE_ID, QuorumCalls
+from quorate.admin.quorum_calls import NODE_ID
 from quorate.admin.records import Deletion
 from quorate.aio.clock import Deadline
 from quorate.aio.owner import Owner
 from quorate.cluster.cluster import Cluster
+from quorate.cluster.coordinators import Coordinators
 from quorate.model import (
     ClusterDescription,
     ClusterHealth,
@@ -57,7 +59,7 @@ from quorate.v1 import admin_pb2 as wire
 BEFORE_OFFSET = Whole(-1, INT64_MAX, "offset of a record, or -1: the high watermark")
 
 
-class Admin(QuorumCalls):
+class Admin(GroupCalls):
     """Administers a cluster.
 
     delete_topics, alter_configs, unregister_broker, and transfer_leadership without a voter are
@@ -91,6 +93,7 @@ class Admin(QuorumCalls):
         await cluster.start(timeout_ms=self._timeout_ms)
         self._check_not_stopped(owner)
         self._cluster = cluster
+        self._coordinators = Coordinators(cluster)
 
     async def stop(self) -> None:
         """Close the admin. It is safe to call this twice, and while the admin starts.
