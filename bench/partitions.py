@@ -101,7 +101,8 @@ class Bench:
         turns.mkdir(parents=True, exist_ok=True)
         if options.turns:
             os.environ["EVENT_LOOP_TURNS"] = str(turns)
-            os.environ["PYTHONPATH"] = str(TURNS)
+            paths = [str(TURNS), os.environ.get("PYTHONPATH", "")]
+            os.environ["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
         self.watcher = Watcher(self.cluster, turns)
         self.topics = -(-options.partitions // TOPIC_PARTITIONS)
         self.each = min(options.partitions, TOPIC_PARTITIONS)

@@ -65,6 +65,7 @@ LOG_EPOCHS = "tests/unit/quorate_quorum/test_metadata_log.py"
 FILES = "quorum/quorate_quorum/disk.py"
 LOG_ROOM = "quorum/quorate_quorum/log"
 ISR_KEEPER = "tests/unit/quorate_broker/replication/test_isr_keeper.py"
+RECOVERY_POINT = "tests/unit/quorate_quorum/log/test_recovery_point.py"
 SHARED_SYNCS = "tests/unit/quorate_quorum/log/test_shared_syncs.py"
 SEGMENT = "tests/unit/quorate_quorum/log/test_segment.py"
 REPLACEMENT = "tests/unit/quorate_quorum/log/test_replacement.py"
@@ -2471,6 +2472,24 @@ MUTANTS = (
         "        self._streams.clear()\n        for partition in self._led.values():\n",
         "        self._streams.clear()\n        for partition in ():\n",
         (f"{ISR_KEEPER}::test_a_follower_on_a_newer_stream_is_missed_when_that_one_ends",),
+    ),
+    Mutant(
+        "recovery-point",
+        "the recovery point moves without a sync of the records below it",
+        f"{LOG_ROOM}/recovery_point.py",
+        "        await self._syncer.sync_to(parts.extent.end, notes_durably=False)\n",
+        "        await parts.checkpoints.note_synced(\n"
+        "            parts.extent.end, parts.extent.truncations, is_promise=False, durably=False\n"
+        "        )\n",
+        (f"{RECOVERY_POINT}::test_all_below_the_recovery_point_survives_a_power_loss",),
+    ),
+    Mutant(
+        "recovery-point",
+        "records that are appended during a sync count as synced by it",
+        f"{LOG_ROOM}/syncer.py",
+        "                        target, truncations, is_promise",
+        "                        self._extent.end, truncations, is_promise",
+        (f"{RECOVERY_POINT}::test_what_is_appended_during_its_sync_is_above_it",),
     ),
     Mutant(
         "no-cut-below",

@@ -38,6 +38,8 @@ from quorate_quorum.metadata.image import MetadataImage
 log = structlog.get_logger(__name__)
 
 METADATA_BYTES_MAX = 4096
+#: Directories that are looked at in one turn of the loop. Each costs the read of a small file.
+LOOKS_A_TURN = 50
 
 
 class _Stray(NamedTuple):
@@ -119,7 +121,9 @@ class Strays:
         self, directory: HeldDirectory, image: MetadataImage, broker_id: int
     ) -> None:
         has_renamed = False
-        for name in await self._disk.list(directory.path):
+        for number, name in enumerate(await self._disk.list(directory.path)):
+            if number % LOOKS_A_TURN == 0:
+                await asyncio.sleep(0)
             if name.endswith(DELETED):
                 # skip it: ReplicaFiles.sweep removes it
                 continue

@@ -124,6 +124,23 @@ class ReplicaLog:
                 log_line.warning("flush waits", partition=self._replica.name, reason=str(error))
                 self.flush_timer.again(FLUSH_AGAIN_MS)
 
+    async def move_recovery_point(self) -> None:
+        """Sync the log, so that a start after a crash reads only what comes after: RecoveryPoint.
+
+        If the sync can't begin, the next append makes the host try again.
+        """
+        async with self._replica.host.flushes:
+            if self.is_closed or self._replica.offline is not None:
+                return
+            try:
+                await self.log.recovery_point.move()
+            except TryAgainError as error:
+                name = self._replica.name
+                log_line.warning("recovery point waits", partition=name, reason=str(error))
+            except StorageError as error:
+                if not self.is_closed:
+                    self.failed(error)
+
     # failures
 
     def failed(self, error: StorageError | CorruptRecordError) -> None:

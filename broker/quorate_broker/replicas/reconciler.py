@@ -18,6 +18,7 @@ from quorate_broker.replica.partition import Partition
 from quorate_broker.replica.replica import Failure, Key
 from quorate_broker.replicas.checkpoints import Checkpoints
 from quorate_broker.replicas.opener import Opener
+from quorate_broker.replicas.recovery_points import RecoveryPoints
 from quorate_broker.replicas.reopening import Reopening
 from quorate_broker.replicas.repairs import Repairs
 from quorate_broker.replicas.replicas import Replicas
@@ -32,6 +33,8 @@ Item = TypeVar("Item")
 
 #: The most logs that are opened, and most replicas that change roles, at the same time.
 PARALLEL = 16
+#: The most partitions that are only looked at in one turn of the loop.
+LOOKS_A_TURN = 500
 
 
 class Reconciler:
@@ -50,6 +53,7 @@ class Reconciler:
             replicas, self._opener, self._changing, self._reconcile, self._reopening.want, fail
         )
         self.checkpoints = Checkpoints(replicas, self._reopening.want, fail)
+        self.recovery_points = RecoveryPoints(replicas, fail)
         self._broker_id = replicas.broker_id
         replicas.on_offline = self._went_offline
 
@@ -72,6 +76,7 @@ class Reconciler:
             await _each(keys, self._reconcile)
             self._opener.has_loaded = True
         self.checkpoints.start()
+        self.recovery_points.start()
 
     async def apply(self, delta: MetadataDelta, image: MetadataImage) -> None:
         """Carry out one image: first the removals, then the changes.
@@ -97,31 +102,40 @@ class Reconciler:
             await self._let_go()
         for topic in delta.topics.removed:
             replicas.forget_config(topic.id)
-            for index in range(len(topic.partitions)):
-                await self._drop((topic.id, index))
+        removed = delta.topics.removed
+        keys = [(topic.id, index) for topic in removed for index in range(len(topic.partitions))]
+        await _each(keys, self._drop)
         await _each(self._changed(delta), self._reconcile)
         # a broker that was fenced may be eligible for an ISR now
         if delta.brokers.changed:
-            for partition in replicas.all():
+            for number, partition in enumerate(replicas.all(), 1):
+                if number % LOOKS_A_TURN == 0:
+                    await asyncio.sleep(0)
                 role = partition.role
                 if isinstance(role, LeaderReplica) and role.machine.wants_to_expand:
                     replicas.isr_wanted(partition)
 
     def _changed(self, delta: MetadataDelta) -> Iterable[Key]:
         """Return the partitions that a delta may concern, each once."""
-        held = [partition.key for partition in self.replicas.all()]
+        replicas = self.replicas
         keys = dict.fromkeys(delta.topics.changed_partitions)
         for topic_id in delta.topics.changed_configs:
-            self.replicas.forget_config(topic_id)
-            keys.update((key, None) for key in held if topic_id in (b"", key[0]))
-        if self._broker_id in delta.brokers.changed:
-            keys.update(dict.fromkeys(held))
-            keys.update(dict.fromkeys(self.replicas.unopened))
+            replicas.forget_config(topic_id)
+            topic = replicas.image.topics.get(topic_id)
+            for index in range(0 if topic is None else len(topic.partitions)):
+                if replicas.find(topic_id, index) is not None:
+                    keys[topic_id, index] = None
+        is_changed = self._broker_id in delta.brokers.changed
+        if is_changed or b"" in delta.topics.changed_configs:
+            keys.update((partition.key, None) for partition in replicas.all())
+        if is_changed:
+            keys.update(dict.fromkeys(replicas.unopened))
         return keys
 
     async def close(self, *, clean: bool) -> None:
         """Close all logs; with `clean`, durably. It is safe to call this twice."""
         await self.checkpoints.stop()
+        await self.recovery_points.stop()
         await self._reopening.stop()
         await self._repairs.stop()
         await _each(self.replicas.all(), lambda partition: partition.close(clean=clean))

@@ -79,6 +79,7 @@ class Appender:
         assert segment.file.size == segment.size, "headers and pieces differ in size"
         await self._note_written(segment, index, position, batches)
         extent.is_changed = True
+        extent.appended_bytes += size
         extent.end = expected
         if self._observed is not None:
             await self._observed.save_if_due()

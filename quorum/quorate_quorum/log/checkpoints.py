@@ -49,6 +49,8 @@ class Checkpoints:
         #: while it waits for a sync. A cut first adds 1 to `truncations` and then waits for this
         #: lock, so that no sync notes records that the cut removes.
         self._writing_synced = asyncio.Lock()
+        #: Whether the name of the slot file `synced` may be lost in a power loss.
+        self._is_synced_slot_new = False
         #: One past the last record that a successful sync covered. The slot file holds this value
         #: durably. Exception: a log that was opened without track_synced, before its first sync.
         self.synced_end = 0
@@ -101,10 +103,10 @@ class Checkpoints:
 
     async def advance_synced(self, end: int, *, durably: bool = True) -> None:
         made = await self.synced_slot.advance(end, self._extent.epoch_before(end), sync=durably)
+        self._is_synced_slot_new |= made
         if durably:
-            await self._made_durably(made)
-        else:
-            self._made(made)
+            await self._made_durably(self._is_synced_slot_new)
+            self._is_synced_slot_new = False
 
     async def replace_synced(self, end: int) -> None:
         """Write `synced` for a log that begins again at `end`, if the disk takes it.

@@ -31,6 +31,8 @@ class Extent:
     has_gaps: bool = False
     #: Whether the log was changed since the last clean stop.
     is_changed: bool = False
+    #: The bytes that were appended since the open.
+    appended_bytes: int = 0
 
     def epoch_before(self, offset: int) -> int:
         """Return the epoch of the record just below `offset`; -1 if it is not known."""

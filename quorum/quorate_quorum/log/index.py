@@ -106,13 +106,22 @@ class SegmentIndex:
         self._max_time_offset = self._time_offsets[-1] if self._times else 0
         self._bytes_since_entry = 0
 
-    def encode_offsets(self) -> bytes:
-        return _interleave((self._offsets, 4), (self._positions, 4))
+    @property
+    def counts(self) -> tuple[int, int]:
+        """The number of entries of the offset index, and of the time index."""
+        return len(self._offsets), len(self._times)
 
-    def encode_times(self) -> bytes:
-        """Return the bytes of the time index, after noting the segment's greatest timestamp."""
+    def encode_offsets(self, first: int = 0) -> bytes:
+        """Return the bytes of the offset index, from the entry number `first` on."""
+        return _interleave((self._offsets[first:], 4), (self._positions[first:], 4))
+
+    def encode_times(self, first: int = 0) -> bytes:
+        """Return the bytes of the time index, after noting the segment's greatest timestamp.
+
+        They begin with the entry number `first`.
+        """
         self._note_time()
-        return _interleave((self._times, 8), (self._time_offsets, 4))
+        return _interleave((self._times[first:], 8), (self._time_offsets[first:], 4))
 
     def load(self, offsets: bytes, times: bytes, segment_bytes: int) -> Iterator[None]:
         """Load entries from disk, up to the first invalid one. Each step takes one turn.

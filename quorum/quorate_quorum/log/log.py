@@ -9,6 +9,7 @@ state, slot files and markers (see directory.py). Each role has its module:
     reader, time_lookup  the search for the bytes that a reader asks for
     verifier, verification  what is read was written so
     syncer               syncs, after which records survive a power loss
+    recovery_point       what lets an open after a crash read only the end
     checkpoints          durable values: the synced end, the high watermark, the log's start
     cutter               cuts at the end, at the start (also inside a segment), and of everything
     compaction           what a log must know if records may be gone from its middle
@@ -42,6 +43,7 @@ from quorate_quorum.log.observer import Observer
 from quorate_quorum.log.parts import Parts
 from quorate_quorum.log.reader import Reader
 from quorate_quorum.log.recovery import Recovered, Recovery
+from quorate_quorum.log.recovery_point import RecoveryPoint
 from quorate_quorum.log.run_file import UNKNOWN, Run
 from quorate_quorum.log.segment import Inspect
 from quorate_quorum.log.segments import SegmentInfo
@@ -70,6 +72,7 @@ class Log:
         self._reader = Reader(parts.segments, parts.extent)
         self._appender = Appender(parts, syncer, self._reader, observed)
         self._cutter = Cutter(parts, syncer, self._reader, observed)
+        self.recovery_point = RecoveryPoint(parts, syncer, observed)
         self.compaction = Compaction(parts, self._reader)
         self.verification = Verification(parts, self._reader)
         self.damage = DamageNotes(parts, is_noted=bool(recovered.damaged))
@@ -203,10 +206,7 @@ class Log:
                 await self._appender.append(batches)
 
     async def roll(self) -> None:
-        """Close the active segment, if it has records, and begin a new one.
-
-        TryAgainError leaves the log as it was.
-        """
+        """Close the active segment, if it has records. TryAgainError leaves the log as it was."""
         async with self._guard.exclusive("roll"):
             if self._segments.all and self._segments.active.size:
                 await self._appender.roll("asked")

@@ -47,6 +47,11 @@ class ObservedState:
         ):
             await self.save()
 
+    async def save_if_longer(self, bytes_max: int) -> None:
+        """Take a snapshot if a reload would have to show more bytes of batches than this."""
+        if self._unsaved_bytes > bytes_max:
+            await self.save()
+
     async def save(self) -> None:
         """Take a snapshot at the log's end. A failure is ignored, unless the disk is broken."""
         with done_without("producers", self._parts.directory.path):

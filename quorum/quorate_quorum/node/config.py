@@ -174,6 +174,9 @@ class BrokerConfig(NodeConfig, frozen=True, kw_only=True, forbid_unknown_fields=
     #: The interval at which high watermarks are written to the disk.
     replica_high_watermark_checkpoint_interval_ms: Milliseconds = 5000
 
+    #: The interval at which logs are synced that were appended to, one after the other. After a
+    #: crash, a start reads only what was appended since: above the recovery point.
+    log_flush_offset_checkpoint_interval_ms: Milliseconds = 60_000
     #: The most files of logs that are open at a time, and never more than half of the process's
     #: limit. Above it, the least recently used ones are synced and closed until their next use. If
     #: more partitions than this are written all the time, a higher value makes that faster.

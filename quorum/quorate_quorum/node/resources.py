@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import Final
 
 #: New objects until a pass, such passes until one that looks at their survivors, and such passes
-#: until a full one: about 120,000 new objects, at which a full pass looks for some 25 ms.
-GARBAGE_THRESHOLDS: Final = (10_000, 3, 2)
+#: until a full one: about 45,000 new objects, at which a full pass looks for some 10 ms.
+GARBAGE_THRESHOLDS: Final = (5_000, 2, 2)
 #: The least time between two passes over all objects. Such a pass stops the event loop for 200 ms
 #: if a broker has 10,000 partitions.
 LOOK_AT_ALL_S: Final = 3600.0

@@ -272,6 +272,11 @@ class World:
         assert await self.log.sync() == self.end
         self.synced = self.end
 
+    async def move_recovery_point(self) -> None:
+        assert self.log is not None
+        await self.log.recovery_point.move()
+        self.synced = self.end
+
     async def fail_to_sync(self) -> None:
         """Rule failed-sync-is-final: nothing is acknowledged until an open writes it again."""
         assert self.log is not None
@@ -334,8 +339,9 @@ class World:
                     self.start_again,
                     self.fail_to_sync,
                     self.cut_power,
+                    self.move_recovery_point,
                 ],
-                [50, 8, 12, 15, 10, 6, 8, 4, 2, 3, 2],
+                [50, 8, 12, 15, 10, 6, 8, 4, 2, 3, 2, 12],
             )
             await operation()
             self.done[operation.__name__] += 1
