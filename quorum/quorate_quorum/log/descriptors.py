@@ -55,7 +55,7 @@ class Descriptors:
         share = share_of_limit()
         self.open_max = share if open_max is None else min(open_max, share)
         self._open: OrderedDict[Holder, None] = OrderedDict()
-        #: The syncs under way before files are closed.
+        #: The last syncs before files are closed; perhaps they are still under way.
         self._settling: asyncio.Future[list[None]] | None = None
 
     def __len__(self) -> int:
@@ -81,7 +81,7 @@ class Descriptors:
             if victim is not None:
                 victim.release()
                 continue
-            if self._settling is not None:
+            if self._settling is not None and not self._settling.done():
                 await asyncio.shield(self._settling)
                 continue
             await self._settle(idle)
@@ -95,11 +95,7 @@ class Descriptors:
     async def _settle(self, holders: Sequence[Holder]) -> None:
         """Sync these files together."""
         self._settling = asyncio.gather(*(one.settle() for one in holders))
-        self._settling.add_done_callback(self._settled)
         await asyncio.shield(self._settling)
-
-    def _settled(self, _: asyncio.Future[list[None]]) -> None:
-        self._settling = None
 
     def open(self, path: str, flags: int) -> int:
         """Return a new descriptor. If the process has none left, close idle ones first."""

@@ -248,3 +248,23 @@ async def test_many_logs_share_few_open_files(disk: RealDisk, tmp_path: Path) ->
         await log.close(clean=True)
     with pytest.raises(StorageError):
         await log.append([batch(9)])
+
+
+async def test_many_writers_of_many_files_all_come_to_an_end(
+    disk: RealDisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A caller that came when the syncs were done, and not noted as done, looked for ever."""
+    monkeypatch.setattr(real_disk, "_fdatasync", lambda descriptor: None)
+    files = await made(disk, tmp_path, 16 * FEW)
+
+    async def write(file: File) -> None:
+        for _ in range(20):
+            await file.append((b"x",))
+
+    async with asyncio.timeout(20):
+        await asyncio.gather(*(write(file) for file in files))
+    assert [file.size for file in files] == [20] * len(files)
+    files.append(await disk.open(f"{tmp_path}/one-more", create=True))
+    assert open_in(tmp_path) <= FEW
+    for file in files:
+        await file.close()
