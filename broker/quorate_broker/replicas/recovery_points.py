@@ -1,8 +1,9 @@
 """Moves the recovery points of the logs that were appended to, at an interval.
 
 After a crash, a start reads only what was appended since. The logs are synced one after the other,
-so that a thousand of them do not keep the disk from acknowledging records. A log with few new bytes
-is left out until it has more: to read them takes a start no longer than to open the log.
+so that a thousand of them do not keep the disk from acknowledging records. Of logs with few new
+bytes only some are synced at a time: to read those takes a start no longer than to open the log.
+But a clean stop is faster if most logs are synced already.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from collections.abc import Callable
 from quorate.aio.tasks import Tasks
 from quorate_broker.replicas.replicas import Replicas
 
-#: The bytes above its recovery point with which a log is not left out. An open reads as many at
-#: once.
-BYTES_MIN = 64 << 10
+#: A log with fewer bytes above its recovery point has few. An open reads as many at once.
+FEW_BYTES = 64 << 10
+#: The most logs with few new bytes that are synced at an interval. The others come later.
+FEW_MAX = 300
 #: The most logs that are looked at in one turn of the loop.
 LOOKS_A_TURN = 500
 
@@ -46,7 +48,8 @@ class RecoveryPoints:
             await self.move()
 
     async def move(self) -> None:
-        """Move the recovery points of all logs with enough new bytes."""
+        """Move the recovery points of all logs with new bytes, but of at most FEW_MAX with few."""
+        few = 0
         appended, self._replicas.appended = self._replicas.appended, {}
         for number, key in enumerate(appended, 1):
             if number % LOOKS_A_TURN == 0:
@@ -55,8 +58,10 @@ class RecoveryPoints:
             if partition is None:
                 continue
             log = partition.replica_log
-            if log.log.recovery_point.bytes_above < BYTES_MIN:
+            has_few = log.log.recovery_point.bytes_above < FEW_BYTES
+            if has_few and few == FEW_MAX:
                 self._replicas.appended[key] = None
                 continue
+            few += has_few
             async with self._moving:
                 await log.move_recovery_point()

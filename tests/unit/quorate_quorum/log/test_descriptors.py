@@ -7,7 +7,7 @@ import errno
 import os
 import random
 import resource
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ import pytest
 from quorate.errors import StorageError
 from quorate_quorum.disk import File, SyncError
 from quorate_quorum.log import real_disk
-from quorate_quorum.log.descriptors import OPEN_MAX, OPEN_MIN, share_of_limit
+from quorate_quorum.log.descriptors import OPEN_MAX, OPEN_MIN, Descriptors, share_of_limit
 from quorate_quorum.log.log import Log, LogConfig
 from quorate_quorum.log.real_disk import RealDisk
 from quorate_quorum.log.slots import SlotFile
@@ -268,3 +268,37 @@ async def test_many_writers_of_many_files_all_come_to_an_end(
     assert open_in(tmp_path) <= FEW
     for file in files:
         await file.close()
+
+
+class WrittenAgain:
+    """A file that its owner writes to during each sync, so that it is never synced."""
+
+    is_idle = True
+    is_synced = False
+
+    def __init__(self, syncing: Callable[[], None]) -> None:
+        self._syncing = syncing
+
+    def release(self) -> None:
+        raise AssertionError("it is not synced")
+
+    async def settle(self) -> None:
+        self._syncing()
+
+
+async def test_a_call_in_the_turn_in_which_the_syncs_end_comes_to_an_end() -> None:
+    """It found the syncs that had ended, and waited for them again and again, without a turn."""
+    loop = asyncio.get_running_loop()
+    descriptors = Descriptors(open_max=1)
+    calls: list[asyncio.Task[None]] = []
+
+    def call_again() -> None:
+        if len(calls) < 2:
+            loop.call_soon(lambda: calls.append(loop.create_task(descriptors.make_room())))
+
+    descriptors.used(WrittenAgain(call_again))
+    calls.append(loop.create_task(descriptors.make_room()))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert len(calls) == 2
+    await asyncio.gather(*calls)
