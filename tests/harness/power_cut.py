@@ -42,6 +42,8 @@ SETTINGS = {"log_retention_check_interval_ms": 50, "log_cleaner_backoff_ms": 100
 #: Operations that change nothing on a disk: no points.
 UNCOUNTED = ("open", "read")
 PATIENCE_S = 120.0
+#: The time between two records of a producer, and after the cut, when they show less.
+PACE_S, PACE_AFTER_S = 0.01, 0.1
 PAUSE_S = 0.01
 
 
@@ -188,7 +190,7 @@ class _Run:
                     number += 1
                     delivery = await producer.send(topic, value, key=value, partition=0)
                     delivery.add_done_callback(partial(self._noted, value))
-                    await asyncio.sleep(0.01)
+                    await asyncio.sleep(PACE_AFTER_S if self.cut.is_set() else PACE_S)
                 await producer.flush()
 
         return write

@@ -50,6 +50,11 @@ def main() -> int:
         for future in running:
             result = future.result()
             results.append(result)
+            if len(results) % 100 == 0:
+                print(
+                    f"{len(results)} done, {sum(bool(one.wrong) for one in results)} failed",
+                    flush=True,
+                )
             if result.wrong:
                 print(result.wrong, flush=True)
     for kind, count in Counter(result.kind for result in results).most_common():
