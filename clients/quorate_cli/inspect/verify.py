@@ -96,6 +96,11 @@ class _Walk:
             return f"epoch {header.leader_epoch} after epoch {self.epochs.last}"
         return None
 
+    def starts_at(self, log_start: int) -> None:
+        """Take note of the start. If it is in a gap behind the last batch, the log is empty."""
+        if self._has_gaps:
+            self.end = max(self.end, log_start)
+
     def step(self, header: BatchHeader) -> None:
         """Add the next batch, good or bad. The batches after it are compared with it."""
         self.epochs.assign(header.leader_epoch, header.base_offset)
@@ -284,6 +289,7 @@ class _IndexCheck:
 async def _check_together(disk: Disk, directory: str, names: list[str], walk: _Walk) -> None:
     """Compare epochs, slots and snapshots with the log that was read."""
     log_start = await _log_start(disk, directory, names, walk)
+    walk.starts_at(log_start)
     for name in names:
         path = f"{directory}/{name}"
         try:

@@ -14,6 +14,8 @@ import pytest
 from quorate.record.batch import parse_header
 from quorate_quorum.log.epochs import EpochCache, decode
 from quorate_quorum.log.events import encode_events
+from quorate_quorum.log.log import Log, LogConfig
+from quorate_quorum.log.real_disk import RealDisk
 from quorate_quorum.log.slots import SLOT_BYTES
 from quorate_quorum.raft.driver.quorum_state import encode_state
 from quorate_quorum.raft.machine.hard_state import HardState
@@ -215,3 +217,17 @@ def test_a_log_whose_first_segment_begins_above_its_start_has_lost_records(disk:
     status, rows = verified(disk / "t-0")
     assert status == 1
     assert any("it says offset 5, and the first segment begins at" in one["what"] for one in rows)
+
+
+def test_a_compacted_log_that_was_cut_back_to_a_start_in_a_gap_has_no_fault(disk: Path) -> None:
+    async def cut_back(start: int) -> None:
+        real = RealDisk()
+        log = await Log.open(real, str(disk / "t-0"), LogConfig(segment_bytes=8000))
+        await log.move_start(start)
+        await log.truncate(start)
+        await log.close(clean=True)
+        real.close()
+
+    asyncio.run(compact_partition(disk / "t-0"))
+    asyncio.run(cut_back(50))
+    assert verified(disk / "t-0") == (0, [])
