@@ -12,6 +12,7 @@ import pytest
 from quorate import Admin, Consumer, Producer, TopicPartition
 from quorate.errors import DeliveryTimeoutError, QuorateError, StorageError
 from quorate_broker.server import BrokerServer
+from quorate_cli.node_disks import format_broker
 from quorate_quorum.metadata.partitions import NO_LEADER, PartitionImage
 from quorate_testing.simulated.cluster import ClusterShape, SimulatedCluster, SimulatedNode
 from quorate_testing.simulated.loop import SimulatedLoop, simulate
@@ -316,3 +317,44 @@ def test_a_full_disk_refuses_records_serves_others_is_freed_and_heals(seed: int)
         assert (node.failure, broker_of(node).replicas.failed_directories) == (None, {})
 
     run(scene, seed, brokers=1)
+
+
+async def whole(admin: Admin, topic: str) -> None:
+    """Wait until all replicas of a topic are in sync."""
+    while True:
+        found = (await admin.describe_topics([topic]))[topic]
+        if all(len(one.isr) == len(one.replicas) for one in found.partitions):
+            return
+        await asyncio.sleep(0.1)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_directory_can_be_added_and_one_be_taken_out(seed: int) -> None:
+    async def scene(cluster: SimulatedCluster, admin: Admin) -> None:
+        node = cluster.brokers[0]
+        await admin.create_topic("t", 12, 3)
+        await write(cluster, "t", 12)
+        before = directories_of(node)
+        assert set(before.values()) == {"/d1", "/d2"}
+        await cluster.stop(node.name)
+        await format_broker(cluster.cluster_id, node.node_id, ["/d1", "/d2", "/d3"], disk=node.disk)
+        cluster.shape.log_dirs = ("/d1", "/d2", "/d3")
+        cluster.start(node.name)
+        await until(lambda: is_serving(node))
+        await asyncio.sleep(2)
+        assert directories_of(node) == before
+        await admin.create_topic("new", 1, 3)
+        await until(lambda: directories_of(node).get("new-0") == "/d3")
+        await cluster.stop(node.name)
+        cluster.shape.log_dirs = ("/d1", "/d3")
+        cluster.start(node.name)
+        await until(lambda: is_serving(node))
+        await whole(admin, "t")
+        after = directories_of(node)
+        assert {name: after[name] for name, path in before.items() if path == "/d1"} == {
+            name: path for name, path in before.items() if path == "/d1"
+        }
+        assert {after[name] for name, path in before.items() if path == "/d2"} == {"/d1", "/d3"}
+        assert await values(cluster, "t") == [bytes(1000)]
+
+    run(scene, seed)

@@ -20,6 +20,7 @@ from quorate_quorum.log.disk_errors import is_of_disk, is_passing, storage_error
 from quorate_quorum.log.identity import (
     FILE_NAME,
     Identity,
+    NotFormattedError,
     is_of_voter,
     read_identity,
     write_identity,
@@ -100,6 +101,13 @@ class LogDirectories:
             for path in config.log_dirs:
                 try:
                     found.append(await _open_one(path, found, config.node_id, disk))
+                except NotFormattedError as error:
+                    if len(config.log_dirs) == 1:
+                        raise
+                    raise NotFormattedError(
+                        f"{error}. To start without it, take it out of log.dirs: what it held is"
+                        " fetched again from the other replicas"
+                    ) from None
                 except OSError as error:
                     # do not leave the directory out: a passing error says nothing about its disk
                     if is_passing(error):

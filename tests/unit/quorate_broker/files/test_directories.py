@@ -50,7 +50,7 @@ class TestDirectories:
         disk = await formatted(("/d1", D1), ("/copy", D1), ("/old", D2))
         await write_identity(disk, "/other", Identity("c2", 3, D2, 0))
         for paths, said in (
-            (("/d1", "/none"), "not formatted"),
+            (("/d1", "/none"), "/none is not formatted.* take it out of log.dirs"),
             (("/d1", "/copy"), "copy of the other"),
             (("/d1", "/other"), "cluster"),
         ):
