@@ -1484,6 +1484,14 @@ MUTANTS = (
         (f"{GROUP_TESTS}::test_the_records_of_a_task_that_failed_are_not_committed",),
     ),
     Mutant(
+        "done-is-committed",
+        "a stop counts what the program failed with as done",
+        "clients/quorate/consumer/consumer.py",
+        "self._is_done = sys.exception() is None",
+        "self._is_done = True",
+        (f"{GROUP_TESTS}::test_a_record_with_which_the_program_failed_is_read_again",),
+    ),
+    Mutant(
         "first-position-kept",
         "first positions are committed with the next interval",
         f"{GROUP}/placement.py",

@@ -17,8 +17,10 @@ from quorate.errors import (
     ClosedError,
     CoordinatorLoadingError,
     CoordinatorNotAvailableError,
+    OutcomeUnknownError,
     QuorateError,
     RequestTimedOutError,
+    StorageError,
     WrongClusterError,
     WrongLoopError,
     from_wire,
@@ -98,6 +100,10 @@ class Coordinators:
         if isinstance(error, ClosedError | WrongClusterError | WrongLoopError):
             raise error
         if isinstance(error, CoordinatorLoadingError):
+            return
+        # All calls of groups may be repeated. After an error of its disk the broker is replaced.
+        if isinstance(error, OutcomeUnknownError | StorageError):
+            self.forget(group_id, endpoint)
             return
         if not error.retriable:
             raise error

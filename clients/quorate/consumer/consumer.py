@@ -177,6 +177,7 @@ class Consumer(ConsumerGroupCalls):
             if isinstance(self._assignment, GroupAssignment):
                 self._group = self._join(cluster, self._fetcher, self._assignment)
                 await self._group.settled()
+                self._check_not_stopped(owner)
             else:
                 self._assignment.follow(cluster)
             await self._settle(list(self._subscription.states.values()))

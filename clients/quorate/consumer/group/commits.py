@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -52,13 +51,16 @@ class Commits:
         self._committer = committer
         self._committed: dict[Part, int] = {}
         self._came_back = Bell()
+        #: Whether partitions wait for the application: the bell would cost each read time.
+        self._is_awaited = False
 
     # -- the application ---------------------------------------------------------------------------
 
     def came_back(self, asker: asyncio.Task[Any]) -> None:
         """Note that a task of the application asks for records again."""
         self.hands.came_back(asker)
-        self._came_back.ring()
+        if self._is_awaited:
+            self._came_back.ring()
 
     async def commit(self, offsets: Mapping[TopicPartition, OffsetAndMetadata] | None) -> None:
         """Commit these offsets; None: the positions in all assigned partitions."""
@@ -115,10 +117,15 @@ class Commits:
 
     async def wait_for_return(self, keys: Collection[TopicPartition]) -> None:
         """Wait for a moment until the application is done with the records of these partitions."""
-        with contextlib.suppress(TimeoutError):
+        self._is_awaited = True
+        try:
             async with asyncio.timeout(COME_BACK_MS / 1000):
                 while self.hands.holds(keys):
                     await self._came_back.next_ring()
+        except TimeoutError:
+            return
+        finally:
+            self._is_awaited = False
 
     def forget(self, states: Collection[PartitionState]) -> None:
         """Forget partitions that the consumer has no more."""

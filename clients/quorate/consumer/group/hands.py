@@ -34,7 +34,8 @@ class Hands:
     """What all tasks of the application have in hand."""
 
     def __init__(self) -> None:
-        self._hands: dict[Asker, Hand] = {}
+        #: A task with one record has the record itself here: this is the way of every getone().
+        self._hands: dict[Asker, Hand | AnyRecord] = {}
         #: Partition -> offset of the first record that a failed task had in hand.
         self._dropped: dict[TopicPartition, int] = {}
 
@@ -43,15 +44,14 @@ class Hands:
         self._hands.pop(asker, None)
         if self._hands:
             for other in [one for one in self._hands if one.done()]:
-                hand = self._hands.pop(other)
+                hand = _hand(self._hands.pop(other))
                 if _failed(other):
                     for key, offset in hand.firsts.items():
                         self._dropped.setdefault(key, offset)
 
     def gave_one(self, asker: Asker, record: AnyRecord) -> None:
         """Note that this task gets a record."""
-        key = TopicPartition(record.topic, record.partition)
-        self._hands[asker] = Hand({key: record.offset})
+        self._hands[asker] = record
 
     def gave(self, asker: Asker, records: Mapping[TopicPartition, Sequence[AnyRecord]]) -> None:
         """Note that this task gets these records."""
@@ -66,20 +66,22 @@ class Hands:
             key
             for other, hand in self._hands.items()
             if other is not asker and not other.done()
-            for key in hand.exclusive
+            for key in _hand(hand).exclusive
         )
 
     def settle(self) -> None:
         """Take all records for done: the application commits its positions."""
         self._dropped.clear()
         self._hands = {
-            task: Hand({}, hand.firsts) for task, hand in self._hands.items() if not task.done()
+            task: Hand({}, _hand(hand).exclusive)
+            for task, hand in self._hands.items()
+            if not task.done()
         }
 
     def holds(self, keys: Collection[TopicPartition]) -> bool:
         """Return whether a task that still runs has records of these partitions in hand."""
         return any(
-            key in hand.firsts
+            key in _hand(hand).firsts
             for task, hand in self._hands.items()
             if not task.done()
             for key in keys
@@ -89,7 +91,7 @@ class Hands:
         """Return, for each partition in hand, the offset of the first record that is not done."""
         found = dict(self._dropped)
         for hand in self._hands.values():
-            for key, offset in hand.firsts.items():
+            for key, offset in _hand(hand).firsts.items():
                 found[key] = min(offset, found.get(key, offset))
         return found
 
@@ -98,11 +100,18 @@ class Hands:
         for key in keys:
             self._dropped.pop(key, None)
         gone = frozenset(keys)
-        for asker, hand in list(self._hands.items()):
+        for asker, held in list(self._hands.items()):
+            hand = _hand(held)
             if not gone.isdisjoint(hand.firsts) or not gone.isdisjoint(hand.exclusive):
                 kept = {key: first for key, first in hand.firsts.items() if key not in gone}
                 exclusive = [key for key in hand.exclusive if key not in gone]
                 self._hands[asker] = Hand(kept, exclusive)
+
+
+def _hand(hand: Hand | AnyRecord) -> Hand:
+    if isinstance(hand, Hand):
+        return hand
+    return Hand({TopicPartition(hand.topic, hand.partition): hand.offset})
 
 
 def _failed(task: Asker) -> bool:

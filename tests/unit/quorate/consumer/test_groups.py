@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from random import Random
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from quorate import Consumer, TopicPartition
 from quorate.cluster.parts import Part
 from quorate.errors import (
+    ClosedError,
     GroupAuthorizationFailedError,
     InvalidAssignmentError,
     InvalidGroupIdError,
@@ -18,6 +20,9 @@ from quorate.errors import (
     NonEmptyGroupError,
     NotMemberError,
     OffsetMetadataTooLargeError,
+    OutcomeUnknownError,
+    QuorateError,
+    StorageError,
     UnreleasedInstanceIdError,
 )
 from quorate.model import AssignorMember, OffsetAndMetadata
@@ -768,6 +773,94 @@ def test_getmany_gives_no_partition_to_two_tasks_at_once() -> None:
             for _ in range(4):
                 tasks.create_task(worker(c))
         assert done == {key: list(range(20)) for key in (T0, T1, T2)}
+
+    with_cluster(program)
+
+
+# -- cancellation ----------------------------------------------------------------------------------
+
+
+async def reads_and_commits(cluster: FakeCluster, seen: set[bytes]) -> None:
+    """Read all that comes, as a program that may be cancelled at any point."""
+    c = member(cluster, auto_commit_interval_ms=20)
+    c.subscribe(["t"], listener=Told())
+    async with c:
+        while True:
+            batches = await c.getmany(timeout_ms=20, max_records=2)
+            await asyncio.sleep(0.003)
+            seen.update(record.value or b"" for found in batches.values() for record in found)
+            if len(seen) % 3 == 0:
+                await c.commit()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_cancellation_anywhere_leaks_nothing_and_loses_no_position(seed: int) -> None:
+    async def program(cluster: FakeCluster) -> None:
+        partitions = cluster.add_topic("t", 4).partitions
+        cluster.delay_s = 0.001
+        chance = Random(seed)
+        seen: set[bytes] = set()
+        written = 0
+        for _ in range(40):
+            for _ in range(chance.randrange(6)):
+                partitions[written % 4].write(b"%d" % written)
+                written += 1
+            running = asyncio.create_task(reads_and_commits(cluster, seen))
+            other = asyncio.create_task(reads_and_commits(cluster, seen))
+            await asyncio.sleep(chance.choice((0, 0.002, 0.01, 0.05, 0.2)) * chance.random())
+            running.cancel()
+            await asyncio.sleep(chance.choice((0, 0.002, 0.2)) * chance.random())
+            running.cancel()  # in the middle of its stop()
+            other.cancel()
+            await asyncio.wait([running, other])
+            assert running.cancelled()
+            assert other.cancelled()
+            names = [task.get_name() for task in asyncio.all_tasks()]
+            assert [name for name in names if name.startswith("quorate-")] == []
+        last = asyncio.create_task(reads_and_commits(cluster, seen))
+        await asyncio.sleep(2)
+        last.cancel()
+        await asyncio.wait([last])
+        assert seen == {b"%d" % number for number in range(written)}
+        assert cluster.coordinator.group("g").members == {}
+
+    with_cluster(program, seed=seed)
+
+
+def test_a_stop_while_it_joins_ends_the_start() -> None:
+    async def program(cluster: FakeCluster) -> None:
+        four_partitions(cluster)
+        cluster.coordinator.is_loading = True
+        c = member(cluster, "t")
+        starting = asyncio.create_task(c.start())
+        await asyncio.sleep(1)
+        assert not starting.done()
+        await c.stop()
+        with pytest.raises(ClosedError):
+            await starting
+
+    with_cluster(program)
+
+
+@pytest.mark.parametrize(
+    "error", [OutcomeUnknownError("it may be done"), StorageError("the disk is full")]
+)
+def test_an_error_of_the_coordinators_log_passes(error: Exception) -> None:
+    async def program(cluster: FakeCluster) -> None:
+        four_partitions(cluster)
+        told = Told()
+        c = member(cluster)
+        c.subscribe(["t"], listener=told)
+        async with c:
+            await values(c, 12)
+            assert isinstance(error, QuorateError)
+            cluster.coordinator.fault = error
+            commit = asyncio.create_task(c.commit())
+            await asyncio.sleep(0.3)
+            cluster.coordinator.fault = None
+            await commit
+            await c.getmany(timeout_ms=2000)
+            assert told.calls == [("assigned", [T0, T1, T2, T3])]
 
     with_cluster(program)
 
