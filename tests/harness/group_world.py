@@ -43,6 +43,8 @@ class Reader(Member):
         self._positions: dict[Key, int] = {}
         self._wanted: frozenset[Key] = frozenset()
         self._tasks: set[asyncio.Task[None]] = set()
+        #: Two commits at a time could arrive in the other order.
+        self._committing = asyncio.Lock()
 
     def assigned(self, wanted: frozenset[Key]) -> None:
         """Take at once what is new, and give the rest back after a while."""
@@ -89,6 +91,10 @@ class Reader(Member):
             self._positions[key] = offset
 
     async def _commit(self, keys: list[Key]) -> None:
+        async with self._committing:
+            await self._commit_now(keys)
+
+    async def _commit_now(self, keys: list[Key]) -> None:
         history, now = self._world.history, self._world.now
         offsets = {key: self._positions[key] + 1 for key in keys if key in self._positions}
         if not offsets:
@@ -96,6 +102,7 @@ class Reader(Member):
         for key, offset in offsets.items():
             self._positions[key] = offset
             history.sent(key, offset)
+        is_fatal = self._world.commit_begins()
         try:
             refused = await self.calls.commit_once(
                 offsets, member_id=self.member_id, member_epoch=self.epoch
@@ -106,6 +113,16 @@ class Reader(Member):
         for key, offset in offsets.items():
             if key not in refused:
                 history.acknowledged(key, offset, self.member_id, sent_at=now, now=self._world.now)
+        if is_fatal:
+            await self._read_back(sorted(offsets))
+
+    async def _read_back(self, keys: list[Key]) -> None:
+        """Read what was committed, before another commit hides it."""
+        acked = {key: self._world.history.acked_before(key) for key in keys}
+        await asyncio.sleep(0.02)  # the coordinator is dead by now
+        found = await self.calls.committed()
+        for key in keys:
+            self._world.history.read(key, found.get(key, -1), acked[key])
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(self._guarded(work))
@@ -174,6 +191,8 @@ class GroupWorld:
         )
         self.members: list[Living] = []
         self.topics: dict[str, int] = {}
+        #: Whether the coordinator dies with the next commit under way.
+        self.kills_amid = False
         self._made = self._born = 0
 
     @property
@@ -320,6 +339,18 @@ class GroupWorld:
         self.cluster.kill(name)
         self.floors["brokers killed"] += 1
 
+    async def kill_amid_a_commit(self) -> None:
+        self.kills_amid = all(node.is_running for node in self.cluster.brokers)
+
+    def commit_begins(self) -> bool:
+        """Let the coordinator die while this commit is under way, if it is time."""
+        name = self.coordinator() if self.kills_amid else None
+        if name is not None:
+            self.kills_amid = False
+            self.loop.call_later(self.chance.uniform(0, 0.01), self.cluster.kill, name)
+            self.floors["brokers killed amid a commit"] += 1
+        return name is not None
+
     async def start_broker(self) -> None:
         self.cluster.start_all()
 
@@ -340,6 +371,8 @@ class GroupWorld:
 
     async def _become_quiet(self) -> None:
         """End all faults. Then every partition has one owner, and what was committed is read."""
+        self.kills_amid = False
+        await asyncio.sleep(0.1)
         self.cluster.start_all()
         await self.resume_member()
         for one in self.members:
@@ -400,6 +433,8 @@ FAULTS: list[Callable[[GroupWorld], Coroutine[Any, Any, None]]] = [
     GroupWorld.subscribe_anew,
     GroupWorld.break_streams,
     GroupWorld.kill_broker,
+    GroupWorld.kill_amid_a_commit,
+    GroupWorld.kill_amid_a_commit,
     GroupWorld.start_broker,
     GroupWorld.start_broker,
     GroupWorld.stop_broker,

@@ -8,7 +8,20 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from quorate import Admin, Consumer, Producer, TopicPartition
-from quorate.errors import GroupNotFoundError, NonEmptyGroupError, PolicyViolationError
+from quorate.errors import (
+    FencedMemberEpochError,
+    GroupNotFoundError,
+    InvalidGroupIdError,
+    InvalidRequestError,
+    NonEmptyGroupError,
+    NotEnoughReplicasError,
+    OffsetMetadataTooLargeError,
+    PolicyViolationError,
+    UnknownMemberIdError,
+    UnknownTopicError,
+)
+from quorate.net.methods import COMMIT_OFFSETS
+from quorate.v1 import groups_pb2 as wire
 from quorate_broker.groups.partitioning import partition_of
 from quorate_broker.server import BrokerServer
 from quorate_testing.simulated.cluster import ClusterShape, SimulatedCluster
@@ -237,3 +250,88 @@ def test_one_broker_is_enough_for_a_group() -> None:
         assert await calls.committed() == {(t, 0): 5}
 
     in_a_cluster(scene, brokers=1, voters=1)
+
+
+def test_bad_input_is_refused_by_name_and_the_group_goes_on() -> None:
+    async def scene(cluster: SimulatedCluster, admin: Admin) -> None:
+        calls = GroupCalls(cluster.bootstrap_servers, "g")
+        t = await topic_id(admin)
+        for name in ("", "x" * 300, "ü" * 125):
+            with pytest.raises(InvalidGroupIdError):
+                await GroupCalls(cluster.bootstrap_servers, name).find()
+        refused = await calls.commit({(t, 0): -5, (t, 1): 1, (t, 9): 1, (b"?" * 16, 0): 1})
+        assert {key: type(error) for key, error in refused.items()} == {
+            (t, 0): InvalidRequestError,
+            (t, 9): UnknownTopicError,
+            (b"?" * 16, 0): UnknownTopicError,
+        }
+        large = await calls.commit({(t, 1): 2}, metadata="ü" * 2049)
+        assert isinstance(large[t, 1], OffsetMetadataTooLargeError)
+        with pytest.raises(InvalidRequestError, match="topic_id must be 16 bytes"):
+            await calls.commit({(b"short", 0): 1})
+        twice = wire.CommitOffsetsRequest(group_id="g", member_epoch=-1)
+        for _ in range(2):
+            twice.topics.add(topic_id=t).partitions.add(partition=0, offset=1)
+        with pytest.raises(InvalidRequestError, match="twice"):
+            await calls.call(COMMIT_OFFSETS, twice)
+        with pytest.raises(UnknownMemberIdError):
+            await calls.commit({(t, 0): 1}, member_id="nobody", member_epoch=3)
+        assert await calls.committed() == {(t, 1): 1}
+
+    in_a_cluster(scene)
+
+
+def test_a_fenced_member_commits_nothing_and_no_partition_of_another() -> None:
+    async def scene(cluster: SimulatedCluster, admin: Admin) -> None:
+        calls = GroupCalls(cluster.bootstrap_servers, "g")
+        t = await topic_id(admin)
+        members = [Member(calls, f"m{n}", ["t"]) for n in range(2)]
+        tasks = [asyncio.create_task(member.run()) for member in members]
+        await until(lambda: [len(member.owned) for member in members] == [2, 2])
+        mine, others = min(members[0].owned), min(members[1].owned)
+        who = {"member_id": "m0", "member_epoch": members[0].epoch}
+        refused = await calls.commit({mine: 1, others: 1}, **who)  # type: ignore[arg-type]
+        assert list(refused) == [others]
+        assert isinstance(refused[others], FencedMemberEpochError)
+        with pytest.raises(FencedMemberEpochError):
+            await calls.commit({mine: 2}, member_id="m0", member_epoch=members[0].epoch + 7)
+        assert await calls.committed() == {mine: 1}
+        assert mine[0] == t
+        for task in tasks:
+            task.cancel()
+
+    in_a_cluster(scene)
+
+
+def test_a_request_of_many_partitions_is_several_steps_and_one_answer() -> None:
+    async def scene(cluster: SimulatedCluster, admin: Admin) -> None:
+        calls = GroupCalls(cluster.bootstrap_servers, "g")
+        await admin.create_topic("many", 1200, 1)
+        many = await topic_id(admin, "many")
+        offsets = {(many, index): index for index in range(1200)}
+        assert await calls.commit(offsets) == {}
+        assert await calls.committed() == offsets
+
+    in_a_cluster(scene)
+
+
+def test_below_min_isr_a_commit_is_refused_and_offsets_can_be_read() -> None:
+    async def scene(cluster: SimulatedCluster, admin: Admin) -> None:
+        calls = GroupCalls(cluster.bootstrap_servers, "g")
+        t = await topic_id(admin)
+        await calls.commit({(t, 0): 1})
+        leads = coordinator(cluster, "g")
+        others = [node.name for node in cluster.brokers if node.name != leads]
+        for name in others:
+            cluster.kill(name)
+        await asyncio.sleep(5)
+        calls.known = cluster.nodes[leads].endpoint
+        with pytest.raises(NotEnoughReplicasError):
+            await calls.commit_once({(t, 0): 2}, member_id="", member_epoch=-1)
+        assert await calls.committed() == {(t, 0): 1}
+        for name in others:
+            cluster.start(name)
+        await calls.commit({(t, 0): 2})
+        assert await calls.committed() == {(t, 0): 2}
+
+    in_a_cluster(scene)

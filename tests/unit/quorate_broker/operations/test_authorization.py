@@ -670,3 +670,107 @@ def test_clients_raise_the_refusal() -> None:
         assert world.loop.time() < started + 5
 
     in_a_world(program)
+
+
+def commit_of(topic_id: bytes, offset: int = 5) -> groups.CommitOffsetsRequest:
+    request = groups.CommitOffsetsRequest(group_id="g", member_epoch=-1)
+    request.topics.add(topic_id=topic_id).partitions.add(partition=0, offset=offset)
+    return request
+
+
+async def coordinated(world: World, name: str = "g") -> None:
+    """Make the offsets topic, and wait until the broker coordinates a group."""
+    request = groups.FindCoordinatorsRequest(group_ids=[name])
+    assert codes(await world.call(FIND_COORDINATORS, request, ANONYMOUS)) == {0}
+    everything = groups.FetchOffsetsRequest(group_id=name, member_epoch=-1, all=True)
+    for _ in range(100):
+        if codes(await world.call(FETCH_OFFSETS, everything, ANONYMOUS)) == {0}:
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError("it was never loaded")
+
+
+def group(name: str) -> Resource:
+    return Resource(ResourceType.GROUP, name)
+
+
+def test_offsets_are_committed_and_told_only_for_topics_that_the_caller_may_use() -> None:
+    async def program(world: World) -> None:
+        await coordinated(world)
+        allowed = world.broker_rules.allowed
+        allowed |= {(Operation.READ, group("g")), (Operation.DESCRIBE, group("g"))}
+        assert codes(await world.call(COMMIT_OFFSETS, commit_of(ZOO), MALLORY)) == {TOPIC_REFUSED}
+        assert codes(await world.call(COMMIT_OFFSETS, commit_of(ZOO), ANONYMOUS)) == {0}
+        everything = groups.FetchOffsetsRequest(group_id="g", member_epoch=-1, all=True)
+        named = groups.FetchOffsetsRequest(group_id="g", member_epoch=-1)
+        named.topics.add(topic_id=ZOO, partitions=[0])
+        hidden = await world.call(FETCH_OFFSETS, everything, MALLORY)
+        assert not hidden.topics
+        assert codes(await world.call(FETCH_OFFSETS, named, MALLORY)) == {TOPIC_REFUSED}
+        allowed.add((Operation.DESCRIBE, topic("zoo")))
+        for request in (everything, named):
+            (told,) = (await world.call(FETCH_OFFSETS, request, MALLORY)).topics
+            assert (told.name, told.partitions[0].offset) == ("zoo", 5)
+        allowed.add((Operation.READ, topic("zoo")))
+        assert codes(await world.call(COMMIT_OFFSETS, commit_of(ZOO, 6), MALLORY)) == {0}
+
+    in_a_world(program)
+
+
+def test_a_list_has_only_the_groups_that_the_caller_may_describe() -> None:
+    async def program(world: World) -> None:
+        for name in ("g", "h"):
+            request = commit_of(ZOO)
+            request.group_id = name
+            await coordinated(world, name)
+            assert codes(await world.call(COMMIT_OFFSETS, request, ANONYMOUS)) == {0}
+
+        async def listed() -> list[str]:
+            answer = await world.call(LIST_GROUPS, groups.ListGroupsRequest(), MALLORY)
+            assert codes(answer) == {0}
+            return sorted(one.group_id for one in answer.groups)
+
+        assert await listed() == []
+        world.broker_rules.allowed.add((Operation.DESCRIBE, group("h")))
+        assert await listed() == ["h"]
+        world.broker_rules.allowed.add((Operation.DESCRIBE, CLUSTER))
+        assert await listed() == ["g", "h"]
+
+    in_a_world(program)
+
+
+def test_a_member_needs_its_rights_at_each_heartbeat() -> None:
+    async def program(world: World) -> None:
+        await coordinated(world)
+        world.broker_rules.allowed |= {(Operation.READ, group("g"))}
+        sent: asyncio.Queue[Any] = asyncio.Queue()
+        first = groups.MemberHeartbeat(
+            group_id="g",
+            member_id="m",
+            session_timeout_ms=10_000,
+            rebalance_timeout_ms=10_000,
+            subscription=groups.Subscription(topics=["zoo"]),
+            owned=groups.Partitions(),
+            instance_id="",
+            rack="",
+            assignor="",
+        )
+        handler, peer = world.handler(MEMBERSHIP), Peer("test:1", MALLORY)
+        sent.put_nowait(first)
+        async with aclosing(handler(each(sent), peer)) as answers:
+            assert codes(await anext(answers)) == {TOPIC_REFUSED}, "it may not describe the topic"
+            assert await anext(answers, None) is None
+        world.broker_rules.allowed |= {(Operation.DESCRIBE, topic("zoo"))}
+        sent.put_nowait(first)
+        async with aclosing(handler(each(sent), peer)) as answers:
+            state = await anext(answers)
+            assert codes(state) == {0}
+            world.broker_rules.allowed = set()
+            sent.put_nowait(groups.MemberHeartbeat(member_epoch=state.member_epoch))
+            told = await anext(answers)
+            while codes(told) == {0}:  # what was on its way
+                told = await anext(answers)
+            assert codes(told) == {GROUP_REFUSED}
+            assert await anext(answers, None) is None
+
+    in_a_world(program)
