@@ -22,7 +22,7 @@ FLIPS      ?= 10000
 # Every node that a test or the demo starts would compile all modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test lint check proto docs sim sim-quorum sim-raft sim-groups crash-points power-cuts bit-flips mutants bench clean
+.PHONY: setup demo test lint check proto docs sim sim-quorum sim-raft sim-groups sim-group-machine crash-points power-cuts bit-flips mutants bench clean
 
 setup: $(VENV)/.installed
 
@@ -65,6 +65,9 @@ mutants: setup
 
 sim-quorum: setup
 	@$(BIN)/python -m tests.simulation.quorum_run $(if $(SEED),--seed $(SEED),--seeds $(QUORUM_SEEDS) --first-seed $(FIRST_SEED)) $(if $(STATE),--state $(STATE)) $(ARGS)
+
+sim-group-machine: setup
+	@$(BIN)/python -m tests.simulation.group_machine_run $(if $(SEED),--seed $(SEED),--seeds $(if $(filter file default undefined,$(origin SEEDS)),2000,$(SEEDS)) --first-seed $(FIRST_SEED))
 
 sim-raft: setup
 	@$(BIN)/python -m tests.simulation.raft_run $(if $(SEED),--seed $(SEED),--seeds $(if $(filter file default undefined,$(origin SEEDS)),5000,$(SEEDS)) --first-seed $(FIRST_SEED))

@@ -129,6 +129,17 @@ CLUSTER_DISKS = "tests/simulation/test_cluster_disks.py"
 PRODUCERS = "broker/quorate_broker/replica/producers.py"
 PRODUCER_MEMORY = "tests/unit/quorate_broker/replica/test_producer_memory.py"
 
+GROUP_MACHINE = "broker/quorate_broker/groups/machine"
+GROUP_RULES = "tests/unit/quorate_broker/groups/machine"
+MACHINE_MEMBERSHIP = f"{GROUP_RULES}/test_membership.py"
+STATIC_MEMBERS = f"{GROUP_RULES}/test_static_members.py"
+COMMITTED_OFFSETS = f"{GROUP_RULES}/test_offsets.py"
+GROUP_FAILOVER = f"{GROUP_RULES}/test_failover.py"
+PATTERNS = f"{GROUP_RULES}/test_patterns.py"
+CLIENT_ASSIGNOR = f"{GROUP_RULES}/test_client_assignor.py"
+GROUP_RECORDS = "tests/unit/quorate_broker/groups/records/test_records.py"
+ASSIGNORS = "tests/unit/quorate_broker/groups/assignors/test_assignors.py"
+
 
 class Mutant(NamedTuple):
     """`old` occurs exactly once in the file; the named tests fail once it is `new`."""
@@ -2841,5 +2852,288 @@ MUTANTS = (
         (
             "tests/unit/quorate_quorum/controller/test_internal_topics.py::test_configs_without_which_an_internal_topic_cannot_work_are_not_altered",
         ),
+    ),
+    Mutant(
+        "release-before-give",
+        "a partition is given while another member has it",
+        f"{GROUP_MACHINE}/reconciliation.py",
+        "for one in sorted(missing) if is_free(one)",
+        "for one in sorted(missing)",
+        (f"{MACHINE_MEMBERSHIP}::test_a_partition_is_given_only_after_it_was_given_back",),
+    ),
+    Mutant(
+        "release-before-give",
+        "what a member must give back counts as free at once",
+        f"{GROUP_MACHINE}/state.py",
+        "self.holders.update(dict.fromkeys((*value.assigned, *value.revoking), member_id))",
+        "self.holders.update(dict.fromkeys(value.assigned, member_id))",
+        (f"{MACHINE_MEMBERSHIP}::test_a_partition_is_given_only_after_it_was_given_back",),
+    ),
+    Mutant(
+        "one-state-at-a-time",
+        "a heartbeat that crosses a state counts as the answer to it",
+        f"{GROUP_MACHINE}/session.py",
+        "return self.echoed == self.number",
+        "return True",
+        (
+            f"{MACHINE_MEMBERSHIP}::test_a_heartbeat_that_crosses_a_new_assignment_gives_nothing_back",
+        ),
+    ),
+    Mutant(
+        "one-state-at-a-time",
+        "a member gets states that it has not asked for one upon another",
+        f"{GROUP_MACHINE}/reconciler.py",
+        "if not (current.epoch == JOIN or session.has_echoed) or current.epoch == AWAY_EPOCH:",
+        "if current.epoch == AWAY_EPOCH:",
+        (f"{MACHINE_MEMBERSHIP}::test_a_member_gets_one_state_at_a_time",),
+    ),
+    Mutant(
+        "freed-is-given-at-once",
+        "partitions that were given back wait for a heartbeat of their next owner",
+        f"{GROUP_MACHINE}/reconciler.py",
+        "            if owner is not None:\n",
+        "            if False:\n",
+        (f"{MACHINE_MEMBERSHIP}::test_what_was_given_back_is_pushed_to_its_next_owner_at_once",),
+    ),
+    Mutant(
+        "member-epochs-fence",
+        "a member of an older epoch goes on with partitions that it has not any more",
+        f"{GROUP_MACHINE}/consumer_protocol.py",
+        "if is_last and owned is not None and current.assigned.keys() >= owned:",
+        "if is_last:",
+        (f"{MACHINE_MEMBERSHIP}::test_the_previous_epoch_with_partitions_that_are_gone_is_fenced",),
+    ),
+    Mutant(
+        "member-epochs-fence",
+        "a lost answer costs a member all that it has",
+        f"{GROUP_MACHINE}/consumer_protocol.py",
+        "is_last = heartbeat.member_epoch == current.previous_epoch",
+        "is_last = False",
+        (f"{MACHINE_MEMBERSHIP}::test_a_lost_answer_is_made_good_by_the_previous_epoch",),
+    ),
+    Mutant(
+        "member-epochs-fence",
+        "a join that is repeated takes away what the first one gave",
+        f"{GROUP_MACHINE}/consumer_protocol.py",
+        "elif session is not None and session.has_joined:",
+        "elif False and session is not None:",
+        (f"{MACHINE_MEMBERSHIP}::test_a_join_that_is_said_twice_on_a_stream_is_answered_twice",),
+    ),
+    Mutant(
+        "silent-members-go",
+        "a member that gives nothing back stops the group",
+        f"{GROUP_MACHINE}/session.py",
+        "        if self.settle_by_ms is not None:\n            due = min",
+        "        if False:\n            due = min",
+        (f"{MACHINE_MEMBERSHIP}::test_a_member_that_does_not_give_back_in_time_is_removed",),
+    ),
+    Mutant(
+        "silent-members-go",
+        "a member whose stream broke stays until its session ends",
+        f"{GROUP_MACHINE}/session.py",
+        "if self.broken_ms is not None and not is_static:",
+        "if False:",
+        (f"{MACHINE_MEMBERSHIP}::test_a_member_without_a_stream_is_removed_after_the_grace",),
+    ),
+    Mutant(
+        "silent-members-go",
+        "a session never ends",
+        f"{GROUP_MACHINE}/session.py",
+        "        due = self.expires_ms\n",
+        "        due = self.expires_ms + (1 << 40)\n",
+        (f"{MACHINE_MEMBERSHIP}::test_a_silent_member_is_removed_when_its_session_ends",),
+    ),
+    Mutant(
+        "standstill-is-forgiven",
+        "a coordinator that stood still removes members that it has not heard",
+        f"{GROUP_MACHINE}/shard.py",
+        "if due_ms is None or now_ms - due_ms < LATE_MS:",
+        "if True:",
+        (f"{MACHINE_MEMBERSHIP}::test_a_coordinator_that_stood_still_removes_no_member_for_it",),
+    ),
+    Mutant(
+        "static-names",
+        "a second holder of a name takes it from the first",
+        f"{GROUP_MACHINE}/consumer_protocol.py",
+        "if not self.group.is_gone(holder, now_ms):",
+        "if False:",
+        (f"{STATIC_MEMBERS}::test_a_second_holder_of_a_name_is_refused_while_the_first_is_there",),
+    ),
+    Mutant(
+        "static-names",
+        "the share of a static member goes to others when it restarts",
+        f"{GROUP_MACHINE}/consumer_protocol.py",
+        "turn.write(state, key, TargetMemberValue(target))",
+        "turn.write(state, key, TargetMemberValue(frozenset()))",
+        (f"{STATIC_MEMBERS}::test_a_restart_within_the_session_moves_nothing",),
+    ),
+    Mutant(
+        "static-names",
+        "a broken stream costs a static member its place",
+        f"{GROUP_MACHINE}/session.py",
+        "if self.broken_ms is not None and not is_static:",
+        "if self.broken_ms is not None:",
+        (f"{STATIC_MEMBERS}::test_a_broken_stream_alone_costs_a_static_member_nothing",),
+    ),
+    Mutant(
+        "commits-are-fenced",
+        "a member commits for partitions of others",
+        f"{GROUP_MACHINE}/offsets.py",
+        "if since is not None and since <= request.member_epoch:",
+        "if since is None or since <= request.member_epoch:",
+        (
+            f"{COMMITTED_OFFSETS}::test_a_commit_for_a_partition_of_another_member_is_refused_and_the_rest_is_not",
+        ),
+    ),
+    Mutant(
+        "commits-are-fenced",
+        "a late commit passes because the partition came back",
+        f"{GROUP_MACHINE}/offsets.py",
+        "if since is not None and since <= request.member_epoch:",
+        "if since is not None:",
+        (f"{COMMITTED_OFFSETS}::test_a_late_commit_does_not_pass_because_the_partition_came_back",),
+    ),
+    Mutant(
+        "commits-are-fenced",
+        "a caller that is no member commits while there are members",
+        f"{GROUP_MACHINE}/offsets.py",
+        "    elif group.state.members:\n",
+        "    elif False:\n",
+        (
+            f"{COMMITTED_OFFSETS}::test_a_caller_that_is_no_member_commits_only_while_the_group_has_no_members",
+        ),
+    ),
+    Mutant(
+        "offsets-of-their-topic",
+        "a topic made again inherits the offsets of the old one",
+        f"{GROUP_MACHINE}/offsets.py",
+        "if value is None or value.topic_id != topic_id:",
+        "if value is None:",
+        (f"{COMMITTED_OFFSETS}::test_a_topic_made_again_does_not_inherit_offsets",),
+    ),
+    Mutant(
+        "offsets-of-their-topic",
+        "the offsets of a deleted topic stay",
+        f"{GROUP_MACHINE}/offsets.py",
+        "if topic is None or topic.id != value.topic_id:",
+        "if False:",
+        (f"{COMMITTED_OFFSETS}::test_the_offsets_of_a_deleted_topic_are_forgotten",),
+    ),
+    Mutant(
+        "offsets-expire-unused",
+        "offsets expire under the members that use them",
+        f"{GROUP_MACHINE}/offsets.py",
+        "    if group.state.members:\n        return\n",
+        "    if False:\n        return\n",
+        (f"{COMMITTED_OFFSETS}::test_offsets_of_a_group_with_members_never_expire",),
+    ),
+    Mutant(
+        "offsets-expire-unused",
+        "the time of offsets runs while the group has members",
+        f"{GROUP_MACHINE}/offsets.py",
+        "if group.state.target.timestamp_ms > before_ms:",
+        "if False:",
+        (f"{COMMITTED_OFFSETS}::test_the_time_of_offsets_begins_when_the_last_member_is_gone",),
+    ),
+    Mutant(
+        "groups-outlive-coordinators",
+        "a new coordinator forgets the assignment",
+        f"{GROUP_MACHINE}/state.py",
+        "            if member_id not in self.members:\n"
+        "                self._set_target(member_id, None)",
+        "            if True:\n                self._set_target(member_id, None)",
+        (f"{GROUP_FAILOVER}::test_a_new_coordinator_moves_nothing_and_loses_no_offset",),
+    ),
+    Mutant(
+        "groups-outlive-coordinators",
+        "a new coordinator takes topics that it has not matched yet for deleted ones",
+        f"{GROUP_MACHINE}/consumer_protocol.py",
+        "if metadata is not None and self._assigning.can_see_topics:",
+        "if metadata is not None:",
+        (f"{PATTERNS}::test_a_failover_of_a_group_with_a_pattern_moves_nothing",),
+    ),
+    Mutant(
+        "groups-outlive-coordinators",
+        "topics that changed between two coordinators are not seen",
+        f"{GROUP_MACHINE}/consumer_protocol.py",
+        "self.group.has_changed |= metadata.metadata_hash != metadata_hash(self.group)",
+        "pass",
+        (f"{PATTERNS}::test_topics_that_were_created_while_there_was_no_coordinator_are_found",),
+    ),
+    Mutant(
+        "group-records-are-kafkas",
+        "a partition's epoch is not written as Kafka writes it",
+        "broker/quorate_broker/groups/records/values.py",
+        "+ tagged({0: int32s(epoch for _, epoch in numbers)})",
+        "+ NO_TAGS",
+        (f"{GROUP_RECORDS}::test_a_value_has_the_bytes_that_kafka_writes",),
+    ),
+    Mutant(
+        "group-records-are-kafkas",
+        "a value of a newer version is read as an older one",
+        "broker/quorate_broker/groups/records/values.py",
+        "if not 0 <= version <= newest:",
+        "if False:",
+        (f"{GROUP_RECORDS}::test_a_value_of_a_newer_version_is_refused_and_not_misread",),
+    ),
+    Mutant(
+        "proposals-are-checked",
+        "a partition is given to two members",
+        f"{GROUP_MACHINE}/target.py",
+        "            if other != member_id:\n",
+        "            if False:\n",
+        (f"{CLIENT_ASSIGNOR}::test_nonsense_is_refused_and_the_group_goes_on_with_the_default",),
+    ),
+    Mutant(
+        "proposals-are-checked",
+        "a member that does not answer stops the group",
+        f"{GROUP_MACHINE}/assigning.py",
+        "is_over = now_ms >= self._answer_by_ms",
+        "is_over = False",
+        (f"{CLIENT_ASSIGNOR}::test_a_member_that_does_not_answer_holds_nobody_up",),
+    ),
+    Mutant(
+        "proposals-are-checked",
+        "a static member that came back during a task gets nothing",
+        f"{GROUP_MACHINE}/consumer_protocol.py",
+        "        if self._assigning.asked is not None:\n",
+        "        if False:\n",
+        (
+            f"{CLIENT_ASSIGNOR}::test_a_static_member_that_comes_back_during_a_task_is_in_the_next_one",
+        ),
+    ),
+    Mutant(
+        "patterns-are-bounded",
+        "a pattern matches as many topics as there are",
+        f"{GROUP_MACHINE}/subscriptions.py",
+        "return matches is not None and len(matches.names) > self._config.subscription_topics_max",
+        "return False",
+        (
+            f"{PATTERNS}::test_a_pattern_that_matches_too_many_topics_costs_its_members_their_place_alone",
+        ),
+    ),
+    Mutant(
+        "patterns-are-bounded",
+        "a pattern finds internal topics",
+        f"{GROUP_MACHINE}/subscriptions.py",
+        "            not name.startswith(INTERNAL_PREFIX)\n            and topics",
+        "            topics",
+        (f"{PATTERNS}::test_a_pattern_matches_whole_names_of_topics_that_are_not_internal",),
+    ),
+    Mutant(
+        "sticky-assignments",
+        "partitions move that need not move",
+        "broker/quorate_broker/groups/assignors/uniform.py",
+        "        self._keep(one for one in held if one not in self._given)\n",
+        "",
+        (f"{ASSIGNORS}::test_a_member_that_joins_moves_no_more_than_its_share",),
+    ),
+    Mutant(
+        "sticky-assignments",
+        "one member gets all that is left over",
+        "broker/quorate_broker/groups/assignors/uniform.py",
+        "return size < self._quota or (size == self._quota and self._extra > 0)",
+        "return True",
+        (f"{ASSIGNORS}::test_equal_subscriptions_get_equal_shares",),
     ),
 )

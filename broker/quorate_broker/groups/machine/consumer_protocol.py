@@ -10,7 +10,6 @@ A heartbeat is taken in first; then `settle` does all that follows from it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, Final
 
@@ -45,7 +44,6 @@ from quorate_broker.groups.records.values import (
     UNREVOKED_PARTITIONS,
     GroupValue,
     MemberValue,
-    Partition,
     TargetMemberValue,
 )
 
@@ -102,10 +100,16 @@ class ConsumerProtocol:
             self._leave(heartbeat, turn)
             self.settle(turn)
             return MemberState(heartbeat.member_epoch, 0, self._members.interval_ms)
-        if heartbeat.member_epoch == JOIN:
-            self._join(heartbeat, turn)
-        else:
+        session = self.group.sessions.get(member_id)
+        if heartbeat.member_epoch != JOIN:
+            self._check_epoch(heartbeat)
             self._hear(heartbeat, turn)
+        elif session is not None and session.has_joined:
+            # It joined on this stream, and has not got the answer yet, which goes out once more.
+            session.sent = 0
+            self._hear(heartbeat, turn)
+        else:
+            self._join(heartbeat, turn)
         refusal = self._take_proposal(heartbeat, turn)
         self.settle(turn, None if refusal else member_id)
         if refusal is not None:
@@ -165,6 +169,9 @@ class ConsumerProtocol:
         self.group.remove_member(predecessor, turn, reason)
         key = TargetMemberKey(state.group_id, member_id)
         turn.write(state, key, TargetMemberValue(target))
+        if self._assigning.asked is not None:
+            # The task names the predecessor, and a proposal would give its share to nobody.
+            self.group.has_changed = True
         self._members.freed((*current.assigned, *current.revoking))
 
     def _hear(self, heartbeat: Heartbeat, turn: Turn) -> None:
@@ -172,14 +179,13 @@ class ConsumerProtocol:
         group, member_id = self.group, heartbeat.member_id
         value = self._known(member_id)
         session = group.sessions[member_id]
-        owned = session.owned if heartbeat.owned is None else heartbeat.owned
-        self._check_epoch(heartbeat, owned)
         if heartbeat.instance_id is not None and heartbeat.instance_id != (value.instance_id or ""):
             raise InvalidRequestError(
                 f"member {member_id!r} joined with the group_instance_id {value.instance_id!r}; "
                 f"now it says {heartbeat.instance_id!r}. Leave and join to change it."
             )
-        session.owned = owned
+        if heartbeat.owned is not None:
+            session.owned = heartbeat.owned
         session.echoed = heartbeat.state_number
         self._set_timeouts(session, heartbeat)
         session.renew(turn.now_ms)
@@ -187,14 +193,19 @@ class ConsumerProtocol:
         self._take_echo(member_id, session, turn)
         group.watch(member_id)
 
-    def _check_epoch(self, heartbeat: Heartbeat, owned: Iterable[Partition] | None) -> None:
+    def _check_epoch(self, heartbeat: Heartbeat) -> None:
+        """Fence a member whose epoch is another one than its last, or the one before."""
+        self._known(heartbeat.member_id)
         current = self.group.state.current_of(heartbeat.member_id)
         if heartbeat.member_epoch == current.epoch:
             return
+        owned = heartbeat.owned
+        if owned is None:
+            owned = self.group.sessions[heartbeat.member_id].owned
         # The answer with the newer epoch may be on its way, or lost: then the member may have only
         # partitions that are still its own.
         is_last = heartbeat.member_epoch == current.previous_epoch
-        if is_last and owned is not None and current.assigned.keys() >= set(owned):
+        if is_last and owned is not None and current.assigned.keys() >= owned:
             return
         raise FencedMemberEpochError(
             f"member {heartbeat.member_id!r} of group {self.group.id!r} sent the epoch "
@@ -344,6 +355,7 @@ class ConsumerProtocol:
         number = next(self.group.shared.numbers)
         session = Session(config.session_timeout_ms, config.rebalance_timeout_ms, 0, number)
         session.has_stream = (self.group.id, heartbeat.member_id) in self.group.shared.streams
+        session.has_joined = session.has_stream
         self._set_timeouts(session, heartbeat)
         session.renew(now_ms)
         return session

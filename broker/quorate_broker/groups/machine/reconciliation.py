@@ -57,6 +57,7 @@ def _next(
     if revoking:
         return CurrentValue(epoch, current.epoch, UNREVOKED_PARTITIONS, kept, revoking)
     missing = target.difference(kept)
-    taken = {one: target_epoch for one in missing if is_free(one)}
+    # In order: a run that is repeated must not depend on how sets are hashed.
+    taken = {one: target_epoch for one in sorted(missing) if is_free(one)}
     state = STABLE if len(taken) == len(missing) else UNRELEASED_PARTITIONS
     return CurrentValue(target_epoch, current.epoch, state, kept | taken)

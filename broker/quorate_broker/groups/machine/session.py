@@ -25,6 +25,8 @@ class Session:
     number: int
     #: The member has a stream on which states can be pushed.
     has_stream: bool = False
+    #: The member joined on this stream. If it sends that again, it waits for the answer still.
+    has_joined: bool = False
     #: When its stream broke; None: it has one, or never had one at this coordinator.
     broken_ms: int | None = None
     #: The last number that came back on this stream.
@@ -48,7 +50,7 @@ class Session:
         """Forget what was said on the stream before."""
         self.has_stream, self.broken_ms = True, None
         self.echoed, self.sent, self.owned = 0, 0, None
-        self.is_task_sent = False
+        self.has_joined = self.is_task_sent = False
 
     def end_stream(self, now_ms: int) -> None:
         """The member's stream is gone. What was sent on it may be lost."""

@@ -99,7 +99,7 @@ def check_proposal(proposal: Proposal, task: Task) -> None:
     for member_id, partitions in proposal.partitions.items():
         if member_id not in members:
             raise InvalidAssignmentError(f"the group has no member {member_id!r}")
-        for topic_id, number in partitions:
+        for topic_id, number in sorted(partitions):
             name = f"partition {number} of {names.get(topic_id, topic_id.hex())}"
             if not 0 <= number < sizes.get(topic_id, 0):
                 raise InvalidAssignmentError(f"{name} is none of the task's")

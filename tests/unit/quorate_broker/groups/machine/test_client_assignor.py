@@ -8,7 +8,7 @@ import pytest
 
 from quorate.errors import InvalidAssignmentError, UnsupportedAssignorError
 from quorate_broker.groups.assignors.values import PartitionSet
-from quorate_broker.groups.machine.values import Task
+from quorate_broker.groups.machine.values import LEAVE_STATIC, Task
 from tests.harness.group_desk import GROUP, Desk, Member
 
 
@@ -105,6 +105,24 @@ def test_a_member_that_opens_another_stream_gets_its_task_again() -> None:
     a.propose({"a": d.of("orders"), "b": frozenset()})
     d.settle(a, b)
     assert len(a.owned) == 4
+
+
+def test_a_static_member_that_comes_back_during_a_task_is_in_the_next_one() -> None:
+    d = Desk({"orders": 4})
+    a = d.joined("a", "orders", assignor="client")
+    b = d.joined("b1", "orders", assignor="client", instance_id="b")
+    d.run(d.config.assignment_interval_ms)
+    a.take_pushes()
+    old = a.task
+    b.leave(LEAVE_STATIC)
+    again = d.joined("b2", "orders", assignor="client", instance_id="b")
+    a.task = old
+    a.propose({"a": d.of("orders", 0), "b1": d.of("orders", 1, 2, 3)})
+    d.run(d.config.assignment_interval_ms)
+    a.take_pushes()
+    a.propose({"a": d.of("orders", 0), "b2": d.of("orders", 1, 2, 3)})
+    d.settle(a, again)
+    assert [len(a.owned), len(again.owned)] == [1, 3]
 
 
 def test_a_new_coordinator_asks_again() -> None:

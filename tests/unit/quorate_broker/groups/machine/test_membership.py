@@ -10,6 +10,7 @@ from quorate.errors import (
     OverloadedError,
     UnknownMemberIdError,
 )
+from quorate_broker.groups.machine.values import MemberState
 from tests.harness.group_desk import GROUP, Desk, Member
 
 
@@ -133,11 +134,11 @@ def test_a_heartbeat_that_crosses_a_new_assignment_gives_nothing_back() -> None:
     d.settle(a)
     b = d.joined("b", "orders")
     d.run(1_000)
-    # Its heartbeat left before the state with fewer partitions arrived. In the meantime it lost
-    # nothing, even if it says so: it may still begin what the older state names.
-    crossing = a.heartbeat(owned=d.of("orders", 0, 1, 2))
-    d.beat(crossing)
-    assert d.beat(b.heartbeat()).assignment is None
+    # Its heartbeat left before the state with fewer partitions arrived. Even if it says that it has
+    # nothing, it may still begin what the older state names.
+    d.beat(a.heartbeat(owned=frozenset()))
+    one, two = d.take(d.machine.describe_group(GROUP)).members
+    assert (one.assignment, two.assignment) == (d.of("orders"), frozenset())
     a.catch_up()
     d.settle(a, b)
     assert held(a, b) == [3, 3]
@@ -148,12 +149,13 @@ def test_a_member_gets_one_state_at_a_time() -> None:
     a = d.joined("a", "orders")
     d.settle(a)
     b = d.joined("b", "orders")
-    c = d.joined("c", "orders")
+    a.leave()
     d.run(1_000)
-    pushed = d.pushes["a"]
-    assert len(pushed) == 1
-    d.settle(a, b, c)
-    assert held(a, b, c) == [2, 2, 2]
+    # The answer to its join is still on its way.
+    assert d.pushes["b"] == []
+    assert b.send().assignment == d.of("orders")
+    d.settle(b)
+    assert held(b) == [6]
 
 
 def test_a_member_that_leaves_frees_its_partitions_at_once() -> None:
@@ -166,6 +168,21 @@ def test_a_member_that_leaves_frees_its_partitions_at_once() -> None:
     b.epoch = 2
     with pytest.raises(UnknownMemberIdError):
         b.send()
+
+
+def test_what_was_given_back_is_pushed_to_its_next_owner_at_once() -> None:
+    d = desk()
+    a = d.joined("a", "orders")
+    d.settle(a)
+    b = d.joined("b", "orders")
+    d.run(1_000)
+    # B has taken in that it has nothing yet. Then A gives back.
+    b.take_pushes()
+    b.send()
+    a.catch_up()
+    (state,) = d.pushes["b"]
+    assert isinstance(state, MemberState)
+    assert state.assignment == d.of("orders") - a.owned
 
 
 # Epochs.
@@ -217,6 +234,22 @@ def test_a_member_that_joins_again_has_nothing_and_gets_its_share_again() -> Non
     d.settle(a, b)
     assert a.owned == before
     assert b.epoch == epoch
+
+
+def test_a_join_that_is_said_twice_on_a_stream_is_answered_twice() -> None:
+    d = desk()
+    a = d.member("a", "orders")
+    a.open()
+    first = d.beat(a.heartbeat())
+    again = d.beat(a.heartbeat())
+    assert (again.member_epoch, again.assignment) == (first.member_epoch, first.assignment)
+    assert again.state_number == first.state_number
+    # What the member has begun by the first answer is its own.
+    a.take(first)
+    a.catch_up()
+    b = d.joined("b", "orders")
+    d.settle(a, b)
+    assert held(a, b) == [3, 3]
 
 
 def test_a_member_of_a_group_that_is_gone_must_join() -> None:

@@ -1,0 +1,97 @@
+"""A driver of the machine of consumer groups that a schedule controls: what is committed, and when.
+
+Steps go into a queue. `commit` takes the first ones out: their records are in the log for good, and
+only then their answers and pushes leave. `fail_over` drops the machine: of the queue only some
+first steps survive, without their answers; another machine replays the log.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from quorate.errors import QuorateError
+from quorate_broker.groups.machine.config import GroupsConfig
+from quorate_broker.groups.machine.shard import ShardMachine
+from quorate_broker.groups.machine.topics import Topics
+from quorate_broker.groups.machine.values import FetchOffsets, LogRecord, MemberState, Push, Step
+from tests.harness.invariants import Violation
+
+State = MemberState | QuorateError
+
+
+class Pending(NamedTuple):
+    """A step that is appended and not committed: what it wrote, and what waits for it."""
+
+    records: tuple[LogRecord, ...]
+    reply: Callable[[Any], None]
+    answer: Any
+    pushes: tuple[Push, ...]
+
+
+def summary(machine: ShardMachine) -> list[object]:
+    """Return all that the log tells of the groups of a machine."""
+    found: list[object] = []
+    listed = machine.list_groups().answer
+    assert not isinstance(listed, QuorateError)
+    for group in listed:
+        found.append(machine.describe_group(group.group_id).answer)
+        found.append(machine.fetch_offsets(FetchOffsets(group.group_id)).answer)
+    return found
+
+
+class Coordinator:
+    """The machine, its queue of steps, its log, and the streams of members."""
+
+    def __init__(self, config: GroupsConfig, topics: Topics, push: Callable[[Push], None]) -> None:
+        self._config = config
+        self._push = push
+        self.log: list[LogRecord] = []
+        self.queue: deque[Pending] = deque()
+        self.machine = ShardMachine(config, topics)
+        self.machine.loaded(0, 0)
+        self.failovers = 0
+
+    def take(self, step: Step[Any], reply: Callable[[Any], None] = lambda _: None) -> Any:
+        """Queue a step; return its answer, which nobody may be told yet."""
+        pending = Pending(tuple(step.records), reply, step.answer, tuple(step.pushes))
+        self.queue.append(pending)
+        return step.answer
+
+    def commit(self, steps: int) -> None:
+        """Commit the first steps of the queue."""
+        for _ in range(min(steps, len(self.queue))):
+            pending = self.queue.popleft()
+            self.log += pending.records
+            for push in pending.pushes:
+                self._push(push)
+            pending.reply(pending.answer)
+
+    def fail_over(self, surviving: int, topics: Topics, now_ms: int, wall_ms: int) -> None:
+        """Another machine takes over. The first steps of the queue survive, without answers."""
+        for pending in [*self.queue][:surviving]:
+            self.log += pending.records
+        self.queue.clear()
+        self.failovers += 1
+        self.machine = self._replayed(self.log, topics)
+        if summary(self._replayed(self.compacted(), topics)) != summary(self.machine):
+            raise Violation("a compacted log tells of other groups than the whole one")
+        self.take(self.machine.loaded(now_ms, wall_ms))
+
+    def check_replay(self, topics: Topics) -> None:
+        """What the machine decided is what another one reads from its records."""
+        decided = [*self.log, *(record for pending in self.queue for record in pending.records)]
+        if summary(self._replayed(decided, topics)) != summary(self.machine):
+            raise Violation("the machine differs from what its records tell")
+
+    def compacted(self) -> list[LogRecord]:
+        """Return the last record of each key."""
+        last = {record.key: at for at, record in enumerate(self.log)}
+        return [record for at, record in enumerate(self.log) if last[record.key] == at]
+
+    def _replayed(self, records: list[LogRecord], topics: Topics) -> ShardMachine:
+        machine = ShardMachine(self._config, topics)
+        for key, value in records:
+            machine.replay(key, value)
+        return machine
