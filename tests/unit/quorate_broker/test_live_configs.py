@@ -16,10 +16,12 @@ from quorate.v1 import admin_pb2 as admin
 from quorate_broker.compaction.compactor import Compactor
 from quorate_quorum.configs import CONFIGS
 from quorate_quorum.controller.decisions.creation import Creation
+from quorate_quorum.controller.decisions.internal_topics import internal_topic
 from quorate_quorum.controller.decisions.lossy_elections import LossyElections
 from quorate_quorum.controller.decisions.outcome import Context
 from quorate_quorum.controller.decisions.topics import alter_configs
 from quorate_quorum.metadata.delta import replayed
+from quorate_quorum.metadata.topics import OFFSETS_TOPIC
 from quorate_quorum.v1 import events_pb2 as ev
 from tests.unit.quorate_broker.builders import (
     NOW_MS,
@@ -202,6 +204,10 @@ async def a_topic_that_is_created_now(world: World) -> list[ev.MetadataEvent]:
     return list(creation.next(world.image, context(world)).events)
 
 
+async def the_topic_of_groups_that_is_made_now(world: World) -> str:
+    return str(internal_topic(world.image, OFFSETS_TOPIC))
+
+
 #: For each config another value than its default, and what must differ when it is obeyed.
 ALTERED: dict[str, tuple[str, Effect | None]] = {
     "cleanup.policy": ("compact", a_record_without_a_key),
@@ -221,6 +227,9 @@ ALTERED: dict[str, tuple[str, Effect | None]] = {
     "min.compaction.lag.ms": ("1", a_compaction_of_new_records),
     "min.insync.replicas": ("2", a_commit_by_the_leader_alone),
     "num.partitions": ("3", a_topic_that_is_created_now),
+    "offsets.topic.num.partitions": ("3", the_topic_of_groups_that_is_made_now),
+    "offsets.topic.replication.factor": ("1", the_topic_of_groups_that_is_made_now),
+    "offsets.topic.segment.bytes": ("1048576", the_topic_of_groups_that_is_made_now),
     "retention.bytes": ("1", the_start_of_the_log),
     "retention.ms": ("1", the_start_of_the_log),
     "segment.bytes": ("1048576", segments_of_both_replicas),
