@@ -154,7 +154,7 @@ class TopicConfig:
         NEVER_MS,
         whole(0),
         "How long a record stays unsynced at most, while the disk keeps up;"
-        f" {NEVER_MS}: the operating system decides.",
+        f" {NEVER_MS}: as long as log.flush.offset.checkpoint.interval.ms of the node allows.",
     )
     flush_on_ack: bool = setting(
         False,
