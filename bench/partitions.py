@@ -230,6 +230,8 @@ class Bench:
                 ask(self.delete())
                 self._until(lambda: not self._directories(), "the directories are gone")
         finally:
+            for node, status in cluster.died():
+                print(f"{node.name} ended with status {status}:\n{cluster.last_words(node.id)}")
             cluster.stop(timeout=60.0)
 
     def _fail_over(self, victim: int) -> None:

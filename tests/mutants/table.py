@@ -2464,8 +2464,10 @@ MUTANTS = (
         "shared-syncs",
         "a call shares the sync that is under way",
         f"{LOG_ROOM}/shared_syncs.py",
-        "        following = self._next.get(path)\n",
-        "        following = self._running[path]\n",
+        "            del self._next[path]  # later calls need a sync that begins later\n"
+        "            try:\n                await self._sync(path)\n            finally:\n",
+        "            try:\n                await self._sync(path)\n            finally:\n"
+        "                del self._next[path]\n",
         (f"{SHARED_SYNCS}::test_a_hundred_calls_during_a_sync_share_one",),
     ),
     Mutant(

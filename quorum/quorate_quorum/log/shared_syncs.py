@@ -14,31 +14,27 @@ class SharedSyncs:
 
     def __init__(self, sync: Callable[[str], Awaitable[None]]) -> None:
         self._sync = sync
-        #: By path: the sync under way, and the one that begins after it. A sync that ended is gone.
-        self._running: dict[str, asyncio.Future[None]] = {}
+        #: By path: the sync that has not begun yet. Calls share it.
         self._next: dict[str, asyncio.Future[None]] = {}
+        #: By path: held during a sync. A lock that is not used is removed.
+        self._locks: dict[str, asyncio.Lock] = {}
 
     async def sync(self, path: str) -> None:
         """Return when a sync that began after this call has ended. Raise its error."""
-        if path not in self._running:
-            await asyncio.shield(self._begin(path))
-            return
         following = self._next.get(path)
         if following is None:
-            following = self._next[path] = asyncio.ensure_future(self._after_the_running(path))
+            following = self._next[path] = asyncio.ensure_future(self._sync_next(path))
             following.add_done_callback(_read_error)
         await asyncio.shield(following)
 
-    def _begin(self, path: str) -> asyncio.Future[None]:
-        running = self._running[path] = asyncio.ensure_future(self._sync(path))
-        running.add_done_callback(lambda _: self._running.pop(path))
-        running.add_done_callback(_read_error)
-        return running
-
-    async def _after_the_running(self, path: str) -> None:
-        await asyncio.wait([self._running[path]])
-        del self._next[path]
-        await self._begin(path)
+    async def _sync_next(self, path: str) -> None:
+        async with self._locks.setdefault(path, asyncio.Lock()):
+            del self._next[path]  # later calls need a sync that begins later
+            try:
+                await self._sync(path)
+            finally:
+                if path not in self._next:
+                    del self._locks[path]
 
 
 def _read_error(done: asyncio.Future[None]) -> None:

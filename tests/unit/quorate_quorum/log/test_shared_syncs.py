@@ -88,8 +88,28 @@ async def test_a_cancelled_call_takes_the_sync_from_no_other() -> None:
     syncs = Syncs()
     first, second = syncs.ask("/a"), syncs.ask("/a")
     await settled()
+    assert syncs.begun == ["/a"], "no sync had begun when the second call came"
     first.cancel()
-    await syncs.finish()
     await syncs.finish()
     await second
     assert first.cancelled()
+
+
+async def test_a_call_in_the_turn_in_which_a_sync_ends_gets_the_next_one() -> None:
+    """The broker failed: the sync that the call wanted to wait for was gone."""
+    syncs = Syncs()
+    first = syncs.ask("/a")
+    await settled()
+    ends = syncs.waiting[0]
+
+    async def call_then() -> None:
+        await ends
+        await syncs.shared.sync("/a")
+
+    second = asyncio.create_task(call_then())
+    await settled()
+    await syncs.finish()
+    assert first.done()
+    assert syncs.begun == ["/a", "/a"]
+    await syncs.finish()
+    await second
