@@ -335,3 +335,34 @@ def test_below_min_isr_a_commit_is_refused_and_offsets_can_be_read() -> None:
         assert await calls.committed() == {(t, 0): 2}
 
     in_a_cluster(scene)
+
+
+def test_members_stay_while_the_isr_is_too_small() -> None:
+    """Heartbeats that change nothing are answered; those that do end their streams for a while."""
+
+    async def scene(cluster: SimulatedCluster, admin: Admin) -> None:
+        calls = GroupCalls(cluster.bootstrap_servers, "g")
+        members = [Member(calls, f"m{n}", ["t"]) for n in range(2)]
+        tasks = [asyncio.create_task(member.run()) for member in members]
+        await until(lambda: [len(member.owned) for member in members] == [2, 2])
+        await asyncio.sleep(2)
+        owned = [member.owned for member in members]
+        leads = coordinator(cluster, "g")
+        others = [node.name for node in cluster.brokers if node.name != leads]
+        for name in others:
+            cluster.kill(name)
+        await asyncio.sleep(3)
+        late = Member(GroupCalls(cluster.bootstrap_servers, "g"), "late", ["t"])
+        tasks.append(asyncio.create_task(late.run()))
+        await asyncio.sleep(12)
+        assert late.owned == frozenset()
+        assert [member.owned for member in members] == owned
+        assert [member.joins for member in members] == [1, 1]
+        for name in others:
+            cluster.start(name)
+        await until(lambda: len(late.owned) > 0)
+        assert [member.joins for member in members] == [1, 1], "nobody was removed"
+        for task in tasks:
+            task.cancel()
+
+    in_a_cluster(scene)

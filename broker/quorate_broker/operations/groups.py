@@ -64,6 +64,8 @@ READ_TOPIC: Final = Required(Operation.READ, ResourceType.TOPIC)
 GROUP_ID_BYTES_MAX = 249
 #: The most groups that one request may name.
 GROUPS_MAX = 1_000
+#: The most groups whose coordinators are found in one turn of the event loop.
+GROUPS_A_TURN = 100
 #: The most partitions of one step: with more, a request is several steps, each in another turn.
 PARTITIONS_A_STEP = 500
 #: How long a call waits until the controller has made __consumer_offsets.
@@ -118,6 +120,8 @@ class Groups:
                 found.append(_leader(topic, group_id))
             except QuorateError as error:
                 found.append(error)
+            if len(found) % GROUPS_A_TURN == 0:
+                await asyncio.sleep(0)
         return found
 
     async def _offsets_topic(self, caller_timeout_ms: int) -> TopicImage:
