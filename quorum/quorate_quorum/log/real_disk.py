@@ -60,6 +60,8 @@ class RealFile:
         #: The number of changes of the file, and how many of them a sync has covered.
         self._changes = self._synced_changes = 0
         self._sync_failure: SyncError | None = None
+        #: The settle() under way; None if there is none.
+        self._settling: asyncio.Future[None] | None = None
         #: The position of the next append. It is beyond the file's end while the pool appends.
         self._size = found.st_size
         self._order = asyncio.Lock()
@@ -138,6 +140,11 @@ class RealFile:
     async def sync(self) -> None:
         await self._ready()
         await self._sync_open()
+        # The kernel reports lost bytes to one of two syncs that overlap. If that was settle(), this
+        # sync must not count, either.
+        if self._settling is not None:
+            await asyncio.wait([self._settling])
+        self._check_syncs()
 
     async def _sync_open(self) -> None:
         covered = self._changes
@@ -175,12 +182,16 @@ class RealFile:
         # closed meanwhile is synced.
         if self._descriptor < 0:
             return
+        settling = self._settling = asyncio.get_running_loop().create_future()
         try:
             await self._sync_open()
         except SyncError as error:
             # Keep the error for the next use of the file, because no caller waits now.
             self._sync_failure = error
             self._synced_changes = self._changes
+        finally:
+            self._settling = None
+            settling.set_result(None)
 
     async def _ready(self) -> None:
         """Open the descriptor if it is closed. The caller must use it before its next await."""
@@ -200,6 +211,9 @@ class RealFile:
     def _check_open(self) -> None:
         if self._closed:
             raise OSError(errno.EBADF, "the file is closed", self._path)
+        self._check_syncs()
+
+    def _check_syncs(self) -> None:
         if self._sync_failure is not None:
             failure = self._sync_failure
             raise SyncError(failure.errno, failure.strerror, self._path)

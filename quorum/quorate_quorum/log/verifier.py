@@ -161,9 +161,9 @@ class Verifier:
         self._segments.used_index_of(segment)
         last_offset, position = index.floor(offset - segment.base_offset)
         if last_offset >= 0 and position <= start:
-            header = (await segment.scan(position, checked=False)).found[0][1]
-            if header.last_offset == segment.base_offset + last_offset:
-                return position, header.base_offset
+            found = (await segment.scan(position, checked=False)).found
+            if found and found[0][1].last_offset == segment.base_offset + last_offset:
+                return position, found[0][1].base_offset
         return 0, segment.base_offset
 
     def end_misfit(self, segment: Segment, end_offset: int) -> str:
@@ -199,5 +199,7 @@ async def _pass(
             yield one
         if chunk.bad is not None:
             raise CorruptRecordError(chunk.bad)
+        if chunk.position == position:
+            return  # the log was cut below this position; the caller drops what it has read
         position = chunk.position
         await asyncio.sleep(0)

@@ -302,3 +302,28 @@ async def test_a_call_in_the_turn_in_which_the_syncs_end_comes_to_an_end() -> No
         await asyncio.sleep(0)
     assert len(calls) == 2
     await asyncio.gather(*calls)
+
+
+@pytest.mark.parametrize("is_owner_first", [False, True])
+async def test_a_sync_beside_a_failed_sync_before_a_close_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_owner_first: bool
+) -> None:
+    """The kernel reports lost bytes to only one of two syncs that overlap."""
+    disk = RealDisk(threads=1)  # so the syncs end in the order of the calls
+    (file,) = await made(disk, tmp_path, 1)
+    assert isinstance(file, real_disk.RealFile)
+    await file.append((b"x",))
+    fails = iter((False, True) if is_owner_first else (True, False))
+
+    def fdatasync(descriptor: int) -> None:
+        if next(fails):
+            raise OSError(errno.EIO, "for the test")
+
+    monkeypatch.setattr(real_disk, "_fdatasync", fdatasync)
+    calls = [file.settle(), file.sync()]
+    if is_owner_first:
+        calls.reverse()
+    found = await asyncio.gather(*calls, return_exceptions=True)
+    assert isinstance(found[0 if is_owner_first else 1], SyncError)
+    await file.close()
+    disk.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from copy import deepcopy
 
@@ -12,6 +13,7 @@ from quorate_quorum.log.checksum import BLOCK_BYTES, Checksummer
 from quorate_quorum.log.log import Log, LogConfig, LogCorruptError
 from quorate_quorum.log.segment import CHECKSUM, LOG, Segment
 from quorate_quorum.log.verified import RANGES_MAX, Verified
+from quorate_testing.simulated.disk import SimulatedDisk
 from tests.unit.quorate_quorum.log.builders import FIRST, PATH, new_disk
 from tests.unit.quorate_quorum.log.damage_builders import (
     CONFIG,
@@ -271,3 +273,40 @@ async def test_a_flipped_bit_of_an_index_costs_no_batch(kind: str) -> None:
         log = await Log.open(disk, PATH, CONFIG)
         assert await readable(log, chance) == (batches, 0)
         await log.close(clean=False)
+
+
+async def read_beside_a_cut(disk: SimulatedDisk, operations: int) -> bytes | None:
+    """Read the end of a log, and cut it after some operations. None: the read does not end."""
+    log = await Log.open(disk, PATH, CONFIG)
+    base = log._segments.bases[-2]
+    left = iter(range(operations))
+    cut = asyncio.Event()
+
+    def count(name: str, path: str) -> None:
+        if next(left, None) is None:
+            cut.set()
+
+    disk.hook = count
+    reading = asyncio.create_task(log.read(base + 15, end=log.log_end_offset, bytes_max=100_000))
+    waiting = asyncio.create_task(cut.wait())
+    await asyncio.wait((reading, waiting), return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    disk.hook = None
+    await log.truncate(base + COUNT)
+    for _ in range(1_000):
+        if reading.done():
+            await log.close(clean=False)
+            return reading.result()
+        await asyncio.sleep(0)
+    reading.cancel()
+    return None
+
+
+@pytest.mark.parametrize("kind", ["plain", "compacted"])
+async def test_a_read_whose_bytes_are_cut_while_they_are_verified_ends(kind: str) -> None:
+    """It asked for ever for bytes above the new end, and kept a core busy."""
+    whole, batches = await closed_log(kind)
+    for operations in range(12):
+        found = await read_beside_a_cut(deepcopy(whole), operations)
+        assert found is not None, operations
+        assert all(batches[one.base_offset] == data for one, data in split(found))
