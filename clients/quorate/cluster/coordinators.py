@@ -160,7 +160,7 @@ class Coordinators:
                 await asyncio.wait([call], timeout=SILENCE_S)
                 if call.done():
                     return call.result()
-                if await self.has_moved(group_id, endpoint):
+                if await self.has_moved(group_id, endpoint) and not call.done():
                     raise CoordinatorNotAvailableError(
                         f"{endpoint} did not answer, and another broker coordinates the group now"
                     )

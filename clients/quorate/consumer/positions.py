@@ -240,7 +240,11 @@ class ConsumerPositions(Client):
     async def lag(self) -> dict[TopicPartition, int]:
         """Return by how many offsets each assigned partition is behind its high watermark."""
         ends = await self.end_offsets(self.assignment())
-        return {key: max(0, ends[key] - await self.position(key)) for key in sorted(ends)}
+        found = {}
+        for key in sorted(ends):
+            if key in self._subscription.states:  # a group may have moved it away meanwhile
+                found[key] = max(0, ends[key] - await self.position(key))
+        return found
 
     # -- questions about partitions, assigned or not -----------------------------------------------
 
