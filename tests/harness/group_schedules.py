@@ -41,7 +41,7 @@ GROUPS = ("g", "h")
 NAMES = ("a1", "a2", "b1", "b2")
 PATTERNS = ("a.*", ".*1", "b.|a2", ".*")
 ASSIGNORS = ("", "", "uniform", "range", "rack-uniform", "client")
-ACTS_MAX = 300
+ACTS_MAX = 500
 SESSION_MS = 10_000
 #: How long all are left alone at the end, in rounds, and how much time a round takes.
 CALM_ROUNDS = 400
@@ -71,6 +71,7 @@ class World:
         config = GroupsConfig(
             names_per_step=chance.choice((1, 3, 2_000)),
             assignment_interval_ms=chance.choice((0, 100, 1_000)),
+            members_per_step=chance.choice((1, 250)),
             cleanup_records_max=chance.choice((1, 500)),
             proposal_timeout_ms=2_000,
         )
@@ -234,7 +235,7 @@ class World:
         """Give back first. A commit may be on its way while the partitions are given back."""
         if client.owned - client.target:
             if self.chance.random() < 0.7:
-                self.commit(client)
+                self.commit(client, is_slow=self.chance.random() < 0.5)
             client.give_back()
         else:
             self.read_positions(client, *sorted(client.begin()))
@@ -243,7 +244,7 @@ class World:
         """Process some records of each partition whose position is known; perhaps commit."""
         for partition, position in client.positions.items():
             if partition in client.owned:
-                client.positions[partition] = position + self.chance.randint(0, 3)
+                client.positions[partition] = position + self.chance.randint(0, 9)
                 key = (client.group_id, partition)
                 self.processed[key] = max(self.processed[key], client.positions[partition])
         if self.chance.random() < 0.4:
@@ -271,7 +272,7 @@ class World:
         if partitions:
             self._requests.append(ask)
 
-    def commit(self, client: Client) -> None:
+    def commit(self, client: Client, *, is_slow: bool = False) -> None:
         """Commit where it stands."""
         if client.committing is not None or not client.positions:
             return
@@ -291,7 +292,6 @@ class World:
             if client.committing is sent:
                 self._take_commit(request, reply)
 
-        is_slow = self.chance.random() < 0.2
         (self._slow_requests if is_slow else self._requests).append(ask)
 
     def _take_commit(
@@ -488,10 +488,10 @@ def _subscribe(world: World) -> None:
 
 
 ACTS: dict[Callable[[World], None], int] = {
-    _run_some: 60,
-    _commit_some: 40,
-    World.deliver_request: 30,
-    World.deliver_slow_request: 2,
+    _run_some: 140,
+    _commit_some: 90,
+    World.deliver_request: 60,
+    World.deliver_slow_request: 3,
     _pass_time: 20,
     World.notice_break: 6,
     World.see_image: 8,
@@ -512,7 +512,7 @@ def run_schedule(seed: int, *, lines_told: int = 40) -> Outcome:
     """Run the schedule of a seed; Violation names the seed and holds the end of the trace."""
     world = World(random.Random(seed))
     try:
-        for at in range(world.chance.randint(50, ACTS_MAX)):
+        for at in range(world.chance.randint(100, ACTS_MAX)):
             (act,) = world.chance.choices(tuple(ACTS), tuple(ACTS.values()))
             act(world)
             world.check()

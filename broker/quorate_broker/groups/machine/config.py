@@ -42,5 +42,7 @@ class GroupsConfig:
     offsets_check_interval_ms: int = 600_000
     #: The most records of a step that the machine makes by itself (expiry, deleted topics).
     cleanup_records_max: int = 500
+    #: The most members of one group that move on in one step.
+    members_per_step: int = 250
     #: The most names of topics that a pattern is matched against in one step.
     names_per_step: int = 2_000

@@ -322,7 +322,8 @@ class ConsumerProtocol:
             self._grow_epoch(turn)
         if self._assigning.assign(turn):
             self._members.check_all()
-        self._members.advance_all(turn)
+        if not self._members.advance_some(turn, asker):
+            group.shared.timers.at(turn.now_ms, (group.id, None))
         self._members.push(turn, self._assigning.asked, asker)
 
     def _grow_epoch(self, turn: Turn) -> None:

@@ -35,13 +35,23 @@ class Reconciler:
         """There is a new target."""
         self._to_check.update(dict.fromkeys(self.group.state.members))
 
-    def advance_all(self, turn: Turn) -> None:
-        """Bring on all members that can move on, until none can."""
-        while self._to_check:
+    def advance_some(self, turn: Turn, asker: str | None) -> bool:
+        """Bring on members that can move on, the one that asks first; return whether none is left.
+
+        A new target concerns each member of a large group. To bring on all in one step would hold
+        up the event loop for longer than a heartbeat of another group may wait.
+        """
+        if asker in self._to_check:
+            del self._to_check[asker]
+            self.advance(asker, turn)
+        for _ in range(self.group.shared.config.members_per_step):
+            if not self._to_check:
+                return True
             member_id = next(iter(self._to_check))
             del self._to_check[member_id]
             if member_id in self.group.sessions:
                 self.advance(member_id, turn)
+        return not self._to_check
 
     def advance(self, member_id: str, turn: Turn, *, has_released: bool = False) -> None:
         """Bring a member one state on, if it has taken in the last one."""

@@ -349,6 +349,24 @@ def test_a_coordinator_that_stood_still_removes_no_member_for_it() -> None:
 # Bounds.
 
 
+def test_the_members_of_a_large_group_move_on_in_several_steps() -> None:
+    d = Desk({"orders": 12}, members_per_step=3)
+    members = [d.joined(f"m{at}", "orders") for at in range(6)]
+    d.settle(*members)
+    d.pushes.clear()
+    last = d.member("last", "orders")
+    last.open()
+    step = d.machine.heartbeat(last.heartbeat(), d.now_ms, d.wall_ms)
+    # The one that asks is not among those that must wait.
+    last.take(d.take(step))
+    assert last.epoch == members[0].epoch + 1
+    assert len(step.pushes) == 3
+    d.run(0)
+    assert len(d.pushes) == 6
+    d.settle(*members, last)
+    assert sum(held(*members, last)) == 12
+
+
 def test_a_group_has_no_more_members_than_it_may() -> None:
     d = desk(members_max=2)
     d.joined("a", "orders")
