@@ -43,6 +43,8 @@ class FakeMember:
     epoch: int = 0
     assigned: set[Part] = field(default_factory=set)
     revoking: set[Part] = field(default_factory=set)
+    #: The epoch since when it has each partition.
+    since: dict[Part, int] = field(default_factory=dict)
     #: What it said last that it owns.
     owned: frozenset[Part] = frozenset()
     #: Of the last assignment that went down its stream.
@@ -58,6 +60,13 @@ class FakeGroup:
     target: dict[str, set[Part]] = field(default_factory=dict)
     offsets: dict[Part, OffsetAndMetadata] = field(default_factory=dict)
 
+    def may_commit(self, member_id: str, epoch: int, part: Part) -> bool:
+        """Return whether a member has had a partition since this epoch; without an id: always."""
+        if not member_id:
+            return True
+        member = self.members[member_id]
+        return part in member.assigned | member.revoking and member.since[part] <= epoch
+
 
 class FakeCoordinator:
     """All groups of a fake cluster. `leader` is the broker that coordinates them."""
@@ -72,7 +81,8 @@ class FakeCoordinator:
         self.heartbeats: list[wire.MemberHeartbeat] = []
         self.commits: list[wire.CommitOffsetsRequest] = []
         self.fault: QuorateError | None = None
-        #: Set: commits wait until it is cleared.
+        #: The answer to each commit; and a gate at which commits wait while it is not set.
+        self.commit_fault: QuorateError | None = None
         self.commit_gate = asyncio.Event()
         self.commit_gate.set()
         #: Partition -> members that had it at the same time; must stay empty.
@@ -277,7 +287,9 @@ class FakeCoordinator:
                 if other is not member
                 for part in other.assigned | other.revoking
             }
-            member.assigned |= target - taken
+            given = target - taken - member.assigned
+            member.since |= dict.fromkeys(given, group.epoch)
+            member.assigned |= given
         if before != (member.epoch, member.assigned):
             self._push(member, with_assignment=before[1] != member.assigned)
             self._reconcile(group)
@@ -350,6 +362,8 @@ class FakeCoordinator:
         response = wire.CommitOffsetsResponse()
         try:
             self._check(broker)
+            if self.commit_fault is not None:
+                raise self.commit_fault
             group = self.group(request.group_id)
             self._check_committer(group, request)
         except QuorateError as error:
@@ -360,13 +374,16 @@ class FakeCoordinator:
             told = response.topics.add(topic_id=topic.topic_id)
             for one in topic.partitions:
                 result = told.partitions.add(partition=one.partition)
+                part = Part(topic.topic_id, one.partition)
+                if not group.may_commit(request.member_id, request.member_epoch, part):
+                    stale = StaleMemberEpochError(f"epoch {request.member_epoch} is too old")
+                    result.error.CopyFrom(error_to_wire(stale))
+                    continue
                 if len(one.metadata) > 4096:
                     too_large = OffsetMetadataTooLargeError("4096 bytes are allowed")
                     result.error.CopyFrom(error_to_wire(too_large))
                     continue
-                group.offsets[Part(topic.topic_id, one.partition)] = OffsetAndMetadata(
-                    one.offset, one.metadata, one.leader_epoch
-                )
+                group.offsets[part] = OffsetAndMetadata(one.offset, one.metadata, one.leader_epoch)
         return response
 
     def _check_committer(self, group: FakeGroup, request: wire.CommitOffsetsRequest) -> None:
@@ -377,8 +394,8 @@ class FakeCoordinator:
         member = group.members.get(request.member_id)
         if member is None:
             raise UnknownMemberIdError(f"no member {request.member_id}")
-        if request.member_epoch != member.epoch:
-            raise StaleMemberEpochError(f"epoch {request.member_epoch}, not {member.epoch}")
+        if not 0 < request.member_epoch <= member.epoch:
+            raise FencedMemberEpochError(f"epoch {request.member_epoch}, not {member.epoch}")
 
     def fetch(self, broker: int, request: wire.FetchOffsetsRequest) -> wire.FetchOffsetsResponse:
         response = wire.FetchOffsetsResponse()

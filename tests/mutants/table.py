@@ -2835,6 +2835,46 @@ MUTANTS = (
         ),
     ),
     Mutant(
+        "heard-in-its-session",
+        "every member is told the interval of the cluster",
+        f"{GROUPS}/machine/session.py",
+        "return min(most_ms, self.session_timeout_ms // HEARTBEATS_A_SESSION)",
+        "return most_ms",
+        (
+            "tests/unit/quorate_broker/groups/machine/test_membership.py::test_a_member_sends_heartbeats_often_enough_for_its_own_session",
+        ),
+    ),
+    Mutant(
+        "costly-patterns-wait",
+        "a step matches as many names of a costly pattern as of any other",
+        f"{GROUPS}/machine/subscriptions.py",
+        "most = min(names, max(work // matches.regexp.programsize, 1))",
+        "most = names",
+        (
+            "tests/unit/quorate_broker/groups/machine/test_patterns.py::test_a_step_matches_little_of_a_costly_pattern",
+        ),
+    ),
+    Mutant(
+        "costly-patterns-wait",
+        "new topics are matched against all patterns at once",
+        f"{GROUPS}/machine/subscriptions.py",
+        "            if room < 0:\n",
+        "            if self is None:\n",
+        (
+            "tests/unit/quorate_broker/groups/machine/test_patterns.py::test_new_topics_are_matched_later_if_all_patterns_are_too_much_for_a_step",
+        ),
+    ),
+    Mutant(
+        "commit-of-one-life",
+        "a commit takes the newest epoch for each try",
+        "clients/quorate/cluster/group_offsets.py",
+        "        sender, refused = replace(committer), None\n",
+        "        sender, refused = committer, None\n",
+        (
+            f"{GROUP_TESTS}::test_a_commit_that_began_before_a_removal_does_not_undo_those_of_others",
+        ),
+    ),
+    Mutant(
         "internal-topics",
         "a producer may write to an internal topic",
         "broker/quorate_broker/operations/produce.py",

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from quorate.aio.clock import Deadline
 from quorate.cluster.coordinators import Coordinators
 from quorate.cluster.parts import Part, to_wire
-from quorate.errors import QuorateError, StaleMemberEpochError, from_wire
+from quorate.errors import (
+    FencedMemberEpochError,
+    QuorateError,
+    StaleMemberEpochError,
+    from_wire,
+)
 from quorate.model import CommittedOffset, OffsetAndMetadata
 from quorate.net.methods import COMMIT_OFFSETS, FETCH_OFFSETS
 from quorate.v1.common_pb2 import Error, ErrorCode, LeaderHint
@@ -26,8 +31,6 @@ PARTITIONS_MAX = 1000
 METADATA_CHARS_MAX = 100_000
 #: The epoch of a caller that is no member.
 NO_MEMBER = -1
-#: Pause before a commit with an epoch that has passed is tried with the new epoch.
-STALE_PAUSE_S = 0.02
 
 
 @dataclass(slots=True)
@@ -51,36 +54,33 @@ class GroupOffsets:
     ) -> None:
         """Commit these offsets. Raise the first refusal after all were tried.
 
-        Raises NotMemberError if the committer is no member (any more), NonEmptyGroupError if it is
-        no member and the group has some, RequestTimedOutError.
+        The epoch that the committer has now goes with every try: with a newer one, a try that comes
+        late could undo what another member has committed meanwhile.
+
+        Raises NotMemberError if the committer is no member (any more), or has not had a partition
+        all the time; NonEmptyGroupError if it is no member and the group has some,
+        RequestTimedOutError.
         """
-        refused: QuorateError | None = None
+        sender, refused = replace(committer), None
         async with self._turn:
             for part in _portions(offsets):
-                refused = await self._commit(part, committer, deadline) or refused
+                refused = await self._commit(part, sender, deadline) or refused
         if refused is not None:
             raise refused
 
     async def _commit(
         self, offsets: Mapping[Part, OffsetAndMetadata], committer: Committer, deadline: Deadline
     ) -> QuorateError | None:
-        def request() -> CommitOffsetsRequest:
-            return _commit_request(self._group_id, offsets, committer)
-
-        while True:
-            try:
-                response = await self._coordinators.call(
-                    self._group_id, COMMIT_OFFSETS, request, _outcome, deadline
-                )
-                break
-            except StaleMemberEpochError:
-                # the state with the new epoch is on its way
-                if deadline.has_passed:
-                    raise
-                await asyncio.sleep(STALE_PAUSE_S)
+        response = await self._coordinators.call(
+            self._group_id,
+            COMMIT_OFFSETS,
+            partial(_commit_request, self._group_id, offsets, committer),
+            _outcome,
+            deadline,
+        )
         errors = [one.error for topic in response.topics for one in topic.partitions]
         bad = next((one for one in errors if one.code != ErrorCode.ERROR_CODE_NONE), None)
-        return None if bad is None else from_wire(bad)
+        return None if bad is None else _refusal(from_wire(bad))
 
     async def fetch(
         self, parts: Collection[Part], deadline: Deadline
@@ -128,6 +128,15 @@ def _offsets(
         if one.error.code == ErrorCode.ERROR_CODE_NONE and one.offset >= 0
     }
     return found, {topic.topic_id: topic.name for topic in response.topics}
+
+
+def _refusal(error: QuorateError) -> QuorateError:
+    """Return why an offset was refused, as the application is told."""
+    if not isinstance(error, StaleMemberEpochError):
+        return error
+    return FencedMemberEpochError(
+        f"the group gave the partition to another member while this commit was on its way: {error}"
+    )
 
 
 def _outcome(

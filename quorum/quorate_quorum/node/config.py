@@ -272,7 +272,7 @@ class BrokerConfig(NodeConfig, frozen=True, kw_only=True, forbid_unknown_fields=
     group_consumer_min_session_timeout_ms: Milliseconds = 1000
     #: The longest session timeout that a member may name.
     group_consumer_max_session_timeout_ms: Milliseconds = 1_800_000
-    #: The interval at which members send heartbeats. The coordinator tells it to them.
+    #: The interval at which members send heartbeats; three times within a shorter session timeout.
     group_consumer_heartbeat_interval_ms: Milliseconds = 5000
     #: The time between two assignments of one group. Changes within it are assigned together.
     group_consumer_assignment_interval_ms: Milliseconds = 100

@@ -32,8 +32,9 @@ class GroupsConfig:
     id_bytes_max: int = 249
     #: The most topics that one subscription names, and that one pattern may match.
     subscription_topics_max: int = 10_000
-    #: The most bytes of a pattern.
+    #: The most bytes of a pattern; the most different patterns of one shard.
     pattern_bytes_max: int = 4_096
+    patterns_max: int = 2_000
     #: offset.metadata.max.bytes: the most bytes (UTF-8) of the metadata of one committed offset.
     offset_metadata_bytes_max: int = 4_096
     #: offsets.retention.minutes, in ms: offsets of a group without members stay this long.

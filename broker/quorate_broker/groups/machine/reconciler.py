@@ -115,7 +115,8 @@ class Reconciler:
         task = None if session.is_task_sent else session.task
         session.sent = session.number
         session.is_task_sent |= task is not None
-        return MemberState(current.epoch, session.number, self.interval_ms, assignment, task)
+        interval_ms = session.heartbeat_interval_ms(self.interval_ms)
+        return MemberState(current.epoch, session.number, interval_ms, assignment, task)
 
     @property
     def interval_ms(self) -> int:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from quorate_broker.groups.assignors.values import PartitionSet
 from quorate_broker.groups.machine.values import Task
+
+#: A member sends at least so many heartbeats within its session timeout.
+HEARTBEATS_A_SESSION: Final = 3
 
 
 @dataclass(slots=True)
@@ -45,6 +49,10 @@ class Session:
     def has_echoed(self) -> bool:
         """Whether the member has taken in its last state."""
         return self.echoed == self.number
+
+    def heartbeat_interval_ms(self, most_ms: int) -> int:
+        """Return how often the member must be heard: two heartbeats may be late or lost."""
+        return min(most_ms, self.session_timeout_ms // HEARTBEATS_A_SESSION)
 
     def begin_stream(self) -> None:
         """Forget what was said on the stream before."""

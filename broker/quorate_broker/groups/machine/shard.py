@@ -90,13 +90,15 @@ class ShardMachine:
         """Take a member's message.
 
         Errors: UnknownMemberIdError, FencedMemberEpochError (join anew), UnreleasedInstanceIdError,
-        GroupMaxSizeError, OverloadedError (too many groups), InvalidGroupIdError,
+        GroupMaxSizeError, OverloadedError (too many groups or patterns), InvalidGroupIdError,
         InvalidPatternError, UnsupportedAssignorError, InvalidAssignmentError (the proposal is
         refused, the member stays and its stream can go on), InvalidRequestError.
         """
 
         def decide(turn: Turn) -> MemberState | QuorateError:
             check_heartbeat(heartbeat, self._config)
+            if heartbeat.subscription is not None:
+                self._shared.subscriptions.check_room(heartbeat.subscription.pattern)
             if heartbeat.member_epoch == JOIN:
                 self._groups.make(heartbeat.group_id)
             protocol = self._groups.find(heartbeat.group_id, turn.now_ms)

@@ -14,13 +14,17 @@ from typing import Any, Final
 
 import re2
 
-from quorate.errors import InvalidPatternError
+from quorate.errors import InvalidPatternError, OverloadedError
 from quorate_broker.groups.machine.config import GroupsConfig
 from quorate_broker.groups.machine.topics import Topic, Topics
 from quorate_quorum.metadata.topics import INTERNAL_PREFIX
 
-#: The most memory of one compiled pattern, the states that it meets included.
-PATTERN_MEMORY_BYTES_MAX: Final = 1 << 20
+#: The most memory of one compiled pattern, the states that it meets included. It also bounds the
+#: time of one match: where this memory does not do, RE2 walks the whole program at each letter.
+PATTERN_MEMORY_BYTES_MAX: Final = 128 << 10
+#: What one step may spend on matching, in instructions of compiled patterns times names: at most
+#: about 20 ms, for names of 249 letters and the worst of patterns. One name is always matched.
+WORK_PER_STEP: Final = 40_000
 
 
 def compiled(pattern: str) -> Any:
@@ -46,9 +50,18 @@ class Matches:
     regexp: Any
     #: Names of topics that were not looked at yet.
     rest: Iterator[str]
+    #: Names that changed since, and were not looked at again yet.
+    late: dict[str, None] = field(default_factory=dict)
     names: set[str] = field(default_factory=set)
     #: The groups that use it.
     group_ids: dict[str, None] = field(default_factory=dict)
+
+    def part(self, most: int) -> list[str]:
+        """Take some of the names that wait, `most` or fewer; fewer: no other waits."""
+        part = list(islice(self.rest, most))
+        while self.late and len(part) < most:
+            part.append(self.late.popitem()[0])
+        return part
 
     def look_at(self, name: str, topics: Topics) -> bool:
         """Return whether a name that changed belongs to a topic that matches, or did so before."""
@@ -76,6 +89,15 @@ class Subscriptions:
         self._unmatched: dict[str, Matches] = {}
         #: By topic name: the groups that name it. Dicts keep their order, sets do not.
         self._named: dict[str, dict[str, None]] = {}
+
+    def check_room(self, pattern: str) -> None:
+        """Raise OverloadedError for a pattern that would be one too many."""
+        most = self._config.patterns_max
+        if pattern and pattern not in self._patterns and len(self._patterns) >= most:
+            raise OverloadedError(
+                f"the groups of this coordinator have {most} different patterns, the most that it "
+                "takes: name topics, or use a pattern that members have already"
+            )
 
     def follow(self, group_id: str, names: frozenset[str], pattern: str) -> None:
         """A member of the group begins to subscribe. The pattern must have been compiled once."""
@@ -120,14 +142,23 @@ class Subscriptions:
         return [topic for topic in found if topic is not None]
 
     def changed(self, topics: Topics, names: frozenset[str]) -> list[str]:
-        """Take a newer image; return the groups that subscribe to a topic that changed."""
+        """Take a newer image; return the groups that subscribe to a topic that changed.
+
+        Patterns for which no time is left are matched later, by `match_some`.
+        """
         self.topics = topics
+        listed = sorted(names)
         affected: dict[str, None] = {}
-        for name in sorted(names):
+        for name in listed:
             affected |= self._named.get(name, {})
-            for matches in self._patterns.values():
-                if matches.look_at(name, topics):
-                    affected |= matches.group_ids
+        room = WORK_PER_STEP
+        for pattern, matches in self._patterns.items():
+            room -= matches.regexp.programsize * len(listed)
+            if room < 0:
+                matches.late |= dict.fromkeys(listed)
+                self._unmatched[pattern] = matches
+            elif [name for name in listed if matches.look_at(name, topics)]:
+                affected |= matches.group_ids
         return list(affected)
 
     @property
@@ -137,15 +168,18 @@ class Subscriptions:
 
     def match_some(self) -> list[str]:
         """Match a part of the names; return the groups of the patterns that are known now."""
-        room = self._config.names_per_step
+        names, work = self._config.names_per_step, WORK_PER_STEP
         known: dict[str, None] = {}
         for pattern, matches in [*self._unmatched.items()]:
-            part = list(islice(matches.rest, room))
+            most = min(names, max(work // matches.regexp.programsize, 1))
+            part = matches.part(most)
             for name in part:
                 matches.look_at(name, self.topics)
-            room -= len(part)
-            if room <= 0:
+            names -= len(part)
+            work -= len(part) * matches.regexp.programsize
+            if len(part) < most:
+                del self._unmatched[pattern]
+                known |= matches.group_ids
+            if names <= 0 or work <= 0:
                 break
-            del self._unmatched[pattern]
-            known |= matches.group_ids
         return list(known)

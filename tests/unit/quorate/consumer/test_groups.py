@@ -12,6 +12,7 @@ from quorate import Consumer, TopicPartition
 from quorate.cluster.parts import Part
 from quorate.errors import (
     ClosedError,
+    CoordinatorLoadingError,
     GroupAuthorizationFailedError,
     InvalidAssignmentError,
     InvalidGroupIdError,
@@ -501,7 +502,7 @@ def test_a_commit_of_a_removed_member_is_refused() -> None:
     with_cluster(program)
 
 
-def test_a_commit_with_a_passed_epoch_is_repeated_with_the_new_one() -> None:
+def test_a_commit_with_a_passed_epoch_counts_for_partitions_that_were_kept() -> None:
     async def program(cluster: FakeCluster) -> None:
         four_partitions(cluster)
         async with member(cluster, "t", enable_auto_commit=False) as c:
@@ -510,6 +511,29 @@ def test_a_commit_with_a_passed_epoch_is_repeated_with_the_new_one() -> None:
             cluster.coordinator.rebalance(cluster.coordinator.group("g"))
             await c.commit()
             assert cluster.coordinator.committed("g") == {0: 3, 1: 3, 2: 3, 3: 3}
+
+    with_cluster(program)
+
+
+def test_a_commit_that_began_before_a_removal_does_not_undo_those_of_others() -> None:
+    async def program(cluster: FakeCluster) -> None:
+        topic_id = cluster.add_topic("t", 1).topic_id
+        coordinator = cluster.coordinator
+        async with member(cluster, "t", enable_auto_commit=False) as c:
+            coordinator.commit_fault = CoordinatorLoadingError("loading")
+            commit = asyncio.create_task(c.commit({T0: 1}))
+            await asyncio.sleep(0.1)
+            group = coordinator.group("g")
+            coordinator.remove(group, next(iter(group.members)))
+            await asyncio.sleep(0.1)
+            await until_assigned(c, 1)
+            group.offsets[Part(topic_id, 0)] = OffsetAndMetadata(9)
+            coordinator.commit_fault = None
+            with pytest.raises(NotMemberError):
+                await commit
+            assert coordinator.committed("g") == {0: 9}
+            await c.commit({T0: 10})
+            assert coordinator.committed("g") == {0: 10}
 
     with_cluster(program)
 

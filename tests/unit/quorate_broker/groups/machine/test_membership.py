@@ -33,6 +33,17 @@ def test_a_first_member_gets_all_with_the_answer() -> None:
     assert state.heartbeat_interval_ms == 5_000
 
 
+@pytest.mark.parametrize(
+    ("session_ms", "interval_ms"), [(1_000, 333), (9_000, 3_000), (45_000, 5_000)]
+)
+def test_a_member_sends_heartbeats_often_enough_for_its_own_session(
+    session_ms: int, interval_ms: int
+) -> None:
+    d = desk()
+    state = d.member("a", "orders").join(session_timeout_ms=session_ms)
+    assert state.heartbeat_interval_ms == interval_ms
+
+
 def test_a_member_that_joins_takes_only_what_must_move() -> None:
     d = desk()
     a = d.joined("a", "orders")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from quorate.errors import InvalidPatternError
-from quorate_broker.groups.machine.subscriptions import compiled
+from quorate.errors import InvalidPatternError, OverloadedError
+from quorate_broker.groups.machine.subscriptions import WORK_PER_STEP, compiled
 from quorate_broker.groups.machine.values import Subscription
 from tests.harness.group_desk import GROUP, Desk, Member
 
@@ -104,6 +104,56 @@ def test_no_pattern_makes_matching_slow() -> None:
     """An engine that backtracks needs more steps for this than there are atoms."""
     for pattern in ("(a*)*b", "(a|aa)+b", "(.*)*(.*)*(.*)*x"):
         assert compiled(pattern).fullmatch(b"a" * 249) is None
+
+
+#: RE2 has no memory for the states of this one, and walks its whole program at each letter.
+WALKED = "|".join(f"(?:a|b)*a(?:a|b){{{size}}}c" for size in range(900, 911))
+
+
+def targets(d: Desk) -> list[int]:
+    """Return how many partitions each member shall have, as far as it is decided."""
+    return [len(one.target) for one in d.take(d.machine.describe_group(GROUP)).members]
+
+
+def test_a_step_matches_little_of_a_costly_pattern() -> None:
+    d = Desk({f"t-{at}": 1 for at in range(40)})
+    a = follower(d, "a", f"t-.*|{WALKED}")
+    most = max(WORK_PER_STEP // compiled(WALKED).programsize, 1)
+    for _ in range(40 // most):
+        assert targets(d) == [0]
+        d.take(d.machine.tick(d.now_ms, d.wall_ms))
+    d.settle(a)
+    assert len(a.owned) == 40
+
+
+def test_new_topics_are_matched_later_if_all_patterns_are_too_much_for_a_step() -> None:
+    d = desk()
+    a, b = follower(d, "a", f"new-.*|{WALKED}"), follower(d, "b", f"new-[0-9]|{WALKED}")
+    d.settle(a, b)
+    d.run(1_000)
+    d.create(*(f"new-{at}" for at in range(9)), partitions=1)
+    assert targets(d) == [0, 0]
+    d.delete("new-0")
+    d.settle(a, b)
+    assert len(a.owned) + len(b.owned) == 8
+
+
+@pytest.mark.parametrize("pattern", [WALKED * 2, r"(?i)[\p{L}]{40}"])
+def test_a_pattern_with_a_large_program_is_refused(pattern: str) -> None:
+    with pytest.raises(InvalidPatternError, match="too large"):
+        compiled(pattern)
+
+
+def test_a_shard_takes_so_many_different_patterns() -> None:
+    d = desk(patterns_max=2)
+    a, b = follower(d, "a", "eu-.*"), follower(d, "b", "us-.*")
+    with pytest.raises(OverloadedError, match="2 different patterns"):
+        follower(d, "c", "cn-.*")
+    with pytest.raises(OverloadedError):
+        a.send(subscription=Subscription(frozenset(), "cn-.*"))
+    follower(d, "c", "us-.*").leave()
+    b.leave()
+    follower(d, "d", "cn-.*")
 
 
 def test_a_failover_of_a_group_with_a_pattern_moves_nothing() -> None:
