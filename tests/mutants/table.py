@@ -1762,6 +1762,16 @@ MUTANTS = (
         (f"{REPAIRED}::test_a_repaired_follower_is_not_trusted_for_what_it_had_before",),
     ),
     Mutant(
+        "one-change-a-slice",
+        "a slice goes on into the next lap with the image from before its changes",
+        "quorum/quorate_quorum/controller/decisions/sweep.py",
+        "                if part.events:",
+        "                if False:",
+        (
+            "tests/unit/quorate_quorum/controller/test_sweep.py::test_a_slice_changes_no_partition_twice",
+        ),
+    ),
+    Mutant(
         "readable-batches",
         "a batch is acknowledged that no consumer may decompress",
         "broker/quorate_broker/replica/checks.py",

@@ -128,6 +128,8 @@ class Sweep:
                 break
             if place.is_lap_over:
                 part.place = _lap(image, place.lap + 1)
+                if part.events:
+                    break  # `image` lacks these changes, and the next lap would change them again
                 left -= 1
                 continue
             left -= 1 + self._look_at(image, part, place, left)

@@ -112,6 +112,23 @@ def test_who_joins_a_walk_under_way_is_looked_for_one_whole_lap() -> None:
     assert leads(image, 0) == 0
 
 
+def test_a_slice_changes_no_partition_twice() -> None:
+    """It sees the image from before its first change: a second change would be of an old state."""
+    made = [partition_made(1, index, [0, 2]) for index in range(7)]
+    made += [partition_made(1, index, [1, 2]) for index in range(7, 10)]
+    image = built(topic_event(1, "t1"), *made, on=brokers([0, 1, 2]))
+    sweep = Sweep(looked_max=1000, changed_max=7)
+    image = fenced(image, 0)
+    sweep.begin([0])
+    image, part, _ = step(sweep, image)
+    assert len(part.events) == 7
+    image = fenced(image, 1)
+    sweep.begin([1])  # from the eighth partition on, and around
+    while sweep.is_busy:
+        image, _, _ = step(sweep, image)
+    assert [leads(image, broker) for broker in (0, 1, 2)] == [0, 0, 10]
+
+
 def test_a_topic_that_came_after_the_walk_began_counts_for_who_joins_it_later() -> None:
     """A broker that joins the sweep later may lead in the new topic.
 
