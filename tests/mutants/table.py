@@ -2119,6 +2119,25 @@ MUTANTS = (
         ),
     ),
     Mutant(
+        "verified-before-served",
+        "in a log with gaps the next batch is not asked whether an offset is too high",
+        VERIFIER,
+        "before_last.fault = await _next_misfit(segment, stop, found.end_offset)",
+        "pass",
+        (
+            f"{VERIFICATION}::test_a_batch_at_another_offset_is_not_served",
+            f"{VERIFICATION}::test_no_flipped_bit_of_a_log_reaches_a_reader",
+        ),
+    ),
+    Mutant(
+        "verified-before-served",
+        "a start believes the offset of the last batch of a log with gaps",
+        f"{LOG_ROOM}/scan.py",
+        "if self._expected < self._synced < header.end_offset and",
+        "if False and",
+        (f"{VERIFICATION}::test_a_batch_at_another_offset_is_not_served",),
+    ),
+    Mutant(
         "scrub-finds-all",
         "the scrub does not compute the CRC of batches",
         SCRUB,

@@ -209,7 +209,7 @@ class Recovery:
             extent.epochs = EpochCache(e for e in known.entries if e[1] < self._synced)
         expected = segments.bases[first] if position == 0 else None
         checksums = self._directory.disk if self._config.verify_all else None
-        scan = Scan(segments, extent, self._inspect, expected, checksums)
+        scan = Scan(segments, extent, self._inspect, expected, checksums, self._synced)
         end = await scan.run(first, position)
         if end.bad is not None:
             await self._cut(end, end.bad)

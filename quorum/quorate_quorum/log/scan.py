@@ -41,6 +41,8 @@ class Scan:
     _expected: int | None
     #: The disk with the checksum files; None: the scan does not compare them.
     _checksums: Disk | None = None
+    #: All below this offset had survived a sync, so a batch of the active segment ends there.
+    _synced: int = 0
 
     async def run(self, first: int, position: int) -> GoodEnd:
         """Check batches from `position` in segment `first` to the log's end, or to a bad batch."""
@@ -86,11 +88,23 @@ class Scan:
             self._expected = offset
         if offset < self._expected or (offset > self._expected and not self._extent.has_gaps):
             return f"a batch has offset {offset} where {self._expected} should be"
+        if self._expected < self._synced < header.end_offset and self._must_end_at_synced(segment):
+            return f"a batch has offset {offset}, and none ends at {self._synced}"
         if header.leader_epoch < self._extent.epochs.epoch_at(offset):
             return f"the batch at {offset} is of epoch {header.leader_epoch}, older than the last"
         if not 0 <= header.last_offset - segment.base_offset <= RELATIVE_MAX:
             return f"the batch at {offset} is not one of segment {segment.base_offset}"
         return None
+
+    def _must_end_at_synced(self, segment: Segment) -> bool:
+        """Return whether a batch of this segment must end where the last sync did.
+
+        In a log with gaps nothing else shows that the offset of the last batch is too high.
+        Compaction may have removed that batch from a closed segment, and a start that was moved
+        into a gap or a batch was synced, too.
+        """
+        is_after_start = self._synced > self._extent.start
+        return self._extent.has_gaps and is_after_start and segment is self._segments.active
 
 
 async def scan_start(segment: Segment, good: int) -> int:

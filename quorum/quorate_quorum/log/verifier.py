@@ -10,8 +10,9 @@ other witnesses:
 * leader_epoch: the table of epochs (epochs.py).
 
 In a compacted segment a batch may begin above the end of the one before it, so there the checksum
-file is the witness for all three fields (checksum.py). One flipped bit never changes two witnesses
-in the same way.
+file is the witness for all three fields (checksum.py). A segment of a compacted log that was not
+compacted yet has none; there the next batch shows that an offset is too high, unless gaps are on
+both sides. One flipped bit never changes two witnesses in the same way.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from quorate.errors import CorruptRecordError
 from quorate.record.batch import BatchHeader
 from quorate_quorum.log.checksum import SegmentChecksum, checksum_of, stamped
 from quorate_quorum.log.extent import Extent
-from quorate_quorum.log.segment import CHECKSUM, CHUNK_BYTES, Segment
+from quorate_quorum.log.segment import CHECKSUM, CHUNK_BYTES, LOOKUP_BYTES, Segment
 from quorate_quorum.log.segments import Segments
 
 
@@ -125,7 +126,7 @@ class Verifier:
         else:
             begin, expected = await self._witness(segment, offset, start)
         chain = Chain(self._extent, expected, known)
-        found = _Found(max(begin, start), expected)
+        found = before_last = _Found(max(begin, start), expected)
         try:
             async for where, header in _batches(segment, begin, start, stop, finish):
                 misfit = chain.misfit(where, header)
@@ -133,13 +134,16 @@ class Verifier:
                     found.fault = misfit
                     return found
                 if start <= where < stop:
-                    found.good, found.end_offset = where + header.size, header.end_offset
+                    before_last, found = found, _Found(where + header.size, header.end_offset)
         except CorruptRecordError as error:
             found.fault, found.is_unreadable = str(error), True
             return found
         if stop == segment.size:
             found.fault = self.end_misfit(segment, found.end_offset)
             found.good = start if found.fault else stop
+        elif known is None and self._extent.has_gaps:
+            before_last.fault = await _next_misfit(segment, stop, found.end_offset)
+            return before_last if before_last.fault else found
         return found
 
     async def checksum(self, segment: Segment) -> SegmentChecksum | None:
@@ -173,6 +177,17 @@ class Verifier:
         if not is_closed or end_offset == end or (end_offset < end and self._extent.has_gaps):
             return ""
         return f"it ends at offset {end_offset}, and the next segment begins at {end}"
+
+
+async def _next_misfit(segment: Segment, position: int, end_offset: int) -> str:
+    """Return how the batch at `position` contradicts that the one before ends at `end_offset`.
+
+    In a log with gaps no batch before it shows that an offset is too high, but the next one does.
+    """
+    chunk = await segment.scan(position, checked=False, bytes_max=LOOKUP_BYTES)
+    if not chunk.found or chunk.found[0][1].base_offset >= end_offset:
+        return ""
+    return f"a batch of {chunk.found[0][1].base_offset} lies behind {end_offset}"
 
 
 async def _batches(

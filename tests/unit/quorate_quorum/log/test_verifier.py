@@ -11,7 +11,7 @@ import pytest
 from quorate.record.batch import check, parse_header, split
 from quorate_quorum.log.checksum import BLOCK_BYTES, Checksummer
 from quorate_quorum.log.log import Log, LogConfig, LogCorruptError
-from quorate_quorum.log.segment import CHECKSUM, LOG, Segment
+from quorate_quorum.log.segment import Segment
 from quorate_quorum.log.verified import RANGES_MAX, Verified
 from quorate_testing.simulated.disk import SimulatedDisk
 from tests.unit.quorate_quorum.log.builders import FIRST, PATH, new_disk
@@ -48,10 +48,7 @@ async def readable(log: Log, chance: random.Random) -> tuple[dict[int, bytes], i
 @pytest.mark.parametrize("kind", ["plain", "compacted"])
 @pytest.mark.parametrize("seed", range(4))
 async def test_no_flipped_bit_of_a_log_reaches_a_reader(kind: str, seed: int) -> None:
-    """The flips hit every field of a batch, also those that its CRC leaves out.
-
-    In a compacted log, a segment that was not compacted yet has no witness of its offsets.
-    """
+    """The flips hit every field of a batch, also those that its CRC leaves out."""
     whole, batches = await closed_log(kind)
     chance = random.Random(seed)
     opened = 0
@@ -60,8 +57,7 @@ async def test_no_flipped_bit_of_a_log_reaches_a_reader(kind: str, seed: int) ->
         path = chance.choice(log_files(disk))
         content = disk.content(path)
         place = chance.choice(starts(content))
-        has_witness = kind == "plain" or path.replace(LOG, CHECKSUM) in dict(disk.files())
-        fields = (0, 16) if has_witness and chance.random() < 0.5 else (16, 150)
+        fields = (0, 16) if chance.random() < 0.5 else (16, 150)
         position = place + chance.randrange(*fields)
         bit = chance.randrange(8)
         if position >= len(content):
@@ -243,18 +239,20 @@ async def first_reads(log: Log, offset: int) -> dict[int, bytes]:
 async def test_a_batch_at_another_offset_is_not_served(kind: str, *, has_indexes: bool) -> None:
     """Without index files, the index is built from the batches, and must not repeat the fault."""
     whole, batches = await closed_log(kind)
-    closed = log_files(whole)[:-1]
+    paths = log_files(whole)
     if not has_indexes:
         for path in [path for path, _ in whole.files() if path.endswith("index")]:
             await whole.remove(path)
-    for path in closed:
-        places = starts(whole.content(path))
-        for place in places[:-1]:
+    for path in paths:
+        for place in starts(whole.content(path)):
             for bit in range(3):
                 disk = deepcopy(whole)
                 disk.flip_bit(path, place + 7, bit)
                 offset = parse_header(disk.content(path), place).base_offset
-                log = await Log.open(disk, PATH, CONFIG)
+                try:
+                    log = await Log.open(disk, PATH, CONFIG)
+                except LogCorruptError:
+                    continue
                 found = await first_reads(log, offset)
                 wrong = [base for base, data in found.items() if batches.get(base) != data]
                 assert not wrong, (path, place, bit)
