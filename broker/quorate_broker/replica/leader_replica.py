@@ -255,9 +255,8 @@ class LeaderReplica:
     async def _read_batches(
         self, offset: int, end: int, bytes_max: int, at_least_one: bool
     ) -> bytes:
-        return await self._read(
-            self._log.read(offset, end=end, bytes_max=bytes_max, at_least_one=at_least_one)
-        )
+        reading = self._log.read(offset, end=end, bytes_max=bytes_max, at_least_one=at_least_one)
+        return await self._read(reading)
 
     async def _read(self, reading: Awaitable[T]) -> T:
         """Await a read of the log. After an error, only this replica or its disk goes offline."""
@@ -273,6 +272,7 @@ class LeaderReplica:
                     f"{self._replica.broker_id}; what else there is can be read: {error}"
                 ) from error
             self._replica_log.failed(error)
+            raise self._replica.not_leader() from error  # the reign ended during the read
         except StorageError as error:
             if self._replica_log.is_closed:  # no fault of the disk: the log was closed meanwhile
                 raise self._replica.not_leader() from error

@@ -7,7 +7,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from quorate.errors import NotLeaderError
 from quorate_quorum.log.directory import CORRUPT_FILE
+from quorate_quorum.log.log import LogCorruptError
 from quorate_quorum.v1 import controller_pb2 as wire
 from tests.unit.quorate_broker.builders import TOPIC_ID, Broker, World, no_controller, until
 
@@ -117,6 +119,21 @@ async def test_a_damaged_leader_that_nobody_replaced_keeps_its_log(world: World)
     await world.change(leader=1)
     assert leader.partition.is_leader
     assert leader.partition.log_end_offset == 5
+
+
+async def test_a_reader_of_a_leader_that_gave_way_during_the_read_is_sent_to_the_next(
+    world: World,
+) -> None:
+    """It got StorageError, which a consumer does not try again."""
+    leader = await damaged_leader(world)
+    role = leader.partition.as_leader()
+
+    async def read() -> bytes:
+        await world.change(leader=2, isr=[2, 3])
+        raise LogCorruptError("a bad batch")
+
+    with pytest.raises(NotLeaderError):
+        await role._read(read())
 
 
 async def test_a_corrupt_follower_is_noted_on_the_disk_before_it_is_told(world: World) -> None:
