@@ -5,11 +5,19 @@ from __future__ import annotations
 from collections import deque
 
 from quorate.aio.bell import Bell
-from quorate.errors import FencedMemberEpochError, InvalidAssignmentError, QuorateError
+from quorate.errors import (
+    FencedMemberEpochError,
+    InvalidAssignmentError,
+    OverloadedError,
+    QuorateError,
+)
 from quorate_broker.groups.machine.values import LEAVE, LEAVE_STATIC, MemberState, Push
 
 #: The most states that wait for a client that does not read them. Then no heartbeat is read.
 STATES_MAX = 16
+#: The most states of all kinds that wait: pushes come although no heartbeat is read. One more ends
+#: the stream.
+WAITING_MAX = 64
 
 
 class MemberStream:
@@ -34,6 +42,10 @@ class MemberStream:
         """Put a state or an error into the row. After the stream's end it is dropped."""
         if self.is_over:
             return
+        if len(self._states) >= WAITING_MAX:
+            state = OverloadedError(
+                f"{WAITING_MAX} states wait for this member, which does not read them"
+            )
         self._states.append(state)
         if isinstance(state, QuorateError):
             self.is_over = not isinstance(state, InvalidAssignmentError)

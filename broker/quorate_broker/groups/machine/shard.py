@@ -66,6 +66,7 @@ class ShardMachine:
         #: Groups to look at: whether their topics are as they were, which offsets must go.
         self._to_look_at: dict[str, None] = {}
         self._next_expiry_ms: int | None = None
+        self._forgiven_ms = 0
         self._now_ms = 0
 
     # Loading.
@@ -298,12 +299,18 @@ class ShardMachine:
         self._groups.drop_if_blank(group.id)
 
     def _forgive_standstill(self, now_ms: int) -> None:
+        """Put all sessions off by the time in which this process stood still."""
         due_ms = self._shared.timers.next_ms()
-        if due_ms is None or now_ms - due_ms < LATE_MS:
+        if due_ms is None:
             return
+        # Timers of before may still be there after the tick that forgave that time.
+        late_ms = now_ms - max(due_ms, self._forgiven_ms)
+        if late_ms < LATE_MS:
+            return
+        self._forgiven_ms = now_ms
         for protocol in self._groups.opened():
             for session in protocol.group.sessions.values():
-                session.postpone(now_ms - due_ms)
+                session.postpone(late_ms)
 
     # Steps.
 

@@ -95,6 +95,9 @@ class Membership:
         self.task: AssignmentTask | None = None
         #: Whether a state with an assignment has come since the member joined.
         self.has_joined = False
+        #: How often partitions that were given were taken away. What was learnt of the partitions
+        #: before such a time may be old: others may have had them meanwhile.
+        self.withdrawals = 0
         self._given: Parts = NO_PARTS
         self._topics: tuple[str, ...] = ()
         self._pattern = ""
@@ -132,7 +135,7 @@ class Membership:
         elif self.phase == "member":
             self.phase = "leaving"
         self._has_asked = False
-        self._given = NO_PARTS
+        self._give(NO_PARTS)
 
     def fell_silent(self) -> None:
         """Go at once: the application has not asked for records within max_poll_interval_ms."""
@@ -179,9 +182,9 @@ class Membership:
         """The application knows that it has lost these partitions."""
         self.lost -= parts
 
-    def still_given(self, parts: Parts) -> Parts:
-        """Return those of the partitions that the member still shall have."""
-        return parts & self._given
+    def still_given(self, withdrawals: int) -> bool:
+        """Return whether all that was given at this number of withdrawals is given ever since."""
+        return self.withdrawals == withdrawals
 
     def take_up(self, parts: Parts) -> None:
         """Own these partitions. Call it without a wait after `still_given`."""
@@ -199,7 +202,7 @@ class Membership:
         self._is_first, self._has_asked = True, False
         self._state_number = self._echoed_number = 0
         # what was given on the last stream and is not taken up may belong to another member by now
-        self._given &= self.owned
+        self._give(self._given & self.owned)
 
     def due_ms(self, now_ms: int) -> int | None:
         """Return when the next heartbeat is due; None: not before something changes."""
@@ -276,7 +279,7 @@ class Membership:
             return
         self.phase = "member"
         if state.HasField("assignment"):
-            self._given = from_wire(state.assignment)
+            self._give(from_wire(state.assignment))
             self.has_joined = True
         self.task = state.task if state.HasField("task") else self.task
 
@@ -303,12 +306,18 @@ class Membership:
         is_member = self.phase == "member" or (self.phase == "leaving" and bool(self.owned))
         return is_member and now_ms - self._heard_ms >= self.settings.session_timeout_ms
 
+    def _give(self, parts: Parts) -> None:
+        if not self._given <= parts:
+            self.withdrawals += 1
+        self._given = parts
+
     def _join(self) -> None:
         self.phase, self.epoch = "joining", JOIN
         self._has_asked = self._joins_after = self.has_joined = False
 
     def _lose_all(self) -> None:
         self.lost |= self.owned
-        self.owned = self._given = NO_PARTS
+        self.owned = NO_PARTS
+        self._give(NO_PARTS)
         self.epoch, self.task, self._proposal = JOIN, None, None
         self.has_joined = False

@@ -108,18 +108,18 @@ class Reconciler:
             self._cluster.request_refresh()
             await self.bell.wait(NAMES_PAUSE_MS)
             return
+        withdrawals = membership.withdrawals
         try:
             committed = await self._placement.committed(
-                list(names), lambda: bool(membership.still_given(parts))
+                list(names), lambda: membership.still_given(withdrawals)
             )
         except QuorateError as error:
             membership.fail(error)
             return
-        given = membership.still_given(frozenset(names))
-        if committed is None or not given:
-            return
-        membership.take_up(given)
-        change = self._placement.begin({part: names[part] for part in sorted(given)}, committed)
+        if committed is None or not membership.still_given(withdrawals):
+            return  # others may have had a partition meanwhile, and have committed more
+        membership.take_up(frozenset(names))
+        change = self._placement.begin(dict(sorted(names.items())), committed)
         await self._placement.first_positions(change.added)
         await self._tell("on_partitions_assigned", change.added)
         for state in change.added:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from quorate import Consumer, TopicPartition
+from quorate.cluster.group_offsets import GroupOffsets
 from quorate.cluster.parts import Part
 from quorate.errors import (
     ClosedError,
@@ -534,6 +535,41 @@ def test_a_commit_that_began_before_a_removal_does_not_undo_those_of_others() ->
             assert coordinator.committed("g") == {0: 9}
             await c.commit({T0: 10})
             assert coordinator.committed("g") == {0: 10}
+
+    with_cluster(program)
+
+
+@pytest.mark.parametrize("policy", ["earliest", "latest"])
+def test_a_late_answer_with_committed_offsets_is_not_taken_for_a_new_one(
+    policy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def program(cluster: FakeCluster) -> None:
+        topic = cluster.add_topic("t", 1)
+        topic.partitions[0].write(*(b"%d" % offset for offset in range(12)))
+        asked, gate = asyncio.Event(), asyncio.Event()
+        fetch = GroupOffsets.fetch
+
+        async def late(self: GroupOffsets, *arguments: Any) -> Any:
+            found = await fetch(self, *arguments)
+            if not asked.is_set():
+                asked.set()
+                await gate.wait()
+            return found
+
+        monkeypatch.setattr(GroupOffsets, "fetch", late)
+        c = member(cluster, "t", auto_offset_reset=policy, enable_auto_commit=False)
+        start = asyncio.create_task(c.start())
+        await asked.wait()
+        group = cluster.coordinator.group("g")
+        cluster.coordinator.remove(group, next(iter(group.members)))
+        # another member has the partition, commits, and leaves
+        group.offsets[Part(topic.topic_id, 0)] = OffsetAndMetadata(9)
+        await asyncio.sleep(1)
+        assert [len(one.assigned) for one in group.members.values()] == [1]
+        gate.set()
+        await start
+        assert await values(c, 3) == [b"9", b"10", b"11"]
+        await c.stop()
 
     with_cluster(program)
 

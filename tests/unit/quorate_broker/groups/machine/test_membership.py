@@ -10,6 +10,7 @@ from quorate.errors import (
     OverloadedError,
     UnknownMemberIdError,
 )
+from quorate_broker.groups.machine.shard import LATE_MS, TIMERS_PER_TICK_MAX
 from quorate_broker.groups.machine.values import MemberState
 from tests.harness.group_desk import GROUP, Desk, Member
 
@@ -355,6 +356,16 @@ def test_a_coordinator_that_stood_still_removes_no_member_for_it() -> None:
     a.take_pushes()
     a.send()
     assert a.epoch == 1
+
+
+def test_a_standstill_is_forgiven_once_though_many_timers_are_due() -> None:
+    d = desk(assignment_interval_ms=10_000_000)
+    for at in range(TIMERS_PER_TICK_MAX + 1):
+        d.joined(f"m-{at}", "orders", session_timeout_ms=6_000)
+    d.now_ms += 20_000
+    # The standstill, and a session from its end on. Timers are as late as the bound allows.
+    d.run(6_000 + LATE_MS)
+    assert d.take(d.machine.describe_group(GROUP)).members == ()
 
 
 # Bounds.
