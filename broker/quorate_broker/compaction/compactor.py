@@ -12,9 +12,10 @@ record back when it leads.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import TypeVar
 
 import structlog
 
@@ -32,6 +33,8 @@ from quorate_broker.replicas.replicas import Replicas
 from quorate_quorum.configs import NO_LAG
 from quorate_quorum.log.disk_errors import TryAgainError
 from quorate_quorum.log.log import Log, LogCorruptError
+
+T = TypeVar("T")
 
 log_line = structlog.get_logger(__name__)
 
@@ -128,7 +131,7 @@ class Compactor:
         )
         oldest_dirty_ms = None
         if lags.max_lag_ms < NO_LAG:
-            await _roll_if_overdue(log, lags.max_lag_ms, now_ms)
+            await self._roll_if_overdue(partition, lags.max_lag_ms, now_ms)
             oldest_dirty_ms = await _timestamp_at(log, _first_dirty(log))
         bases = log.compaction.bases
         if not bases or _first_dirty(log) >= bases[-1]:
@@ -226,20 +229,9 @@ class Compactor:
         )
 
     async def _replace(self, partition: Partition, cleaned: Cleaned, truncations: int) -> bool:
-        """Put a new segment into the log.
-
-        Return False if the log has changed since the pass read it. The replacement is a task of the
-        replica's log: the close of the log waits for this task, and a failure of the task takes the
-        replica offline.
-        """
-        done = False
-
-        async def replace() -> None:
-            nonlocal done
-            done = await partition.log.compaction.replace_segments(cleaned.new, truncations)
-
-        await asyncio.shield(partition.replica_log.start(replace(), "compaction"))
-        return done
+        """Put a new segment into the log. Return False if the log has changed since it was read."""
+        replacing = partition.log.compaction.replace_segments(cleaned.new, truncations)
+        return await self._written(partition, replacing)
 
     async def _conclude(
         self, partition: Partition, plan: Plan, done: Done, truncations: int
@@ -248,8 +240,44 @@ class Compactor:
             return f"the pass ended at {done.end}, where it began"
         if truncations != partition.log.truncations:
             return "the log was cut during the pass"
-        await partition.log.compaction.note_cleaned(done.end)
+        await self._written(partition, partition.log.compaction.note_cleaned(done.end))
         return None
+
+    # Writes into a log
+
+    async def _roll_if_overdue(self, partition: Partition, max_lag_ms: int, now_ms: int) -> None:
+        """Close the active segment if its first record waits too long.
+
+        The segment must be closed, because only closed segments are compacted.
+        """
+        log = partition.log
+        bases = log.compaction.bases
+        oldest_ms = await _timestamp_at(log, bases[-1]) if bases else None
+        if oldest_ms is not None and is_older(oldest_ms, max_lag_ms, now_ms):
+            await self._written(partition, log.roll())
+
+    async def _written(self, partition: Partition, writing: Awaitable[T]) -> T:
+        """Await a write into a log, as a task of the replica's log.
+
+        The close of the log waits for this task, and a stop of the compactor does not cancel it: a
+        cancelled write would count as a failure of the log. TryAgainError leaves the replica in
+        use; any other failure takes it offline, and raises StorageError.
+        """
+        results: list[T] = []
+        waits: list[TryAgainError] = []
+
+        async def write() -> None:
+            try:
+                results.append(await writing)
+            except TryAgainError as error:
+                waits.append(error)
+
+        await asyncio.shield(partition.replica_log.start(write(), "compaction"))
+        if waits:
+            raise waits[0]
+        if not results:
+            raise partition.offline_error()
+        return results[0]
 
     # Log lines
 
@@ -305,17 +333,6 @@ def _need(plan: Plan) -> tuple[bool, float]:
 
 def _first_dirty(log: Log) -> int:
     return max(log.compaction.cleaned_end, log.log_start_offset)
-
-
-async def _roll_if_overdue(log: Log, max_lag_ms: int, now_ms: int) -> None:
-    """Close the active segment if its first record waits too long.
-
-    The segment must be closed, because only closed segments are compacted.
-    """
-    bases = log.compaction.bases
-    oldest_ms = await _timestamp_at(log, bases[-1]) if bases else None
-    if oldest_ms is not None and is_older(oldest_ms, max_lag_ms, now_ms):
-        await log.roll()
 
 
 async def _timestamp_at(log: Log, offset: int) -> int | None:

@@ -258,9 +258,8 @@ class Log:
     async def offset_for_time(self, timestamp_ms: int, *, end: int) -> tuple[int, int] | None:
         """Return (offset, timestamp) of the first record below `end` at or after the timestamp."""
         self._guard.check()
-        searching = first_at(
-            self._directory.disk, self._segments, timestamp_ms, self._extent.start, end
-        )
+        verifier = self._reader.verifier
+        searching = first_at(self._segments, verifier, timestamp_ms, self._extent.start, end)
         return await self._unless_cut(searching, None, "can't search")
 
     async def _unless_cut(self, reading: Awaitable[T], otherwise: T, what: str) -> T:

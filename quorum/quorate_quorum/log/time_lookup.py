@@ -1,6 +1,8 @@
 """Finds the first record at or after a time: by the time indexes, then batch by batch.
 
-An index file has no checksum. So a lookup compares the entries that it uses with the batches.
+An index file has no checksum. So a lookup compares the entries that it uses with the batches. The
+batches from that entry to the one that it finds are verified, unless they were verified before: a
+changed offset or timestamp in a header would let readers pass over records.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from quorate_quorum.disk import Disk
 from quorate_quorum.log.disk_errors import done_without
 from quorate_quorum.log.segment import Segment
 from quorate_quorum.log.segments import Segments
+from quorate_quorum.log.verifier import Verifier
 
 log = structlog.get_logger(__name__)
 
@@ -30,7 +33,7 @@ SEARCHED_IN_A_TURN_BYTES = 32 * 1024
 
 
 async def first_at(
-    disk: Disk, segments: Segments, timestamp_ms: int, start: int, end: int
+    segments: Segments, verifier: Verifier, timestamp_ms: int, start: int, end: int
 ) -> tuple[int, int] | None:
     """Return (offset, timestamp) of the first record in [start, end) at or after the timestamp.
 
@@ -39,7 +42,7 @@ async def first_at(
     while True:
         replacements = segments.replacements
         try:
-            found = await _first_at(disk, segments, timestamp_ms, start, end)
+            found = await _first_at(segments, verifier, timestamp_ms, start, end)
         except (OSError, CorruptRecordError):
             if not await segments.were_replaced_since(replacements):
                 raise
@@ -49,7 +52,7 @@ async def first_at(
 
 
 async def _first_at(
-    disk: Disk, segments: Segments, timestamp_ms: int, start: int, end: int
+    segments: Segments, verifier: Verifier, timestamp_ms: int, start: int, end: int
 ) -> tuple[int, int] | None:
     for segment in list(segments.all):
         if segment.base_offset >= end:
@@ -60,7 +63,7 @@ async def _first_at(
             if newest < timestamp_ms:
                 continue
             first = await _first_to_search(segments, segment, timestamp_ms, start)
-            found = await _search(disk, segment, timestamp_ms, first, start, end)
+            found = await _search(segments.disk, verifier, segment, timestamp_ms, first, start, end)
             segments.used_index_of(segment)
         except (OSError, CorruptRecordError):
             if segment in segments.all:
@@ -111,12 +114,24 @@ async def _build_indexes_again(segments: Segments, segment: Segment) -> None:
 
 
 async def _search(
-    disk: Disk, segment: Segment, timestamp_ms: int, first: int, start: int, end: int
+    disk: Disk,
+    verifier: Verifier,
+    segment: Segment,
+    timestamp_ms: int,
+    first: int,
+    start: int,
+    end: int,
 ) -> tuple[int, int] | None:
     position = await segment.position_of(first)
     while position < segment.size:
         chunk = await segment.scan(position, checked=False)
+        good = position
+        if chunk.found:
+            good = await verifier.good_end(segment, first, position, chunk.position)
+            first = chunk.found[-1][1].end_offset
         for where, header in chunk.found:
+            if where >= good:
+                raise CorruptRecordError(f"{segment.file.path}: the batch at byte {where} is bad")
             if header.base_offset >= end:
                 return None
             if header.max_timestamp >= timestamp_ms:

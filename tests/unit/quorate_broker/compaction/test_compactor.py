@@ -208,3 +208,47 @@ async def test_a_stop_in_the_middle_of_a_pass_leaves_the_log_whole() -> None:
     await run_until(compactor, lambda: runner.has_cleaned)
     assert final(await read(partition.log)) == expected
     await world.stop()
+
+
+async def test_a_stop_does_not_interrupt_a_write_into_a_log() -> None:
+    """An interrupted write ends the use of the log, and then its stop is not clean."""
+    world = await world_with(6)
+    broker = world.brokers[1]
+    await until(lambda: broker.partition.high_watermark == 6)
+    begun = asyncio.Event()
+
+    def hook(name: str, path: str) -> None:
+        if path.endswith("/cleaned"):
+            begun.set()
+
+    compactor = compactor_of(world, 1)
+    broker.disk.latency_max = 0.001
+    broker.disk.hook = hook
+    compactor.start()
+    await begun.wait()
+    await compactor.stop()
+    log = broker.partition.log
+    await broker.partition.close(clean=True)
+    assert broker.partition.offline is None
+    assert log.synced_end == log.log_end_offset
+    await world.stop()
+
+
+async def test_no_room_for_a_checksum_file_leaves_the_replica_in_use() -> None:
+    world = await world_with(6)
+    broker = world.brokers[1]
+    partition = broker.partition
+    await until(lambda: partition.high_watermark == 6)
+
+    def full(name: str, path: str) -> None:
+        if name == "append" and ".checksum.swap" in path:
+            raise OSError(errno.ENOSPC, "for the test", path)
+
+    broker.disk.hook = full
+    compactor = compactor_of(world, 1)
+    await run_until(compactor, lambda: compactor.failures or partition.offline)
+    assert partition.offline is None
+    assert "the disk is full" in compactor.failures[partition.key]
+    broker.disk.hook = None
+    await run_until(compactor, lambda: partition.log.compaction.cleaned_end == 6)
+    await world.stop()
