@@ -3114,9 +3114,19 @@ MUTANTS = (
         "offsets-expire-unused",
         "offsets expire under the members that use them",
         f"{GROUP_MACHINE}/offsets.py",
-        "    if group.state.members:\n        return\n",
-        "    if False:\n        return\n",
+        "    if group.state.members or group.state.target.epoch < group.state.epoch:",
+        "    if group.state.target.epoch < group.state.epoch:",
         (f"{COMMITTED_OFFSETS}::test_offsets_of_a_group_with_members_never_expire",),
+    ),
+    Mutant(
+        "offsets-expire-unused",
+        "offsets expire by the time of a target that still knows the members",
+        f"{GROUP_MACHINE}/offsets.py",
+        "    if group.state.members or group.state.target.epoch < group.state.epoch:",
+        "    if group.state.members:",
+        (
+            f"{COMMITTED_OFFSETS}::test_no_offset_expires_before_the_target_of_a_group_whose_members_are_gone",
+        ),
     ),
     Mutant(
         "offsets-expire-unused",

@@ -176,8 +176,12 @@ def orphaned(group: Group) -> Iterator[OffsetKey]:
 
 
 def expired(group: Group, wall_ms: int) -> Iterator[OffsetKey]:
-    """Yield the offsets whose time is over: only of a group that had no members all that time."""
-    if group.state.members:
+    """Yield the offsets whose time is over: only of a group that had no members all that time.
+
+    The time of the target says when the last member went, unless that target is still to come
+    (KAFKA-13636).
+    """
+    if group.state.members or group.state.target.epoch < group.state.epoch:
         return
     before_ms = wall_ms - group.shared.config.offsets_retention_ms
     if group.state.target.timestamp_ms > before_ms:

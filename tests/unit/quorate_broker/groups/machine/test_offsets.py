@@ -303,3 +303,32 @@ def test_the_time_of_offsets_begins_when_the_last_member_is_gone() -> None:
     d.run(3 * MINUTE_MS)
     assert d.committed(one(d)) == [None]
     assert d.take(d.machine.list_groups()) == ()
+
+
+@pytest.mark.parametrize("has_failed_over", [False, True])
+def test_no_offset_expires_before_the_target_of_a_group_whose_members_are_gone(
+    has_failed_over: bool,
+) -> None:
+    d = desk(
+        offsets_retention_ms=60 * MINUTE_MS,
+        offsets_check_interval_ms=1_000,
+        assignment_interval_ms=5_000,
+    )
+    a = d.joined("a", "orders", assignor="client", session_timeout_ms=300_000)
+    assert a.task is not None
+    a.propose({"a": d.of("orders")})
+    d.settle(a)
+    d.commit({one(d): 5}, a)
+    for _ in range(60):
+        d.run(2 * MINUTE_MS)
+        a.send()
+    # A joins and leaves with the work to assign in hand, so the target is two hours old.
+    b = d.joined("b", "orders", assignor="client")
+    a.leave()
+    b.leave()
+    if has_failed_over:
+        d.fail_over()
+    d.run(59 * MINUTE_MS)
+    assert d.committed(one(d)) == [5]
+    d.run(2 * MINUTE_MS)
+    assert d.committed(one(d)) == [None]
