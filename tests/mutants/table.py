@@ -1538,6 +1538,22 @@ MUTANTS = (
         (f"{GROUP_TESTS}::test_a_program_that_does_not_ask_for_records_leaves_and_comes_back",),
     ),
     Mutant(
+        "silence-leaves",
+        "a program that waits for records is heard, though its callback hangs",
+        f"{GROUP}/poll_watch.py",
+        "if not self.in_callback and (",
+        "if (",
+        (f"{GROUP_TESTS}::test_a_callback_that_hangs_costs_the_member_its_place_until_it_ends",),
+    ),
+    Mutant(
+        "standalone-offsets-last",
+        "what is committed is not committed again",
+        f"{GROUP}/commits.py",
+        "        self._committed.clear()\n",
+        "        pass\n",
+        (f"{GROUP_TESTS}::test_automatic_commits_after_assign_are_renewed_before_they_can_expire",),
+    ),
+    Mutant(
         "one-task-a-partition",
         "any task gets any partition",
         f"{GROUP}/hands.py",

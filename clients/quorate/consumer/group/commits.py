@@ -100,6 +100,10 @@ class Commits:
         """Note what the coordinator has for a partition, so that it is not committed again."""
         self._committed[part] = offset
 
+    def renew(self) -> None:
+        """Let the next automatic commit name all offsets, so that they do not expire."""
+        self._committed.clear()
+
     async def commit_finished(self, keys: Collection[TopicPartition] | None = None) -> None:
         """Commit what the application is done with and what is not committed yet.
 

@@ -22,6 +22,7 @@ from quorate.consumer.group.membership_stream import LEAVE_S, MembershipStream
 from quorate.consumer.group.placement import Placement
 from quorate.consumer.group.poll_watch import PollWatch
 from quorate.consumer.group.reconciler import Reconciler
+from quorate.consumer.group.watched_listener import WatchedListener
 from quorate.consumer.partition_state import PartitionState
 from quorate.consumer.subscription import Subscription
 from quorate.errors import QuorateError, RequestTimedOutError, UnknownMemberIdError
@@ -34,6 +35,9 @@ TICK_S = 0.1
 JOIN_TIMEOUT_MS = 30_000
 #: Longest wait for committed offsets that the application asks for.
 COMMITTED_TIMEOUT_MS = 30_000
+#: Without a member the group may be empty, and an offset is forgotten that nobody commits for
+#: offsets.retention.minutes, which is at least 1.
+RENEW_MS = 30_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,7 @@ class ConsumerGroup:
         )
         self._membership = Membership(config.member)
         self.placement = Placement(cluster, fetcher, subscription, self.offsets, self.commits)
+        self._watch = PollWatch(config.max_poll_interval_ms)
         self._reconciler = Reconciler(
             cluster,
             fetcher,
@@ -87,8 +92,7 @@ class ConsumerGroup:
             self._membership,
             self.placement,
             self.commits,
-            listener=listener,
-            told=told,
+            call=WatchedListener(listener, told, self._watch).call,
             changed=self.changed,
         )
         self._stream = MembershipStream(
@@ -99,7 +103,6 @@ class ConsumerGroup:
             lost=self._lost,
             told=told,
         )
-        self._watch = PollWatch(config.max_poll_interval_ms)
         self._tasks: list[asyncio.Task[None]] = []
         self._reconciling: asyncio.Task[None] | None = None
         self._is_closed = False
@@ -305,22 +308,33 @@ class ConsumerGroup:
                 self._stream.cut()
                 self._lost()
                 self.changed()
-            if self._watch.has_stopped(now_ms) and membership.phase in ("joining", "member"):
+            is_leaving = membership.phase == "leaving" and not self._watch.in_callback
+            if self._watch.has_stopped(now_ms) and membership.may_fall_silent and not is_leaving:
                 log.warning(
-                    "group %r: the program has not asked for records for longer than "
-                    "max_poll_interval_ms (%d): this member leaves, and joins at the next ask",
+                    "group %r: the program has not asked for records, or a callback of its listener"
+                    " has not ended, for longer than max_poll_interval_ms (%d): this member leaves,"
+                    " and joins at the next ask",
                     self._config.member.group_id,
                     self._watch.interval_ms,
                 )
                 membership.fell_silent()
                 self._lost()
                 self.changed()
+            if membership.is_silent and self._watch.waiting and not self._watch.in_callback:
+                # the program asked before the callback, and has waited since
+                membership.resume()
+                self.changed()
 
     async def _commit_at_intervals(self) -> None:
         interval_ms = self._config.auto_commit_interval_ms
         assert interval_ms is not None
+        renew = Deadline(RENEW_MS)
         while True:
             await asyncio.sleep(interval_ms / 1000)
+            if renew.has_passed:
+                renew = Deadline(RENEW_MS)
+                if not self._committer.member_id:
+                    self.commits.renew()
             is_lost_member = self._committer.member_id and self._membership.epoch <= 0
             if not is_lost_member:
                 await self.commits.commit_finished()

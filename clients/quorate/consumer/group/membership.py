@@ -137,11 +137,17 @@ class Membership:
         self._has_asked = False
         self._give(NO_PARTS)
 
+    @property
+    def may_fall_silent(self) -> bool:
+        """Whether this member has a place, or partitions, that others wait for."""
+        return self.phase in ("joining", "member") or (self.phase == "leaving" and bool(self.owned))
+
     def fell_silent(self) -> None:
         """Go at once: the application has not asked for records within max_poll_interval_ms."""
-        if self.phase in ("joining", "member"):
+        if self.may_fall_silent:
+            self.is_silent = self.phase != "leaving"
             self._lose_all()
-            self.phase, self.is_silent, self._has_asked = "leaving", True, False
+            self.phase, self._has_asked = "leaving", False
 
     def resume(self) -> None:
         """Join again: the application asks for records after it was silent."""

@@ -5,14 +5,14 @@ One step at a time, each to its end. So the callbacks of the application never r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 
 from quorate.aio.bell import Bell
 from quorate.cluster.cluster import Cluster
 from quorate.cluster.parts import Parts
 from quorate.consumer.fetcher import Fetcher
 from quorate.consumer.group.commits import Commits, part_of
-from quorate.consumer.group.listener import Callback, call_listener
+from quorate.consumer.group.listener import Callback
 from quorate.consumer.group.membership import Lose, Membership, Revoke, Take
 from quorate.consumer.group.placement import Placement
 from quorate.consumer.partition_state import PartitionState
@@ -22,13 +22,15 @@ from quorate.model import TopicPartition
 
 #: Pause between two looks at the names of new partitions.
 NAMES_PAUSE_MS = 200
+#: Calls the application's listener for these partitions.
+Call = Callable[[Callback, Collection[TopicPartition]], Awaitable[None]]
 
 
 class Reconciler:
     """The steps of one member.
 
-    `listener` returns the application's listener. `told` gets the errors of the listener. `changed`
-    is called after each step.
+    `call` awaits a callback of the application; it does not raise. `changed` is called after each
+    step.
     """
 
     def __init__(
@@ -40,8 +42,7 @@ class Reconciler:
         placement: Placement,
         commits: Commits,
         *,
-        listener: Callable[[], object | None],
-        told: Callable[[Exception], None],
+        call: Call,
         changed: Callable[[], None],
     ) -> None:
         self._cluster = cluster
@@ -50,7 +51,7 @@ class Reconciler:
         self._membership = membership
         self._placement = placement
         self._commits = commits
-        self._listener, self._told, self._changed = listener, told, changed
+        self._call, self._changed = call, changed
         #: Ring it when there may be another step.
         self.bell = Bell()
         #: Rings when nothing is left to do.
@@ -129,9 +130,6 @@ class Reconciler:
 
     async def _tell(self, name: Callback, states: Collection[PartitionState]) -> None:
         await self._call(name, [state.topic_partition for state in states])
-
-    async def _call(self, name: Callback, keys: Collection[TopicPartition]) -> None:
-        await call_listener(self._listener(), name, sorted(keys), self._told)
 
     def _states(self, parts: Parts) -> list[PartitionState]:
         return [state for state in self._subscription.states.values() if part_of(state) in parts]

@@ -50,6 +50,11 @@ async def until_assigned(c: Consumer, count: int) -> None:
             await asyncio.sleep(0.01)
 
 
+async def forever(c: Consumer) -> None:
+    async for _ in c:
+        pass
+
+
 class Told:
     """A listener that notes its calls. `hold`: on_partitions_revoked waits until it is set."""
 
@@ -296,6 +301,59 @@ def test_a_program_that_does_not_ask_for_records_leaves_and_comes_back() -> None
             assert cluster.coordinator.group("g").members == {}
             assert [name for name, _ in told.calls] == ["assigned", "lost"]
             assert len(await values(c, 12)) == 12, "read again: it was not committed"
+
+    with_cluster(program)
+
+
+def test_a_callback_that_hangs_costs_the_member_its_place_until_it_ends() -> None:
+    async def program(cluster: FakeCluster) -> None:
+        four_partitions(cluster)
+        told, gate = Told(), asyncio.Event()
+        assigned = told.on_partitions_assigned
+
+        async def hangs(keys: list[TopicPartition]) -> None:
+            assigned(keys)
+            await gate.wait()
+
+        a, b = member(cluster, max_poll_interval_ms=5_000), member(cluster)
+        a.subscribe(["t"], listener=told)
+        async with a:
+            b.subscribe(["t"])
+            async with b:
+                await until_assigned(b, 2)
+                told.on_partitions_assigned = hangs  # type: ignore[method-assign, assignment]
+            reading = asyncio.create_task(forever(a))
+            await asyncio.sleep(4)
+            assert len(cluster.coordinator.group("g").members) == 1
+            await asyncio.sleep(4)
+            assert cluster.coordinator.group("g").members == {}
+            assert a.assignment()
+            gate.set()
+            await asyncio.sleep(1)
+            assert told.calls[-2:] == [
+                ("lost", [T0, T1, T2, T3]),
+                ("assigned", [T0, T1, T2, T3]),
+            ]
+            reading.cancel()
+
+    with_cluster(program)
+
+
+def test_a_callback_that_hangs_keeps_no_partition_after_unsubscribe() -> None:
+    async def program(cluster: FakeCluster) -> None:
+        four_partitions(cluster)
+        told = Told()
+        c = member(cluster, max_poll_interval_ms=5_000)
+        c.subscribe(["t"], listener=told)
+        async with c:
+            told.gate.clear()
+            leaving = asyncio.ensure_future(c.unsubscribe())
+            await asyncio.sleep(4)
+            assert len(cluster.coordinator.group("g").members) == 1
+            await asyncio.sleep(4)
+            assert cluster.coordinator.group("g").members == {}
+            told.gate.set()
+            await leaving
 
     with_cluster(program)
 
@@ -709,6 +767,23 @@ def test_assign_with_a_group_begins_at_the_committed_offsets_and_commits() -> No
             async with member(cluster, "t"):
                 with pytest.raises(NonEmptyGroupError):
                     await c.commit()
+
+    with_cluster(program)
+
+
+def test_automatic_commits_after_assign_are_renewed_before_they_can_expire() -> None:
+    async def program(cluster: FakeCluster) -> None:
+        four_partitions(cluster)
+        async with member(cluster) as c:
+            await c.assign([T0])
+            await values(c, 3)
+            asyncio.get_running_loop().call_later(100, cluster.coordinator.commits.clear)
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(150):
+                    await c.getone()
+            commits = [one.topics[0].partitions[0] for one in cluster.coordinator.commits]
+            assert {one.offset for one in commits} == {3}
+            assert 1 <= len(commits) <= 3
 
     with_cluster(program)
 
