@@ -18,6 +18,8 @@ from quorate_cli.session import Name, Session, in_session, milliseconds, run
 
 #: Longest wait of one getmany().
 LOOK_MS = 500
+#: Longest wait for the first partitions from the group, and the pause between two looks.
+FIRST_SHARE_S, FIRST_SHARE_LOOK_S = 2.0, 0.05
 
 
 @in_session
@@ -205,6 +207,8 @@ async def _until_end(
     Raises RequestTimedOutError if records are missing and none has come for `timeout` seconds.
     """
     loop = asyncio.get_running_loop()
+    if is_group:
+        await _first_share(consumer, min(timeout, FIRST_SHARE_S))
     async with asyncio.timeout(timeout):
         ends = await consumer.end_offsets(consumer.assignment())
         left = await _behind(consumer, ends)
@@ -227,6 +231,14 @@ async def _until_end(
                 f"{len(left)} partitions, {first.topic}-{first.partition} among them, gave no "
                 f"record for {timeout:g} s though they hold more: see `quorate cluster health`"
             )
+
+
+async def _first_share(consumer: Consumer, seconds: float) -> None:
+    """Wait until the group gives this member partitions. It may have none for it."""
+    for _ in range(int(seconds / FIRST_SHARE_LOOK_S)):
+        if consumer.assignment():
+            break
+        await asyncio.sleep(FIRST_SHARE_LOOK_S)
 
 
 async def _behind(consumer: Consumer, ends: Mapping[TopicPartition, int]) -> list[TopicPartition]:

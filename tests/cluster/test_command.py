@@ -273,7 +273,6 @@ SAID_NO = {
     "unknown topic written": (["topic", "produce", "no"], "'no'"),
     "unknown topic read": (["topic", "consume", "no", "--until-end"], "'no'"),
     "leadership to nobody": (["quorum", "transfer", "7"], "7 is not the id of a voter"),
-    "groups": (["topic", "consume", "shared", "--group", "g"], "group"),
     "partition that is not there": (
         ["topic", "consume", "shared", "--partition", "7"],
         "topic 'shared' has partitions 0 to 0, and no 7",

@@ -23,7 +23,8 @@ class Assigning:
     """Brings the assignment epoch up to the group epoch.
 
     The first change is assigned at once. Changes that follow it within the assignment interval are
-    assigned together, so that 200 members that join do not cost 200 assignments of 200 members.
+    assigned together, so that 200 members that join do not cost 200 assignments of 200 members. An
+    only member never waits: its start would end without a partition.
     """
 
     def __init__(self, group: Group) -> None:
@@ -67,7 +68,8 @@ class Assigning:
             is_over = now_ms >= self._answer_by_ms
             return None if is_over else self._answer_by_ms - now_ms
         interval_ms = self._group.shared.config.assignment_interval_ms
-        if self._last_ms is not None and now_ms < self._last_ms + interval_ms:
+        is_alone = len(self._group.state.members) == 1
+        if not is_alone and self._last_ms is not None and now_ms < self._last_ms + interval_ms:
             return self._last_ms + interval_ms - now_ms
         return None
 

@@ -598,13 +598,19 @@ async def test_a_removal_is_finished_at_the_next_start_only_in_the_history_that_
     await world.stop()
 
 
-def test_what_the_new_history_itself_removes_goes_though_the_old_one_wrote_it() -> None:
+def test_what_the_new_history_itself_removes_goes_though_the_old_one_wrote_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def never(*_: object) -> None:
+        await asyncio.Event().wait()
+
     async def program(_: SimulatedLoop) -> None:
         world = partition_world.World(brokers=1)
         await world.start(min_isr=1)
         only = world.brokers[1]
         await only.produce(b"a")
         await recover(world, world.image)
+        monkeypatch.setattr(only.replicas.files, "_remove", never)
         await world.commit(ev.MetadataEvent(remove_topic=ev.RemoveTopic(topic_id=TOPIC_ID)))
         only.replicas.files.keep_all()  # the process dies before it is gone
         name = f"{TOPIC}-0.{TOPIC_ID.hex()}-delete"
