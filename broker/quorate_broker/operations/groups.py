@@ -7,7 +7,7 @@ needs a right on each of them as well, as in Kafka.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Final, NamedTuple, TypeVar
@@ -240,13 +240,13 @@ class Groups:
         self, principal: Principal, group_ids: Sequence[str]
     ) -> list[DescribedGroup | QuorateError]:
         """Return each group, or the error, in the order of the ids."""
-        return await self._each(principal, DESCRIBE, group_ids, _describe)
+        return await self._each(principal, DESCRIBE, group_ids, _described)
 
     async def delete_groups(
         self, principal: Principal, group_ids: Sequence[str]
     ) -> list[QuorateError | None]:
         """Delete groups that have no members, with their offsets. Return the error of each."""
-        return await self._each(principal, DELETE, group_ids, _delete, writes=True)
+        return await self._each(principal, DELETE, group_ids, _deleted)
 
     async def remove_members(self, principal: Principal, request: RemoveMembers) -> tuple[str, ...]:
         """Remove members of a group. Return the ids of those that were removed."""
@@ -263,9 +263,7 @@ class Groups:
         principal: Principal,
         required: Required,
         group_ids: Sequence[str],
-        decide: Callable[[str, ShardMachine, int, int], Step[T]],
-        *,
-        writes: bool = False,
+        ask: Callable[[Shard, str], Awaitable[T]],
     ) -> list[T | QuorateError]:
         """Ask for each group on its own. One group's error does not concern the others."""
         _check_named(group_ids)
@@ -275,8 +273,7 @@ class Groups:
             try:
                 _check(caller, required, group_id)
                 shard = self._coordinator.shard_of(group_id)
-                answer = await shard.call(partial(decide, group_id), writes=writes)
-                found.append(answer)
+                found.append(await ask(shard, group_id))
             except QuorateError as error:
                 found.append(error)
             await asyncio.sleep(0)
@@ -423,5 +420,15 @@ def _describe(
     return machine.describe_group(group_id)
 
 
-def _delete(group_id: str, machine: ShardMachine, now_ms: int, wall_ms: int) -> Step[None]:
+async def _described(shard: Shard, group_id: str) -> DescribedGroup:
+    return await shard.call(partial(_describe, group_id))
+
+
+async def _deleted(shard: Shard, group_id: str) -> None:
+    """Delete a group. Its offsets may be too many for one step."""
+    while not await shard.call(partial(_delete, group_id), writes=True):
+        pass
+
+
+def _delete(group_id: str, machine: ShardMachine, now_ms: int, wall_ms: int) -> Step[bool]:
     return machine.delete_group(group_id, now_ms, wall_ms)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, islice
 
 from quorate.errors import QuorateError
 from quorate_broker.groups.machine.config import GroupsConfig
@@ -153,16 +153,26 @@ class Group:
 
     # The whole group.
 
-    def delete(self, turn: Turn) -> None:
-        """Take all records of a group without members away."""
+    def delete(self, turn: Turn, offsets_max: int) -> bool:
+        """Take the records of a group without members away; return whether none is left.
+
+        Of the offsets, at most so many are taken away.
+        """
         assert not self.state.members, "checked by the caller"
-        for topic, partitions in [*self.state.offsets.items()]:
-            for partition in [*partitions]:
-                turn.write(self.state, OffsetKey(self.id, topic, partition), None)
+        keys = (
+            OffsetKey(self.id, topic, partition)
+            for topic, partitions in self.state.offsets.items()
+            for partition in partitions
+        )
+        for key in [*islice(keys, offsets_max)]:
+            turn.write(self.state, key, None)
+        if self.state.offsets:
+            return False
         if self.state.target.epoch:
             turn.write(self.state, TargetKey(self.id), None)
         if self.state.metadata is not None:
             turn.write(self.state, GroupKey(self.id), None)
+        return True
 
 
 def subscription_of(value: MemberValue) -> tuple[frozenset[str], str]:

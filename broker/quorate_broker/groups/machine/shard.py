@@ -187,13 +187,13 @@ class ShardMachine:
 
         return self._decided(decide, self._now_ms, 0)
 
-    def delete_group(self, group_id: str, now_ms: int, wall_ms: int) -> Step[None]:
-        """Delete a group and its offsets.
+    def delete_group(self, group_id: str, now_ms: int, wall_ms: int) -> Step[bool]:
+        """Delete a group and its offsets; return whether it is gone. If not: call again.
 
         Errors: InvalidGroupIdError, GroupNotFoundError, NonEmptyGroupError.
         """
 
-        def decide(turn: Turn) -> None:
+        def decide(turn: Turn) -> bool:
             group = self._groups.existing(group_id, turn.now_ms).group
             members = len(group.state.members)
             if members:
@@ -201,8 +201,9 @@ class ShardMachine:
                     f"group {group_id!r} has {members} members; only a group without members is "
                     "deleted"
                 )
-            group.delete(turn)
+            is_gone = group.delete(turn, self._config.deleted_offsets_max)
             self._groups.drop_if_blank(group_id)
+            return is_gone
 
         return self._decided(decide, now_ms, wall_ms)
 
@@ -295,7 +296,7 @@ class ShardMachine:
         state = group.state
         if state.members or state.offsets or state.target.timestamp_ms > before_ms:
             return
-        group.delete(turn)
+        group.delete(turn, 0)
         self._groups.drop_if_blank(group.id)
 
     def _forgive_standstill(self, now_ms: int) -> None:

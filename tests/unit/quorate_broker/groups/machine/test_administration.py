@@ -77,6 +77,20 @@ def test_a_group_is_deleted_whole_and_only_without_members() -> None:
     assert d.joined("a", "orders").epoch == 1
 
 
+def test_a_group_with_many_offsets_is_deleted_in_steps() -> None:
+    d = Desk({"orders": 25}, deleted_offsets_max=10)
+    a = d.joined("a", "orders")
+    d.settle(a)
+    d.commit(dict.fromkeys(d.of("orders"), 1), a)
+    a.leave()
+    d.run(1_000)
+    steps = [d.machine.delete_group(GROUP, d.now_ms, d.wall_ms) for _ in range(3)]
+    assert [d.take(step) for step in steps] == [False, False, True]
+    assert [len(step.records) for step in steps] == [10, 10, 7]
+    assert phases(d) == []
+    assert [record.value for record in d.compacted() if record.value is not None] == []
+
+
 @pytest.mark.parametrize(
     "request_",
     [
