@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 
 from quorate.aio.turns import Turns
 from quorate.errors import (
@@ -36,6 +37,8 @@ DECOMPRESSED_IN_A_TURN_BYTES = 128 * 1024
 RECOMPRESSED_IN_A_TURN_BYTES = 4 * 1024
 #: The most large batches that are decompressed or recompressed at the same time.
 LARGE_AT_A_TIME = 2
+#: The most bytes that are searched for a record in order to name it in an error.
+SEARCHED_IN_A_TURN_BYTES = 32 * 1024
 #: Batches that are checked in one turn of the loop. So many small batches take about 5 ms.
 BATCHES_A_TURN = 500
 #: Records whose check takes as long as the check of one small batch.
@@ -131,10 +134,21 @@ def from_producer(
     latest_ms = now_ms + config.message_timestamp_after_max_ms
     if header.max_timestamp > latest_ms:
         raise InvalidTimestampError(
-            f"timestamp {header.max_timestamp} lies beyond {latest_ms} "
+            f"{_first_after(latest_ms, header, batch)} lies beyond {latest_ms} "
             "(message.timestamp.after.max.ms)"
         )
     return header, batch, NO_TIMESTAMP
+
+
+def _first_after(latest_ms: int, header: BatchHeader, batch: Buffer) -> str:
+    """Name the first record of a batch that is later than a time, unless that takes too long."""
+    found = None
+    with suppress(CorruptRecordError):
+        if record_batch.decompressed_size_bound(batch, header) <= SEARCHED_IN_A_TURN_BYTES:
+            found = record_batch.find_by_time(batch, header, latest_ms + 1)
+    if found is None:
+        return f"timestamp {header.max_timestamp} of a batch of {header.count} records"
+    return f"timestamp {found[1]} of record {found[0] - header.base_offset} of its batch"
 
 
 async def from_leader(

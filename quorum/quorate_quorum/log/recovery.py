@@ -166,6 +166,7 @@ class Recovery:
         if self._is_marked_corrupt:
             await self._mark_damaged("a bad batch was found in it while it was in use")
         if synced is not None and synced[0] > 0:
+            self._synced = synced[0]
             await self._mark_damaged(f"not all below the synced end {synced[0]} is good")
             await self._checkpoints.synced_slot.write(0, -1, sync=True)
 
@@ -194,7 +195,9 @@ class Recovery:
         extent, segments = self._extent, self._segments
         await self._find_start()
         slot = self._checkpoints.synced_slot.value
-        self._synced = max(slot[0] if slot is not None else 0, segments.bases[0])
+        known_end = slot[0] if slot is not None else 0
+        synced = max(self._synced, known_end)  # the former value is that which a salvage gave up
+        self._synced = max(known_end, segments.bases[0])
         # The epoch of the last synced record; None if there is no such record.
         epoch = slot[1] if slot is not None and slot[0] > extent.start else None
         known = await self._known_epochs(epoch)
@@ -209,7 +212,7 @@ class Recovery:
             extent.epochs = EpochCache(e for e in known.entries if e[1] < self._synced)
         expected = segments.bases[first] if position == 0 else None
         checksums = self._directory.disk if self._config.verify_all else None
-        scan = Scan(segments, extent, self._inspect, expected, checksums, self._synced)
+        scan = Scan(segments, extent, self._inspect, expected, checksums, synced)
         end = await scan.run(first, position)
         if end.bad is not None:
             await self._cut(end, end.bad)

@@ -43,6 +43,10 @@ class Scan:
     _checksums: Disk | None = None
     #: All below this offset had survived a sync, so a batch of the active segment ends there.
     _synced: int = 0
+    #: The last good batch: the least offset that it may have, its segment, its position.
+    _last: tuple[int, int, int] | None = None
+    #: Whether the last good batch must be given up: see _is_in_doubt.
+    _is_doubtful: bool = False
 
     async def run(self, first: int, position: int) -> GoodEnd:
         """Check batches from `position` in segment `first` to the log's end, or to a bad batch."""
@@ -50,8 +54,12 @@ class Scan:
             segment = self._segments.all[at]
             if self._expected is not None and segment.base_offset != self._expected:
                 bad: str | None = f"no segment begins at {self._expected}"
+                if self._is_in_doubt(segment.base_offset):
+                    return self._before_last(bad)
                 return GoodEnd(self._expected, at, 0, bad)
-            position, bad = await self._pass(segment, position)
+            position, bad = await self._pass(at, position)
+            if bad is not None and self._is_doubtful:
+                return self._before_last(bad)
             if bad is not None:
                 return GoodEnd(self._expected, at, position, bad)
             if self._checksums is not None:  # the whole log is scanned, and with all checks
@@ -59,8 +67,9 @@ class Scan:
             position = 0
         return GoodEnd(self._expected, len(self._segments.all), 0, None)
 
-    async def _pass(self, segment: Segment, position: int) -> tuple[int, str | None]:
+    async def _pass(self, at: int, position: int) -> tuple[int, str | None]:
         """Scan one segment. Return where its good batches end, and what is wrong there, or None."""
+        segment = self._segments.all[at]
         if self._checksums is not None:
             try:
                 await check_whole(self._checksums, segment)
@@ -70,9 +79,12 @@ class Scan:
         while position < segment.size:
             chunk = await segment.scan(position, checked=True, inspect=self._inspect)
             for where, header in chunk.found:
+                least = self._expected
                 misfit = self._misfit(segment, header)
                 if misfit is not None:
+                    self._is_doubtful = self._is_in_doubt(header.base_offset)
                     return where, misfit
+                self._last = None if least is None else (least, at, where)
                 segment.add_to(index, where, header)
                 self._extent.epochs.assign(header.leader_epoch, header.base_offset)
                 self._expected = header.end_offset
@@ -95,6 +107,21 @@ class Scan:
         if not 0 <= header.last_offset - segment.base_offset <= RELATIVE_MAX:
             return f"the batch at {offset} is not one of segment {segment.base_offset}"
         return None
+
+    def _is_in_doubt(self, next_offset: int) -> bool:
+        """Return whether the last batch may be the bad one, and must be given up, too.
+
+        In a log with gaps, either of two offsets that contradict each other may be wrong. Only a
+        scan with all checks gives up both: it decides what a salvage keeps.
+        """
+        is_behind = self._expected is not None and next_offset < self._expected
+        is_salvage = self._extent.has_gaps and self._checksums is not None
+        return is_behind and is_salvage and self._last is not None
+
+    def _before_last(self, bad: str | None) -> GoodEnd:
+        """Return the place before the last good batch."""
+        assert self._last is not None
+        return GoodEnd(*self._last, bad)
 
     def _must_end_at_synced(self, segment: Segment) -> bool:
         """Return whether a batch of this segment must end where the last sync did.

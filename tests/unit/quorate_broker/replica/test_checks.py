@@ -14,7 +14,12 @@ import pytest
 from crc32c import crc32c
 
 from quorate.aio.turns import Turns
-from quorate.errors import CorruptRecordError, InvalidRequestError, RecordTooLargeError
+from quorate.errors import (
+    CorruptRecordError,
+    InvalidRequestError,
+    InvalidTimestampError,
+    RecordTooLargeError,
+)
 from quorate.record.batch import (
     DECOMPRESSED_BYTES_MAX,
     HEADER_BYTES,
@@ -290,3 +295,17 @@ async def test_a_follower_takes_gaps_only_from_a_leader_whose_log_is_compacted(f
 async def test_a_batch_that_goes_back_is_refused_even_from_a_compacted_log() -> None:
     offsets, fault = await taken(in_log(7) + in_log(7), has_gaps=True)
     assert (offsets, fault) == ([7], "a batch at 7; 8 is next")
+
+
+@pytest.mark.parametrize(
+    ("size", "name"),
+    [(1, "timestamp 10000000 of record 1 of its batch"), (40_000, "10000000 of a batch of 3")],
+    ids=["small", "large"],
+)
+async def test_the_refusal_of_a_timestamp_names_the_record(size: int, name: str) -> None:
+    """A large batch is not searched, because that would take too long."""
+    builder = BatchBuilder()
+    for time in (5, 10_000_000, 6):
+        builder.append(time, b"k", bytes(size))
+    with pytest.raises(InvalidTimestampError, match=name):
+        await accepted(builder.build())

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
-from quorate.record.batch import split
+from quorate.record.batch import parse_header, split
 from quorate_quorum.log.log import Log, LogConfig, LogCorruptError
 from quorate_quorum.log.run_file import UNKNOWN
+from quorate_quorum.log.segment import LOG, file_name
 from quorate_testing.simulated.disk import SimulatedDisk
 from tests.unit.quorate_quorum.log.builders import (
     FIRST,
     PATH,
+    SALVAGE,
     SAME_BOOT,
     Seen,
     batch,
@@ -174,3 +178,21 @@ async def test_a_log_that_was_cut_back_to_a_start_in_a_gap_opens_again(*, verify
             assert log.log_end_offset == (records[-1] + 1 if records else 16)
             assert await offsets(log, 16) == records
     await log.close(clean=False)
+
+
+@pytest.mark.parametrize(("byte", "bit"), [(7, 6), (6, 0), (4, 7)])
+@pytest.mark.parametrize("offset", OFFSETS)
+async def test_a_salvage_keeps_no_batch_whose_offset_was_raised(
+    offset: int, byte: int, bit: int
+) -> None:
+    """Its end would win a lossy election, and the batch would be served at another offset."""
+    disk, log = await with_gaps()
+    base = log.segment_base(offset)
+    await log.close(clean=True)
+    path = f"{PATH}/{file_name(base, LOG)}"
+    is_second = parse_header(disk.content(path)).base_offset != offset
+    disk.flip_bit(path, byte + 109 * is_second, bit)
+    salvaged = await Log.open(disk, PATH, dataclasses.replace(SALVAGE, segment_bytes=250))
+    assert salvaged.log_end_offset <= offset + 1
+    assert await offsets(salvaged) == OFFSETS[: len(await offsets(salvaged))]
+    await salvaged.close(clean=False)
