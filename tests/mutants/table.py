@@ -3051,6 +3051,16 @@ MUTANTS = (
         (f"{MACHINE_MEMBERSHIP}::test_a_coordinator_that_stood_still_removes_no_member_for_it",),
     ),
     Mutant(
+        "left-without-a-trace",
+        "the timer of a member that left stays until its session would have ended",
+        f"{GROUP_MACHINE}/group.py",
+        "        self.shared.timers.forget((self.id, member_id))\n",
+        "",
+        (
+            "tests/unit/quorate_broker/groups/machine/test_timers.py::test_members_that_have_left_leave_no_timers_behind",
+        ),
+    ),
+    Mutant(
         "standstill-is-forgiven",
         "a standstill is forgiven with each part of the timers that were due",
         f"{GROUP_MACHINE}/shard.py",

@@ -121,6 +121,7 @@ class Group:
         """Remove a member with all that it has. A reason is told on the stream that it has."""
         old = self.state.members[member_id]
         session = self.sessions.pop(member_id)
+        self.shared.timers.forget((self.id, member_id))
         turn.write(self.state, CurrentKey(self.id, member_id), None)
         turn.write(self.state, TargetMemberKey(self.id, member_id), None)
         turn.write(self.state, MemberKey(self.id, member_id), None)

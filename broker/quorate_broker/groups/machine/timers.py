@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import heapq
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 N = TypeVar("N")
+
+#: So many entries that wake nobody may be in the heap, and as many as there are names.
+SUPERSEDED_MAX: Final = 1_000
 
 
 class Timers(Generic[N]):
@@ -19,6 +22,10 @@ class Timers(Generic[N]):
         self._earliest: dict[N, int] = {}
         self._entries = 0
 
+    def __len__(self) -> int:
+        """Return the number of entries, those that wake nobody included."""
+        return len(self._heap)
+
     def at(self, due_ms: int, name: N) -> None:
         """Wake `name` at `due_ms`, unless it is woken earlier anyway."""
         earliest = self._earliest.get(name)
@@ -28,6 +35,12 @@ class Timers(Generic[N]):
         # Names are not compared: the number of the entry decides between equal times.
         self._entries += 1
         heapq.heappush(self._heap, (due_ms, self._entries, name))
+        self._tidy()
+
+    def forget(self, name: N) -> None:
+        """Never wake `name`, unless it is set again."""
+        self._earliest.pop(name, None)
+        self._tidy()
 
     def next_ms(self) -> int | None:
         """Return the next deadline; None if there is none."""
@@ -42,6 +55,13 @@ class Timers(Generic[N]):
         _, _, name = heapq.heappop(self._heap)
         del self._earliest[name]
         return name
+
+    def _tidy(self) -> None:
+        """Keep the heap small; this seldom costs more than a comparison."""
+        if len(self._heap) > 2 * len(self._earliest) + SUPERSEDED_MAX:
+            earliest = self._earliest
+            self._heap = [one for one in self._heap if earliest.get(one[2]) == one[0]]
+            heapq.heapify(self._heap)
 
     def _drop_superseded(self) -> None:
         while self._heap and self._earliest.get(self._heap[0][2]) != self._heap[0][0]:
