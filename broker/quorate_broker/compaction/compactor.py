@@ -128,6 +128,7 @@ class Compactor:
             config.min_cleanable_dirty_ratio,
             config.min_compaction_lag_ms,
             config.max_compaction_lag_ms,
+            config.message_timestamp_after_max_ms,
         )
         oldest_dirty_ms = None
         if lags.max_lag_ms < NO_LAG:

@@ -5,7 +5,9 @@ A machine. The rules are Kafka's:
 * Only closed segments below the high watermark are compacted. A record above the high watermark may
   be cut later. If compaction had removed the older record of the same key, both would be gone.
 * A segment with a record younger than `min.compaction.lag.ms` waits, and so do all segments after
-  it.
+  it. A record further in the future than `message.timestamp.after.max.ms` allows came under other
+  settings or another clock, and would keep the log waiting for ever. The age of its segment is the
+  time since the last change of its file, as in retention; after a pass the segment waits no more.
 * The log is compacted when the bytes that no pass has read are at least `min.cleanable.dirty.ratio`
   of all bytes that may be compacted, or when a record in them is older than
   `max.compaction.lag.ms`.
@@ -27,6 +29,8 @@ class Lags:
     min_dirty_ratio: float
     min_lag_ms: int
     max_lag_ms: int
+    #: How far in the future a record's timestamp may lie.
+    future_max_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,7 @@ def plan_for(
     """
     cleanable = []
     for segment in segments[:-1]:
-        is_young = lags.min_lag_ms > 0 and segment.max_timestamp > now_ms - lags.min_lag_ms
+        is_young = _is_young(segment, lags, first_dirty=first_dirty, now_ms=now_ms)
         if segment.end_offset > high_watermark or is_young:
             break
         cleanable.append(segment)
@@ -74,6 +78,15 @@ def plan_for(
     return Plan(
         size, ratio, max(first_dirty, dirty[0].base_offset), cleanable[-1].end_offset, is_overdue
     )
+
+
+def _is_young(segment: SegmentInfo, lags: Lags, *, first_dirty: int, now_ms: int) -> bool:
+    """Return whether a segment has to wait for `min.compaction.lag.ms`."""
+    if lags.min_lag_ms <= 0:
+        return False
+    if segment.max_timestamp > now_ms + lags.future_max_ms:
+        return segment.end_offset > first_dirty and segment.unchanged_ms < lags.min_lag_ms
+    return segment.max_timestamp > now_ms - lags.min_lag_ms
 
 
 def is_older(timestamp_ms: int, lag_ms: int, now_ms: int) -> bool:

@@ -22,7 +22,12 @@ def plan(
     oldest_dirty_ms: int | None = None,
     **lags: Any,
 ) -> Plan | None:
-    values = {"min_dirty_ratio": 0.5, "min_lag_ms": 0, "max_lag_ms": FOREVER} | lags
+    values = {
+        "min_dirty_ratio": 0.5,
+        "min_lag_ms": 0,
+        "max_lag_ms": FOREVER,
+        "future_max_ms": 100,
+    } | lags
     return plan_for(
         segments,
         first_dirty=first_dirty,
@@ -55,6 +60,20 @@ def test_a_young_segment_waits_and_so_do_all_after_it() -> None:
     segments = [FOUR[0], young, *FOUR[2:]]
     assert plan(segments, min_lag_ms=51) == Plan(100, 1.0, 0, 10)
     assert plan(segments, min_lag_ms=50) == Plan(300, 1.0, 0, 30)
+
+
+def test_a_record_of_the_far_future_does_not_keep_the_log_from_compaction_for_ever() -> None:
+    def planned(timestamp_ms: int, unchanged_ms: int, first_dirty: int = 0) -> Plan | None:
+        segments = [SegmentInfo(0, 10, 100, timestamp_ms, unchanged_ms), *FOUR[1:]]
+        return plan(segments, min_lag_ms=50, first_dirty=first_dirty)
+
+    near, far = NOW_MS + 100, NOW_MS + 101
+    assert planned(near, 1000) is None, "the topic allows such timestamps"
+    assert planned(far, 49) is None
+    assert planned(far, 50) == Plan(300, 1.0, 0, 30)
+    assert planned(far, 0, first_dirty=10) == Plan(300, 2 / 3, 10, 30), (
+        "a pass has renewed the file"
+    )
 
 
 def test_a_record_that_waits_too_long_is_compacted_whatever_the_share() -> None:
