@@ -148,7 +148,7 @@ class Cutter:
         right place. Otherwise a flipped bit in a batch's offsets could cut other records, too, or
         leave a gap between the last batch and the end.
         """
-        end = await segment.end_before(position, end_offset)
+        end = await _end_before(segment, position, end_offset)
         if position < segment.size:
             header = (await segment.scan(position, checked=False)).found[0][1]
             if header.base_offset < end_offset:  # the batch lies across the cut
@@ -172,3 +172,24 @@ class Cutter:
     async def _reload_observer(self) -> None:
         if self._observed is not None:
             await self._observed.reload()
+
+
+async def _end_before(segment: Segment, position: int, end: int) -> int:
+    """Return the end offset of the batch whose bytes end at `position`; at 0, the base offset.
+
+    `end` is an offset at or above the result.
+    """
+    index = await segment.loaded_index()
+    found = segment.base_offset
+    last_offset, at = index.floor(end - 1 - segment.base_offset)
+    if last_offset >= 0 and not await segment.names_a_batch(last_offset, at):
+        at = 0  # this entry is damaged, so scan from 0: position_of checked another one
+    while at < position:
+        chunk = await segment.scan(at, checked=False)
+        for where, header in chunk.found:
+            if where < position:
+                found = header.end_offset
+        if chunk.bad is not None:
+            raise CorruptRecordError(f"{segment.file.path}: {chunk.bad}")
+        at = chunk.position
+    return found

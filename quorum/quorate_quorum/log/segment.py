@@ -92,6 +92,8 @@ class Segment:
         #: Which of these bytes need no check before a reader gets them.
         self.verified = Verified(file.size)
         self._max_timestamp: int | None = None
+        #: The number of cuts. An index that was built beside a cut is of no use.
+        self._cuts = 0
         #: The time of the first record's append, by the event loop's clock; None: not known yet.
         self._began_ms: int | None = None
 
@@ -209,6 +211,18 @@ class Segment:
             return (await self.loaded_index()).max_timestamp
         return (await self._completed(index)).max_timestamp
 
+    async def build_index_again(self) -> None:
+        """Build the index from the batches, because an entry does not fit its batch.
+
+        CorruptRecordError if a batch is bad. Then the present index stays: perhaps only the batch
+        is wrong, and appends and reads of the other batches need an index.
+        """
+        index, cuts = self.index, self._cuts
+        built = await self._completed(self.new_index())
+        if self.index is index and cuts == self._cuts:
+            self.index = built
+            await self.remove_index_files()
+
     def unload_index(self) -> None:
         """Drop the index from memory. It is loaded again when it is needed."""
         if self.index is not None:
@@ -224,6 +238,8 @@ class Segment:
         self.size = position
         self.verified.cut(position)
         index.truncate(end_offset - self.base_offset)
+        self.index = index
+        self._cuts += 1
         if not await self._confirms(index):
             index = self.index = self.new_index()
         await self._completed(index)
@@ -315,8 +331,7 @@ class Segment:
         index = await self.loaded_index()
         last_offset, position = index.floor(offset - self.base_offset)
         if last_offset >= 0 and not await self.names_a_batch(last_offset, position):
-            self.index = None
-            await self.remove_index_files()
+            await self.build_index_again()
             return await self.position_of(offset)
         expected = self.base_offset
         while position < self.size:
@@ -333,26 +348,6 @@ class Segment:
                 raise CorruptRecordError(f"{self.file.path}: {chunk.bad}")
             position = chunk.position
         return position
-
-    async def end_before(self, position: int, end: int) -> int:
-        """Return the end offset of the batch whose bytes end at `position`; at 0, the base offset.
-
-        `end` is an offset at or above the result.
-        """
-        index = await self.loaded_index()
-        found = self.base_offset
-        last_offset, at = index.floor(end - 1 - self.base_offset)
-        if last_offset >= 0 and not await self.names_a_batch(last_offset, at):
-            at = 0  # this entry is damaged, so scan from 0: position_of checked another entry
-        while at < position:
-            chunk = await self.scan(at, checked=False)
-            for where, header in chunk.found:
-                if where < position:
-                    found = header.end_offset
-            if chunk.bad is not None:
-                raise CorruptRecordError(f"{self.file.path}: {chunk.bad}")
-            at = chunk.position
-        return found
 
     async def forget_checksum(self) -> None:
         """Remove the checksum file durably, before the segment changes."""

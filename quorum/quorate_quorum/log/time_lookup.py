@@ -104,9 +104,7 @@ async def _has(segment: Segment, last_offset: int, timestamp: int) -> bool:
 
 async def _build_indexes_again(segments: Segments, segment: Segment) -> None:
     log.warning("an index is built again", segment=segment.file.path)
-    segment.index = None
-    await segment.remove_index_files()
-    await segment.loaded_index()
+    await segment.build_index_again()
     async with segments.replacing:  # otherwise the files could get beside a compacted segment
         if segment in segments.all[:-1]:
             with done_without("index", segment.file.path):

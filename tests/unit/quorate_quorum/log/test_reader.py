@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 
@@ -89,4 +90,29 @@ async def test_a_flipped_bit_in_offsets_or_length_of_an_open_log_is_told(
         # The log finds it, or its readers do: the CRC of the batch that they get is wrong.
         with pytest.raises((LogCorruptError, CorruptRecordError)):
             await read_first(log, 3)
+    await log.close(clean=False)
+
+
+@pytest.mark.parametrize("byte", [7, 16, 26], ids=["offset", "magic", "last offset"])
+async def test_a_bad_batch_that_the_index_names_costs_no_other_batch(byte: int) -> None:
+    """The index was dropped, and could not be built again: no append worked any more."""
+    disk = await new_disk()
+    config = LogConfig(index_interval_bytes=250)
+    log = await Log.open(disk, PATH, config)
+    await append(log, 60)
+    _, position = log._segments.active.index.floor(30)  # type: ignore[union-attr]
+    await log.close(clean=True)
+    log = await Log.open(disk, PATH, config)
+    disk.flip_bit(FIRST, position + byte, 3)
+    failed = []
+    for offset in range(60):
+        try:
+            await log.read(offset, end=60, bytes_max=1)
+        except LogCorruptError:
+            failed.append(offset)
+    assert 1 <= len(failed) <= 3, "those that a search from this entry would find"
+    with suppress(LogCorruptError):
+        await log.offset_for_time(30, end=60)
+    await append(log, 1)
+    assert log.log_end_offset == 61
     await log.close(clean=False)
