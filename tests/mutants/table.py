@@ -3070,6 +3070,14 @@ MUTANTS = (
     ),
     Mutant(
         "static-names",
+        "a member that found the new coordinator loses its name",
+        f"{GROUP_MACHINE}/session.py",
+        "        self.has_stream, self.broken_ms, self.awaited_ms = True, None, None\n",
+        "        self.has_stream, self.broken_ms = True, None\n",
+        (f"{STATIC_MEMBERS}::test_a_static_member_that_found_the_new_coordinator_keeps_its_name",),
+    ),
+    Mutant(
+        "static-names",
         "a second holder of a name takes it from the first",
         f"{GROUP_MACHINE}/consumer_protocol.py",
         "if not self.group.is_gone(holder, now_ms):",

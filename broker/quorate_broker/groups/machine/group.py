@@ -74,6 +74,7 @@ class Group:
             number = next(self.shared.numbers)
             session = Session(config.session_timeout_ms, rebalance_ms, 0, number)
             session.has_stream = (self.id, member_id) in self.shared.streams
+            session.awaited_ms = None if session.has_stream else now_ms
             session.renew(now_ms)
             # What its last state was, and whether it has it, is not known.
             session.state_changed(number, now_ms)
@@ -101,10 +102,9 @@ class Group:
 
     def is_gone(self, member_id: str, now_ms: int) -> bool:
         """Return whether the holder of a static name has left, or lost its stream for too long."""
-        broken_ms = self.sessions[member_id].broken_ms
         is_away = self.state.current_of(member_id).epoch == AWAY_EPOCH
         grace_ms = self.shared.config.disconnect_grace_ms
-        return is_away or (broken_ms is not None and broken_ms + grace_ms <= now_ms)
+        return is_away or self.sessions[member_id].is_deserted(grace_ms, now_ms)
 
     def set_member(self, member_id: str, value: MemberValue, turn: Turn) -> None:
         """Write what a member told about itself, if it differs; a new subscription counts."""

@@ -10,6 +10,9 @@ from quorate_broker.groups.machine.values import Task
 
 #: A member sends at least so many heartbeats within its session timeout.
 HEARTBEATS_A_SESSION: Final = 3
+#: How long the holder of a static name may take to find a new coordinator, before another member
+#: with this name counts as its program after a restart.
+FIRST_STREAM_MS: Final = 2_000
 
 
 @dataclass(slots=True)
@@ -33,6 +36,8 @@ class Session:
     has_joined: bool = False
     #: When its stream broke; None: it has one, or never had one at this coordinator.
     broken_ms: int | None = None
+    #: When this coordinator began to wait for the member's first stream; None: it had one here.
+    awaited_ms: int | None = None
     #: The last number that came back on this stream.
     echoed: int = 0
     #: The number of the last state whose assignment was sent on this stream; 0: none yet.
@@ -56,13 +61,19 @@ class Session:
 
     def begin_stream(self) -> None:
         """Forget what was said on the stream before."""
-        self.has_stream, self.broken_ms = True, None
+        self.has_stream, self.broken_ms, self.awaited_ms = True, None, None
         self.echoed, self.sent, self.owned = 0, 0, None
         self.has_joined = self.is_task_sent = False
 
     def end_stream(self, now_ms: int) -> None:
         """The member's stream is gone. What was sent on it may be lost."""
         self.has_stream, self.broken_ms = False, now_ms
+
+    def is_deserted(self, grace_ms: int, now_ms: int) -> bool:
+        """Return whether the member has had no stream for so long that its name may be taken."""
+        if self.broken_ms is not None:
+            return self.broken_ms + grace_ms <= now_ms
+        return self.awaited_ms is not None and self.awaited_ms + FIRST_STREAM_MS <= now_ms
 
     def renew(self, now_ms: int) -> None:
         """The member was heard."""
@@ -75,6 +86,8 @@ class Session:
             self.settle_by_ms += by_ms
         if self.broken_ms is not None:
             self.broken_ms += by_ms
+        if self.awaited_ms is not None:
+            self.awaited_ms += by_ms
 
     def state_changed(self, number: int, now_ms: int) -> None:
         """The member's epoch or assignment is another one now."""

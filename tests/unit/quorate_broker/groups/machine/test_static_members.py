@@ -10,6 +10,7 @@ from quorate.errors import (
     UnknownMemberIdError,
     UnreleasedInstanceIdError,
 )
+from quorate_broker.groups.machine.session import FIRST_STREAM_MS
 from quorate_broker.groups.machine.values import LEAVE_STATIC
 from tests.harness.group_desk import GROUP, Desk, Member
 
@@ -110,6 +111,33 @@ def test_a_failover_keeps_the_share_of_a_static_member_that_is_away() -> None:
     again = d.joined("a2", "orders", instance_id="a")
     d.settle(again, b)
     assert again.owned == share
+
+
+def test_a_static_member_that_died_with_the_coordinator_takes_its_share_up_again() -> None:
+    d = Desk({"orders": 6})
+    a, b = pair(d)
+    share = a.owned
+    d.fail_over()
+    b.reopen()
+    again = d.member("a2", "orders", instance_id="a")
+    d.run(FIRST_STREAM_MS - 1)
+    with pytest.raises(UnreleasedInstanceIdError):
+        again.join()
+    d.run(1)
+    again.join()
+    d.settle(again, b)
+    assert again.owned == share
+
+
+def test_a_static_member_that_found_the_new_coordinator_keeps_its_name() -> None:
+    d = Desk({"orders": 6})
+    a, b = pair(d)
+    d.fail_over()
+    a.reopen()
+    b.reopen()
+    d.run(2 * FIRST_STREAM_MS)
+    with pytest.raises(UnreleasedInstanceIdError):
+        d.joined("a2", "orders", instance_id="a")
 
 
 def test_the_old_holder_can_not_commit_after_the_takeover() -> None:
