@@ -34,6 +34,9 @@ class Assigning:
         self.asked: str | None = None
         self._task: Task | None = None
         self._answer_by_ms = 0
+        #: Until when an assignment by members may be waited for, over all tasks since the last
+        #: target: while members come and go, each change makes a new task. None: no task yet.
+        self._wait_until_ms: int | None = None
 
     @property
     def can_see_topics(self) -> bool:
@@ -57,6 +60,7 @@ class Assigning:
         if name == CLIENT and self._ask(task, turn):
             return self._begin_empty(turn)
         self._drop_task()
+        self._wait_until_ms = None
         write_target(self._group, assigned_by(name, task), turn)
         return True
 
@@ -93,6 +97,11 @@ class Assigning:
         if self._task is not None and self._task.group_epoch == task.group_epoch:
             return False
         self._drop_task()
+        if self._wait_until_ms is None:
+            timeout_ms = self._group.shared.config.proposal_timeout_ms
+            self._wait_until_ms = turn.now_ms + timeout_ms
+        elif turn.now_ms >= self._wait_until_ms:
+            return False
         members, sessions = self._group.state.members, self._group.sessions
         able = [
             one for one in members if members[one].assignor == CLIENT and sessions[one].has_stream
@@ -102,8 +111,7 @@ class Assigning:
         self.asked, self._task = min(able), task
         session = sessions[self.asked]
         session.task, session.is_task_sent = task, False
-        timeout_ms = self._group.shared.config.proposal_timeout_ms
-        self._answer_by_ms = turn.now_ms + timeout_ms
+        self._answer_by_ms = self._wait_until_ms
         self._group.shared.timers.at(self._answer_by_ms, (self._group.id, None))
         return True
 
@@ -130,5 +138,6 @@ class Assigning:
             self._answer_by_ms = turn.now_ms
             raise
         self._drop_task()
+        self._wait_until_ms = None
         write_target(self._group, proposal.partitions, turn)
         return True

@@ -149,6 +149,19 @@ def test_the_assignor_that_most_members_want_is_used() -> None:
     assert sorted(len(member.owned) for member in members) == [2, 4, 4]
 
 
+def test_members_that_come_and_go_do_not_put_a_silent_assignor_s_time_off() -> None:
+    d = Desk({"orders": 4})
+    a = d.joined("a", "orders", assignor="client")
+    members = [a]
+    for at in range(4):
+        d.run(2_000)
+        members.append(d.joined(f"b-{at}", "orders"))
+    d.run(1_000)
+    for member in members:
+        member.catch_up()
+    assert sum(len(member.target) for member in members) > 0
+
+
 def test_an_unknown_assignor_is_refused() -> None:
     d = Desk({"orders": 5})
     with pytest.raises(UnsupportedAssignorError, match="uniform"):
