@@ -73,7 +73,7 @@ async def find_loss(disk: Disk, directory: str) -> Loss | None:
         await parts.checkpoints.load()
         parts.extent.start = max(bases[0], parts.checkpoints.known_start)
         synced, _ = parts.checkpoints.synced_slot.value or (0, -1)
-        scan = Scan(parts.segments, parts.extent, None, bases[0], disk, synced)
+        scan = Scan(parts.segments, parts.extent, None, bases[0], disk, synced, is_salvage=True)
         return await _loss(parts, await scan.run(0, 0))
     finally:
         await parts.close()

@@ -203,9 +203,8 @@ class Recovery:
         known = await self._known_epochs(epoch)
         from_start = self._config.verify_all or known is None
         first = 0 if from_start else segments.at(self._synced)
-        for at in range(first):
-            gap = await gap_after(self._directory.disk, segments.all[at], segments.bases[at + 1])
-            if gap is not None:
+        for at, next_base in zip(range(first), segments.bases[1:], strict=False):
+            if gap := await gap_after(self._directory.disk, segments.all[at], next_base):
                 raise self._corrupt(gap)
         position = await scan_start(segments.all[first], 0 if from_start else self._synced)
         if not from_start and known is not None:
@@ -213,6 +212,7 @@ class Recovery:
         expected = segments.bases[first] if position == 0 else None
         checksums = self._directory.disk if self._config.verify_all else None
         scan = Scan(segments, extent, self._inspect, expected, checksums, synced)
+        scan.is_salvage = self._config.salvage
         end = await scan.run(first, position)
         if end.bad is not None:
             await self._cut(end, end.bad)

@@ -43,8 +43,12 @@ class Scan:
     _checksums: Disk | None = None
     #: All below this offset had survived a sync, so a batch of the active segment ends there.
     _synced: int = 0
+    #: Whether the scan decides what a salvage keeps.
+    is_salvage: bool = False
     #: The last good batch: the least offset that it may have, its segment, its position.
     _last: tuple[int, int, int] | None = None
+    #: Whether the last good batch is the first one of its epoch.
+    _began_epoch: bool = False
     #: Whether the last good batch must be given up: see _is_in_doubt.
     _is_doubtful: bool = False
 
@@ -82,11 +86,13 @@ class Scan:
                 least = self._expected
                 misfit = self._misfit(segment, header)
                 if misfit is not None:
-                    self._is_doubtful = self._is_in_doubt(header.base_offset)
+                    self._is_doubtful = self._is_in_doubt(header.base_offset, header.leader_epoch)
                     return where, misfit
                 self._last = None if least is None else (least, at, where)
                 segment.add_to(index, where, header)
-                self._extent.epochs.assign(header.leader_epoch, header.base_offset)
+                self._began_epoch = self._extent.epochs.assign(
+                    header.leader_epoch, header.base_offset
+                )
                 self._expected = header.end_offset
             position = chunk.position
             if chunk.bad is not None:
@@ -108,15 +114,18 @@ class Scan:
             return f"the batch at {offset} is not one of segment {segment.base_offset}"
         return None
 
-    def _is_in_doubt(self, next_offset: int) -> bool:
+    def _is_in_doubt(self, next_offset: int, next_epoch: int | None = None) -> bool:
         """Return whether the last batch may be the bad one, and must be given up, too.
 
-        In a log with gaps, either of two offsets that contradict each other may be wrong. Only a
-        scan with all checks gives up both: it decides what a salvage keeps.
+        In a log with gaps, either of two offsets that contradict each other may be wrong. So may
+        either of two epochs, if no other batch has the epoch of the last one: with an epoch that is
+        too high, the log would take no batch of its leader. Only a salvage gives up both.
         """
+        if not self.is_salvage or self._last is None:
+            return False
         is_behind = self._expected is not None and next_offset < self._expected
-        is_salvage = self._extent.has_gaps and self._checksums is not None
-        return is_behind and is_salvage and self._last is not None
+        is_older = next_epoch is not None and next_epoch < self._extent.epochs.last
+        return (is_behind and self._extent.has_gaps) or (is_older and self._began_epoch)
 
     def _before_last(self, bad: str | None) -> GoodEnd:
         """Return the place before the last good batch."""

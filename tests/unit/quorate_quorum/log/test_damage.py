@@ -283,3 +283,31 @@ async def test_a_note_that_can_not_be_made_leaves_the_log_as_it_was() -> None:
     disk.hook = None
     await log.append([batch(5)])
     await log.close(clean=False)
+
+
+@pytest.mark.parametrize("raised", [1, 2, 3])
+async def test_a_salvage_keeps_no_batch_whose_epoch_was_raised(raised: int) -> None:
+    """It would claim a later epoch, and take no batch of the leader after it: stuck for ever."""
+    disk = SimulatedDisk(random.Random(1))
+    await disk.make_directory("/data")
+    log = await Log.open(disk, PATH, PLAIN)
+    for offset in range(6):
+        await log.append([batch(offset, epoch=4)])
+    await log.close(clean=True)
+    disk.flip_bit(FIRST, 109 * raised + 15, 0)  # the last byte of leader_epoch: 4 becomes 5
+    salvaged = await Log.open(disk, PATH, SALVAGE)
+    assert (salvaged.log_end_offset, salvaged.last_epoch) == (raised, 4)
+    await salvaged.close(clean=False)
+
+
+async def test_a_salvage_keeps_the_batches_before_one_whose_epoch_was_lowered() -> None:
+    disk = SimulatedDisk(random.Random(1))
+    await disk.make_directory("/data")
+    log = await Log.open(disk, PATH, PLAIN)
+    for offset in range(6):
+        await log.append([batch(offset, epoch=5)])
+    await log.close(clean=True)
+    disk.flip_bit(FIRST, 109 * 3 + 15, 0)  # 5 becomes 4
+    salvaged = await Log.open(disk, PATH, SALVAGE)
+    assert (salvaged.log_end_offset, salvaged.last_epoch) == (3, 5)
+    await salvaged.close(clean=False)
