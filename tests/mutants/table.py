@@ -2116,7 +2116,7 @@ MUTANTS = (
         VERIFIER,
         "return None if found == crc else",
         "return None if True else",
-        (f"{VERIFICATION}::test_no_flipped_bit_of_a_log_reaches_a_reader",),
+        (f"{VERIFICATION}::test_an_offset_that_was_changed_within_a_gap_reaches_no_reader",),
     ),
     Mutant(
         "verified-before-served",

@@ -277,6 +277,11 @@ async def test_a_start_that_an_open_went_by_survives_a_power_loss(config: LogCon
         log = await Log.open(disk, PATH, config)
         await append(log, 8)
         await log.sync()
+        if seed % 2:  # a log of an older version, whose first record did not make this file
+            await log.close(clean=True)
+            await disk.remove(f"{PATH}/log-start")
+            await disk.sync_directory(PATH)
+            log = await Log.open(disk, PATH, config)
         for step, number in enumerate((first, second)):
             crash = CrashAt(disk, number, power=False, quiet=("read", "open"))
             with suppress(StorageError):

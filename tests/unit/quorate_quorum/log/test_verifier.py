@@ -77,6 +77,27 @@ async def test_no_flipped_bit_of_a_log_reaches_a_reader(kind: str, seed: int) ->
     assert opened > 30
 
 
+async def test_an_offset_that_was_changed_within_a_gap_reaches_no_reader() -> None:
+    """No neighbour contradicts it. Only the checksum file of the compacted segment does."""
+    whole, batches = await closed_log("compacted")
+    opened = 0
+    for path in log_files(whole):
+        for place in starts(whole.content(path)):
+            for bit in range(4):
+                disk = deepcopy(whole)
+                disk.flip_bit(path, place + 7, bit)  # the last byte of base_offset
+                try:
+                    log = await Log.open(disk, PATH, CONFIG)
+                except LogCorruptError:
+                    continue
+                opened += 1
+                found, _ = await readable(log, random.Random(1))
+                wrong = [base for base, data in found.items() if batches.get(base) != data]
+                assert not wrong, f"{path} at {place}, bit {bit}: {wrong}"
+                await log.close(clean=False)
+    assert opened > 30
+
+
 @pytest.mark.parametrize("kind", ["plain", "compacted"])
 async def test_all_but_a_bad_batch_is_read(kind: str) -> None:
     """A flipped bit in a record costs this one batch, wherever a read begins."""
