@@ -1,4 +1,4 @@
-"""Verification of an open log on request: of one batch that somebody doubts, or piece by piece."""
+"""Verifies an open log on request: one batch that a reader found bad, or the log piece by piece."""
 
 from __future__ import annotations
 

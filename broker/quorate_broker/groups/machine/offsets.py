@@ -105,7 +105,7 @@ def _refusal(
 def _refusal_of_member(
     group: Group, request: CommitOffsets, partition: Partition
 ) -> QuorateError | None:
-    """Only who has a partition commits for it, with an epoch since when it has it (KIP-1251).
+    """Only the member that has a partition commits for it, in an epoch since it has it (KIP-1251).
 
     A late commit of a member that gave the partition back, and perhaps got it again, would undo
     what the member in between has committed.

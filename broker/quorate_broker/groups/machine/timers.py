@@ -7,7 +7,7 @@ from typing import Final, Generic, TypeVar
 
 N = TypeVar("N")
 
-#: So many entries that wake nobody may be in the heap, and as many as there are names.
+#: The heap may have this many outdated entries, plus as many as there are names.
 SUPERSEDED_MAX: Final = 1_000
 
 
@@ -23,7 +23,7 @@ class Timers(Generic[N]):
         self._entries = 0
 
     def __len__(self) -> int:
-        """Return the number of entries, those that wake nobody included."""
+        """Return the number of entries, outdated ones included."""
         return len(self._heap)
 
     def at(self, due_ms: int, name: N) -> None:
