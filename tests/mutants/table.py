@@ -71,6 +71,9 @@ SEGMENT = "tests/unit/quorate_quorum/log/test_segment.py"
 REPLACEMENT = "tests/unit/quorate_quorum/log/test_replacement.py"
 GAPS = "tests/unit/quorate_quorum/log/test_gaps.py"
 VERIFIER = "quorum/quorate_quorum/log/verifier.py"
+SCAN = "quorum/quorate_quorum/log/scan.py"
+LOG_READER = "tests/unit/quorate_quorum/log/test_reader.py"
+DESCRIPTORS = "tests/unit/quorate_quorum/log/test_descriptors.py"
 SCRUB = "quorum/quorate_quorum/log/scrub.py"
 SCRUBS = "tests/unit/quorate_quorum/log/test_scrub.py"
 VERIFICATION = "tests/unit/quorate_quorum/log/test_verifier.py"
@@ -2417,12 +2420,12 @@ MUTANTS = (
     Mutant(
         "cut-stays-cut",
         "an open does not wait until the snapshots of lost records are gone",
-        f"{LOG_ROOM}/recovery.py",
-        "        if await self._parts.snapshots.remove_above(end):\n"
-        "            self._directory.changed()\n"
-        "            await self._directory.sync()\n",
-        "        if await self._parts.snapshots.remove_above(end):\n"
-        "            self._directory.changed()\n",
+        f"{LOG_ROOM}/parts.py",
+        "        if await self.snapshots.remove_above(end):\n"
+        "            self.directory.changed()\n"
+        "            await self.directory.sync()\n",
+        "        if await self.snapshots.remove_above(end):\n"
+        "            self.directory.changed()\n",
         (
             "tests/unit/quorate_quorum/log/test_observed.py::test_snapshots_of_records_that_are_gone_do_not_come_back",
         ),
@@ -3270,5 +3273,158 @@ MUTANTS = (
         "return size < self._quota or (size == self._quota and self._extra > 0)",
         "return True",
         (f"{ASSIGNORS}::test_equal_subscriptions_get_equal_shares",),
+    ),
+    Mutant(
+        "salvage-doubts-both",
+        "of two offsets that contradict each other, a salvage keeps the batch of the first",
+        SCAN,
+        "return (is_behind and self._extent.has_gaps) or (is_older and self._began_epoch)",
+        "return is_older and self._began_epoch",
+        (f"{GAPS}::test_a_salvage_keeps_no_batch_whose_offset_was_raised",),
+    ),
+    Mutant(
+        "salvage-doubts-both",
+        "a salvage keeps a batch that began an epoch which the next batch denies",
+        SCAN,
+        "return (is_behind and self._extent.has_gaps) or (is_older and self._began_epoch)",
+        "return is_behind and self._extent.has_gaps",
+        (f"{LOG_DAMAGE}::test_a_salvage_keeps_no_batch_whose_epoch_was_raised",),
+    ),
+    Mutant(
+        "salvage-doubts-both",
+        "a salvage gives up a good batch before one whose epoch was lowered",
+        SCAN,
+        "(is_older and self._began_epoch)",
+        "is_older",
+        (f"{LOG_DAMAGE}::test_a_salvage_keeps_the_batches_before_one_whose_epoch_was_lowered",),
+    ),
+    Mutant(
+        "salvage-doubts-both",
+        "a salvage does not ask the synced end whether the last offset is too high",
+        f"{LOG_ROOM}/recovery.py",
+        "synced = max(self._given_up, known_end)",
+        "synced = known_end",
+        (f"{GAPS}::test_a_salvage_keeps_no_batch_whose_offset_was_raised",),
+    ),
+    Mutant(
+        "witness-goes-last",
+        "a salvage gives the synced end up before it has looked at a batch",
+        f"{LOG_ROOM}/recovery.py",
+        "            self._given_up = synced[0]\n",
+        "            self._given_up = synced[0]\n"
+        "            await self._checkpoints.synced_slot.write(0, -1, sync=True)\n",
+        (f"{GAPS}::test_a_salvage_that_a_crash_interrupts_is_done_again",),
+    ),
+    Mutant(
+        "witness-goes-last",
+        "the synced end is given up before the cut is durable",
+        f"{LOG_ROOM}/recovery.py",
+        "            await self._parts.sync_cut()\n",
+        "            pass\n",
+        (f"{GAPS}::test_a_salvage_that_a_crash_interrupts_is_done_again",),
+    ),
+    Mutant(
+        "bad-batch-costs-itself",
+        "an index that can't be built again is gone",
+        f"{LOG_ROOM}/segment.py",
+        "        index, cuts = self.index, self._cuts\n",
+        "        await self.remove_index_files()\n"
+        "        self.index = index = None\n        cuts = self._cuts\n",
+        (f"{LOG_READER}::test_a_bad_batch_that_the_index_names_costs_no_other_batch",),
+    ),
+    Mutant(
+        "future-is-not-young",
+        "a record of the far future keeps its log from compaction",
+        f"{COMPACTION}/plan.py",
+        "    if segment.max_timestamp > now_ms + lags.future_max_ms:\n",
+        "    if False:\n",
+        (
+            f"{COMPACTION_TESTS}/test_plan.py"
+            "::test_a_record_of_the_far_future_does_not_keep_the_log_from_compaction_for_ever",
+        ),
+    ),
+    Mutant(
+        "future-is-not-young",
+        "a record of the far future keeps its log from retention",
+        "broker/quorate_broker/retention/policy.py",
+        "    if 0 <= segment.max_timestamp <= latest_ms:\n",
+        "    if 0 <= segment.max_timestamp:\n",
+        (f"{RETENTION}::test_a_record_of_the_far_future_does_not_keep_the_log_for_ever",),
+    ),
+    Mutant(
+        "verified-before-served",
+        "a lookup by time believes the headers that it looks at",
+        f"{LOG_ROOM}/time_lookup.py",
+        "            good = await verifier.good_end(segment, first, position, chunk.position)\n",
+        "            good = chunk.position\n",
+        (f"{TIME_LOOKUP}::test_a_flipped_bit_in_a_header_gives_no_wrong_offset",),
+    ),
+    Mutant(
+        "verified-before-served",
+        "the verifier reads on above the end of a segment that was cut meanwhile",
+        VERIFIER,
+        "        if chunk.position == position:\n            return  #",
+        "        if chunk.position == position:\n"
+        '            assert False, "it would read for ever"  #',
+        (f"{VERIFICATION}::test_a_read_whose_bytes_are_cut_while_they_are_verified_ends",),
+    ),
+    Mutant(
+        "begun-writes-end",
+        "a stop of the compactor interrupts its write into a log",
+        f"{COMPACTION}/compactor.py",
+        'await asyncio.shield(partition.replica_log.start(write(), "compaction"))',
+        "await write()",
+        (
+            f"{COMPACTION_TESTS}/test_compactor.py"
+            "::test_a_stop_does_not_interrupt_a_write_into_a_log",
+        ),
+    ),
+    Mutant(
+        "begun-writes-end",
+        "no room for a file of compaction takes the replica offline",
+        f"{COMPACTION}/compactor.py",
+        "            except TryAgainError as error:\n                waits.append(error)\n",
+        "            except ZeroDivisionError as error:\n"
+        "                waits.append(TryAgainError(str(error)))\n",
+        (
+            f"{COMPACTION_TESTS}/test_compactor.py"
+            "::test_no_room_for_a_checksum_file_leaves_the_replica_in_use",
+        ),
+    ),
+    Mutant(
+        "damaged-leader-yields",
+        "a reader of a leader that gave way during the read gets an error of the disk",
+        LEADER_REPLICA,
+        "raise self._replica.not_leader() from error  # the reign ended during the read",
+        "pass",
+        (
+            f"{DAMAGED}"
+            "::test_a_reader_of_a_leader_that_gave_way_during_the_read_is_sent_to_the_next",
+        ),
+    ),
+    Mutant(
+        "failed-sync-is-final",
+        "a sync counts although a sync of the same file failed beside it",
+        REAL_DISK,
+        "        if self._settling is not None:\n            await asyncio.wait([self._settling])\n"
+        "        self._check_syncs()\n",
+        "",
+        (f"{DESCRIPTORS}::test_a_sync_beside_a_failed_sync_before_a_close_fails",),
+    ),
+    Mutant(
+        "failed-sync-is-final",
+        "a sync does not wait for a sync of the same file that may get its error",
+        REAL_DISK,
+        "            await asyncio.wait([self._settling])\n",
+        "            pass\n",
+        (f"{DESCRIPTORS}::test_a_sync_beside_a_failed_sync_before_a_close_fails",),
+    ),
+    Mutant(
+        "shared-syncs",
+        "the entry of a sync that waits for its turn goes with the sync before it",
+        f"{LOG_ROOM}/shared_syncs.py",
+        "                if path not in self._next:\n                    del self._locks[path]\n",
+        "                del self._locks[path]\n",
+        (f"{SHARED_SYNCS}::test_a_hundred_calls_during_a_sync_share_one",),
     ),
 )

@@ -77,6 +77,22 @@ class EpochFile:
             return None
         return decode(await read_whole(self._directory.disk, self._directory.file(FILE_NAME)))
 
+    async def known(self, start: int, synced: int, epoch: int | None) -> EpochCache | None:
+        """Return the epochs in the file; None if they do not fit the synced log.
+
+        `epoch` is that of the last record below `synced`; None: the start scans all batches, and
+        needs no file.
+        """
+        if epoch is None:
+            return EpochCache()
+        known = await self.read()
+        if known is None or known.epoch_at(synced - 1) != epoch:
+            return None
+        known.truncate_from_start(start)
+        if known.entries[0][1] > start:
+            return None  # the file lacks the oldest batches: a power loss undid their removal
+        return known
+
     async def differs_from(self, epochs: EpochCache) -> bool:
         """Return whether the file does not exist, or does not have exactly these epochs."""
         if not await self._directory.has(FILE_NAME):

@@ -35,10 +35,23 @@ class Parts:
 
     async def finish_cut(self) -> None:
         """Make the cut durable, then remove the CUTTING_FILE marker."""
+        await self.sync_cut()
+        await self.directory.unmark(CUTTING_FILE)
+
+    async def sync_cut(self) -> None:
+        """Make the cut that is under way durable."""
         self.directory.changed()
         await self.directory.sync()
         await self.segments.active.file.sync()
-        await self.directory.unmark(CUTTING_FILE)
+
+    async def remove_snapshots_above(self, end: int) -> None:
+        """Remove the snapshots of records that are not there any more, durably.
+
+        A name that came back after a power loss would look right when the log is as long again.
+        """
+        if await self.snapshots.remove_above(end):
+            self.directory.changed()
+            await self.directory.sync()
 
     async def close(self) -> None:
         await self.checkpoints.close()

@@ -97,18 +97,26 @@ class Recovery:
         self._is_cutting = False
         #: All bytes below this offset survived a sync. A bad batch there means corruption.
         self._synced = 0
+        #: The slot `synced`, (end, epoch); None if there is none, and for a salvage.
+        self._trusted: tuple[int, int] | None = None
+        #: The synced end that a salvage does not trust; 0: there is none.
+        self._given_up = 0
 
     async def carry_out(self) -> None:
         """Find the batches, cut the bad ones, and sync the rest where it may not be synced."""
         if await self._directory.disk.exists(self._directory.path):
             await self._find()
+        self._trusted = self._checkpoints.synced_slot.value
         if self._config.salvage:
+            await self._distrust_synced()
+        if self._segments.all:
+            await self._check()
+        if self._given_up:
             await self._give_up_synced()
-        if not self._segments.all:
+        if self._segments.all:
+            await self._finish()
+        else:
             await self._expect_nothing()
-            return
-        await self._check()
-        await self._finish()
 
     async def conclude(self) -> Recovered:
         """Return the result. The log can be used from now on."""
@@ -133,9 +141,7 @@ class Recovery:
     async def _find(self) -> None:
         """Open the segments and checkpoints, and remove the files that a crash left behind."""
         directory = self._directory
-        wrong = await replacement.recover(directory, salvage=self._config.salvage)
-        if wrong:
-            await self._mark_damaged(wrong)
+        await replacement.recover(directory, self._mark_damaged if self._config.salvage else None)
         names = await directory.disk.list(directory.path)
         found = (offset_of(name, LOG) for name in names)
         bases = sorted(base for base in found if base is not None)
@@ -160,21 +166,33 @@ class Recovery:
         directory.distrust()
         self._extent.is_changed = not self._run.marker_present
 
-    async def _give_up_synced(self) -> None:
-        """For a salvage, set `synced` to 0: synced batches are bad, so each batch is checked."""
-        synced = self._checkpoints.synced_slot.value
+    async def _distrust_synced(self) -> None:
+        """For a salvage, take no batch as good because it is synced: check each one.
+
+        The slot itself stays until the bad batches are cut: in a log with gaps it is the only
+        witness of the last offset, and a crash may interrupt this salvage.
+        """
+        synced, self._trusted = self._trusted, None
         if self._is_marked_corrupt:
             await self._mark_damaged("a bad batch was found in it while it was in use")
         if synced is not None and synced[0] > 0:
-            self._synced = synced[0]
+            self._given_up = synced[0]
             await self._mark_damaged(f"not all below the synced end {synced[0]} is good")
-            await self._checkpoints.synced_slot.write(0, -1, sync=True)
+
+    async def _give_up_synced(self) -> None:
+        """Set `synced` to 0 at the end of a salvage, when the cut is durable.
+
+        Otherwise a power loss could bring the bad batches back, and take what tells of them.
+        """
+        if self._is_cutting and self._segments.all:
+            await self._parts.sync_cut()
+        await self._checkpoints.synced_slot.write(0, -1, sync=True)
 
     async def _expect_nothing(self) -> None:
         """Check the checkpoints of a log without a segment: none may cover a record."""
         await self._checkpoints.lower_cleaned(0)
-        await self._remove_snapshots_above(-1)
-        synced = self._checkpoints.synced_slot.value
+        await self._parts.remove_snapshots_above(-1)
+        synced = self._trusted
         if synced is not None and synced[0] > 0:
             self._synced = synced[0]
             raise self._corrupt("there is no segment")
@@ -194,13 +212,13 @@ class Recovery:
         """Find the end of the good batches. Raise if it lies below the synced end."""
         extent, segments = self._extent, self._segments
         await self._find_start()
-        slot = self._checkpoints.synced_slot.value
+        slot = self._trusted
         known_end = slot[0] if slot is not None else 0
-        synced = max(self._synced, known_end)  # the former value is that which a salvage gave up
+        synced = max(self._given_up, known_end)
         self._synced = max(known_end, segments.bases[0])
         # The epoch of the last synced record; None if there is no such record.
         epoch = slot[1] if slot is not None and slot[0] > extent.start else None
-        known = await self._known_epochs(epoch)
+        known = await self._parts.epoch_file.known(extent.start, self._synced, epoch)
         from_start = self._config.verify_all or known is None
         first = 0 if from_start else segments.at(self._synced)
         for at, next_base in zip(range(first), segments.bases[1:], strict=False):
@@ -254,19 +272,6 @@ class Recovery:
         if self._config.verify_all and not self._config.salvage:
             raise self._corrupt(found)
         await self._mark_damaged(found)
-
-    async def _known_epochs(self, epoch: int | None) -> EpochCache | None:
-        """Return the epochs of the checkpoint file; None if they do not fit the synced log."""
-        start = self._extent.start
-        known = await self._parts.epoch_file.read()
-        if epoch is None:
-            return EpochCache()  # no file is needed: the scan covers all batches
-        if known is None or known.epoch_at(self._synced - 1) != epoch:
-            return None
-        known.truncate_from_start(start)
-        if known.entries[0][1] > start:
-            return None  # the file lacks the oldest batches: a power loss undid their removal
-        return known
 
     def _compare_epochs(self, known: EpochCache) -> None:
         """Compare the batches' epochs with the checkpoint file: a CRC does not cover an epoch."""
@@ -342,21 +347,12 @@ class Recovery:
             await self._parts.finish_cut()
         # The epoch of the last deleted record stays known: a lossy election compares it.
         extent.epochs.truncate_from_end(max(end, extent.start + 1))
-        await self._remove_snapshots_above(end)
+        await self._parts.remove_snapshots_above(end)
         offset, checkpoints.hw_epoch = checkpoints.high_watermark_slot.value or (0, -1)
         checkpoints.high_watermark = max(offset, extent.start)
         if self._config.track_synced:
             await self._make_synced_sure()
         await self._parts.epoch_file.write_if_possible(extent.epochs)
-
-    async def _remove_snapshots_above(self, end: int) -> None:
-        """Remove the snapshots of records that are not there any more, durably.
-
-        A name that came back after a power loss would look right when the log is as long again.
-        """
-        if await self._parts.snapshots.remove_above(end):
-            self._directory.changed()
-            await self._directory.sync()
 
     async def _compare_high_watermark(self) -> None:
         """Mark the log as damaged if the high watermark's checkpoint is above its end.

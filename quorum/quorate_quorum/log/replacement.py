@@ -17,6 +17,8 @@ segments.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from quorate_quorum.disk import replace_whole
 from quorate_quorum.log.checksum import SegmentChecksum, checksum_of, difference
 from quorate_quorum.log.directory import Directory
@@ -125,11 +127,13 @@ async def finish(directory: Directory, new: SegmentChecksum, bases: list[int]) -
         await _sync(directory)
 
 
-async def recover(directory: Directory, *, salvage: bool) -> str:
-    """Complete or undo the replacement that a crash interrupted. Return "", or what is wrong.
+async def recover(
+    directory: Directory, mark_damaged: Callable[[str], Awaitable[None]] | None
+) -> None:
+    """Complete or undo the replacement that a crash interrupted.
 
-    LogCorruptError if the new segment is bad. With `salvage` it is removed instead, and the result
-    says what is wrong with it.
+    LogCorruptError if the new segment is bad. A salvage gives `mark_damaged`: it is called with
+    what is wrong, durably, and then the new segment is removed.
     """
     disk = directory.disk
     names = await disk.list(directory.path)
@@ -142,12 +146,13 @@ async def recover(directory: Directory, *, salvage: bool) -> str:
         fault = await _fault(directory, base, new)
         if new is None or fault is not None:
             fault = fault or f"{directory.file(name)} has no checksum file"
-            if not salvage:
+            if mark_damaged is None:
                 raise LogCorruptError(
                     f"{fault}. Take the disk out of service and let the replica be fetched again"
                 )
+            await mark_damaged(fault)
             await disk.remove(directory.file(name))
-            return fault
+            return
         found = (offset_of(one, LOG) for one in names)
         bases = sorted(one for one in found if one is not None and base <= one < new.end_offset)
         await finish(directory, new, bases)
@@ -155,7 +160,6 @@ async def recover(directory: Directory, *, salvage: bool) -> str:
         is_new = name.endswith((CLEANED, CHECKSUM + SWAP))
         if is_new and await directory.has(name):
             await disk.remove(directory.file(name))
-    return ""
 
 
 async def _fault(directory: Directory, base: int, new: SegmentChecksum | None) -> str | None:

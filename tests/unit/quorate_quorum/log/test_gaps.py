@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import suppress
+from itertools import count
 
 import pytest
 
+from quorate.errors import StorageError
 from quorate.record.batch import parse_header, split
 from quorate_quorum.log.log import Log, LogConfig, LogCorruptError
 from quorate_quorum.log.run_file import UNKNOWN
@@ -16,9 +19,11 @@ from tests.unit.quorate_quorum.log.builders import (
     PATH,
     SALVAGE,
     SAME_BOOT,
+    CrashAt,
     Seen,
     batch,
     new_disk,
+    reopened,
 )
 
 #: Two batches of 109 bytes.
@@ -180,19 +185,47 @@ async def test_a_log_that_was_cut_back_to_a_start_in_a_gap_opens_again(*, verify
     await log.close(clean=False)
 
 
-@pytest.mark.parametrize(("byte", "bit"), [(7, 6), (6, 0), (4, 7)])
-@pytest.mark.parametrize("offset", OFFSETS)
-async def test_a_salvage_keeps_no_batch_whose_offset_was_raised(
-    offset: int, byte: int, bit: int
-) -> None:
-    """Its end would win a lossy election, and the batch would be served at another offset."""
+async def with_raised(offset: int, byte: int, bit: int) -> SimulatedDisk:
+    """Return a disk with a log with gaps that was closed, in which one offset was raised then."""
     disk, log = await with_gaps()
     base = log.segment_base(offset)
     await log.close(clean=True)
     path = f"{PATH}/{file_name(base, LOG)}"
     is_second = parse_header(disk.content(path)).base_offset != offset
     disk.flip_bit(path, byte + 109 * is_second, bit)
+    return disk
+
+
+@pytest.mark.parametrize(("byte", "bit"), [(7, 6), (6, 0), (4, 7)])
+@pytest.mark.parametrize("offset", OFFSETS)
+async def test_a_salvage_keeps_no_batch_whose_offset_was_raised(
+    offset: int, byte: int, bit: int
+) -> None:
+    """Its end would win a lossy election, and the batch would be served at another offset."""
+    disk = await with_raised(offset, byte, bit)
     salvaged = await Log.open(disk, PATH, dataclasses.replace(SALVAGE, segment_bytes=250))
     assert salvaged.log_end_offset <= offset + 1
     assert await offsets(salvaged) == OFFSETS[: len(await offsets(salvaged))]
     await salvaged.close(clean=False)
+
+
+@pytest.mark.parametrize("power", [False, True])
+@pytest.mark.parametrize("offset", [4, 29])
+async def test_a_salvage_that_a_crash_interrupts_is_done_again(offset: int, *, power: bool) -> None:
+    """The synced end is the witness of the last offset: a start must not find it gone."""
+    config = dataclasses.replace(SALVAGE, segment_bytes=250)
+    run = UNKNOWN if power else SAME_BOOT
+    expected = (await reopened(await with_raised(offset, 7, 6), run, config)).log_end_offset
+    for number in count(1):
+        disk = await with_raised(offset, 7, 6)
+        crash = CrashAt(disk, number, power=power, quiet=("read", "open"))
+        with suppress(StorageError):
+            await reopened(disk, run, config)
+        if not crash.end():
+            break
+        try:
+            log = await reopened(disk, run)
+        except LogCorruptError:
+            log = await reopened(disk, run, config)
+        assert (log.log_end_offset, log.recovered.damaged != "") == (expected, True), number
+    assert number > 15
