@@ -9,7 +9,7 @@ PYTHON ?= $(shell for python in $(PYTHONS); do \
 	$$python -c '$(NEW_ENOUGH)' >/dev/null 2>&1 && { echo $$python; break; }; done)
 VENV   := .venv
 BIN    := $(VENV)/bin
-SOURCES := clients quorum broker tests bench
+SOURCES := clients quorum broker proto tests bench
 
 SEEDS      ?= 200
 FIRST_SEED ?= 0
@@ -53,6 +53,7 @@ check: lint test
 
 proto: setup
 	proto/generate.sh
+	$(BIN)/python -m proto.kafka.generate
 
 docs: setup
 	@$(BIN)/python -m tests.house.configuration_page > docs/configuration.new && mv docs/configuration.new docs/configuration.md

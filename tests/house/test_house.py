@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.house.generated import is_generated
+
 ROOT = Path(__file__).parents[2]
 SOURCES = ("clients", "quorum", "broker")
 WAITING = {"asyncio", "grpc", "time", "random", "socket", "os", "pathlib", "threading"}
@@ -86,6 +88,8 @@ MACHINES = [
     "broker/quorate_broker/compaction/offset_map.py",
     "broker/quorate_broker/compaction/batch_filter.py",
     "broker/quorate_broker/compaction/job.py",
+    "broker/quorate_broker/listeners/kafka/codec.py",
+    "broker/quorate_broker/listeners/kafka/wire.py",
     "broker/quorate_broker/groups/records/keys.py",
     "broker/quorate_broker/groups/records/values.py",
     "broker/quorate_broker/groups/records/wire.py",
@@ -117,12 +121,12 @@ MACHINES = [
 
 
 def sources() -> list[Path]:
-    """Return our Python files, without what protoc made."""
+    """Return our Python files, without what a generator made."""
     return [
         path
         for root in (*SOURCES, "tests")
         for path in sorted((ROOT / root).rglob("*.py"))
-        if not path.name.endswith("_pb2.py")
+        if not is_generated(path)
     ]
 
 
