@@ -1,8 +1,9 @@
 """Writes the body of a decoder: one straight line of statements for one version of a message.
 
 Most reads are not checked against the end. A position only grows, so a read beyond the end either
-raises, or makes the last check fail, which compares the position with the end. Counts are checked,
-so no loop is longer than the bytes that are left.
+raises, or makes the last check fail, which compares the position with the end. Counts are checked:
+no loop is longer than the bytes that are left, and the arrays of a message have at most ITEMS_MAX
+items together.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ class Decoder(Lines):
     def __init__(self, version: int, *, compact: bool) -> None:
         super().__init__(compact=compact)
         self._version = version
+        self._has_arrays = False
 
     def flush(self) -> None:
         """Emit the read of the run."""
@@ -38,6 +40,8 @@ class Decoder(Lines):
     def message(self, struct: Struct) -> None:
         with self.block("try:"):
             made = self._struct(struct)
+        if self._has_arrays:
+            self.lines.insert(0, "    room = ITEMS_MAX")
         if len(self.lines) == 1:
             self.lines.clear()  # no field in this version
         else:
@@ -180,7 +184,9 @@ class Decoder(Lines):
     def _items(self, field: Field, name: str, count: str, *, is_declared: bool) -> None:
         least = self._least_item(field)
         product = count if least == 1 else f"{count} * {least}"
-        with self.block(f"if {product} > end - position:"):
+        self._has_arrays = True
+        self.emit(f"room -= {count}")
+        with self.block(f"if {product} > end - position or room < 0:"):
             self.emit(f'raise bad_count("{field.name}", {count}, end - position)')
         if field.type == "int32":
             self.emit(f"{name} = read_int32s(buffer, position, {count})")

@@ -32,6 +32,7 @@ from __future__ import annotations
 #: What a generated module may import of wire.py.
 WIRE = (
     "BYTE",
+    "ITEMS_MAX",
     "NO_UUID",
     "UNREADABLE",
     "Buffer",

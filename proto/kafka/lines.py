@@ -9,7 +9,18 @@ from contextlib import contextmanager
 from proto.kafka.notation import Field
 
 #: A name that is taken: by the parameters, by Python, or by what a module imports.
-RESERVED = {"buffer", "position", "end", "message", "out", "append", "pieces", "null", "varint"}
+RESERVED = {
+    "buffer",
+    "position",
+    "end",
+    "message",
+    "out",
+    "append",
+    "pieces",
+    "null",
+    "varint",
+    "room",
+}
 #: The letter of a code of the module struct in the name of a function.
 LETTERS = {"?": "o", "16s": "u"}
 

@@ -21,7 +21,7 @@ from py_compile import PycInvalidationMode
 from tests.mutants.table import MUTANTS, Mutant
 
 ROOT = Path(__file__).parents[2]
-ROOTS = ("clients", "quorum", "broker", "tests")
+ROOTS = ("clients", "quorum", "broker", "proto", "tests")
 SECONDS_MAX = 120
 
 

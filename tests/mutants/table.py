@@ -37,6 +37,9 @@ GROWTH = "quorum/quorate_quorum/controller/decisions/growth.py"
 GROWTH_TESTS = "tests/unit/quorate_quorum/controller/test_growth.py"
 CHECKS = "tests/unit/quorate_broker/replica/test_checks.py"
 RECOMPRESSION = "tests/unit/quorate_broker/replica/test_recompression.py"
+KAFKA = "broker/quorate_broker/listeners/kafka"
+MESSAGES = "tests/unit/quorate_broker/listeners/kafka/test_messages.py"
+HOSTILE_MESSAGES = "tests/unit/quorate_broker/listeners/kafka/test_hostile_messages.py"
 CODECS = "clients/quorate/record/codecs"
 CODEC_TESTS = "tests/unit/quorate/record/codecs"
 PAPER = "tests/unit/quorate_quorum/raft/machine/test_paper.py"
@@ -1824,6 +1827,33 @@ MUTANTS = (
         "                _, position = decode_headers(data, position, end)\n",
         "                position = end\n",
         (f"{CHECKS}::test_a_batch_whose_records_no_consumer_can_decode_is_refused",),
+    ),
+    Mutant(
+        "bounded-messages",
+        "a varint goes on as long as its bytes say so",
+        f"{KAFKA}/wire.py",
+        "VARINT_BYTES_MAX: Final = 5",
+        "VARINT_BYTES_MAX: Final = 1 << 20",
+        (f"{HOSTILE_MESSAGES}::test_a_varint_has_at_most_five_bytes",),
+    ),
+    Mutant(
+        "bounded-messages",
+        "a decoder does not ask where the message ended",
+        f"{KAFKA}/messages/offset_delete.py",
+        "    if position != end:\n",
+        "    if False:\n",
+        (
+            f"{HOSTILE_MESSAGES}::test_a_cut_message_and_bytes_left_over_are_refused",
+            f"{HOSTILE_MESSAGES}::test_what_stands_before_and_behind_the_message_is_not_read",
+        ),
+    ),
+    Mutant(
+        "bounded-messages",
+        "the header of a request goes on behind its frame",
+        f"{KAFKA}/codec.py",
+        "    if position > len(frame):\n",
+        "    if False:\n",
+        (f"{MESSAGES}::test_a_client_id_beyond_the_frame_is_refused",),
     ),
     Mutant(
         "bounded-decompression",

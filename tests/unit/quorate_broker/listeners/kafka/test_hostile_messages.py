@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from proto.kafka.notation import Api
+from proto.kafka.notation import Api, Struct
 from quorate_broker.listeners.kafka import codec
 from quorate_broker.listeners.kafka.messages import metadata, produce
-from quorate_broker.listeners.kafka.wire import MalformedRequest
+from quorate_broker.listeners.kafka.wire import ITEMS_MAX, MalformedRequest
 from tests.unit.quorate_broker.listeners.kafka.random_messages import ALL, Case, cases_of
 
 INT32_MAX = b"\x7f\xff\xff\xff"
@@ -99,9 +99,39 @@ def test_a_count_of_the_older_encoding_above_the_bytes_left_costs_no_memory() ->
         tracemalloc.stop()
 
 
+@pytest.mark.parametrize("api", ALL, ids=lambda api: api.name)
+def test_small_items_cost_little_more_than_their_bytes(api: Api) -> None:
+    """A request takes at most 64 times its bytes, above what its handling costs anyway."""
+    module = codec.messages_of(api.key)
+    for version in {api.flexible - 1, api.versions[-1]} & set(api.versions):
+        case = Case(api, version, True)
+        for message in crowded(case.struct, version, module, items=1000):
+            data = case.encode(message)
+            tracemalloc.start()
+            try:
+                assert case.decode(data) == message
+                peak = tracemalloc.get_traced_memory()[1]
+            finally:
+                tracemalloc.stop()
+            assert peak < 64 * len(data) + 20_000, f"{case}: {len(data)} bytes cost {peak}"
+
+
+def test_all_arrays_together_have_a_most_of_items() -> None:
+    """Otherwise a request as large as a Produce request may be would cost gigabytes."""
+    case = Case(ALL[0], 9, True)
+    half = [produce.TopicProduceData()] * (ITEMS_MAX // 2)
+    request = produce.ProduceRequest(topic_data=half)
+    assert case.decode(case.encode(request)) == request
+    partition = produce.PartitionProduceData()
+    fuller = produce.TopicProduceData(partition_data=[partition] * (ITEMS_MAX // 2 + 1))
+    request = produce.ProduceRequest(topic_data=[*half[1:], fuller])
+    with pytest.raises(MalformedRequest, match=f"at most {ITEMS_MAX} items"):
+        case.decode(case.encode(request))
+
+
 def test_a_varint_has_at_most_five_bytes() -> None:
     """Others read on: 400 KB of 0xff made a number of 2.8 million bits, in seconds."""
-    data = b"\xff" * 400_000
+    data = b"\xff" * 4_000
     counted = Counted(data)
     with pytest.raises(MalformedRequest, match="more than 5 bytes"):
         metadata.REQUEST_DECODERS[12](counted, 0, len(data))
@@ -153,6 +183,35 @@ def frame_with_null(field: str) -> tuple[bytes, int, int]:
         body += b"\0" if name == field else data
     frame = head + body + b"\0\0"
     return frame, 0, len(frame)
+
+
+def smallest(struct: Struct, version: int, module: Any, **values: Any) -> Any:
+    """Return a struct with the least bytes, except for the values that are given."""
+    for field in struct.in_version(version):
+        if version in field.nullable:
+            values.setdefault(field.name, None)
+        elif field.is_array:
+            values.setdefault(field.name, [])
+        elif field.struct:
+            values.setdefault(field.name, smallest(field.struct, version, module))
+    return getattr(module, struct.name)(**values)
+
+
+def crowded(struct: Struct, version: int, module: Any, items: int) -> Iterator[Any]:
+    """Return for each array a message in which it has so many items of the least bytes."""
+    for field in struct.in_version(version):
+        if not field.is_array:
+            continue
+        if field.struct is None:
+            item: Any = "" if field.type == "string" else 0
+            yield smallest(struct, version, module, **{field.name: [item] * items})
+            continue
+        item = smallest(field.struct, version, module)
+        yield smallest(struct, version, module, **{field.name: [item] * items})
+        for inner in crowded(field.struct, version, module, items):
+            yield smallest(struct, version, module, **{field.name: [inner]})
+        for inner in crowded(field.struct, version, module, 1):
+            yield smallest(struct, version, module, **{field.name: [inner] * items})
 
 
 class Counted(bytes):
