@@ -345,6 +345,8 @@ def test_a_directory_can_be_added_and_one_be_taken_out(seed: int) -> None:
         assert directories_of(node) == before
         await admin.create_topic("new", 1, 3)
         await until(lambda: directories_of(node).get("new-0") == "/d3")
+        node.disk.limit("/d3", 20 * MIB)
+        await asyncio.sleep(3)
         await cluster.stop(node.name)
         cluster.shape.log_dirs = ("/d1", "/d3")
         cluster.start(node.name)
@@ -358,3 +360,62 @@ def test_a_directory_can_be_added_and_one_be_taken_out(seed: int) -> None:
         assert await values(cluster, "t") == [bytes(1000)]
 
     run(scene, seed)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_replicas_on_a_directory_that_comes_back_do_not_displace_newer_ones(seed: int) -> None:
+    """The replica in its place has more than the copy on the disk that was away."""
+
+    async def scene(cluster: SimulatedCluster, admin: Admin) -> None:
+        node = cluster.brokers[0]
+        await admin.create_topic("t", 12, 3)
+        await write(cluster, "t", 12)
+        away = {name for name, path in directories_of(node).items() if path == "/d2"}
+        for directories in (("/d1",), DIRECTORIES):
+            await cluster.stop(node.name)
+            cluster.shape.log_dirs = directories
+            cluster.start(node.name)
+            await until(lambda: is_serving(node))
+            await whole(admin, "t")
+            assert set(directories_of(node).values()) == {"/d1"}
+            await write(cluster, "t", 12)
+        found = {name.partition(".")[0] for name in node.disk.names("/d2") if ".stray" in name}
+        assert found == away, "they are set aside"
+        assert not away & set(node.disk.names("/d2"))
+        await asyncio.sleep(130)
+        assert not [name for name in node.disk.names("/d2") if ".stray" in name]
+        for other in cluster.brokers[1:]:
+            await cluster.stop(other.name)
+        assert await values(cluster, "t") == [bytes(1000)] * 3
+
+    run(scene, seed)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_an_only_replica_waits_for_its_directory_and_is_not_made_anew(seed: int) -> None:
+    async def scene(cluster: SimulatedCluster, admin: Admin) -> None:
+        (node,) = cluster.brokers
+        await admin.create_topic("t", 8, 1)
+        await write(cluster, "t", 8)
+        before = directories_of(node)
+        away = {int(name[2:]) for name, path in before.items() if path == "/d2"}
+        assert away
+        await cluster.stop(node.name)
+        cluster.shape.log_dirs = ("/d1",)
+        cluster.start(node.name)
+        await until(lambda: is_serving(node))
+        await asyncio.sleep(100)
+        topic = (await admin.describe_topics(["t"]))["t"]
+        assert {one.partition for one in topic.partitions if one.leader == NO_LEADER} == away
+        assert set(directories_of(node).values()) == {"/d1"}
+        await cluster.stop(node.name)
+        cluster.shape.log_dirs = DIRECTORIES
+        cluster.start(node.name)
+        await until(lambda: is_serving(node))
+        await whole(admin, "t")
+        assert directories_of(node) == before
+        await write(cluster, "t", 8)
+        ends = [one.log_end_offset for one in broker_of(node).replicas.all()]
+        assert ends == [2] * 8
+
+    run(scene, seed, brokers=1)

@@ -9,10 +9,13 @@ at once go to the directories in proportion to the free bytes.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from quorate_quorum.metadata.brokers import BrokerImage, DirectoryImage
+from quorate_quorum.metadata.image import MetadataImage
+from quorate_quorum.metadata.partitions import ReplicaImage
 from quorate_quorum.v1.controller_pb2 import DirectorySpace
 
 #: Shares that differ by less than this ratio count as equal. Two directories on one file system
@@ -74,3 +77,24 @@ class FreeSpace:
         shares = [told[one.id].share if one.id in told else 0.0 for one in directories]
         enough = EQUAL_FROM * max(shares)
         return [one for one, share in zip(directories, shares, strict=True) if share >= enough]
+
+
+@dataclass(slots=True)
+class DirectoryChoice:
+    """The log directories of the replicas that one decision places. Its image lacks them."""
+
+    _image: MetadataImage
+    _free_space: FreeSpace
+    _placed: Counter[ReplicaImage] = field(default_factory=Counter)
+
+    def of(self, broker_id: int) -> ReplicaImage:
+        """Return where a broker puts one more replica, and count it in: see FreeSpace.choose."""
+        directory_id = self._free_space.choose(
+            self._image.brokers[broker_id],
+            lambda one: (
+                self._image.replicas_in(broker_id, one) + self._placed[ReplicaImage(broker_id, one)]
+            ),
+        )
+        found = ReplicaImage(broker_id, directory_id)
+        self._placed[found] += 1
+        return found

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
 from quorate.errors import InvalidTopicError
 from quorate.v1 import admin_pb2 as admin
 from quorate_quorum.configs import MIB, ClusterConfig
+from quorate_quorum.controller.decisions.free_space import DirectoryChoice
 from quorate_quorum.controller.decisions.outcome import Context, Outcome
 from quorate_quorum.controller.decisions.placement import Place, fill, ring
 from quorate_quorum.controller.decisions.topics import default_factor, places_of
 from quorate_quorum.metadata.image import MetadataImage
-from quorate_quorum.metadata.partitions import PartitionImage, ReplicaImage, partition_changed
+from quorate_quorum.metadata.partitions import PartitionImage, partition_changed
 from quorate_quorum.metadata.topics import OFFSETS_TOPIC, TopicImage
 from quorate_quorum.v1 import events_pb2 as ev
 
@@ -58,25 +58,14 @@ def raise_internal_topics(image: MetadataImage, context: Context) -> Outcome[int
     places = places_of(image)
     circle = ring(places)
     events: list[ev.MetadataEvent] = []
-    placed: Counter[ReplicaImage] = Counter()
-
-    def place(broker_id: int) -> ReplicaImage:
-        """Return where a broker puts a new replica."""
-        directory_id = context.free_space.choose(
-            image.brokers[broker_id],
-            lambda one: image.replicas_in(broker_id, one) + placed[ReplicaImage(broker_id, one)],
-        )
-        found = ReplicaImage(broker_id, directory_id)
-        placed[found] += 1
-        return found
-
+    choice = DirectoryChoice(image, context.free_space)
     for topic in image.sorted_topics():
         if not topic.is_internal or not image.brokers:
             continue
         target = min(_wanted_factor(image, topic), len(places))
         for index, old in enumerate(topic.partitions):
             if len(old.replicas) < target:
-                new = _raised(image, circle, index, old, target, place)
+                new = _raised(image, circle, index, old, target, choice)
                 events.append(partition_changed(topic.id, index, old, new))
     return Outcome(tuple(events), len(events))
 
@@ -93,7 +82,7 @@ def _raised(
     index: int,
     old: PartitionImage,
     target: int,
-    place: Callable[[int], ReplicaImage],
+    choice: DirectoryChoice,
 ) -> PartitionImage:
     chosen = []
     for broker_id in old.broker_ids:
@@ -102,7 +91,7 @@ def _raised(
     added = [p.broker_id for p in fill(chosen, circle, index, target)[len(chosen) :]]
     return replace(
         old,
-        replicas=(*old.replicas, *map(place, added)),
+        replicas=(*old.replicas, *map(choice.of, added)),
         adding=(*old.adding, *added),
         partition_epoch=old.partition_epoch + 1,
     )

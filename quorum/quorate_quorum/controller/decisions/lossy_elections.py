@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
+from quorate_quorum.controller.decisions.free_space import DirectoryChoice, FreeSpace
 from quorate_quorum.controller.decisions.outcome import Outcome
 from quorate_quorum.controller.decisions.partitions import moved, redirected
 from quorate_quorum.metadata.brokers import BrokerImage
@@ -24,7 +25,7 @@ ELECTED_PER_TICK = 50
 
 
 def elect_lossy(
-    image: MetadataImage, topic_id: bytes, partition: int, leader: int
+    image: MetadataImage, topic_id: bytes, partition: int, leader: int, choice: DirectoryChoice
 ) -> Outcome[bool]:
     """Let `leader` lead although acknowledged records may be lost. recovered_epoch marks the loss.
 
@@ -42,14 +43,17 @@ def elect_lossy(
     for broker_id in old.broker_ids:
         broker = image.brokers.get(broker_id)
         if broker is not None and broker.directory(old.directory_of(broker_id) or b"") is None:
-            replicas = redirected(replace(new, replicas=replicas), broker, partition)
+            replicas = redirected(replace(new, replicas=replicas), broker, choice)
     new = replace(new, replicas=replicas, recovered_epoch=new.leader_epoch)
     return Outcome((partition_changed(topic.id, partition, old, new),), True)
 
 
-def elect_all(image: MetadataImage, chosen: Sequence[LossyElection]) -> Outcome[bool]:
+def elect_all(
+    image: MetadataImage, chosen: Sequence[LossyElection], free_space: FreeSpace
+) -> Outcome[bool]:
     """Decide `elect_lossy` for several partitions. Response: whether any election was made."""
-    outcomes = [elect_lossy(image, c.topic_id, c.partition, c.leader) for c in chosen]
+    choice = DirectoryChoice(image, free_space)
+    outcomes = [elect_lossy(image, c.topic_id, c.partition, c.leader, choice) for c in chosen]
     events = tuple(event for outcome in outcomes for event in outcome.events)
     return Outcome(events, bool(events))
 

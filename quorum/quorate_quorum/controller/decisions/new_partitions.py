@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 from quorate.errors import (
@@ -10,6 +9,7 @@ from quorate.errors import (
     InvalidRequestError,
     NotEnoughReplicasError,
 )
+from quorate_quorum.controller.decisions.free_space import DirectoryChoice
 from quorate_quorum.controller.decisions.outcome import Context
 from quorate_quorum.metadata.brokers import BrokerImage
 from quorate_quorum.metadata.image import MetadataImage
@@ -25,9 +25,7 @@ class NewPartitions:
 
     def __init__(self, image: MetadataImage, context: Context) -> None:
         self._image = image
-        self._free_space = context.free_space
-        #: By log directory: the replicas that this turn has made there.
-        self._placed: Counter[bytes] = Counter()
+        self._choice = DirectoryChoice(image, context.free_space)
         #: Whether a new replica on a broker's directory would be in sync, by (broker id, directory
         #: id).
         self._eligible: dict[tuple[int, bytes], bool] = {}
@@ -68,11 +66,7 @@ class NewPartitions:
         """Return the directory for a new replica: see FreeSpace."""
         if len(broker.directories) == 1 or is_sample:
             return broker.directories[0].id
-        chosen = self._free_space.choose(
-            broker, lambda one: self._image.replicas_in(broker.id, one) + self._placed[one]
-        )
-        self._placed[chosen] += 1
-        return chosen
+        return self._choice.of(broker.id).directory_id
 
 
 def check_assignments(

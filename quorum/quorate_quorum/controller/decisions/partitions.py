@@ -27,6 +27,7 @@ from quorate.errors import (
     UnknownTopicError,
     to_wire,
 )
+from quorate_quorum.controller.decisions.free_space import DirectoryChoice
 from quorate_quorum.controller.decisions.outcome import Context, Outcome
 from quorate_quorum.metadata.brokers import BrokerImage
 from quorate_quorum.metadata.image import MetadataImage
@@ -110,7 +111,11 @@ def elect(image: MetadataImage, topic: TopicImage, old: PartitionImage) -> Parti
 
 
 def adapted(
-    image: MetadataImage, topic: TopicImage, index: int, old: PartitionImage, broker_id: int
+    image: MetadataImage,
+    topic: TopicImage,
+    old: PartitionImage,
+    broker_id: int,
+    choice: DirectoryChoice,
 ) -> PartitionImage:
     """Return the next state of a partition, given the state of one of its brokers in the image.
 
@@ -151,7 +156,7 @@ def adapted(
             isr=isr,
             leader=leader,
             lossy=lossy,
-            replicas=redirected(old, broker, index),
+            replicas=redirected(old, broker, choice),
         )
     return new
 
@@ -166,26 +171,15 @@ def _is_lossless(
 
 
 def redirected(
-    partition: PartitionImage, broker: BrokerImage, index: int
+    partition: PartitionImage, broker: BrokerImage, choice: DirectoryChoice
 ) -> tuple[ReplicaImage, ...]:
     """Return the replicas; the one of `broker` is in a working directory, if the broker has one."""
-    directory_id = good_directory(broker, index)
-    if directory_id is None:
+    if all(directory.failed for directory in broker.directories):
         return partition.replicas
+    placed = choice.of(broker.id)
     return tuple(
-        ReplicaImage(broker.id, directory_id) if replica.broker_id == broker.id else replica
-        for replica in partition.replicas
+        placed if replica.broker_id == broker.id else replica for replica in partition.replicas
     )
-
-
-def good_directory(broker: BrokerImage, turn: int) -> bytes | None:
-    """Return a working directory for a new replica, round robin by `turn`; None if none works.
-
-    A directory with a failed sync is returned only if no other works.
-    """
-    working = [d for d in broker.directories if not d.failed]
-    best = [d for d in working if not d.sync_failed] or working
-    return best[turn % len(best)].id if best else None
 
 
 # AlterPartition.
@@ -195,7 +189,7 @@ def alter_partitions(
     image: MetadataImage, request: wire.AlterPartitionsRequest, context: Context
 ) -> Outcome[wire.AlterPartitionsResponse]:
     """Decide a leader's proposals for the ISRs of its partitions. Each has its own result."""
-    del context
+    choice = DirectoryChoice(image, context.free_space)
     response = wire.AlterPartitionsResponse(request_id=request.request_id)
     broker = image.brokers.get(request.broker_id)
     if broker is None or broker.epoch != request.broker_epoch or broker.fenced:
@@ -215,7 +209,7 @@ def alter_partitions(
             if key in seen:
                 raise InvalidRequestError("one request names the partition twice")
             seen.add(key)
-            changes, state = _altered(image, request.broker_id, proposal)
+            changes, state = _altered(image, request.broker_id, proposal, choice)
             events.extend(changes)
         except QuorateError as error:
             result.error.CopyFrom(to_wire(error))
@@ -265,7 +259,7 @@ def _tell(result: wire.AlteredPartition, state: PartitionImage | None) -> None:
 
 
 def _altered(
-    image: MetadataImage, leader: int, proposal: wire.AlterPartition
+    image: MetadataImage, leader: int, proposal: wire.AlterPartition, choice: DirectoryChoice
 ) -> tuple[list[ev.MetadataEvent], PartitionImage]:
     topic = image.topics.get(proposal.topic_id)
     old = image.partition(proposal.topic_id, proposal.partition)
@@ -291,7 +285,7 @@ def _altered(
         new = replace(grown, partition_epoch=old.partition_epoch + 1)
     events = [] if new is old else [partition_changed(topic.id, index, old, new)]
     # If the leader is shutting down, it can leave the ISR now that another member has joined.
-    left = adapted(image, topic, index, new, leader)
+    left = adapted(image, topic, new, leader, choice)
     if left is not new:
         events.append(partition_changed(topic.id, index, new, left))
     return events, left

@@ -14,6 +14,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
+from quorate_quorum.controller.decisions.free_space import DirectoryChoice, FreeSpace
 from quorate_quorum.controller.decisions.partitions import adapted, elect
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.metadata.partitions import NO_LEADER, Key, PartitionImage, partition_changed
@@ -27,10 +28,14 @@ CHANGED_MAX = 50
 
 
 def swept(
-    image: MetadataImage, topic: TopicImage, index: int, old: PartitionImage, broker_id: int
+    image: MetadataImage,
+    topic: TopicImage,
+    old: PartitionImage,
+    broker_id: int,
+    choice: DirectoryChoice,
 ) -> PartitionImage:
     """Return the next state of a partition, given the state of one of its brokers."""
-    new = adapted(image, topic, index, old, broker_id)
+    new = adapted(image, topic, old, broker_id, choice)
     return elect(image, topic, old) if new is old else new
 
 
@@ -74,6 +79,8 @@ class _Look:
 class Slice:
     """One part of the sweep. It takes effect when `took` reports that it was proposed."""
 
+    #: Chooses the directories of replicas whose directory is gone.
+    choice: DirectoryChoice
     events: list[ev.MetadataEvent] = field(default_factory=list)
     #: The partitions that this slice checked and that have no leader.
     leaderless: list[Key] = field(default_factory=list)
@@ -108,15 +115,16 @@ class Sweep:
         for broker_id in broker_ids:
             self._looks[broker_id] = _Look()
 
-    def next(self, image: MetadataImage) -> Slice:
+    def next(self, image: MetadataImage, free_space: FreeSpace) -> Slice:
         """Return the next slice.
 
-        Until `took` is called, each call returns the same slice, computed for the given image.
+        Until `took` is called, each call returns the same slice, computed for the given image. Only
+        the directories of replicas whose directory is gone may be others.
         """
         place = self._place or _lap(image, 0)
         if any(look.since is None for look in self._looks.values()):
             place = _renewed(image, place)
-        part = Slice(place=place, looks=dict(self._looks))
+        part = Slice(DirectoryChoice(image, free_space), place=place, looks=dict(self._looks))
         assert part.place is not None
         for broker_id, look in self._looks.items():
             if look.since is None:
@@ -176,7 +184,7 @@ def _changed(
     broker_id: int,
     part: Slice,
 ) -> PartitionImage:
-    new = swept(image, topic, index, old, broker_id)
+    new = swept(image, topic, old, broker_id, part.choice)
     if new is not old:
         part.events.append(partition_changed(topic.id, index, old, new))
         part.looks[broker_id] = replace(part.looks[broker_id], has_changed=True)

@@ -34,7 +34,7 @@ class Elections:
                 _log(effect)
                 chosen.append(effect)
         if chosen:
-            self._reign.attempt("recover", lambda i, _: elect_all(i, chosen))
+            self._reign.attempt("recover", lambda i, c: elect_all(i, chosen, c.free_space))
 
     def _ask(self, effect: AskEnds) -> None:
         session = self._sessions.get(effect.broker_id)

@@ -84,8 +84,8 @@ class Sweeper:
     def take_step(self) -> bool:
         """Propose the next slice. Return whether the log took it."""
 
-        def step(image: MetadataImage, _: Context) -> Outcome[Slice]:
-            part = self._sweep.next(image)
+        def step(image: MetadataImage, context: Context) -> Outcome[Slice]:
+            part = self._sweep.next(image, context.free_space)
             return Outcome(tuple(part.events), part)
 
         part = self._reign.attempt("settle", step)

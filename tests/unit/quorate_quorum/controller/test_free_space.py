@@ -8,16 +8,24 @@ from dataclasses import replace
 import pytest
 
 from quorate.v1 import admin_pb2 as admin
+from quorate_quorum.controller.decisions import brokers as decide
 from quorate_quorum.controller.decisions.free_space import EQUAL_FROM, FreeSpace
 from quorate_quorum.controller.decisions.internal_topics import raise_internal_topics
+from quorate_quorum.controller.decisions.sweep import Sweep
 from quorate_quorum.metadata.delta import replayed
+from quorate_quorum.v1 import controller_pb2 as wire
 from quorate_quorum.v1.controller_pb2 import DirectorySpace
+from tests.harness.addresses import listening_at
 from tests.unit.quorate_quorum.controller.builders import create, new
 from tests.unit.quorate_quorum.metadata.builders import (
     brokers,
+    built,
     context,
     create_topics,
     directory_id,
+    incarnation,
+    partition_made,
+    topic_event,
     topic_id,
 )
 
@@ -97,3 +105,33 @@ def test_new_replicas_of_internal_topics_go_where_the_most_space_is() -> None:
     image = replayed(image, raise_internal_topics(image, with_space).events)
     used = Counter(one.directory_of(0) for one in image.topics[topic_id(1)].partitions)
     assert used == {directory_id(0, 0): 1, directory_id(0, 1): 3}
+
+
+def test_replicas_whose_directory_is_gone_go_where_the_most_space_is_one_by_one() -> None:
+    """Round robin, half of them would fill a directory that has little room."""
+    image = brokers([0, 1], disks=3)
+    events = [topic_event(1, "t")]
+    events += [partition_made(1, number, [0, 1]) for number in range(40)]
+    image = built(*events, on=image)
+    request = wire.RegisterRequest(
+        broker_id=0, incarnation=incarnation(0, 2), **listening_at("b0:1")
+    )
+    for kept in (1, 2):
+        request.directories.add(directory_id=directory_id(0, kept), tail_intact=True)
+    outcome = decide.register(image, request, context(image), session_lives=lambda _: False)
+    image = replayed(image, outcome.events)
+    space = FreeSpace()
+    told = {1: 10 * GIB, 2: 30 * GIB}
+    space.told(
+        0,
+        [DirectorySpace(directory_id=directory_id(0, n), free_bytes=b) for n, b in told.items()],
+    )
+    sweep = Sweep(changed_max=7)
+    sweep.begin([0])
+    while sweep.is_busy:
+        part = sweep.next(image, space)
+        image = replayed(image, part.events)
+        sweep.took(part)
+    used = Counter(one.directory_of(0) for one in image.topics[topic_id(1)].partitions)
+    assert used.keys() == {directory_id(0, 1), directory_id(0, 2)}
+    assert 10 <= used[directory_id(0, 1)] <= 11

@@ -16,12 +16,13 @@ import pytest
 from quorate.v1 import admin_pb2 as admin
 from quorate_quorum.controller.decisions import brokers as decide
 from quorate_quorum.controller.decisions.creation import Creation, abandon
+from quorate_quorum.controller.decisions.free_space import FreeSpace
 from quorate_quorum.controller.decisions.growth import Growth
 from quorate_quorum.controller.decisions.internal_topics import raise_internal_topics
 from quorate_quorum.controller.decisions.lossy_elections import (
     LossyElection,
     LossyElections,
-    elect_lossy,
+    elect_all,
 )
 from quorate_quorum.controller.decisions.outcome import Context, Outcome
 from quorate_quorum.controller.decisions.partitions import alter_partitions
@@ -112,7 +113,7 @@ class Cluster:
 
     def settle(self, steps: int) -> None:
         while self.sweep.is_busy and steps:
-            part = self.sweep.next(self.image)
+            part = self.sweep.next(self.image, FreeSpace())
             for event in part.events:  # each is right by itself
                 self.take(Outcome((event,), None))
             self.sweep.took(part)
@@ -317,7 +318,7 @@ class Cluster:
         self.recovery.changed(self.image, every_partition(self.image))
         for effect in self.recovery.tick(self.image, self.now_ms):
             if isinstance(effect, LossyElection):
-                self.take(elect_lossy(self.image, effect.topic_id, effect.partition, effect.leader))
+                self.take(elect_all(self.image, [effect], FreeSpace()))
                 continue
             ends = [
                 wire.ReplicaEnd(topic_id=t, partition=p, last_epoch=1, log_end_offset=5)

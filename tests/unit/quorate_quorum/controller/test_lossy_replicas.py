@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from quorate_quorum.controller.decisions.free_space import FreeSpace
 from quorate_quorum.controller.decisions.lossy_elections import (
     AskEnds,
     LossyElection,
     LossyElections,
-    elect_lossy,
+    elect_all,
 )
 from quorate_quorum.controller.decisions.lossy_replicas import replicas_lossy
 from quorate_quorum.controller.decisions.partitions import alter_partitions
@@ -91,7 +92,7 @@ def test_where_no_lossless_replica_is_left_the_furthest_leads_and_the_loss_is_ma
         assert isinstance(effect, LossyElection)
         leader = max(ends, key=lambda b: ends[b])
         assert effect.leader == leader
-        image = replayed(image, elect_lossy(image, *KEY, leader).events)
+        image = replayed(image, elect_all(image, [effect], FreeSpace()).events)
         state = the_partition(image)
         assert (state.isr, state.leader) == ((leader,), leader)
         assert state.recovered_epoch == state.leader_epoch

@@ -8,12 +8,14 @@ import pytest
 
 from quorate.v1.common_pb2 import ErrorCode
 from quorate_quorum.controller.decisions import brokers as decide
+from quorate_quorum.controller.decisions.free_space import FreeSpace
 from quorate_quorum.controller.decisions.lossy_elections import (
     AskEnds,
     LossyElection,
     LossyElections,
-    elect_lossy,
+    elect_all,
 )
+from quorate_quorum.controller.decisions.outcome import Outcome
 from quorate_quorum.controller.decisions.partitions import alter_partitions
 from quorate_quorum.metadata.delta import replayed
 from quorate_quorum.metadata.image import MetadataImage
@@ -71,6 +73,11 @@ def alter(
 
 
 THREE = with_partition(brokers([0, 1, 2]), [0, 1, 2])
+
+
+def elected(image: MetadataImage, leader: int) -> Outcome[bool]:
+    """Let a broker lead partition 0 although records may be lost."""
+    return elect_all(image, [LossyElection(topic_id(1), 0, leader, "")], FreeSpace())
 
 
 def test_an_isr_shrinks_and_grows_as_its_leader_proposes() -> None:
@@ -257,7 +264,7 @@ class Waiting:
     def elected(self, ms: int = 100) -> int:
         (effect,) = self.tick(ms)
         assert isinstance(effect, LossyElection)
-        outcome = elect_lossy(self.image, effect.topic_id, effect.partition, effect.leader)
+        outcome = elect_all(self.image, [effect], FreeSpace())
         assert outcome.response
         self.image = replayed(self.image, outcome.events)
         return effect.leader
@@ -449,10 +456,10 @@ def test_an_answer_that_nobody_asked_for_is_passed_over() -> None:
 def test_a_partition_that_got_a_leader_or_went_is_left_alone() -> None:
     waiting = power_cut([0, 1, 2])
     waiting.asked()
-    outcome = elect_lossy(waiting.image, topic_id(1), 0, 1)
+    outcome = elected(waiting.image, 1)
     waiting.image = replayed(waiting.image, outcome.events)
     assert waiting.tick(1_000) == []
-    assert elect_lossy(waiting.image, topic_id(1), 0, 2).events == ()
+    assert elected(waiting.image, 2).events == ()
     gone = power_cut([0, 1, 2])
     gone.image = brokers([0, 1, 2])
     assert gone.tick() == []
@@ -460,7 +467,7 @@ def test_a_partition_that_got_a_leader_or_went_is_left_alone() -> None:
 
 def test_who_is_fenced_is_not_made_leader() -> None:
     waiting = power_cut([0, 1])
-    outcome = elect_lossy(waiting.image, topic_id(1), 0, 2)
+    outcome = elected(waiting.image, 2)
     assert (outcome.events, outcome.response) == ((), False)
 
 
@@ -479,7 +486,7 @@ def test_recovery_gives_up_on_a_directory_that_did_not_return() -> None:
     for broker in (0, 1):
         image = decided(image, broker, decide.unfence(image, broker))
     assert the_partition(image).leader == -1
-    image = replayed(image, elect_lossy(image, topic_id(1), 0, 1).events)
+    image = replayed(image, elected(image, 1).events)
     assert the_partition(image).directory_of(0) == directory_id(0, 5)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from quorate_quorum.controller.decisions import brokers as decide
+from quorate_quorum.controller.decisions.free_space import FreeSpace
 from quorate_quorum.controller.decisions.lossy_elections import (
     ELECTED_PER_TICK,
     LossyElection,
@@ -45,7 +46,7 @@ def fenced(image: MetadataImage, broker: int) -> MetadataImage:
 
 
 def step(sweep: Sweep, image: MetadataImage) -> tuple[MetadataImage, Slice, dict[int, bool]]:
-    part = sweep.next(image)
+    part = sweep.next(image, FreeSpace())
     return replayed(image, part.events), part, sweep.took(part)
 
 
@@ -180,7 +181,7 @@ def test_a_step_that_was_not_proposed_is_taken_again() -> None:
     image = fenced(with_topics(brokers([0, 1]), topics=1, partitions=3), 0)
     sweep = Sweep()
     sweep.begin([0])
-    first, second = sweep.next(image), sweep.next(image)
+    first, second = sweep.next(image, FreeSpace()), sweep.next(image, FreeSpace())
     assert first.events == second.events
     assert not sweep.is_swept(0)
 
@@ -245,7 +246,7 @@ def test_leaders_are_recovered_some_in_each_tick_and_all_in_the_end() -> None:
             recovery.answered(0, image.brokers[0].epoch, ends)
         assert len(chosen) <= ELECTED_PER_TICK
         elected.append(len(chosen))
-        image = replayed(image, elect_all(image, chosen).events)
+        image = replayed(image, elect_all(image, chosen, FreeSpace()).events)
         recovery.changed(image, every_partition(image))
     assert leads(image, 0) == 120
     assert sum(elected) == 120

@@ -7,6 +7,7 @@ from typing import Any
 
 from quorate.v1 import admin_pb2 as admin
 from quorate_quorum.controller.decisions.creation import Creation
+from quorate_quorum.controller.decisions.free_space import FreeSpace
 from quorate_quorum.controller.decisions.outcome import Context, Outcome
 from quorate_quorum.controller.decisions.sweep import Sweep
 from quorate_quorum.metadata.delta import replayed
@@ -139,7 +140,7 @@ def settled(image: MetadataImage, *brokers: int) -> MetadataImage:
     sweep = Sweep(changed_max=2)
     sweep.begin(brokers)
     while sweep.is_busy:
-        part = sweep.next(image)
+        part = sweep.next(image, FreeSpace())
         image = replayed(image, part.events)
         sweep.took(part)
     return image
