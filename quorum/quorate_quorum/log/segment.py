@@ -10,7 +10,6 @@ import asyncio
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 from quorate.aio.clock import loop_ms
 from quorate.errors import CorruptRecordError
@@ -92,8 +91,7 @@ class Segment:
         #: Which of these bytes need no check before a reader gets them.
         self.verified = Verified(file.size)
         self._max_timestamp: int | None = None
-        #: The number of cuts. An index that was built beside a cut is of no use.
-        self._cuts = 0
+        self._completion = _Completion(self)
         #: The time of the first record's append, by the event loop's clock; None: not known yet.
         self._began_ms: int | None = None
 
@@ -169,7 +167,7 @@ class Segment:
         """Return the index. If it is not in memory, load it and complete it from the batches."""
         if self.index is not None:
             return self.index
-        index = await self._completed(await self.index_on_disk())
+        index = await self._completion.complete(await self.index_on_disk())
         if self.index is None:  # if not, another reader has loaded it meanwhile
             self.index = index
         return self.index
@@ -209,7 +207,7 @@ class Segment:
         index = await self.index_on_disk(whole=False)
         if index.last_entry[0] < 0:
             return (await self.loaded_index()).max_timestamp
-        return (await self._completed(index)).max_timestamp
+        return (await self._completion.complete(index)).max_timestamp
 
     async def build_index_again(self) -> None:
         """Build the index from the batches, because an entry does not fit its batch.
@@ -217,9 +215,9 @@ class Segment:
         CorruptRecordError if a batch is bad. Then the present index stays: perhaps only the batch
         is wrong, and appends and reads of the other batches need an index.
         """
-        index, cuts = self.index, self._cuts
-        built = await self._completed(self.new_index())
-        if self.index is index and cuts == self._cuts:
+        index, cuts = self.index, self._completion.cuts
+        built = await self._completion.complete(self.new_index())
+        if self.index is index and cuts == self._completion.cuts:
             self.index = built
             await self.remove_index_files()
 
@@ -239,20 +237,10 @@ class Segment:
         self.verified.cut(position)
         index.truncate(end_offset - self.base_offset)
         self.index = index
-        self._cuts += 1
+        self._completion.cut()
         if not await self._confirms(index):
             index = self.index = self.new_index()
-        await self._completed(index)
-
-    async def _completed(self, index: SegmentIndex) -> SegmentIndex:
-        """Note the batches that are not in the index yet, and return it.
-
-        CorruptRecordError if a batch begins below the end of the one before it. A verifier takes an
-        entry of the index for a second witness of an offset, so no entry may repeat a wrong one.
-        """
-        note = _in_order(self.file.path, self.base_offset, partial(self.add_to, index))
-        await self.replay(index.last_entry[1], note)
-        return index
+        await self._completion.complete(index)
 
     async def replay(self, position: int, note: Callable[[int, BatchHeader], None]) -> None:
         """Call `note` with the position and header of each batch, from `position` on."""
@@ -370,20 +358,53 @@ class Segment:
                 await self._disk.remove(self.path(ending))
 
 
-def _in_order(
-    path: str, base_offset: int, note: Callable[[int, BatchHeader], None]
-) -> Callable[[int, BatchHeader], None]:
-    """Return `note`, which now refuses a batch that begins below the end of the one before it."""
-    end = base_offset
+class _Completion:
+    """Completes the indexes of one segment from its batches.
 
-    def checked(position: int, header: BatchHeader) -> None:
-        nonlocal end
-        if header.base_offset < end:
-            raise CorruptRecordError(f"{path}: a batch of {header.base_offset} lies behind {end}")
-        end = header.end_offset
-        note(position, header)
+    It remembers a bad batch. The one of an only copy stays, and must not cost every read a scan.
+    """
 
-    return checked
+    def __init__(self, segment: Segment) -> None:
+        self._segment = segment
+        #: The number of cuts. An index that was built beside a cut is of no use.
+        self.cuts = 0
+        #: The position of the last batch before the bad one, and what is wrong; None: no batch is
+        #: known to be bad.
+        self._fault: tuple[int, str] | None = None
+
+    def cut(self) -> None:
+        """Note that the segment was cut. Perhaps the bad batch is gone."""
+        self.cuts += 1
+        self._fault = None
+
+    async def complete(self, index: SegmentIndex) -> SegmentIndex:
+        """Note the batches that are not in the index yet, and return it.
+
+        CorruptRecordError if a batch is bad, or begins below the end of the one before it. A
+        verifier takes an entry of the index for a second witness of an offset, so no entry may
+        repeat a wrong one.
+        """
+        segment, cuts = self._segment, self.cuts
+        reached, end = index.last_entry[1], segment.base_offset
+        if self._fault is not None and reached <= self._fault[0]:
+            raise CorruptRecordError(self._fault[1])
+
+        def note(position: int, header: BatchHeader) -> None:
+            nonlocal reached, end
+            if header.base_offset < end:
+                raise CorruptRecordError(
+                    f"{segment.file.path}: a batch of {header.base_offset} lies behind {end}"
+                )
+            reached, end = position, header.end_offset
+            segment.add_to(index, position, header)
+
+        try:
+            await segment.replay(reached, note)
+        except CorruptRecordError as error:
+            if cuts == self.cuts:
+                self._fault = reached, str(error)
+            raise
+        return index
 
 
 async def last_bytes(disk: Disk, path: str, length: int | None) -> bytes:

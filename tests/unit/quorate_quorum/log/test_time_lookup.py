@@ -157,3 +157,45 @@ async def test_a_flipped_bit_in_a_header_gives_no_wrong_offset(seed: int) -> Non
                     told += 1
             await log.close(clean=False)
     assert told
+
+
+@pytest.mark.parametrize("byte", [7, 10, 16, 26], ids=["offset", "length", "magic", "last offset"])
+@pytest.mark.parametrize("has_indexes", [False, True])
+async def test_a_bad_batch_costs_lookups_and_reads_one_scan_of_its_segment(
+    byte: int, *, has_indexes: bool
+) -> None:
+    """The one of an only copy stays. Each lookup at it would read the whole segment again."""
+    disk = await new_disk()
+    config = LogConfig(index_interval_bytes=250)
+    log = await filled(disk, config, 3000)
+    await log.roll()
+    await log.append([batch(3000)])
+    await log.close(clean=True)
+    log = await Log.open(disk, PATH, config)
+    if has_indexes:
+        assert await log.offset_for_time(1500, end=3001) == (1500, 1500)
+    else:
+        for ending in (".index", ".timeindex"):
+            await disk.remove(FIRST.replace(".log", ending))
+    for place in starts(disk.content(FIRST))[2490:2500]:
+        disk.flip_bit(FIRST, place + byte, 3)
+    reads = [0]
+
+    def hook(name: str, path: str) -> None:
+        reads[0] += name == "read" and path == FIRST
+
+    async def cost() -> int:
+        """Return how often the segment is read for lookups and reads at the bad batches."""
+        reads[0] = 0
+        for offset in (2400, 2491, 2494, 2497):
+            with suppress(LogCorruptError):
+                await log.offset_for_time(offset, end=3001)
+            with suppress(LogCorruptError):
+                await log.read(offset, end=3001, bytes_max=1)
+        return reads[0]
+
+    disk.hook = hook
+    await cost()
+    assert await cost() <= 40
+    await log.append([batch(3001)])
+    await log.close(clean=False)
