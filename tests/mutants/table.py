@@ -75,6 +75,7 @@ REPLACEMENT = "tests/unit/quorate_quorum/log/test_replacement.py"
 GAPS = "tests/unit/quorate_quorum/log/test_gaps.py"
 VERIFIER = "quorum/quorate_quorum/log/verifier.py"
 SCAN = "quorum/quorate_quorum/log/scan.py"
+FULL_DISK = "tests/unit/quorate_broker/replica/test_full_disk.py"
 LOG_READER = "tests/unit/quorate_quorum/log/test_reader.py"
 DESCRIPTORS = "tests/unit/quorate_quorum/log/test_descriptors.py"
 SCRUB = "quorum/quorate_quorum/log/scrub.py"
@@ -3357,9 +3358,9 @@ MUTANTS = (
         "bad-batch-costs-itself",
         "an index that can't be built again is gone",
         f"{LOG_ROOM}/segment.py",
-        "        index, cuts = self.index, self._cuts\n",
+        "        index, cuts = self.index, self._completion.cuts\n",
         "        await self.remove_index_files()\n"
-        "        self.index = index = None\n        cuts = self._cuts\n",
+        "        self.index = index = None\n        cuts = self._completion.cuts\n",
         (f"{LOG_READER}::test_a_bad_batch_that_the_index_names_costs_no_other_batch",),
     ),
     Mutant(
@@ -3456,5 +3457,48 @@ MUTANTS = (
         "                if path not in self._next:\n                    del self._locks[path]\n",
         "                del self._locks[path]\n",
         (f"{SHARED_SYNCS}::test_a_hundred_calls_during_a_sync_share_one",),
+    ),
+    Mutant(
+        "bad-batch-costs-itself",
+        "each read beside a bad batch that stays scans the whole segment again",
+        f"{LOG_ROOM}/segment.py",
+        "if self._fault is not None and reached <= self._fault[0]:",
+        "if False:",
+        (f"{TIME_LOOKUP}::test_a_bad_batch_costs_lookups_and_reads_one_scan_of_its_segment",),
+    ),
+    Mutant(
+        "full-disk-gives-way",
+        "a coordinator whose disk is full stays the leader",
+        "broker/quorate_broker/replica/partition.py",
+        "if self.is_internal and self.role.queue.is_full:",
+        "if False:",
+        (f"{FULL_DISK}::test_the_leader_of_an_internal_topic_whose_disk_is_full_gives_way",),
+    ),
+    Mutant(
+        "full-disk-gives-way",
+        "a leader whose disk is full gives way although the others are too few",
+        "broker/quorate_broker/replica/partition.py",
+        "len(resignation.members) >= self.role.machine.min_isr",
+        "resignation.members",
+        (f"{FULL_DISK}::test_a_leader_whose_disk_is_full_stays_otherwise",),
+    ),
+    Mutant(
+        "most-room-first",
+        "replicas whose directory is gone all go to the first of the others",
+        "quorum/quorate_quorum/controller/decisions/free_space.py",
+        "        if told is not None:\n            told.unwritten += 1\n",
+        "",
+        (
+            "tests/unit/quorate_quorum/controller/test_free_space.py"
+            "::test_replicas_whose_directory_is_gone_go_where_the_most_space_is_one_by_one",
+        ),
+    ),
+    Mutant(
+        "copies-are-kept",
+        "an only replica whose directory is away is made anew in another one",
+        "quorum/quorate_quorum/controller/decisions/partitions.py",
+        "    if directory is None and (new.isr or new.elr):\n",
+        "    if directory is None:\n",
+        (f"{CLUSTER_DISKS}::test_an_only_replica_waits_for_its_directory_and_is_not_made_anew",),
     ),
 )

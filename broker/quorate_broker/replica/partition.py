@@ -143,7 +143,11 @@ class Partition(Replica):
     ) -> Proposal | None:
         """Return the ISR to propose to the controller now, or None: see Leader.propose.
 
-        A replica that must resign proposes an ISR without itself, even if it has no role.
+        A replica that must resign proposes an ISR without itself, even if it has no role. So does
+        the leader of an internal topic whose disk is full, while the others are enough for min ISR:
+        consumer groups could not commit, though other disks have room. A leader of another topic
+        stays: its producers are told to make room, and leave their records to no other disk that
+        fills as well.
         """
         if self.must_resign:
             resignation = self._resignation(eligible_epoch)
@@ -158,6 +162,10 @@ class Partition(Replica):
             # no other member may lead, so this replica leads on, although its log is damaged
         if not isinstance(self.role, LeaderReplica):
             return None
+        if self.is_internal and self.role.queue.is_full:
+            resignation = self._resignation(eligible_epoch)
+            if resignation is not None and len(resignation.members) >= self.role.machine.min_isr:
+                return resignation
         return self.role.propose_isr(now_ms, broker_epoch, eligible_epoch)
 
     def _resignation(self, eligible_epoch: Callable[[int], int]) -> Proposal | None:

@@ -291,6 +291,7 @@ class ProduceQueue:
             log_line.error(
                 "no room: nothing is taken", partition=name, reason=str(error), repeats=True
             )
+            self._replica.isr_wanted()  # the leader of an internal topic gives way
         else:
             log_line.info("there is room again", partition=name, repeats=True)
 
