@@ -295,11 +295,8 @@ class Recovery:
         """
         segments, at = self._segments, good.at
         segment = segments.all[at]
-        end = (
-            segment.base_offset
-            if good.offset is None
-            else self._extent.end_behind(good.offset, self._synced)
-        )
+        place = segment.base_offset if good.offset is None else good.offset
+        end = place if good.offset is None else self._extent.end_behind(place, self._synced)
         if end < self._synced:
             raise self._corrupt(f"{segment.file.path}: {bad}")
         fits = segment.base_offset <= end
@@ -307,7 +304,7 @@ class Recovery:
             fits
             and at == len(segments.all) - 1
             and await is_torn(
-                segment.file, good.position, segment.size, end, gaps=self._extent.has_gaps
+                segment.file, good.position, segment.size, place, gaps=self._extent.has_gaps
             )
         )
         self._lossy = not (self._run.same_boot and is_last_write)
