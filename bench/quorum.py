@@ -26,6 +26,7 @@ from quorate.v1.admin_pb2 import CreateTopicsRequest, DescribeQuorumRequest
 from quorate_quorum.client.client import QuorumClient
 from quorate_quorum.controller.decisions import brokers
 from quorate_quorum.controller.decisions.creation import Creation
+from quorate_quorum.controller.decisions.free_space import FreeSpace
 from quorate_quorum.controller.decisions.outcome import Context, split
 from quorate_quorum.controller.decisions.sweep import Sweep
 from quorate_quorum.log.events import encode_events
@@ -275,7 +276,7 @@ def _fenced_ms(image: MetadataImage) -> float:
     sweep.begin([0])
     while sweep.is_busy:
         started = time.perf_counter()
-        part = sweep.next(image)
+        part = sweep.next(image, FreeSpace())
         after = _proposed(image, part.events)
         sweep.took(part)
         turns_ms += [(time.perf_counter() - started) * 1000, _followed_ms(image, part.events)]
