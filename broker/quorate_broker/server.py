@@ -188,7 +188,7 @@ class _Rooms:
         self.retention = RetentionKeeper(self.replicas, server.fail)
         self.compactor = Compactor(self.replicas, server.fail)
         self.scrubber = Scrubber(self.replicas, server.fail)
-        self.coordinator = Coordinator(self.replicas, server.fail)
+        self.coordinator = Coordinator(self.replicas, server.fail, environment.authorizer)
         self.lifecycle = Lifecycle(
             config,
             environment,

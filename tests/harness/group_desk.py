@@ -73,14 +73,21 @@ class Desk:
 
     def __init__(self, topics: Mapping[str, int], **config: Any) -> None:
         self.config = GroupsConfig(**config)
+        #: What a principal may not describe, by its name and the topic's.
+        self.forbidden: set[tuple[str, str]] = set()
         self.now_ms = 1_000_000
         self.log: list[LogRecord] = []
         self.pushes: defaultdict[str, list[MemberState | QuorateError]] = defaultdict(list)
         self._ids_made = 0
         self._racks: dict[str, Sequence[str]] = {}
         self.topics = FakeTopics([self._topic(name, size) for name, size in topics.items()], {})
-        self.machine = ShardMachine(self.config, self.topics)
+        self.machine = self._new_machine()
         self.machine.loaded(self.now_ms, self.wall_ms)
+
+    def _new_machine(self) -> ShardMachine:
+        return ShardMachine(
+            self.config, self.topics, lambda who, topic: (who.name, topic) not in self.forbidden
+        )
 
     def _topic(self, name: str, partitions: int) -> Topic:
         self._ids_made += 1
@@ -160,7 +167,7 @@ class Desk:
 
     def fail_over(self, records: Iterable[LogRecord] | None = None) -> None:
         """Another coordinator replays the log, or these records."""
-        self.machine = ShardMachine(self.config, self.topics)
+        self.machine = self._new_machine()
         for key, value in self.log if records is None else records:
             self.machine.replay(key, value)
         self.pushes.clear()

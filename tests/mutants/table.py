@@ -2947,6 +2947,46 @@ MUTANTS = (
         ),
     ),
     Mutant(
+        "patterns-by-rights",
+        "a pattern matches topics whatever the rights of the member are",
+        f"{GROUPS}/machine/subscriptions.py",
+        "is_seen = is_matched and self.may_describe(name)",
+        "is_seen = is_matched",
+        (
+            "tests/unit/quorate_broker/groups/machine/test_patterns.py::test_a_pattern_matches_only_topics_that_its_member_may_describe",
+        ),
+    ),
+    Mutant(
+        "patterns-by-rights",
+        "the coordinator does not learn which principal a member is",
+        "broker/quorate_broker/operations/groups.py",
+        "told = replace(heartbeat, principal=self._caller.principal)",
+        "told = heartbeat",
+        (
+            "tests/unit/quorate_broker/operations/test_authorization.py::test_a_pattern_of_a_member_matches_only_topics_that_it_may_describe",
+        ),
+    ),
+    Mutant(
+        "patterns-by-rights",
+        "a new coordinator compares the topics before it knows the rights of all members",
+        f"{GROUPS}/machine/consumer_protocol.py",
+        "not (self._assigning.can_see_topics and group.knows_rights)",
+        "not self._assigning.can_see_topics",
+        (
+            "tests/unit/quorate_broker/groups/machine/test_patterns.py::test_a_failover_does_not_show_a_member_what_it_may_not_describe",
+        ),
+    ),
+    Mutant(
+        "patterns-by-rights",
+        "what was assigned before all members were heard stays",
+        f"{GROUPS}/machine/assigning.py",
+        "self.was_partial = not self._group.knows_rights",
+        "self.was_partial = False",
+        (
+            "tests/unit/quorate_broker/groups/machine/test_patterns.py::test_what_was_assigned_before_all_members_were_heard_is_assigned_again",
+        ),
+    ),
+    Mutant(
         "commit-of-one-life",
         "a commit takes the newest epoch for each try",
         "clients/quorate/cluster/group_offsets.py",

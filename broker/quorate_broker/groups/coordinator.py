@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from quorate.aio.tasks import Tasks
 from quorate.aio.turns import Turns
 from quorate.errors import CoordinatorNotAvailableError, NotCoordinatorError
+from quorate.net.principal import Principal
 from quorate.v1.common_pb2 import LeaderHint
 from quorate_broker.groups.image_topics import ImageTopics, changed_names
 from quorate_broker.groups.machine.config import GroupsConfig
@@ -23,6 +25,7 @@ from quorate_broker.replicas.replicas import Replicas
 from quorate_quorum.metadata.delta import MetadataDelta
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.metadata.topics import OFFSETS_TOPIC
+from quorate_quorum.node.authorizer import DESCRIBE_TOPIC, Authorizer, Caller
 from quorate_quorum.node.config import BrokerConfig
 
 #: The longest wait for the end of cancelled loads.
@@ -41,7 +44,8 @@ class Coordinator:
         self,
         replicas: Replicas,
         fail: Callable[[str], None],
-        make_machine: Callable[[GroupsConfig, Topics], ShardMachine] = ShardMachine,
+        authorizer: Authorizer,
+        make_machine: Callable[[GroupsConfig, Topics], ShardMachine] | None = None,
     ) -> None:
         self._replicas = replicas
         self._tasks = Tasks(lambda name, error: fail(f"{name}: {error!r}"))
@@ -53,7 +57,8 @@ class Coordinator:
             topics=lambda: ImageTopics(replicas.image),
             tasks=self._tasks,
             turns=Turns(RECORDS_A_TURN),
-            make_machine=make_machine,
+            make_machine=make_machine
+            or partial(ShardMachine, may_describe=partial(_may_describe, authorizer)),
         )
 
     @property
@@ -131,6 +136,10 @@ class Coordinator:
         for key in list(self._shards):
             self._shards.pop(key).end()
         await self._tasks.end_all(timeout_s=END_TIMEOUT_S)
+
+
+def _may_describe(authorizer: Authorizer, principal: Principal, topic: str) -> bool:
+    return Caller(principal, authorizer).may(DESCRIBE_TOPIC, topic)
 
 
 def groups_config(config: BrokerConfig) -> GroupsConfig:

@@ -337,7 +337,8 @@ class GroupStream:
                 self._states.belong_to(heartbeat.group_id, heartbeat.member_id)
                 shard.open(self._states)
                 self._shard = shard
-            await self._shard.heartbeat(self._states, heartbeat)
+            told = replace(heartbeat, principal=self._caller.principal)
+            await self._shard.heartbeat(self._states, told)
         except QuorateError as error:
             self._states.tell(error)
         await self._states.room()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from operator import attrgetter
 
 from quorate_broker.groups.assignors.values import (
     Assignment,
@@ -130,8 +131,15 @@ class Quotas:
             self._give(partition, at)
 
 
+LEAST = attrgetter("least")
+
+
 class Balance:
-    """Different subscriptions: start from what is held, and move what makes shares more equal."""
+    """Different subscriptions: start from what is held, and move what makes shares more equal.
+
+    Members with equal subscriptions are of one kind, and each kind knows its least loaded member.
+    So a move costs the kinds that subscribe to a topic, not all members that do.
+    """
 
     def __init__(
         self, members: Sequence[TaskMember], topics: Sequence[TaskTopic], racks_of: RacksOf
@@ -140,15 +148,18 @@ class Balance:
         self._partitions = subscribed(members, topics)
         self._holders = still_held(members, self._partitions)
         self._racks_of = racks_of
-        self._subscribers: defaultdict[bytes, list[int]] = defaultdict(list)
+        kinds: dict[frozenset[bytes], Kind] = {}
         for at, member in enumerate(members):
-            for topic_id in sorted(member.topic_ids):
-                self._subscribers[topic_id].append(at)
+            kinds.setdefault(member.topic_ids, Kind()).add(at)
+        self._kind_of = [kinds[member.topic_ids] for member in members]
+        self._kinds: defaultdict[bytes, list[Kind]] = defaultdict(list)
+        for topic_ids, kind in kinds.items():
+            for topic_id in topic_ids:
+                self._kinds[topic_id].append(kind)
         #: By member and topic; new partitions last, so that they move on first.
         self._shares: list[defaultdict[bytes, list[Partition]]] = [
             defaultdict(list) for _ in members
         ]
-        self._sizes = [0 for _ in members]
 
     def assign(self) -> list[Iterable[Partition]]:
         """Keep all that is held, give out the rest, then move until no move helps."""
@@ -156,8 +167,12 @@ class Balance:
             if partition in self._holders:
                 self._give(partition, self._holders[partition])
         rest = [one for one in self._partitions if one not in self._holders]
-        for partition in sorted(rest, key=lambda one: len(self._subscribers[one[0]])):
-            self._give(partition, self._nearest(partition, self._least_loaded(partition[0])))
+        subscribers = {
+            topic_id: sum(len(kind.sizes) for kind in kinds)
+            for topic_id, kinds in self._kinds.items()
+        }
+        for partition in sorted(rest, key=lambda one: subscribers[one[0]]):
+            self._give(partition, self._nearest(partition))
         # A move makes the sum of the squares of the sizes smaller, so this ends.
         while sum(self._relieve(at) for at in range(len(self._shares))):
             pass
@@ -165,31 +180,62 @@ class Balance:
 
     def _give(self, partition: Partition, at: int) -> None:
         self._shares[at][partition[0]].append(partition)
-        self._sizes[at] += 1
+        self._kind_of[at].grow(at, 1)
 
-    def _least_loaded(self, topic_id: bytes) -> int:
-        return min(self._subscribers[topic_id], key=self._sizes.__getitem__)
+    def _least_loaded(self, topic_id: bytes) -> tuple[int, int]:
+        """Return the size of the smallest share of a subscriber, and whose it is."""
+        return min(map(LEAST, self._kinds[topic_id]))
 
-    def _nearest(self, partition: Partition, best: int) -> int:
-        """Return a member as little loaded as `best` that is in a rack of the partition."""
+    def _nearest(self, partition: Partition) -> int:
+        """Return a least loaded member, if there is one in a rack of the partition that one."""
+        size, best = self._least_loaded(partition[0])
         racks = self._racks_of(partition)
         if not racks or self._racks[best] in racks:
             return best
-        equal = (one for one in self._subscribers[partition[0]] if self._is_equal(one, best))
-        return next((one for one in equal if self._racks[one] in racks), best)
-
-    def _is_equal(self, one: int, other: int) -> bool:
-        return self._sizes[one] == self._sizes[other]
+        near = (
+            at
+            for kind in self._kinds[partition[0]]
+            for at, other in kind.sizes.items()
+            if other == size and self._racks[at] in racks
+        )
+        return min(near, default=best)
 
     def _relieve(self, at: int) -> int:
         """Move partitions of a member to members that have at least two fewer; return how many."""
-        moved = 0
+        moved, kind = 0, self._kind_of[at]
         for topic_id, share in self._shares[at].items():
             while share:
-                other = self._least_loaded(topic_id)
-                if self._sizes[at] < self._sizes[other] + 2:
+                size, other = self._least_loaded(topic_id)
+                if kind.sizes[at] < size + 2:
                     break
                 self._give(share.pop(), other)
-                self._sizes[at] -= 1
+                kind.grow(at, -1)
                 moved += 1
         return moved
+
+
+class Kind:
+    """Members with equal subscriptions, and the size of the share of each."""
+
+    def __init__(self) -> None:
+        self.sizes: dict[int, int] = {}
+        #: The size of the smallest share, and the first member that has it.
+        self.least = (0, 0)
+        #: Sizes that were, with their members. What differs from `sizes` counts no more; the first
+        #: one counts.
+        self._heap: list[tuple[int, int]] = []
+
+    def add(self, at: int) -> None:
+        """Add a member without a share. Call it in the order of the members."""
+        self.sizes[at] = 0
+        self._heap.append((0, at))
+        self.least = self._heap[0]
+
+    def grow(self, at: int, by: int) -> None:
+        """Note that a share has grown."""
+        heap, sizes = self._heap, self.sizes
+        sizes[at] += by
+        heapq.heappush(heap, (sizes[at], at))
+        while sizes[heap[0][1]] != heap[0][0]:
+            heapq.heappop(heap)
+        self.least = heap[0]

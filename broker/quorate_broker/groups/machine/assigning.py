@@ -34,6 +34,8 @@ class Assigning:
         self.asked: str | None = None
         self._task: Task | None = None
         self._answer_by_ms = 0
+        #: The last target was computed before all members with a pattern were heard.
+        self.was_partial = False
         #: Until when an assignment by members may be waited for, over all tasks since the last
         #: target: while members come and go, each change makes a new task. None: no task yet.
         self._wait_until_ms: int | None = None
@@ -42,7 +44,7 @@ class Assigning:
     def can_see_topics(self) -> bool:
         """Whether all patterns of the group were matched against all topics."""
         subscriptions = self._group.shared.subscriptions
-        return all(subscriptions.is_known(pattern) for _, pattern in self._group.followed())
+        return all(subscriptions.is_known(view) for view in self._group.views())
 
     def assign(self, turn: Turn) -> bool:
         """Compute the target if one is needed and may be computed now; return whether it is new."""
@@ -61,6 +63,7 @@ class Assigning:
             return self._begin_empty(turn)
         self._drop_task()
         self._wait_until_ms = None
+        self.was_partial = not self._group.knows_rights
         write_target(self._group, assigned_by(name, task), turn)
         return True
 

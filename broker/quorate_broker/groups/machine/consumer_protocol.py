@@ -138,7 +138,7 @@ class ConsumerProtocol:
         if predecessor is not None:
             self._take_over(predecessor, member_id, turn)
         session = self._session_of(heartbeat, turn.now_ms)
-        self._tell(member_id, value, old, turn)
+        self._tell(heartbeat, value, old, turn)
         group.begin_session(member_id, session)
         if member_id in group.state.current:
             self._members.set_current(member_id, NOTHING, turn)
@@ -189,7 +189,7 @@ class ConsumerProtocol:
         session.echoed = heartbeat.state_number
         self._set_timeouts(session, heartbeat)
         session.renew(turn.now_ms)
-        self._tell(member_id, member_value(heartbeat, value), value, turn)
+        self._tell(heartbeat, member_value(heartbeat, value), value, turn)
         self._take_echo(member_id, session, turn)
         group.watch(member_id)
 
@@ -248,12 +248,16 @@ class ConsumerProtocol:
         return value
 
     def _tell(
-        self, member_id: str, value: MemberValue, old: MemberValue | None, turn: Turn
+        self, heartbeat: Heartbeat, value: MemberValue, old: MemberValue | None, turn: Turn
     ) -> None:
         """Write what a member says of itself; what an assignor looks at changes the group."""
-        self.group.set_member(member_id, value, turn)
+        group = self.group
+        knew_rights = group.knows_rights
+        group.set_member(heartbeat.member_id, value, heartbeat.principal, turn)
         if old is not None and seen_by_assignors(old) != seen_by_assignors(value):
-            self.group.has_changed = True
+            group.has_changed = True
+        if group.knows_rights and not knew_rights:
+            self._compare_topics()
 
     def _take_proposal(self, heartbeat: Heartbeat, turn: Turn) -> QuorateError | None:
         """Take the assignment that a member computed; return why it is refused."""
@@ -334,19 +338,29 @@ class ConsumerProtocol:
 
     def _remove_too_wide(self, turn: Turn) -> None:
         """Remove members whose pattern matches more topics than a subscription may have."""
-        for _, pattern in self.group.followed():
-            if not self.group.shared.subscriptions.is_too_wide(pattern):
+        for view in self.group.views():
+            if not self.group.shared.subscriptions.is_too_wide(view):
                 continue
-            for member_id, value in [*self.group.state.members.items()]:
-                if value.pattern == pattern:
-                    self.remove(member_id, turn, too_wide(pattern, self.group))
+            for member_id in [*self.group.state.members]:
+                if self.group.followed_by(member_id).view == view:
+                    self.remove(member_id, turn, too_wide(view.pattern, self.group))
 
     def topics_changed(self, turn: Turn) -> None:
         """Topics that the group subscribes to may have changed."""
-        metadata = self.group.state.metadata
-        if metadata is not None and self._assigning.can_see_topics:
-            self.group.has_changed |= metadata.metadata_hash != metadata_hash(self.group)
+        self._compare_topics()
         self.settle(turn)
+
+    def _compare_topics(self) -> None:
+        """Note whether the members see other topics than at the last assignment, if that is known.
+
+        A new coordinator knows it only when it has heard all members that have a pattern.
+        """
+        group, metadata = self.group, self.group.state.metadata
+        if metadata is None or not (self._assigning.can_see_topics and group.knows_rights):
+            return
+        group.has_changed |= metadata.metadata_hash != metadata_hash(group)
+        group.has_changed |= self._assigning.was_partial
+        self._assigning.was_partial = False
 
     # Sessions.
 

@@ -10,12 +10,14 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count, islice
+from typing import NamedTuple
 
 from quorate.errors import QuorateError
+from quorate.net.principal import Principal
 from quorate_broker.groups.machine.config import GroupsConfig
 from quorate_broker.groups.machine.session import Session
 from quorate_broker.groups.machine.state import AWAY_EPOCH, GroupState
-from quorate_broker.groups.machine.subscriptions import Subscriptions
+from quorate_broker.groups.machine.subscriptions import Subscriptions, View
 from quorate_broker.groups.machine.timers import Timers
 from quorate_broker.groups.machine.turn import Turn
 from quorate_broker.groups.machine.values import Push
@@ -46,15 +48,32 @@ class Shared:
     numbers: Iterator[int] = field(default_factory=lambda: count(1))
 
 
+class Followed(NamedTuple):
+    """What a member subscribes to, as far as it may see it."""
+
+    names: frozenset[str]
+    view: View | None
+
+
 class Group:
-    """A group. Every member has a session, and follows its subscription, while it is a member."""
+    """A group. Every member has a session, and follows its subscription, while it is a member.
+
+    The log does not say who a member is. So a new coordinator does not know what a member with a
+    pattern may see, until it hears the member. Meanwhile the member follows the topics of its
+    share by name: it keeps what it has.
+    """
 
     def __init__(self, state: GroupState, shared: Shared) -> None:
         self.state = state
         self.shared = shared
         self.sessions: dict[str, Session] = {}
-        #: How many members have each subscription.
-        self._followed: Counter[tuple[frozenset[str], str]] = Counter()
+        #: What each member follows; how many follow each of these, and how many of those name a
+        #: topic. So a member that comes or goes costs its own names, not those of all members.
+        self._follows: dict[str, Followed] = {}
+        self._followed: Counter[Followed] = Counter()
+        self._named: Counter[str] = Counter()
+        #: Members with a pattern that this coordinator has not heard yet.
+        self._unheard: set[str] = set()
         #: Members joined, left, or subscribe otherwise: the group needs a new assignment.
         self.has_changed = False
 
@@ -66,8 +85,16 @@ class Group:
         """Begin the sessions of the members that the log tells of."""
         self.state.prune()
         config = self.shared.config
+        topics = self.shared.subscriptions.topics
         for member_id, value in self.state.members.items():
-            self.follow(value)
+            if value.pattern:
+                self._unheard.add(member_id)
+                share = {topic_id for topic_id, _ in self.state.target_of(member_id)}
+                found = (topics.with_id(topic_id) for topic_id in share)
+                names = {topic.name for topic in found if topic is not None}
+                self._follow(member_id, Followed(frozenset(names.union(value.topics)), None))
+            else:
+                self._follow(member_id, Followed(frozenset(value.topics), None))
             rebalance_ms = value.rebalance_timeout_ms
             if rebalance_ms <= 0:
                 rebalance_ms = config.rebalance_timeout_ms
@@ -106,51 +133,77 @@ class Group:
         grace_ms = self.shared.config.disconnect_grace_ms
         return is_away or self.sessions[member_id].is_deserted(grace_ms, now_ms)
 
-    def set_member(self, member_id: str, value: MemberValue, turn: Turn) -> None:
+    def set_member(
+        self, member_id: str, value: MemberValue, principal: Principal, turn: Turn
+    ) -> None:
         """Write what a member told about itself, if it differs; a new subscription counts."""
-        old = self.state.members.get(member_id)
-        if old == value:
-            return
-        turn.write(self.state, MemberKey(self.id, member_id), value)
-        if old is None or subscription_of(old) != subscription_of(value):
-            self.follow(value)
-            if old is not None:
-                self._unfollow(old)
+        if self.state.members.get(member_id) != value:
+            turn.write(self.state, MemberKey(self.id, member_id), value)
+        view = View(value.pattern, principal) if value.pattern else None
+        self._unheard.discard(member_id)
+        self._follow(member_id, Followed(frozenset(value.topics), view))
 
     def remove_member(self, member_id: str, turn: Turn, reason: QuorateError | None = None) -> None:
         """Remove a member with all that it has. A reason is told on the stream that it has."""
-        old = self.state.members[member_id]
         session = self.sessions.pop(member_id)
         self.shared.timers.forget((self.id, member_id))
         turn.write(self.state, CurrentKey(self.id, member_id), None)
         turn.write(self.state, TargetMemberKey(self.id, member_id), None)
         turn.write(self.state, MemberKey(self.id, member_id), None)
-        self._unfollow(old)
+        self._unheard.discard(member_id)
+        self._unfollow(self._follows.pop(member_id))
         if reason is not None and session.has_stream:
             turn.pushes.append(Push(self.id, member_id, reason))
 
     # Subscriptions.
 
-    def follow(self, value: MemberValue) -> None:
-        """Begin to follow what a member subscribes to."""
-        subscription = subscription_of(value)
-        self._followed[subscription] += 1
-        self.shared.subscriptions.follow(self.id, *subscription)
-
-    def _unfollow(self, value: MemberValue) -> None:
-        subscription = subscription_of(value)
-        self._followed[subscription] -= 1
-        if self._followed[subscription]:
+    def _follow(self, member_id: str, followed: Followed) -> None:
+        """Follow what a member subscribes to now, in place of what it did before."""
+        old = self._follows.get(member_id)
+        if old == followed:
             return
-        del self._followed[subscription]
-        names, pattern = subscription
-        kept = frozenset[str]().union(*(names for names, _ in self._followed))
-        is_kept = any(pattern == other for _, other in self._followed)
-        self.shared.subscriptions.unfollow(self.id, names - kept, "" if is_kept else pattern)
+        self._follows[member_id] = followed
+        self._followed[followed] += 1
+        if self._followed[followed] == 1:
+            self._named.update(followed.names)
+            self.shared.subscriptions.follow(self.id, *followed)
+        if old is not None:
+            self._unfollow(old)
 
-    def followed(self) -> list[tuple[frozenset[str], str]]:
-        """Return the different subscriptions of the members."""
+    def _unfollow(self, followed: Followed) -> None:
+        self._followed[followed] -= 1
+        if self._followed[followed]:
+            return
+        del self._followed[followed]
+        names, view = followed
+        self._named.subtract(names)
+        gone = [name for name in names if not self._named[name]]
+        for name in gone:
+            del self._named[name]
+        is_kept = any(view == other.view for other in self._followed)
+        self.shared.subscriptions.unfollow(self.id, gone, None if is_kept else view)
+
+    @property
+    def knows_rights(self) -> bool:
+        """Whether this coordinator has heard all members that have a pattern."""
+        return not self._unheard
+
+    def followed_by(self, member_id: str) -> Followed:
+        """Return what a member follows."""
+        return self._follows[member_id]
+
+    def followed(self) -> list[Followed]:
+        """Return all that is followed, each once."""
         return [*self._followed]
+
+    def views(self) -> list[View]:
+        """Return the different patterns of the members."""
+        return [*dict.fromkeys(one.view for one in self._followed if one.view is not None)]
+
+    def topic_names(self) -> set[str]:
+        """Return the names of all topics that members subscribe to."""
+        matched = (self.shared.subscriptions.matched(view) for view in self.views())
+        return {*self._named}.union(*matched)
 
     # The whole group.
 

@@ -20,7 +20,12 @@ from quorate_broker.groups.machine.consumer_protocol import ConsumerProtocol
 from quorate_broker.groups.machine.door import check_group_id, check_heartbeat
 from quorate_broker.groups.machine.group import Group, Shared
 from quorate_broker.groups.machine.registry import Groups, unknown_member
-from quorate_broker.groups.machine.subscriptions import Subscriptions
+from quorate_broker.groups.machine.subscriptions import (
+    MayDescribe,
+    Subscriptions,
+    View,
+    all_may_describe,
+)
 from quorate_broker.groups.machine.topics import TopicChanges, Topics
 from quorate_broker.groups.machine.turn import Turn
 from quorate_broker.groups.machine.values import (
@@ -54,14 +59,19 @@ class ShardMachine:
     is stored with committed offsets and judges their expiry.
     """
 
-    def __init__(self, config: GroupsConfig, topics: Topics) -> None:
+    def __init__(
+        self,
+        config: GroupsConfig,
+        topics: Topics,
+        may_describe: MayDescribe = all_may_describe,
+    ) -> None:
         """Make an empty machine.
 
         `topics` must be the image by which this broker leads the partition, or a newer one: the
         offsets of a topic that is not in it are removed, because the topic is deleted.
         """
         self._config = config
-        self._shared = Shared(config, Subscriptions(config, topics))
+        self._shared = Shared(config, Subscriptions(config, topics, may_describe))
         self._groups = Groups(self._shared)
         #: Groups to look at: whether their topics are as they were, which offsets must go.
         self._to_look_at: dict[str, None] = {}
@@ -99,7 +109,8 @@ class ShardMachine:
         def decide(turn: Turn) -> MemberState | QuorateError:
             check_heartbeat(heartbeat, self._config)
             if heartbeat.subscription is not None:
-                self._shared.subscriptions.check_room(heartbeat.subscription.pattern)
+                view = View(heartbeat.subscription.pattern, heartbeat.principal)
+                self._shared.subscriptions.check_room(view)
             if heartbeat.member_epoch == JOIN:
                 self._groups.make(heartbeat.group_id)
             protocol = self._groups.find(heartbeat.group_id, turn.now_ms)
@@ -254,6 +265,7 @@ class ShardMachine:
         if self._next_expiry_ms is not None and self._next_expiry_ms <= now_ms:
             self._next_expiry_ms = now_ms + self._config.offsets_check_interval_ms
             self._to_look_at.update(dict.fromkeys(self._groups.ids()))
+            self._shared.subscriptions.doubt_rights()
         self._take_timers(turn)
         self._look_at_some(turn)
         return turn.step(None)

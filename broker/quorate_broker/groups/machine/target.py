@@ -9,7 +9,7 @@ from hashlib import blake2b
 from quorate.errors import InvalidAssignmentError
 from quorate_broker.groups.assignors.table import ASSIGNORS, CLIENT, DEFAULT, RACK_UNIFORM
 from quorate_broker.groups.assignors.values import Assignment, TaskMember, TaskTopic
-from quorate_broker.groups.machine.group import Group, subscription_of
+from quorate_broker.groups.machine.group import Group
 from quorate_broker.groups.machine.topics import NO_PARTITIONS, Topic
 from quorate_broker.groups.machine.turn import Turn
 from quorate_broker.groups.machine.values import Proposal, Task
@@ -31,13 +31,7 @@ def chosen_assignor(group: Group) -> str:
 
 def topics_of(group: Group) -> list[Topic]:
     """Return the topics that some member subscribes to, by name."""
-    subscriptions = group.shared.subscriptions
-    found = {
-        topic.name: topic
-        for followed in group.followed()
-        for topic in subscriptions.topics_of(*followed)
-    }
-    return [found[name] for name in sorted(found)]
+    return group.shared.subscriptions.topics_of(group.topic_names())
 
 
 def metadata_hash(group: Group) -> int:
@@ -52,6 +46,11 @@ def metadata_hash(group: Group) -> int:
         if has_racks:
             racks = group.shared.subscriptions.topics.racks(topic.id)
             digest.update(repr([sorted(one) for one in racks]).encode())
+    subscriptions = group.shared.subscriptions
+    # The topics of all members may stay the same while one of them loses a right.
+    for view in sorted(group.views(), key=str):
+        seen = f"{view.pattern} {view.principal} {subscriptions.fingerprint(view)} "
+        digest.update(seen.encode())
     return int.from_bytes(digest.digest(), "big", signed=True)
 
 
@@ -59,8 +58,15 @@ def task_of(group: Group) -> Task:
     """Return what an assignor needs to know of the group."""
     subscriptions = group.shared.subscriptions
     has_racks = chosen_assignor(group) == RACK_UNIFORM
+    found = topics_of(group)
+    ids = {topic.name: topic.id for topic in found}
     topic_ids = {
-        followed: frozenset(topic.id for topic in subscriptions.topics_of(*followed))
+        followed: frozenset(
+            ids[name]
+            for names in (followed.names, subscriptions.matched(followed.view))
+            for name in names
+            if name in ids
+        )
         for followed in group.followed()
     }
     members = tuple(
@@ -68,7 +74,7 @@ def task_of(group: Group) -> Task:
             member_id,
             value.instance_id or "",
             value.rack or "",
-            topic_ids[subscription_of(value)],
+            topic_ids[group.followed_by(member_id)],
             group.state.target_of(member_id),
         )
         for member_id, value in group.state.members.items()
@@ -80,7 +86,7 @@ def task_of(group: Group) -> Task:
             topic.partitions,
             subscriptions.topics.racks(topic.id) if has_racks else (),
         )
-        for topic in topics_of(group)
+        for topic in found
     )
     return Task(group.state.epoch, members, topics)
 

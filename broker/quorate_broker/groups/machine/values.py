@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from quorate.errors import QuorateError
+from quorate.net.principal import ANONYMOUS, Principal
 from quorate_broker.groups.assignors.values import PartitionSet, TaskMember, TaskTopic
 from quorate_broker.groups.records.values import Partition
 
@@ -71,6 +72,8 @@ class Heartbeat:
     #: until its `revoked` callback is over and its offsets are committed.
     owned: PartitionSet | None = None
     proposal: Proposal | None = None
+    #: Who sent it, as the listener knows it. A pattern matches what this principal may describe.
+    principal: Principal = ANONYMOUS
 
 
 @dataclass(frozen=True, slots=True)

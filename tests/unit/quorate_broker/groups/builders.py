@@ -9,6 +9,7 @@ from quorate_broker.groups.machine.config import GroupsConfig
 from quorate_broker.groups.machine.topics import Topics
 from quorate_broker.groups.shard import Shard
 from quorate_quorum.metadata.topics import OFFSETS_TOPIC
+from quorate_quorum.node.authorizer import ALLOW_ALL
 from tests.unit.quorate_broker.builders import Broker, World, until
 from tests.unit.quorate_broker.groups.fake_machine import FakeMachine
 
@@ -31,7 +32,8 @@ class GroupWorld(World):
         return shard
 
     def coordinate(self, broker: Broker) -> Coordinator:
-        coordinator = Coordinator(broker.replicas, broker.failures.append, self._make)
+        failed = broker.failures.append
+        coordinator = Coordinator(broker.replicas, failed, ALLOW_ALL, self._make)
         self.coordinators[broker.id] = coordinator
         broker.replicas.subscribe(coordinator)
         return coordinator

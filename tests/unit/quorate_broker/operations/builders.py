@@ -219,7 +219,7 @@ def operations(
         Metadata(client, ready or asyncio.Event(), ALLOW_ALL),
         Admin(client, publisher),
         LogDirs(held, ALLOW_ALL),
-        Groups(Coordinator(held, _ignore), held, client, config, ALLOW_ALL),
+        Groups(Coordinator(held, _ignore, ALLOW_ALL), held, client, config, ALLOW_ALL),
     )
 
 

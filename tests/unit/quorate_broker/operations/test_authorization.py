@@ -774,3 +774,33 @@ def test_a_member_needs_its_rights_at_each_heartbeat() -> None:
             assert await anext(answers, None) is None
 
     in_a_world(program)
+
+
+def test_a_pattern_of_a_member_matches_only_topics_that_it_may_describe() -> None:
+    async def program(world: World) -> None:
+        await coordinated(world)
+        assert codes(await world.call(CREATE_TOPICS, creation("ark"), ANONYMOUS)) == {0}
+        world.broker_rules.allowed |= {(Operation.READ, group("g"))}
+        world.broker_rules.allowed |= {(Operation.DESCRIBE, topic("ark"))}
+        sent: asyncio.Queue[Any] = asyncio.Queue()
+        whole = {
+            "session_timeout_ms": 10_000,
+            "rebalance_timeout_ms": 10_000,
+            "subscription": groups.Subscription(pattern=".*"),
+            "owned": groups.Partitions(),
+            **dict.fromkeys(("instance_id", "rack", "assignor"), ""),
+        }
+        sent.put_nowait(groups.MemberHeartbeat(group_id="g", member_id="m", **whole))
+        named: list[bytes] = []
+        async with aclosing(world.handler(MEMBERSHIP)(each(sent), Peer("test:1", MALLORY))) as told:
+            while not named:
+                state = await anext(told)
+                assert codes(state) == {0}
+                named = [one.topic_id for one in state.assignment.topics]
+                echo = {"member_epoch": state.member_epoch, "state_number": state.state_number}
+                await asyncio.sleep(0.1)
+                sent.put_nowait(groups.MemberHeartbeat(**echo))
+        assert len(named) == 1
+        assert named != [ZOO]
+
+    in_a_world(program)

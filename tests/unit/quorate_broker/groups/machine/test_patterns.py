@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from quorate.errors import InvalidPatternError, OverloadedError
+from quorate.net.principal import Principal
 from quorate_broker.groups.machine.subscriptions import WORK_PER_STEP, compiled
 from quorate_broker.groups.machine.values import Subscription
 from tests.harness.group_desk import GROUP, Desk, Member
@@ -178,3 +179,101 @@ def test_topics_that_were_created_while_there_was_no_coordinator_are_found() -> 
     a.reopen()
     d.settle(a)
     assert d.of("cn-orders") <= a.owned
+
+
+# -- rights
+
+
+ALICE, BOB = Principal("User", "alice"), Principal("User", "bob")
+
+
+def principals(d: Desk, *forbidden: tuple[str, str]) -> tuple[Member, Member]:
+    """Return a member of Alice and one of Bob, with the same pattern."""
+    d.forbidden |= {*forbidden}
+    every = Subscription(frozenset(), ".*orders")
+    members = (Member(d, "a", every, principal=ALICE), Member(d, "b", every, principal=BOB))
+    for member in members:
+        member.join()
+    d.settle(*members)
+    return members
+
+
+def test_a_pattern_matches_only_topics_that_its_member_may_describe() -> None:
+    d = Desk({"eu-orders": 4, "us-orders": 4})
+    a, b = principals(d, ("alice", "eu-orders"), ("bob", "us-orders"), ("bob", "cn-orders"))
+    assert (a.owned, b.owned) == (d.of("us-orders"), d.of("eu-orders"))
+    d.create("cn-orders", partitions=1)
+    d.settle(a, b)
+    assert (a.owned, b.owned) == (d.of("us-orders") | d.of("cn-orders"), d.of("eu-orders"))
+
+
+def test_a_topic_that_no_member_may_describe_is_read_by_none() -> None:
+    d = desk()
+    a, b = principals(d, ("alice", "us-orders"), ("bob", "us-orders"))
+    assert a.owned | b.owned == d.of("eu-orders")
+
+
+def test_rights_that_are_given_or_withdrawn_act_within_the_check_interval() -> None:
+    d = Desk({"eu-orders": 4, "us-orders": 8}, offsets_check_interval_ms=10_000, names_per_step=1)
+    a, b = principals(d, ("alice", "us-orders"))
+    assert (a.owned, b.owned) == (d.of("eu-orders"), d.of("us-orders"))
+    d.forbidden.clear()
+    d.run(10_000)
+    d.settle(a, b)
+    assert (len(a.owned), len(b.owned)) == (6, 6)
+    d.forbidden.add(("bob", "us-orders"))
+    d.run(10_000)
+    d.settle(a, b)
+    # The topics of the group are the same as before, so they alone would not tell.
+    assert (a.owned, b.owned) == (d.of("us-orders"), d.of("eu-orders"))
+
+
+def test_a_failover_does_not_show_a_member_what_it_may_not_describe() -> None:
+    d = Desk({"eu-orders": 4, "us-orders": 4})
+    a, b = principals(d, ("alice", "us-orders"))
+    log = [*d.log]
+    d.fail_over()
+    d.run(1_000)
+    a.reopen()
+    d.run(1_000)
+    b.reopen()
+    d.settle(a, b)
+    assert d.log == log, "nothing moves"
+
+
+def test_a_member_that_was_not_heard_after_a_failover_keeps_its_share() -> None:
+    d = Desk({"eu-orders": 4, "us-orders": 4, "cn-orders": 4})
+    a, b = principals(d, ("alice", "us-orders"))
+    share = a.owned
+    b.leave()
+    d.fail_over()
+    d.run(1_000)
+    target = d.take(d.machine.describe_group(GROUP)).members[0].target
+    assert target.isdisjoint(d.of("us-orders"))
+    assert share <= target
+    a.reopen()
+    d.settle(a)
+    assert a.owned == d.of("eu-orders") | d.of("cn-orders")
+
+
+def test_what_was_assigned_before_all_members_were_heard_is_assigned_again() -> None:
+    d = Desk({"eu-orders": 4, "us-orders": 1})
+    a, b = principals(d, ("alice", "us-orders"))
+    others = [d.joined(name, "eu-orders") for name in "cde"]
+    d.settle(a, b, *others)
+    assert b.owned == d.of("us-orders"), "what the new coordinator knows of its rights"
+    for other in others:
+        other.leave()
+    d.fail_over()
+    a.reopen()
+    d.run(1_000)
+    b.reopen()
+    d.settle(a, b)
+    assert (len(a.owned), len(b.owned)) == (3, 2)
+
+
+def test_a_shard_counts_the_same_pattern_of_another_principal_as_another_one() -> None:
+    d = desk(patterns_max=1)
+    follower(d, "a", "eu-.*")
+    with pytest.raises(OverloadedError):
+        Member(d, "b", Subscription(frozenset(), "eu-.*"), principal=BOB).join()
