@@ -1498,6 +1498,25 @@ MUTANTS = (
     ),
     Mutant(
         "done-is-committed",
+        "a task that waited is given a record in place of that of another task",
+        f"{GROUP}/hands.py",
+        "        self.end_solo()\n        if self._hands:\n            self._hands[asker] = record\n",
+        "        if self._hands:\n            self._hands[asker] = record\n",
+        (
+            "tests/unit/quorate/consumer/group/test_hands.py::test_what_is_in_hand_is_known_whichever_way_a_task_asks",
+            f"{GROUP_TESTS}::test_tasks_that_read_one_record_each_commit_no_other_s_record",
+        ),
+    ),
+    Mutant(
+        "silence-leaves",
+        "a program that reads one record at a time is not heard",
+        f"{GROUP}/group.py",
+        "            if hands.record is not seen:\n",
+        "            if False:\n",
+        (f"{GROUP_TESTS}::test_a_program_that_reads_one_record_at_a_time_is_not_silent",),
+    ),
+    Mutant(
+        "done-is-committed",
         "a failed task's records count as done",
         f"{GROUP}/hands.py",
         "                if _failed(other):\n",

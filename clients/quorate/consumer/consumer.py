@@ -244,8 +244,26 @@ class Consumer(ConsumerGroupCalls):
         Each concerns one partition. Later reads continue in this partition, at its turn, from the
         same position.
         """
-        if self._group is not None:
-            return await self._getone_of_group(self._group)
+        group = self._group
+        if group is not None:
+            hands = group.commits.hands
+            solo = hands.solo
+            if (
+                solo is not None
+                and solo is asyncio.current_task(solo.get_loop())
+                and self._read_since_yield < RECORDS_BETWEEN_YIELDS
+            ):
+                try:
+                    record = self._running_fetcher().reading.take_one()
+                except BaseException:
+                    # it has come back from the record before, though it gets none
+                    group.ask()
+                    raise
+                if record is not None:
+                    self._read_since_yield += 1
+                    hands.record = record
+                    return record
+            return await self._getone_of_group(group)
         while True:
             if self._read_since_yield >= RECORDS_BETWEEN_YIELDS:
                 await self._let_others_run()

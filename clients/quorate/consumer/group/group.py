@@ -270,6 +270,7 @@ class ConsumerGroup:
     def changed(self) -> None:
         """Wake all that may have something to do after a change of the membership."""
         membership = self._membership
+        self.commits.hands.end_solo()
         if self._committer.member_id:
             self._committer.epoch = membership.epoch or NO_MEMBER
         else:
@@ -294,10 +295,12 @@ class ConsumerGroup:
         self._fetcher.arrived.ring()
 
     async def _tick(self) -> None:
-        membership = self._membership
+        membership, hands, seen = self._membership, self.commits.hands, None
         while True:
             await asyncio.sleep(TICK_S)
             now_ms = loop_ms()
+            if hands.record is not seen:
+                seen, self._watch.asks = hands.record, self._watch.asks + 1
             if membership.session_has_ended(now_ms):
                 log.warning(
                     "group %r: no news of the coordinator within the session timeout: "

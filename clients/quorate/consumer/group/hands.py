@@ -34,13 +34,19 @@ class Hands:
     """What all tasks of the application have in hand."""
 
     def __init__(self) -> None:
-        #: A task with one record has the record itself here: this is the way of every getone().
+        #: The only task that has something in hand, if that is one record of getone(); then
+        #: nothing is in `_hands`. While such a task goes on, its next record costs no more than to
+        #: put it here: to come back and to be given a record are one act.
+        self.solo: Asker | None = None
+        self.record: AnyRecord | None = None
+        #: A task with one record has the record itself here.
         self._hands: dict[Asker, Hand | AnyRecord] = {}
         #: Partition -> offset of the first record that a failed task had in hand.
         self._dropped: dict[TopicPartition, int] = {}
 
     def came_back(self, asker: Asker) -> None:
         """Note that this task is done with all that it was given."""
+        self.end_solo()
         self._hands.pop(asker, None)
         if self._hands:
             for other in [one for one in self._hands if one.done()]:
@@ -51,10 +57,21 @@ class Hands:
 
     def gave_one(self, asker: Asker, record: AnyRecord) -> None:
         """Note that this task gets a record."""
-        self._hands[asker] = record
+        self.end_solo()
+        if self._hands:
+            self._hands[asker] = record
+        else:
+            self.solo, self.record = asker, record
+
+    def end_solo(self) -> None:
+        """Let the next getone() note in full that its task comes back."""
+        if self.solo is not None and self.record is not None:
+            self._hands[self.solo] = self.record
+        self.solo = None
 
     def gave(self, asker: Asker, records: Mapping[TopicPartition, Sequence[AnyRecord]]) -> None:
         """Note that this task gets these records."""
+        self.end_solo()
         firsts = {key: listed[0].offset for key, listed in records.items()}
         self._hands[asker] = Hand(firsts, firsts)
 
@@ -71,6 +88,7 @@ class Hands:
 
     def settle(self) -> None:
         """Take all records for done: the application commits its positions."""
+        self.end_solo()
         self._dropped.clear()
         self._hands = {
             task: Hand({}, _hand(hand).exclusive)
@@ -80,6 +98,7 @@ class Hands:
 
     def holds(self, keys: Collection[TopicPartition]) -> bool:
         """Return whether a task that still runs has records of these partitions in hand."""
+        self.end_solo()
         return any(
             key in _hand(hand).firsts
             for task, hand in self._hands.items()
@@ -89,6 +108,7 @@ class Hands:
 
     def firsts(self) -> dict[TopicPartition, int]:
         """Return, for each partition in hand, the offset of the first record that is not done."""
+        self.end_solo()
         found = dict(self._dropped)
         for hand in self._hands.values():
             for key, offset in _hand(hand).firsts.items():
@@ -97,6 +117,7 @@ class Hands:
 
     def forget(self, keys: Collection[TopicPartition]) -> None:
         """Forget these partitions: the application has moved its position, or has them no more."""
+        self.end_solo()
         for key in keys:
             self._dropped.pop(key, None)
         gone = frozenset(keys)

@@ -14,6 +14,7 @@ from quorate.cluster.parts import Part
 from quorate.errors import (
     ClosedError,
     CoordinatorLoadingError,
+    DeserializationError,
     GroupAuthorizationFailedError,
     InvalidAssignmentError,
     InvalidGroupIdError,
@@ -367,6 +368,68 @@ def test_a_program_that_waits_for_records_is_not_silent() -> None:
             assert len(cluster.coordinator.group("g").members) == 1
             partition.write(b"v")
             assert (await read).value == b"v"
+
+    with_cluster(program)
+
+
+def test_a_program_that_reads_one_record_at_a_time_is_not_silent() -> None:
+    async def program(cluster: FakeCluster) -> None:
+        four_partitions(cluster, records=20)
+        told = Told()
+        c = member(cluster, max_poll_interval_ms=10_000)
+        c.subscribe(["t"], listener=told)
+        async with c:
+            for _ in range(60):
+                await c.getone()
+                await asyncio.sleep(3)
+            assert [name for name, _ in told.calls] == ["assigned"]
+
+    with_cluster(program)
+
+
+def test_a_read_that_raises_has_come_back_from_the_record_before() -> None:
+    class Picky:
+        def deserialize(self, topic: str, data: bytes) -> bytes:
+            if data == b"bad":
+                raise ValueError("no")
+            return data
+
+    async def program(cluster: FakeCluster) -> None:
+        partition = cluster.add_topic("t", 1).partitions[0]
+        partition.write(b"a", b"b", b"bad", b"c")
+        async with member(cluster, "t", value_deserializer=Picky()) as c:
+            assert await values(c, 2) == [b"a", b"b"]
+            with pytest.raises(DeserializationError):
+                await c.getone()
+            await asyncio.sleep(6)
+            assert cluster.coordinator.committed("g") == {0: 2}
+
+    with_cluster(program)
+
+
+def test_tasks_that_read_one_record_each_commit_no_other_s_record() -> None:
+    async def program(cluster: FakeCluster) -> None:
+        partition = cluster.add_topic("t", 1).partitions[0]
+        async with member(cluster, "t", auto_commit_interval_ms=1_000) as c:
+            gate = asyncio.Event()
+
+            async def works() -> None:
+                await c.getone()
+                await gate.wait()
+
+            workers = [asyncio.create_task(works()) for _ in range(2)]
+            await asyncio.sleep(1)
+            partition.write(b"a", b"b")
+            await asyncio.sleep(1)
+            partition.write(b"c", b"d")
+            assert await values(c, 1) == [b"c"]
+            await asyncio.sleep(5)
+            assert cluster.coordinator.committed("g").get(0, 0) == 0
+            gate.set()
+            await asyncio.wait(workers)
+            assert await values(c, 1) == [b"d"]
+            await asyncio.sleep(5)
+            assert cluster.coordinator.committed("g") == {0: 3}
 
     with_cluster(program)
 
