@@ -31,7 +31,7 @@ class Task:
 
 
 def record(key: TopicPartition, offset: int) -> AnyRecord:
-    return Record(key.topic, key.partition, offset, 0, 0, None, b"", (), 0)
+    return Record(key.topic, key.partition, offset, 0, "create_time", None, b"", (), 0)
 
 
 class Model:
