@@ -131,9 +131,6 @@ class Quotas:
             self._give(partition, at)
 
 
-LEAST = attrgetter("least")
-
-
 class Balance:
     """Different subscriptions: start from what is held, and move what makes shares more equal.
 
@@ -184,7 +181,8 @@ class Balance:
 
     def _least_loaded(self, topic_id: bytes) -> tuple[int, int]:
         """Return the size of the smallest share of a subscriber, and whose it is."""
-        return min(map(LEAST, self._kinds[topic_id]))
+        least: tuple[int, int] = min(map(attrgetter("least"), self._kinds[topic_id]))
+        return least
 
     def _nearest(self, partition: Partition) -> int:
         """Return a least loaded member, if there is one in a rack of the partition that one."""
