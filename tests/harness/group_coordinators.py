@@ -37,7 +37,10 @@ def summary(machine: ShardMachine) -> list[object]:
     assert not isinstance(listed, QuorateError)
     for group in listed:
         found.append(machine.describe_group(group.group_id).answer)
-        found.append(machine.fetch_offsets(FetchOffsets(group.group_id)).answer)
+        topics = machine.committed_topics(group.group_id).answer
+        assert not isinstance(topics, QuorateError)
+        names = [name for name, _ in topics]
+        found.append(machine.fetch_offsets(FetchOffsets(group.group_id, topics=names)).answer)
     return found
 
 

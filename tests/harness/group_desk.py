@@ -202,7 +202,9 @@ class Desk:
 
     def every_offset(self, group_id: str = GROUP) -> dict[Partition, CommittedOffset]:
         """Return all that a group has committed."""
-        fetched = self.take(self.machine.fetch_offsets(FetchOffsets(group_id)))
+        names = [name for name, _ in self.take(self.machine.committed_topics(group_id))]
+        request = FetchOffsets(group_id, topics=names)
+        fetched = self.take(self.machine.fetch_offsets(request))
         return {one.partition: one.committed for one in fetched if one.committed is not None}
 
     def member(self, member_id: str, *topics: str, **fields: Any) -> Member:

@@ -196,10 +196,7 @@ class Groups:
         _check(caller, DESCRIBE, request.group_id)
         shard = self._coordinator.shard_of(request.group_id)
         if request.partitions is None:
-            everything = await shard.call(partial(_fetch, request))
-            named = (one.partition[0] for one in everything)
-            hidden = self._refusals(caller, DESCRIBE_TOPIC, named)
-            return [one for one in everything if one.partition[0] not in hidden]
+            return await self._fetch_all(caller, shard, request)
         self._check_count(len(request.partitions))
         refuse_duplicates(tuple(one) for one in request.partitions)
         refusals = self._refusals(caller, DESCRIBE_TOPIC, (one[0] for one in request.partitions))
@@ -210,6 +207,19 @@ class Groups:
             fetched.extend(found)
         answers = iter(fetched)
         return [refusals.get(one[0]) or next(answers) for one in request.partitions]
+
+    async def _fetch_all(
+        self, caller: Caller, shard: Shard, request: FetchOffsets
+    ) -> list[FetchedOffset | QuorateError]:
+        """Return all that a group has committed, some topics in each step."""
+        topics = await shard.call(partial(_committed_topics, request.group_id))
+        found: list[FetchedOffset | QuorateError] = []
+        for names in _parts_by_size(topics) or [()]:
+            part = await shard.call(partial(_fetch, replace(request, topics=names)))
+            hidden = self._refusals(caller, DESCRIBE_TOPIC, (one.partition[0] for one in part))
+            found += [one for one in part if one.partition[0] not in hidden]
+            await asyncio.sleep(0)
+        return found
 
     # -- administration
 
@@ -397,6 +407,30 @@ def _parts(items: Sequence[T]) -> Iterator[Sequence[T]]:
     """Yield the items in parts, each for one step. Without items, one empty part: it is checked."""
     for first in range(0, max(len(items), 1), PARTITIONS_A_STEP):
         yield items[first : first + PARTITIONS_A_STEP]
+
+
+def _parts_by_size(topics: Iterable[tuple[str, int]]) -> list[tuple[str, ...]]:
+    """Return names in parts that have together PARTITIONS_A_STEP partitions, or one topic more.
+
+    >>> _parts_by_size([("a", 400), ("b", 400), ("c", 1)])
+    [('a', 'b'), ('c',)]
+    """
+    parts: list[tuple[str, ...]] = []
+    part: list[str] = []
+    size = 0
+    for name, partitions in topics:
+        part.append(name)
+        size += partitions
+        if size >= PARTITIONS_A_STEP:
+            parts.append(tuple(part))
+            part, size = [], 0
+    return [*parts, tuple(part)] if part else parts
+
+
+def _committed_topics(
+    group_id: str, machine: ShardMachine, now_ms: int, wall_ms: int
+) -> Step[tuple[tuple[str, int], ...]]:
+    return machine.committed_topics(group_id)
 
 
 def _commit(

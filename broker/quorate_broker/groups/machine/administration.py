@@ -48,7 +48,7 @@ def _described(state: GroupState, member_id: str) -> DescribedMember:
         value.rack or "",
         current.epoch,
         Subscription(*subscription_of(value)),
-        frozenset(current.assigned.keys() | current.revoking.keys()),
+        frozenset((*current.assigned, *current.revoking)),
         state.target_of(member_id),
     )
 

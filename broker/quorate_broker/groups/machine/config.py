@@ -45,7 +45,7 @@ class GroupsConfig:
     cleanup_records_max: int = 500
     #: The most members of one group that move on in one step.
     members_per_step: int = 250
-    #: The most offsets that one step of a group's deletion takes away: a batch of 5 MB at most.
-    deleted_offsets_max: int = 10_000
+    #: The most offsets that one step of a group's deletion takes away: some 8 ms.
+    deleted_offsets_max: int = 2_000
     #: The most names of topics that a pattern is matched against in one step.
     names_per_step: int = 2_000

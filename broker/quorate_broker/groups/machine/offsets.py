@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
 
 from quorate.errors import (
     FencedMemberEpochError,
@@ -137,7 +137,7 @@ def fetch(group: Group, request: FetchOffsets) -> tuple[FetchedOffset, ...]:
                 f"{request.member_epoch}; its epoch is {epoch}"
             )
     if request.partitions is None:
-        return tuple(_every(group))
+        return tuple(_every(group, request.topics))
     topics = group.shared.subscriptions.topics
     return tuple(fetched(group, topics, partition) for partition in request.partitions)
 
@@ -153,9 +153,9 @@ def fetched(group: Group | None, topics: Topics, partition: Partition) -> Fetche
     return FetchedOffset(partition, name, _committed(value))
 
 
-def _every(group: Group) -> Iterator[FetchedOffset]:
-    for name, partitions in sorted(group.state.offsets.items()):
-        for number, value in sorted(partitions.items()):
+def _every(group: Group, names: Iterable[str]) -> Iterator[FetchedOffset]:
+    for name in names:
+        for number, value in sorted(group.state.offsets.get(name, {}).items()):
             yield FetchedOffset((value.topic_id, number), name, _committed(value))
 
 
@@ -197,7 +197,8 @@ def clean(group: Group, turn: Turn, room: int) -> bool:
 
     At most `room` records are written.
     """
-    keys = dict.fromkeys((*orphaned(group), *expired(group, turn.wall_ms)))
-    for key in islice(keys, room):
+    found = chain(orphaned(group), expired(group, turn.wall_ms))
+    keys = [*dict.fromkeys(islice(found, 2 * room + 1))]
+    for key in keys[:room]:
         turn.write(group.state, key, None)
     return len(keys) <= room

@@ -47,6 +47,8 @@ T = TypeVar("T")
 #: The most groups that one tick looks at, and the most timers that it takes.
 GROUPS_PER_TICK_MAX: Final = 200
 TIMERS_PER_TICK_MAX: Final = 500
+#: A tick looks at no further group after so many committed offsets.
+OFFSETS_PER_TICK_MAX: Final = 20_000
 #: A tick that comes later than this finds a process that stood still. The heartbeats of that time
 #: still wait to be read, so no session may end by it.
 LATE_MS: Final = 2_000
@@ -164,6 +166,20 @@ class ShardMachine:
         step = self._decided(decide, now_ms, wall_ms)
         self._groups.drop_if_blank(request.group_id)
         return step
+
+    def committed_topics(self, group_id: str) -> Step[tuple[tuple[str, int], ...]]:
+        """Return the topics for which a group has committed offsets, by name, and how many each.
+
+        Errors: InvalidGroupIdError.
+        """
+
+        def decide(turn: Turn) -> tuple[tuple[str, int], ...]:
+            check_group_id(group_id, self._config)
+            protocol = self._groups.find(group_id, turn.now_ms)
+            offsets_of = {} if protocol is None else protocol.group.state.offsets
+            return tuple((name, len(offsets_of[name])) for name in sorted(offsets_of))
+
+        return self._decided(decide, self._now_ms, 0)
 
     def fetch_offsets(self, request: FetchOffsets) -> Step[tuple[FetchedOffset, ...]]:
         """Return committed offsets, in the order of the request.
@@ -288,14 +304,16 @@ class ShardMachine:
 
     def _look_at_some(self, turn: Turn) -> None:
         """Look at some groups: their topics, and offsets that must go."""
+        offsets_left = OFFSETS_PER_TICK_MAX
         for group_id in [*islice(self._to_look_at, GROUPS_PER_TICK_MAX)]:
             protocol = self._groups.find(group_id, turn.now_ms)
             if protocol is None:
                 del self._to_look_at[group_id]
                 continue
             room = self._config.cleanup_records_max - len(turn.records)
-            if room <= 0:
+            if room <= 0 or offsets_left <= 0:
                 return
+            offsets_left -= sum(map(len, protocol.group.state.offsets.values()))
             if not offsets.clean(protocol.group, turn, room):
                 return
             del self._to_look_at[group_id]

@@ -168,11 +168,12 @@ class FetchOffsets:
     """A request for committed offsets."""
 
     group_id: str
-    #: None: all that the group has committed.
+    #: None: all that the group has committed for the topics of these names.
     partitions: Sequence[Partition] | None = None
     #: Empty: not checked. Else the epoch must be the member's present one.
     member_id: str = ""
     member_epoch: int = NO_MEMBER
+    topics: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

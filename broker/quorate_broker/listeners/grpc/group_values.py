@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from quorate.errors import InvalidRequestError
 from quorate.v1 import groups_pb2 as wire
@@ -137,7 +137,7 @@ def _task(task: Task) -> wire.AssignmentTask:
 
 
 def group_message(group: DescribedGroup) -> wire.DescribedGroup:
-    """Return the description of a group as a message."""
+    """Return the description of a group as a message, without its members."""
     return wire.DescribedGroup(
         group_id=group.group_id,
         state=group.state,
@@ -145,24 +145,21 @@ def group_message(group: DescribedGroup) -> wire.DescribedGroup:
         group_epoch=group.group_epoch,
         assignment_epoch=group.assignment_epoch,
         assignor=group.assignor,
-        members=_members(group.members),
     )
 
 
-def _members(members: Sequence[DescribedMember]) -> list[wire.DescribedMember]:
-    return [
-        wire.DescribedMember(
-            member_id=one.member_id,
-            instance_id=one.instance_id,
-            client_id=one.client_id,
-            client_host=one.client_host,
-            rack=one.rack,
-            member_epoch=one.member_epoch,
-            subscription=wire.Subscription(
-                topics=sorted(one.subscription.topics), pattern=one.subscription.pattern
-            ),
-            assignment=partitions_message(one.assignment),
-            target=partitions_message(one.target),
-        )
-        for one in members
-    ]
+def member_message(member: DescribedMember) -> wire.DescribedMember:
+    """Return the description of a member as a message."""
+    return wire.DescribedMember(
+        member_id=member.member_id,
+        instance_id=member.instance_id,
+        client_id=member.client_id,
+        client_host=member.client_host,
+        rack=member.rack,
+        member_epoch=member.member_epoch,
+        subscription=wire.Subscription(
+            topics=sorted(member.subscription.topics), pattern=member.subscription.pattern
+        ),
+        assignment=partitions_message(member.assignment),
+        target=partitions_message(member.target),
+    )

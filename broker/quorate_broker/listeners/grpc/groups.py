@@ -36,6 +36,7 @@ from quorate_broker.listeners.grpc.group_values import (
     group_message,
     heartbeat_of,
     keys_of,
+    member_message,
     state_message,
 )
 from quorate_broker.operations import groups
@@ -58,6 +59,8 @@ REQUIRED: Final[Mapping[Method[Any, Any], Required]] = {
 
 #: Items of an answer that are made in one turn of the event loop.
 ITEMS_A_TURN = 500
+#: The most members that are described in one turn.
+MEMBERS_A_TURN = 50
 
 
 class GroupsService:
@@ -194,7 +197,12 @@ class GroupsService:
                     group_id=group_id, error=error_of(one), coordinator=hints.of(one)
                 )
             else:
-                response.groups.append(group_message(one))
+                told = group_message(one)
+                for number, member in enumerate(one.members, 1):
+                    told.members.append(member_message(member))
+                    if number % MEMBERS_A_TURN == 0:
+                        await asyncio.sleep(0)
+                response.groups.append(told)
             await asyncio.sleep(0)
         return response
 

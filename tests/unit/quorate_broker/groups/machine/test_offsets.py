@@ -16,6 +16,7 @@ from quorate.errors import (
     UnknownMemberIdError,
     UnknownTopicError,
 )
+from quorate_broker.groups.machine import shard
 from quorate_broker.groups.machine.values import FORGET, FetchOffsets
 from quorate_broker.groups.records.values import Partition
 from tests.harness.group_desk import GROUP, Desk, Member
@@ -260,6 +261,29 @@ def test_many_offsets_are_forgotten_in_steps() -> None:
         steps += 1
     assert steps <= 4
     assert d.every_offset() == {}
+
+
+def test_a_tick_looks_at_a_bounded_number_of_offsets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shard, "OFFSETS_PER_TICK_MAX", 12)
+    d = desk(offsets_check_interval_ms=MINUTE_MS)
+    for number in range(6):
+        d.commit(dict.fromkeys(d.of("orders"), 5), group_id=f"g{number}")
+    d.run(MINUTE_MS - 1)
+    d.now_ms += 1
+    ticks = 0
+    while (d.machine.deadline() or 0) <= d.now_ms:
+        d.take(d.machine.tick(d.now_ms, d.wall_ms))
+        ticks += 1
+    assert ticks == 3, "two groups of six offsets each time"
+
+
+def test_all_that_is_committed_is_told_by_topic() -> None:
+    d = desk()
+    d.commit(dict.fromkeys(d.of("orders"), 5))
+    assert d.take(d.machine.committed_topics(GROUP)) == (("orders", 6),)
+    told = d.take(d.machine.fetch_offsets(FetchOffsets(GROUP, topics=["orders", "other"])))
+    assert [one.partition for one in told] == sorted(d.of("orders"))
+    assert d.take(d.machine.committed_topics("another")) == ()
 
 
 # Expiry.
