@@ -783,7 +783,7 @@ def test_a_pattern_of_a_member_matches_only_topics_that_it_may_describe() -> Non
         world.broker_rules.allowed |= {(Operation.READ, group("g"))}
         world.broker_rules.allowed |= {(Operation.DESCRIBE, topic("ark"))}
         sent: asyncio.Queue[Any] = asyncio.Queue()
-        whole = {
+        whole: dict[str, Any] = {
             "session_timeout_ms": 10_000,
             "rebalance_timeout_ms": 10_000,
             "subscription": groups.Subscription(pattern=".*"),
