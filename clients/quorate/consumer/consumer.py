@@ -293,7 +293,7 @@ class Consumer(ConsumerGroupCalls):
                 record = fetcher.reading.take_one()
             if record is not None:
                 self._read_since_yield += 1
-                group.gave_one(asker, record)
+                group.commits.hands.gave_one(asker, record)
                 return record
             fetcher.asked_for(ALL)
             with group.waiting():

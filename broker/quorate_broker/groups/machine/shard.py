@@ -62,10 +62,7 @@ class ShardMachine:
     """
 
     def __init__(
-        self,
-        config: GroupsConfig,
-        topics: Topics,
-        may_describe: MayDescribe = all_may_describe,
+        self, config: GroupsConfig, topics: Topics, may_describe: MayDescribe = all_may_describe
     ) -> None:
         """Make an empty machine.
 
@@ -168,10 +165,7 @@ class ShardMachine:
         return step
 
     def committed_topics(self, group_id: str) -> Step[tuple[tuple[str, int], ...]]:
-        """Return the topics for which a group has committed offsets, by name, and how many each.
-
-        Errors: InvalidGroupIdError.
-        """
+        """Return the topics for which a group has committed, and how many offsets each."""
 
         def decide(turn: Turn) -> tuple[tuple[str, int], ...]:
             check_group_id(group_id, self._config)

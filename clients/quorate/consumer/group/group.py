@@ -54,8 +54,8 @@ class GroupConfig:
 class ConsumerGroup:
     """One consumer's part in its group, from the consumer's start to its stop.
 
-    The reader calls `ask`, `gave` and `gave_one`. Everything else happens in tasks of the cluster's
-    owner. `told` gets errors that the application must know of: the next read raises them.
+    The reader calls `ask` and `gave`. Everything else happens in tasks of the cluster's owner.
+    `told` gets errors that the application must know of: the next read raises them.
     """
 
     def __init__(
@@ -343,10 +343,6 @@ class ConsumerGroup:
                 await self.commits.commit_finished()
 
     # -- of the reader, for records that are given -------------------------------------------------
-
-    def gave_one(self, asker: asyncio.Task[Any], record: AnyRecord) -> None:
-        """Note that a task gets a record."""
-        self.commits.hands.gave_one(asker, record)
 
     def gave(
         self, asker: asyncio.Task[Any], records: Mapping[TopicPartition, Sequence[AnyRecord]]
