@@ -22,15 +22,18 @@ COMMIT_TIMEOUT_MS = 600_000
 WAITING_MAX = 10_000
 WAITING_BYTES_MAX = 32 << 20
 
+#: A batch that waits for the one before it is written at once when it has this many bytes.
+BATCH_BYTES_MAX = 256 << 10
+
 #: Lets out what a step decided.
 Leave = Callable[[], None]
 
 
 @dataclass(slots=True, eq=False)
 class _Batch:
-    """The batch of one step, and all that leaves with its commit, in the order of the steps."""
+    """The batch of some steps, and all that leaves with its commit, in the order of the steps."""
 
-    size: int
+    records: BatchBuilder = field(default_factory=BatchBuilder)
     leaving: list[Leave] = field(default_factory=list)
     is_committed: bool = False
 
@@ -38,7 +41,10 @@ class _Batch:
 class StepLog:
     """The steps of one machine, from its load to its end. The rules:
 
-    * The records of a step are one batch. The batches are in the log in the order of the steps.
+    * The records of a step are in one batch. The batches are in the log in the order of the steps.
+    * While a batch waits for its commit, the steps that follow are gathered into the next one. So
+      many commits of offsets cost one append and one round of replication. A batch that has
+      BATCH_BYTES_MAX does not wait, and no step is added to such a batch.
     * If a batch is refused, no later batch is written: the machine that decided it has already
       built on the refused one.
     * What a step decided leaves when its records and those of all steps before are committed.
@@ -56,6 +62,8 @@ class StepLog:
         self._failed = failed
         self._chain = Chain()
         self._batches: deque[_Batch] = deque()
+        #: The last batch, if it is not written yet: steps are still added to it.
+        self._open: _Batch | None = None
         self._waiting = self._bytes = 0
         self._unwritten = 0
         self._written = Bell()
@@ -80,7 +88,7 @@ class StepLog:
         """Append the records of a step. Call `leave` when they and all before are committed."""
         assert not self.is_over, "a machine that was dropped makes no step"
         if records:
-            self._append(records)
+            self._gather(records)
         if not self._batches:
             leave()
             return
@@ -92,6 +100,7 @@ class StepLog:
         self.is_over = True
         self._chain.fail(OutcomeUnknownError("the coordinator dropped its state"))
         self._batches.clear()
+        self._open = None
         self._waiting = self._bytes = 0
 
     async def settled(self) -> None:
@@ -99,17 +108,42 @@ class StepLog:
         while self._unwritten:
             await self._written.next_ring()
 
-    def _append(self, records: Sequence[LogRecord]) -> None:
-        builder = BatchBuilder()
+    def _gather(self, records: Sequence[LogRecord]) -> None:
+        """Add the records of a step to the open batch, or begin one."""
+        size = sum(len(key) + len(value or b"") for key, value in records)
+        if self._open is not None and self._open.records.size + size > BATCH_BYTES_MAX:
+            self._append()
+        batch, before = self._open, 0
+        if batch is None:
+            self._open = batch = _Batch()
+            self._batches.append(batch)
+            self._append_soon()
+        else:
+            before = batch.records.size
         now_ms = self._wall_clock_ms()
         for key, value in records:
-            builder.append(now_ms, key, value)
-        batch = _Batch(builder.size)
-        self._batches.append(batch)
-        self._bytes += batch.size
+            batch.records.append(now_ms, key, value)
+        self._bytes += batch.records.size - before
+        if batch.records.size >= BATCH_BYTES_MAX:
+            self._append()
+
+    def _append_soon(self) -> None:
+        """Append the open batch after this turn of the loop, so that the turn's steps share it."""
+        asyncio.get_running_loop().call_soon(self._append_if_first)
+
+    def _append_if_first(self) -> None:
+        """Append the open batch, unless one before it waits for its commit."""
+        if self._open is not None and self._batches[0] is self._open:
+            self._append()
+
+    def _append(self) -> None:
+        batch, self._open = self._open, None
+        assert batch is not None, "only an open batch is appended"
         self._unwritten += 1
+        built = batch.records.build()
+        batch.records.release()
         outcome = self._leader.queue.produce(
-            memoryview(builder.build()),
+            memoryview(built),
             acks=ACKS_ALL,
             timeout_ms=COMMIT_TIMEOUT_MS,
             appended=self._count_written,
@@ -132,10 +166,12 @@ class StepLog:
         batch.is_committed = self.has_committed = True
         while self._batches and self._batches[0].is_committed:
             done = self._batches.popleft()
-            self._bytes -= done.size
+            self._bytes -= done.records.size
             self._waiting -= len(done.leaving)
             for leave in done.leaving:
                 leave()
+        if self._open is not None:
+            self._append_soon()
 
 
 def _error_of(outcome: asyncio.Future[Produced]) -> QuorateError | None:

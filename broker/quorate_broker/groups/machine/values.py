@@ -120,7 +120,7 @@ class Push(NamedTuple):
 class Step(Generic[T]):
     """What one call of the machine decided. The machine has applied `records` already.
 
-    The driver appends the records as one batch, and gives the answer and the pushes out only when
+    The driver appends the records in one batch, and gives the answer and the pushes out only when
     these records and all that were appended before are committed. A step without records may
     reflect records that are not committed yet, so its answer waits for those.
     """

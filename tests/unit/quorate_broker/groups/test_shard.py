@@ -20,6 +20,7 @@ from quorate.errors import (
     RecordTooLargeError,
     UnknownServerError,
 )
+from quorate.record.batch import split
 from quorate_broker.groups import replay, step_log
 from quorate_broker.groups.machine.values import (
     LEAVE,
@@ -29,6 +30,7 @@ from quorate_broker.groups.machine.values import (
     Step,
 )
 from quorate_broker.groups.member_stream import MemberStream
+from quorate_broker.groups.shard import Shard
 from quorate_broker.replica.hints import hint_of
 from tests.unit.quorate_broker.builders import until
 from tests.unit.quorate_broker.groups.builders import GroupWorld, put, read
@@ -44,6 +46,12 @@ async def world() -> AsyncIterator[GroupWorld]:
 async def settle() -> None:
     for _ in range(20):
         await asyncio.sleep(0.001)
+
+
+async def batches_of(shard: Shard) -> list[int]:
+    """Return how many records each batch of the log has."""
+    fetched = await shard.leader.fetch(0, bytes_max=64 << 20)
+    return [header.count for header, _ in split(fetched.batches)]
 
 
 def member(world: GroupWorld, member_id: str = "m") -> MemberStream:
@@ -188,7 +196,8 @@ async def test_no_batch_is_written_after_one_that_was_refused(world: GroupWorld)
     """The later one was decided on a state that has the refused one."""
     shard = await world.begin()
     large = asyncio.ensure_future(shard.call(put("large", "x" * (2 << 20))))
-    later = asyncio.ensure_future(shard.call(put("later", "1")))
+    # so large that it does not wait for the commit of the one before it
+    later = asyncio.ensure_future(shard.call(put("later", "x" * step_log.BATCH_BYTES_MAX)))
     with pytest.raises(RecordTooLargeError):
         await large
     with pytest.raises(RecordTooLargeError):
@@ -196,6 +205,82 @@ async def test_no_batch_is_written_after_one_that_was_refused(world: GroupWorld)
     await until(lambda: shard.is_loaded)
     assert shard.partition.log_end_offset == 0
     assert await shard.call(put("next", "1")) == "{'next': '1'}"
+
+
+async def test_steps_that_come_while_a_batch_waits_for_its_commit_share_the_next_batch(
+    world: GroupWorld,
+) -> None:
+    """Then 50 commits cost two appends and two rounds of replication, and not 50."""
+    shard = await world.begin()
+    await world.hold_commits()
+    first = asyncio.ensure_future(shard.call(put("first", "1")))
+    await settle()
+    later = [asyncio.ensure_future(shard.call(put(f"g{n}", str(n)))) for n in range(50)]
+    await settle()
+    assert shard.partition.log_end_offset == 1, "the others are gathered"
+    await world.release_commits()
+    await asyncio.gather(first, *later)
+    assert await batches_of(shard) == [1, 50]
+
+
+async def test_the_steps_of_one_turn_share_a_batch(world: GroupWorld) -> None:
+    shard = await world.begin()
+    await asyncio.gather(*(shard.call(put(f"g{n}", str(n))) for n in range(50)))
+    assert await batches_of(shard) == [50]
+
+
+async def test_a_large_batch_waits_for_none_and_no_step_makes_it_too_large(
+    world: GroupWorld,
+) -> None:
+    """Many steps that are gathered must not become a batch that is refused for its size."""
+    shard = await world.begin()
+    await world.hold_commits()
+    most = step_log.BATCH_BYTES_MAX
+    first = asyncio.ensure_future(shard.call(put("first", "1")))
+    await settle()
+    sizes = (most // 2, most // 4, most // 2, most, 10)
+    later = [
+        asyncio.ensure_future(shard.call(put(f"g{n}", "x" * size))) for n, size in enumerate(sizes)
+    ]
+    await settle()
+    assert shard.partition.log_end_offset == 5, "all but the last small one"
+    await world.release_commits()
+    await asyncio.gather(first, *later)
+    assert await batches_of(shard) == [1, 2, 1, 1, 1]
+
+
+async def test_a_gathered_step_leaves_after_its_own_commit(world: GroupWorld) -> None:
+    """The batch before is committed first. Its commit says nothing about the later steps."""
+    shard = await world.begin()
+    await world.hold_commits()
+    first = asyncio.ensure_future(shard.call(put("first", "1")))
+    await settle()
+    later = asyncio.ensure_future(shard.call(put("later", "1")))
+    found = asyncio.ensure_future(shard.call(read("later")))
+    await settle()
+    await world.release_commits()
+    await first
+    assert shard.partition.high_watermark == 1, "the later one is not committed yet"
+    assert not later.done()
+    assert not found.done()
+    await asyncio.gather(later, found)
+
+
+async def test_what_is_gathered_is_dropped_with_the_batch_before_it(world: GroupWorld) -> None:
+    shard = await world.begin()
+    await world.hold_commits()
+    first = asyncio.ensure_future(shard.call(put("first", "1")))
+    await settle()
+    later = asyncio.ensure_future(shard.call(put("later", "1")))
+    await settle()
+    await world.change(isr=[1])
+    for asked in (first, later):
+        with pytest.raises(NotEnoughReplicasAfterAppendError):
+            await asked
+    await world.change(isr=[1, 3])
+    await until(lambda: shard.is_loaded)
+    assert shard.partition.log_end_offset == 1
+    assert await shard.call(put("next", "1")) == "{'first': '1', 'next': '1'}"
 
 
 async def test_a_fault_of_the_machine_costs_its_state_and_not_the_node(world: GroupWorld) -> None:
