@@ -26,18 +26,36 @@ class Bench:
         self._serial = itertools.count(int(time.time()) % 100_000 * 100)
         self.topic = self.group_id = ""
         self._session_ms = SESSION_MS
+        self._commits_reads = False
 
-    def new_group(self, partitions: int, replicas: int, session_ms: int = SESSION_MS) -> None:
-        """Make a topic for a new group. The workers that are made next belong to this group."""
+    def new_group(
+        self,
+        partitions: int,
+        replicas: int,
+        *,
+        session_ms: int = SESSION_MS,
+        commits_reads: bool = False,
+    ) -> None:
+        """Make a topic for a new group. The workers that are made next belong to this group.
+
+        With `commits_reads`, its members commit what they have read by themselves. They would undo
+        the commits of a measure.
+        """
         serial = next(self._serial)
         self.topic, self.group_id = f"topic-{serial}", f"group-{serial}"
         self._session_ms = session_ms
+        self._commits_reads = commits_reads
         self.target.create_topic(self.topic, partitions, replicas)
 
     def worker(self, client: str = "") -> Worker:
         """Start a process without members."""
         return Worker(
-            self.target, client or self.target.client, self.topic, self.group_id, self._session_ms
+            self.target,
+            client or self.target.client,
+            self.topic,
+            self.group_id,
+            self._session_ms,
+            commits_reads=self._commits_reads,
         )
 
     def workers(self, client: str) -> list[Worker]:
@@ -62,7 +80,8 @@ class Bench:
         With `load`, records are written to all partitions at a steady rate.
         """
         options = self.options
-        self.new_group(options.partitions, 1 if load else options.brokers, session_ms)
+        replicas = 1 if load else options.brokers
+        self.new_group(options.partitions, replicas, session_ms=session_ms, commits_reads=load)
         workers = self.workers("")
         spare, loader = self.worker(), self.worker()
         try:

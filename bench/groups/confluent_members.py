@@ -34,6 +34,7 @@ class ConfluentMember:
                 "group.protocol": "consumer",
                 "client.id": name,
                 "auto.offset.reset": "earliest",
+                "enable.auto.commit": bool(options.commits_reads),
                 "socket.nagle.disable": True,
             }
         )

@@ -28,6 +28,7 @@ class Member:
             client_id=name,
             auto_offset_reset="earliest",
             session_timeout_ms=options.session_timeout_ms,
+            enable_auto_commit=bool(options.commits_reads),
         )
         self.consumer.subscribe([options.topic], listener=self)
         self.task = asyncio.create_task(self._run())

@@ -78,6 +78,7 @@ def main() -> None:
     parser.add_argument("--topic", required=True)
     parser.add_argument("--group", required=True)
     parser.add_argument("--session-timeout-ms", type=int, default=45_000)
+    parser.add_argument("--commits-reads", type=int, default=1, help="0: no automatic commits")
     try:
         import uvloop
     except ImportError:

@@ -16,13 +16,23 @@ from bench.groups.notes import Notes
 class Worker:
     """One process of members, or of the load."""
 
-    def __init__(self, target: Any, client: str, topic: str, group: str, session_ms: int) -> None:
+    def __init__(
+        self,
+        target: Any,
+        client: str,
+        topic: str,
+        group: str,
+        session_ms: int,
+        *,
+        commits_reads: bool,
+    ) -> None:
         arguments = argparse.Namespace(
             client=client,
             bootstrap_servers=target.bootstrap_servers,
             topic=topic,
             group=group,
             session_timeout_ms=session_ms,
+            commits_reads=int(commits_reads),
         )
         named = [f"--{key.replace('_', '-')}={value}" for key, value in vars(arguments).items()]
         self._process = subprocess.Popen(
