@@ -29,8 +29,7 @@ def fail_over(bench: Bench) -> None:
             for one in workers:
                 one.tell("commit", per_second=COMMITS_PER_SECOND, seconds=seconds)
             time.sleep(BEFORE_S)
-            at = time.monotonic()
-            bench.target.kill_coordinator(bench.group_id)
+            at = bench.target.kill_coordinator(bench.group_id)
             time.sleep(seconds - BEFORE_S + 1)
             dump(workers, notes)
             lost = _lost(notes, bench.target.committed(bench.group_id))

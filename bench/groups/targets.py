@@ -31,8 +31,8 @@ class Target(Protocol):
     def coordinator(self, group: str) -> int:
         """Return the process of the broker that coordinates a group, or of the only broker."""
 
-    def kill_coordinator(self, group: str) -> None:
-        """Kill that process."""
+    def kill_coordinator(self, group: str) -> float:
+        """Kill that process. Return the time of the kill."""
 
     def recover(self) -> None:
         """Start the broker that was killed, and wait until it takes part again."""
@@ -85,9 +85,11 @@ class QuorateTarget:
     def coordinator(self, group: str) -> int:
         return self._cluster.processes[self._coordinator_id(group)].pid
 
-    def kill_coordinator(self, group: str) -> None:
+    def kill_coordinator(self, group: str) -> float:
         self._killed = self._coordinator_id(group)
+        at = time.monotonic()
         self._cluster.kill(self._killed)
+        return at
 
     def recover(self) -> None:
         assert self._killed is not None, "a broker was killed"
@@ -129,7 +131,7 @@ class KafkaTarget:
     def coordinator(self, group: str) -> int:
         return self._pids[0]
 
-    def kill_coordinator(self, group: str) -> None:
+    def kill_coordinator(self, group: str) -> float:
         raise NotImplementedError("a Kafka that this bench has not started is not killed")
 
     def recover(self) -> None:
