@@ -30,10 +30,12 @@ from typing import Any
 
 from bench.voters import ask
 from quorate import Admin, Consumer, Producer, TopicPartition
+from quorate.errors import RequestTimedOutError
 from quorate_cli.local import LocalCluster, Shape, free_port, process_cpu_seconds
 
 PATIENCE_S = 600.0
 TOPIC_PARTITIONS = 100
+ASKED_AT_ONCE = 1000
 TURNS = Path(__file__).parent / "turns"
 SAMPLE_S = 0.1
 #: The turn in which a node imports its modules, before it listens, does not count.
@@ -150,7 +152,15 @@ class Bench:
         running = [b.endpoint for b in self.cluster.brokers if b.id in self.cluster.processes]
         async with asyncio.timeout(PATIENCE_S):
             async with Consumer(bootstrap_servers=",".join(running)) as consumer:
+                for start in range(0, len(partitions), ASKED_AT_ONCE):
+                    await self._end_offsets(consumer, partitions[start : start + ASKED_AT_ONCE])
+
+    async def _end_offsets(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        """Ask for the ends of these logs until all have answered, however slow the machine is."""
+        while True:
+            with suppress(RequestTimedOutError):
                 await consumer.end_offsets(partitions)
+                return
 
     async def create(self) -> None:
         async with Admin(bootstrap_servers=self.cluster.bootstrap_servers) as admin:

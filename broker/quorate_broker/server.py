@@ -11,6 +11,7 @@ cannot continue calls fail(). Then the broker stops without a leave, and reports
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import structlog
 
@@ -59,8 +60,11 @@ log = structlog.get_logger(__name__)
 
 #: The time limit for stopping all parts, without the leave and the closing of the logs.
 ROOMS_STOP_MAX_S = 1.5
-#: The time limit for closing and syncing all logs. A disk that hangs must not block the exit.
+#: The time limit for closing and syncing the logs. Each closed log extends it: thousands of logs
+#: may take long, and a disk that hangs must not block the exit.
 LOGS_CLOSE_MAX_S = 10.0
+#: The limit for the whole stop, however many logs were closed.
+STOP_MAX_S = 300.0
 
 
 class BrokerServer(NodeServer[BrokerConfig]):
@@ -74,7 +78,10 @@ class BrokerServer(NodeServer[BrokerConfig]):
     def __init__(self, config: BrokerConfig, environment: Environment) -> None:
         leave_max_s = config.controlled_shutdown_timeout_ms / 1000
         super().__init__(
-            config, environment, stop_max_s=leave_max_s + ROOMS_STOP_MAX_S + LOGS_CLOSE_MAX_S
+            config,
+            environment,
+            stop_max_s=leave_max_s + ROOMS_STOP_MAX_S + LOGS_CLOSE_MAX_S,
+            slow_stop_max_s=leave_max_s + STOP_MAX_S,
         )
         self._rooms: _Rooms | None = None
         self._directories: LogDirectories | None = None
@@ -142,7 +149,10 @@ class BrokerServer(NodeServer[BrokerConfig]):
                 await self._stop_rooms(rooms)
             are_writers_gone = True
         finally:
-            await rooms.close_logs(clean=are_writers_gone and self._failure is None)
+            await rooms.close_logs(
+                clean=are_writers_gone and self._failure is None,
+                progressed=lambda: self._stop_progressed(LOGS_CLOSE_MAX_S),
+            )
             await rooms.client.stop()
 
     async def _stop_rooms(self, rooms: _Rooms) -> None:
@@ -230,12 +240,12 @@ class _Rooms:
             self.replica,
         )
 
-    async def close_logs(self, *, clean: bool) -> None:
-        """Close every log.
+    async def close_logs(self, *, clean: bool, progressed: Callable[[], None]) -> None:
+        """Close every log, and call `progressed` for each.
 
         With `clean`, sync them, and mark the directories whose logs all closed.
         """
-        await self.reconciler.close(clean=clean)
+        await self.reconciler.close(clean=clean, progressed=progressed)
         for directory_id, reason in self.replicas.failed_directories.items():
             await self._directories.lose(directory_id, reason)
         if clean and self.publisher.has_loaded:

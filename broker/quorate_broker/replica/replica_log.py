@@ -206,6 +206,18 @@ class ReplicaLog:
 
     # the end
 
+    async def prepare_stop(self) -> None:
+        """Write what a clean close writes. The close syncs it: see Log.prepare_stop."""
+        if self.is_closed or self._replica.offline is not None:
+            return
+        await self.checkpoint()
+        try:
+            await self.log.prepare_stop()
+        except TryAgainError:
+            pass  # the close tries again
+        except StorageError as error:
+            self.failed(error)
+
     async def close(self, *, clean: bool) -> None:
         """Wait for the work under way, and close the log; with `clean`, durably."""
         async with self.lock:

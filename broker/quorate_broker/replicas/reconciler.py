@@ -132,13 +132,28 @@ class Reconciler:
             keys.update(dict.fromkeys(replicas.unopened))
         return keys
 
-    async def close(self, *, clean: bool) -> None:
-        """Close all logs; with `clean`, durably. It is safe to call this twice."""
+    async def close(self, *, clean: bool, progressed: Callable[[], None] = lambda: None) -> None:
+        """Close all logs; with `clean`, durably. It is safe to call this twice.
+
+        `progressed` is called for each log, because thousands of them may take long. All logs write
+        their files before the first log is synced: see recovery_point.py.
+        """
         await self.checkpoints.stop()
         await self.recovery_points.stop()
         await self._reopening.stop()
         await self._repairs.stop()
-        await _each(self.replicas.all(), lambda partition: partition.close(clean=clean))
+
+        async def prepare(partition: Partition) -> None:
+            await partition.replica_log.prepare_stop()
+            progressed()
+
+        async def close(partition: Partition) -> None:
+            await partition.close(clean=clean)
+            progressed()
+
+        if clean:
+            await _each(self.replicas.all(), prepare)
+        await _each(self.replicas.all(), close)
         self._note_unclean()
         await self.replicas.files.stop()
         for inventory in self.replicas.inventories.values():

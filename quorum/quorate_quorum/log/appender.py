@@ -145,7 +145,7 @@ class Appender:
         await self._syncer.wait_for_background()
         closing = self._segments.active
         try:
-            await self.save_indexes()
+            await self._save_indexes()
             with done_without("log start", self._path):
                 await self._parts.checkpoints.reserve_start()
             await self._begin_segment()
@@ -160,34 +160,15 @@ class Appender:
         self._syncer.sync_in_background(self._extent.end)
         self.rolled()
 
-    async def save_indexes(self, *, sync: bool = True) -> None:
+    async def _save_indexes(self) -> None:
         """Write the active segment's indexes and the Observer's state, if there is room.
 
         The next open is slower without these files, because it builds them again.
         """
         with done_without("index", self._path):
-            await self._segments.active.write_index(sync=sync)
+            await self._segments.active.write_index()
         if self._observed is not None:
             await self._observed.save()
-
-    async def prepare_stop(self) -> None:
-        """Sync all records. Save the indexes and the Observer's state, too, if there is room.
-
-        Only the records and `synced` are synced, because a broker may have to stop thousands of
-        logs in some seconds. What a power loss takes of the rest, the next open builds again; and
-        an older high watermark is a lower bound.
-        The caller does not hold Guard.exclusive: this method takes it.
-        """
-        parts = self._parts
-        checkpoints = parts.checkpoints
-        async with parts.guard.exclusive("close"):
-            await self.save_indexes(sync=False)
-            known = (checkpoints.high_watermark, checkpoints.hw_epoch)
-            if checkpoints.high_watermark_slot.value != known:
-                await checkpoints.save_high_watermark(*known)
-        await self._syncer.sync_to(self._extent.end, notes_durably=False)
-        async with parts.guard.exclusive("close"):
-            await checkpoints.save_synced()
 
     async def _begin_segment(self) -> None:
         await self._segments.begin(self._extent.end)

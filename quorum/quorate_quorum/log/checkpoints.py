@@ -94,13 +94,6 @@ class Checkpoints:
             if truncations == self._extent.truncations:  # if not, a cut waits, and lowers the slot
                 self.synced_end = end
 
-    async def save_synced(self) -> None:
-        """Write `synced_end` once more, if the disk takes it."""
-        async with self._writing_synced:
-            # After a failure the older value stays, and is still a valid lower bound.
-            with done_without("synced", self._directory.path):
-                await self.advance_synced(self.synced_end)
-
     async def advance_synced(self, end: int, *, durably: bool = True) -> None:
         made = await self.synced_slot.advance(end, self._extent.epoch_before(end), sync=durably)
         self._is_synced_slot_new |= made

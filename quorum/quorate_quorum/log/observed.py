@@ -59,8 +59,8 @@ class ObservedState:
             self._unsaved_batches = self._unsaved_bytes = 0
             state = self._observer.snapshot()
             await self._parts.snapshots.write(end, self._extent.epoch_before(end), state)
+            # The names need no sync: after a power loss, a reload shows more batches.
             await self._parts.snapshots.thin(self._extent.start, end, self._parts.segments.bases)
-            self._parts.directory.changed()
 
     async def _restore(self) -> int:
         """Restore the newest good snapshot. Return the offset from which to show batches."""

@@ -59,6 +59,8 @@ class RealFile:
         self._identity = (found.st_dev, found.st_ino)
         #: The number of changes of the file, and how many of them a sync has covered.
         self._changes = self._synced_changes = 0
+        #: Whether this object has synced the file. If not, perhaps the last process has not either.
+        self._was_synced = False
         self._sync_failure: SyncError | None = None
         #: The settle() under way; None if there is none.
         self._settling: asyncio.Future[None] | None = None
@@ -138,6 +140,11 @@ class RealFile:
             self._size = size
 
     async def sync(self) -> None:
+        self._check_open()
+        if self._was_synced and self.is_synced:
+            # A broker has many logs that were synced before their files were closed. To open each
+            # file again, and to make the disk flush its cache, would take a stop many seconds.
+            return
         await self._ready()
         await self._sync_open()
         # The kernel reports lost bytes to one of two syncs that overlap. If that was settle(), this
@@ -151,6 +158,7 @@ class RealFile:
         with syncing():
             await self._in_thread(_fdatasync, self._descriptor)
         self._synced_changes = max(self._synced_changes, covered)
+        self._was_synced = True
 
     async def close(self) -> None:
         if self._closed:

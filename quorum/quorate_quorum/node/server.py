@@ -52,12 +52,23 @@ class NodeServer(ABC, Generic[C]):
     #: The word for the node in log lines and errors: "voter" or "broker".
     role: ClassVar[str]
 
-    def __init__(self, config: C, environment: Environment, *, stop_max_s: float) -> None:
+    def __init__(
+        self,
+        config: C,
+        environment: Environment,
+        *,
+        stop_max_s: float,
+        slow_stop_max_s: float = 0.0,
+    ) -> None:
         self.config = config
         self.environment = environment
         #: The id of this run of the node. Another run on the same disk has another incarnation.
         self.incarnation = environment.new_id()
         self._stop_max_s = stop_max_s
+        #: The bound of a stop that reports progress; not below `stop_max_s`.
+        self._slow_stop_max_s = max(stop_max_s, slow_stop_max_s)
+        self._stop_limit = asyncio.timeout(None)
+        self._stop_began_s = 0.0
         #: The reason why the node did not stop cleanly. It is set once.
         self._failure: str | None = None
         self._failed = asyncio.Event()
@@ -152,6 +163,18 @@ class NodeServer(ABC, Generic[C]):
         if self._failure is None:
             await _done_before(self._failed, courtesy())
 
+    def _stop_progressed(self, further_s: float) -> None:
+        """Let a stop that makes progress go on for `further_s` from now, if that is later.
+
+        The bound `slow_stop_max_s` stays.
+        """
+        limit = self._stop_limit.when()
+        if limit is None or self._stop_limit.expired():
+            return
+        further = asyncio.get_running_loop().time() + further_s
+        last = self._stop_began_s + self._slow_stop_max_s
+        self._stop_limit.reschedule(max(limit, min(further, last)))
+
     # -- the end
 
     def _stop_once(self) -> asyncio.Task[None]:
@@ -161,14 +184,17 @@ class NodeServer(ABC, Generic[C]):
         return self._stopping
 
     async def _stop(self) -> None:
+        self._stop_began_s = now = asyncio.get_running_loop().time()
+        self._stop_limit = asyncio.timeout_at(now + self._stop_max_s)
         try:
-            async with asyncio.timeout(self._stop_max_s):
+            async with self._stop_limit:
                 if self._opening is not None and not self._opening.done():
                     self._opening.cancel()
                     await asyncio.wait([self._opening])
                 await self._close()
         except TimeoutError:
-            log.exception("stop_failed", node=self.config.node_id, waited_s=self._stop_max_s)
+            waited_s = round(asyncio.get_running_loop().time() - self._stop_began_s, 1)
+            log.exception("stop_failed", node=self.config.node_id, waited_s=waited_s)
             self._failure = self._failure or STOPPED_LATE
         except Exception as error:
             log.exception("stop_failed", node=self.config.node_id)

@@ -46,6 +46,37 @@ async def made(disk: RealDisk, folder: Path, count: int) -> list[File]:
     return [await disk.open(f"{folder}/f{number}", create=True) for number in range(count)]
 
 
+async def test_a_file_that_was_synced_before_it_was_closed_is_not_opened_to_be_synced(
+    disk: RealDisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = await made(disk, tmp_path, 2 * FEW)
+    synced: list[int] = []
+    fdatasync = os.fdatasync
+    monkeypatch.setattr(real_disk, "_fdatasync", lambda fd: (synced.append(fd), fdatasync(fd)))
+    for file in files:
+        await file.append((b"bytes",))
+    for file in files:
+        await file.sync()
+    assert len(synced) == len(files)
+    for file in files:
+        await file.sync()
+    assert len(synced) == len(files)
+    await files[0].overwrite(0, b"other")
+    await files[0].sync()
+    assert len(synced) == len(files) + 1
+
+
+async def test_a_file_that_this_process_has_not_synced_is_synced(
+    disk: RealDisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last process may have ended before it synced what it wrote."""
+    (tmp_path / "f").write_bytes(b"of the last process")
+    synced: list[int] = []
+    monkeypatch.setattr(real_disk, "_fdatasync", synced.append)
+    await (await disk.open(f"{tmp_path}/f")).sync()
+    assert len(synced) == 1
+
+
 @pytest.mark.parametrize("seed", range(5))
 async def test_files_are_used_in_any_order_and_few_are_open(
     disk: RealDisk, tmp_path: Path, seed: int

@@ -16,6 +16,8 @@ from quorate_testing.in_process import InProcessNetwork
 from quorate_testing.simulated.disk import SimulatedDisk
 from quorate_testing.simulated.loop import SimulatedLoop, simulate
 
+SLOW_STOP_MAX_S = 20.0
+
 
 class Node(NodeServer[BrokerConfig]):
     """A node that notes each step of its life; a test may let each step wait or fail."""
@@ -25,7 +27,7 @@ class Node(NodeServer[BrokerConfig]):
     def __init__(self, network: InProcessNetwork, *listeners: str) -> None:
         config = BrokerConfig(node_id=1, listeners=listeners or ("h:1",), log_dirs=("/d",))
         environment = Environment(network=network, disk=SimulatedDisk(random.Random(1)))
-        super().__init__(config, environment, stop_max_s=5.0)
+        super().__init__(config, environment, stop_max_s=5.0, slow_stop_max_s=SLOW_STOP_MAX_S)
         self.steps: list[str] = []
         self.opening: Callable[[], Coroutine[Any, Any, Any]] = _nothing
         self.leaving: Callable[[], Coroutine[Any, Any, Any]] = _nothing
@@ -172,6 +174,32 @@ def test_a_stop_that_takes_too_long_is_no_clean_one_and_gives_the_locks_back() -
         await node.stop()
         assert 5.0 <= loop.time() - begun < 5.5
         assert node.steps[-1] == "release"
+        with pytest.raises(NodeFailed, match=STOPPED_LATE):
+            await node.stopped()
+
+    in_a_world(program)
+
+
+@pytest.mark.parametrize(("steps", "is_clean"), [(9, True), (40, False)])
+def test_a_stop_that_makes_progress_goes_on_but_not_for_ever(steps: int, is_clean: bool) -> None:
+    async def program(network: InProcessNetwork) -> None:
+        loop = asyncio.get_running_loop()
+        node = Node(network)
+
+        async def close_logs() -> None:
+            for _ in range(steps):
+                await asyncio.sleep(1)
+                node._stop_progressed(1.5)
+
+        node.closing = close_logs
+        await node.start()
+        begun = loop.time()
+        await node.stop()
+        took = loop.time() - begun
+        if is_clean:
+            assert 9.0 <= took < 9.5
+            return await node.stopped()
+        assert SLOW_STOP_MAX_S <= took < SLOW_STOP_MAX_S + 0.5
         with pytest.raises(NodeFailed, match=STOPPED_LATE):
             await node.stopped()
 
