@@ -2598,10 +2598,11 @@ MUTANTS = (
         "recovery-point",
         "the recovery point moves without a sync of the records below it",
         f"{LOG_ROOM}/recovery_point.py",
-        "        await self._syncer.sync_to(parts.extent.end, notes_durably=False)\n",
+        '        await self.sync()\n        async with parts.guard.exclusive("recovery point"):\n',
         "        await parts.checkpoints.note_synced(\n"
         "            parts.extent.end, parts.extent.truncations, is_promise=False, durably=False\n"
-        "        )\n",
+        "        )\n"
+        '        async with parts.guard.exclusive("recovery point"):\n',
         (f"{RECOVERY_POINT}::test_all_below_the_recovery_point_survives_a_power_loss",),
     ),
     Mutant(
@@ -3532,6 +3533,34 @@ MUTANTS = (
         "            await asyncio.wait([self._settling])\n",
         "            pass\n",
         (f"{DESCRIPTORS}::test_a_sync_beside_a_failed_sync_before_a_close_fails",),
+    ),
+    Mutant(
+        "synced-once",
+        "a file that changed since its last sync counts as synced",
+        REAL_DISK,
+        "        if self._was_synced and self.is_synced:\n",
+        "        if self._was_synced:\n",
+        (
+            f"{DESCRIPTORS}::test_a_file_that_was_synced_before_it_was_closed_is_not_opened_to_be_synced",
+        ),
+    ),
+    Mutant(
+        "synced-once",
+        "what the last process wrote counts as synced",
+        REAL_DISK,
+        "        if self._was_synced and self.is_synced:\n",
+        "        if self.is_synced:\n",
+        (f"{DESCRIPTORS}::test_a_file_that_this_process_has_not_synced_is_synced",),
+    ),
+    Mutant(
+        "synced-once",
+        "what is appended after a log was prepared for the stop is not synced",
+        f"{LOG_ROOM}/log.py",
+        "                await self.recovery_point.save()\n                await self.recovery_point.sync()\n",
+        "                pass\n",
+        (
+            "tests/unit/quorate_quorum/log/test_close.py::test_a_log_that_was_appended_to_after_it_was_prepared_is_closed_durably",
+        ),
     ),
     Mutant(
         "shared-syncs",

@@ -21,8 +21,9 @@ from quorate_quorum.log.log import LogCorruptError
 
 log_line = structlog.get_logger(__name__)
 
-#: A step counts as at least so many bytes: opening files and looking at a log takes time, too.
-STEP_BYTES_MIN = 4096
+#: A step counts as at least so many bytes: to open the files of a log costs as much as to read so
+#: many. With 4 KiB, the scrub of 10,000 small logs took 7 % of a core all the time.
+STEP_BYTES_MIN = 32 * 1024
 #: A pass over all logs begins at most this often, however few bytes they have.
 PASS_MIN_S = 60.0
 
