@@ -30,12 +30,12 @@ from typing import Any
 
 from bench.voters import ask
 from quorate import Admin, Consumer, Producer, TopicPartition
-from quorate.errors import RequestTimedOutError
+from quorate.errors import QuorateError
 from quorate_cli.local import LocalCluster, Shape, free_port, process_cpu_seconds
 
 PATIENCE_S = 600.0
 TOPIC_PARTITIONS = 100
-ASKED_AT_ONCE = 1000
+ASKED_AT_ONCE = 500
 TURNS = Path(__file__).parent / "turns"
 SAMPLE_S = 0.1
 #: The turn in which a node imports its modules, before it listens, does not count.
@@ -158,9 +158,12 @@ class Bench:
     async def _end_offsets(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """Ask for the ends of these logs until all have answered, however slow the machine is."""
         while True:
-            with suppress(RequestTimedOutError):
+            try:
                 await consumer.end_offsets(partitions)
                 return
+            except QuorateError as error:
+                if not error.retriable:
+                    raise
 
     async def create(self) -> None:
         async with Admin(bootstrap_servers=self.cluster.bootstrap_servers) as admin:
