@@ -3555,10 +3555,9 @@ MUTANTS = (
     Mutant(
         "synced-once",
         "what is appended after a log was prepared for the stop is not synced",
-        f"{LOG_ROOM}/log.py",
-        "                await self.recovery_point.save()\n"
-        "                await self.recovery_point.sync()\n",
-        "                pass\n",
+        f"{LOG_ROOM}/recovery_point.py",
+        "        if self._is_changed:\n            await self.sync()\n",
+        "",
         (
             "tests/unit/quorate_quorum/log/test_close.py::test_a_log_that_was_appended_to_after_it_was_prepared_is_closed_durably",
         ),

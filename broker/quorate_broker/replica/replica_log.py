@@ -207,12 +207,12 @@ class ReplicaLog:
     # the end
 
     async def prepare_stop(self) -> None:
-        """Write what a clean close writes. The close syncs it: see Log.prepare_stop."""
+        """Write what a clean close writes. The close syncs it: see RecoveryPoint.save."""
         if self.is_closed or self._replica.offline is not None:
             return
         await self.checkpoint()
         try:
-            await self.log.prepare_stop()
+            await self.log.recovery_point.save()
         except TryAgainError:
             pass  # the close tries again
         except StorageError as error:

@@ -339,31 +339,19 @@ class Log:
 
     # The stop
 
-    async def prepare_stop(self) -> None:
-        """Write, but do not sync, what a clean close writes. The close may come later.
-
-        Prepare many logs before the first of them is closed: see recovery_point.py.
-        """
-        if self._has_news:
-            await self.recovery_point.save()
-
     async def close(self, *, clean: bool) -> None:
-        """Close the files. If `clean`, sync all records first: StorageError if that fails."""
+        """Close the files. If `clean`, sync all records first: StorageError if that fails.
+
+        Before many logs are closed, call recovery_point.save() of each.
+        """
         guard = self._guard
         if guard.is_closed:
             return
         try:
-            if clean and self._has_news:
-                await self.recovery_point.save()
-                await self.recovery_point.sync()
-            elif clean:
+            if clean:
                 guard.check()
+                await self.recovery_point.conclude()
         finally:
             await guard.close()
             await self._syncer.stop()
             await self._parts.close()
-
-    @property
-    def _has_news(self) -> bool:
-        """Whether a clean close has something to save: the log changed, and can be used."""
-        return bool(self._segments.all) and self._extent.is_changed and self._guard.failure is None

@@ -49,6 +49,8 @@ class RecoveryPoint:
 
         Only what is new since the last call, or since the recovery point moved, is written.
         """
+        if not self._is_changed:
+            return
         parts, checkpoints = self._parts, self._parts.checkpoints
         async with parts.guard.exclusive("saving before the stop"):
             if parts.segments.active.size > STOP_BYTES_MAX:
@@ -69,6 +71,19 @@ class RecoveryPoint:
         If a power loss brings back an older `synced`, the next open reads more.
         """
         await self._syncer.sync_to(self._parts.extent.end, notes_durably=False)
+
+    async def conclude(self) -> None:
+        """Save and sync all that is new, for a clean stop. StorageError if the sync fails."""
+        await self.save()
+        if self._is_changed:
+            await self.sync()
+
+    @property
+    def _is_changed(self) -> bool:
+        """Whether the log changed since it was opened. A failed log can't be saved any more."""
+        parts = self._parts
+        is_usable = bool(parts.segments.all) and parts.guard.failure is None
+        return is_usable and parts.extent.is_changed
 
     async def move(self) -> None:
         """Sync all records, and save what an open needs to skip them.

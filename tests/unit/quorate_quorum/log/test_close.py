@@ -33,7 +33,7 @@ async def test_a_prepared_log_makes_no_file_when_it_is_closed(disk: SimulatedDis
     log = await filled(disk, LogConfig(), 300)
     log.high_watermark, log.hw_epoch = 300, 1
     prepared = operations(disk)
-    await log.prepare_stop()
+    await log.recovery_point.save()
     assert not {*SYNCS} & {*prepared}
     closed = operations(disk)
     await log.close(clean=True)
@@ -47,7 +47,7 @@ async def test_a_log_that_was_appended_to_after_it_was_prepared_is_closed_durabl
 ) -> None:
     log = await Log.open(disk, PATH, LogConfig())
     await append(log, 3)
-    await log.prepare_stop()
+    await log.recovery_point.save()
     await append(log, 4)
     await log.close(clean=True)
     disk.lose_power()
@@ -69,7 +69,7 @@ async def test_a_log_whose_recovery_point_is_at_its_end_is_closed_without_a_sync
     log = await filled(disk, LogConfig(), 300)
     await log.recovery_point.move()
     done = operations(disk)
-    await log.prepare_stop()
+    await log.recovery_point.save()
     await log.close(clean=True)
     assert not {*SYNCS} & {*done}
 
