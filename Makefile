@@ -22,7 +22,7 @@ FLIPS      ?= 10000
 # Every node that a test or the demo starts would compile all modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test lint check proto docs sim sim-quorum sim-raft sim-groups sim-group-machine crash-points power-cuts bit-flips mutants bench clean
+.PHONY: setup demo test lint check proto docs sim sim-quorum sim-raft sim-groups sim-group-machine crash-points power-cuts bit-flips mutants kafka-tools bench clean
 
 setup: $(VENV)/.installed
 
@@ -84,6 +84,10 @@ power-cuts: setup
 
 bit-flips: setup
 	@$(BIN)/python -m tests.simulation.bit_flips $(if $(SEED),--seed $(SEED),--flips $(FLIPS) --first-seed $(FIRST_SEED)) $(if $(STATE),--state $(STATE)) $(ARGS)
+
+kafka-tools: setup
+	@test -n '$(KAFKA)' || { echo 'Name an unpacked release of Apache Kafka: make kafka-tools KAFKA=/path/to/kafka' >&2; exit 1; }
+	@$(BIN)/python -m tests.kafka.dump_log '$(KAFKA)' $(ARGS)
 
 bench: setup
 	$(BIN)/python -m bench

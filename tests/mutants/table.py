@@ -2730,6 +2730,38 @@ MUTANTS = (
     ),
     Mutant(
         "last-record-survives",
+        "a batch with records that the map does not have is passed over",
+        f"{COMPACTION}/cleaning.py",
+        "                if not _put(offsets, header, batch):\n"
+        "                    self._survivors.mark(header.base_offset, header.end_offset)\n",
+        "                _put(offsets, header, batch)\n",
+        (
+            f"{COMPACTION_TESTS}/test_cleaning.py::test_a_batch_with_a_record_without_a_key_or_a_large_one_is_not_passed_over",
+        ),
+    ),
+    Mutant(
+        "last-record-survives",
+        "a batch that the map can not hold is passed over",
+        f"{COMPACTION}/cleaning.py",
+        "                    self._survivors.mark(header.base_offset, header.end_offset)\n"
+        "                    continue\n",
+        "                    continue\n",
+        (
+            f"{COMPACTION_TESTS}/test_cleaning.py::test_a_batch_with_a_record_without_a_key_or_a_large_one_is_not_passed_over",
+        ),
+    ),
+    Mutant(
+        "last-record-survives",
+        "the pass looks only into the first offsets of a batch",
+        f"{COMPACTION}/survivors.py",
+        "stop = (end - 1 - self._first) // self._width + 1\n        return",
+        "stop = start + 1\n        return",
+        (
+            f"{COMPACTION_TESTS}/test_survivors.py::test_a_range_with_a_survivor_is_never_passed_over",
+        ),
+    ),
+    Mutant(
+        "last-record-survives",
         "two keys with a part of their hash in common count as one",
         f"{COMPACTION}/offset_map.py",
         "if hashes[at : at + HASH_BYTES] == digest:",

@@ -28,6 +28,7 @@ from quorate.record.batch import BatchHeader
 from quorate.record.filtered import emptied, outlines, with_records
 from quorate.record.walks import Outline
 from quorate_broker.compaction.offset_map import OffsetMap
+from quorate_broker.compaction.survivors import Survivors
 
 Buffer = bytes | bytearray | memoryview
 
@@ -74,8 +75,9 @@ def may_be_filtered(header: BatchHeader) -> bool:
 class BatchFilter:
     """Filters the batches of one pass, in the order of the log."""
 
-    def __init__(self, offsets: OffsetMap, rules: Rules) -> None:
+    def __init__(self, offsets: OffsetMap, survivors: Survivors, rules: Rules) -> None:
         self._offsets = offsets
+        self._survivors = survivors
         self._rules = rules
         #: Whether the pass has met a batch that stays as it is, and so may have any keys.
         self._has_passed_over = False
@@ -91,6 +93,11 @@ class BatchFilter:
         if not may_be_filtered(header):
             self._has_passed_over = self._has_passed_over or not header.is_control
             return batch
+        is_covered = header.end_offset <= self._rules.map_end
+        if is_covered and self._survivors.has_none(header.base_offset, header.end_offset):
+            self.counts.records += header.count
+            self.counts.dropped += header.count
+            return self._without_records(header, segment_end)
         try:
             data, found = outlines(batch, header)
             kept, tombstones = self._kept(header, found)
@@ -101,9 +108,7 @@ class BatchFilter:
         self.counts.records += header.count
         self.counts.dropped += header.count - len(kept)
         if not kept:
-            if self._must_stay(header, segment_end):
-                return emptied(header)
-            return None
+            return self._without_records(header, segment_end)
         horizon = self._new_horizon(header) if tombstones else None
         if len(kept) == header.count and horizon is None:
             return batch
@@ -154,6 +159,9 @@ class BatchFilter:
         if header.attributes & record_batch.DELETE_HORIZON or not is_covered:
             return None
         return min(rules.now_ms + rules.delete_retention_ms, record_batch.TIMESTAMP_MAX)
+
+    def _without_records(self, header: BatchHeader, segment_end: int) -> Buffer | None:
+        return emptied(header) if self._must_stay(header, segment_end) else None
 
     def _must_stay(self, header: BatchHeader, segment_end: int) -> bool:
         """Return whether a batch stays even if it is empty."""

@@ -12,11 +12,12 @@ from contextlib import suppress
 
 from quorate.errors import CorruptRecordError, UnsupportedError
 from quorate.record.batch import HEADER_BYTES, BatchHeader, check, parse_header
-from quorate.record.filtered import outlines
+from quorate.record.filtered import last_offsets
 from quorate_broker.compaction.batch_filter import BatchFilter, Buffer, Rules, may_be_filtered
 from quorate_broker.compaction.job import Cleaned, Done, Job, Report
 from quorate_broker.compaction.offset_map import OffsetMap
 from quorate_broker.compaction.plan import groups
+from quorate_broker.compaction.survivors import Survivors
 from quorate_quorum.disk import Disk, File
 from quorate_quorum.log.checksum import Checksummer, checksum_of
 from quorate_quorum.log.epochs import EpochCache
@@ -29,6 +30,9 @@ from quorate_quorum.log.segments import SegmentInfo
 READ_BYTES = 256 * 1024
 #: Bytes of batches that are processed in one turn of the loop. This takes some milliseconds.
 TURN_BYTES = 32 * 1024
+#: A new segment is synced each time that it has grown by so much. A sync of the whole segment at
+#: the end would delay the syncs of the broker that wait for the same disk.
+SYNC_EVERY_BYTES = 8 * 1024 * 1024
 
 
 class Throttle:
@@ -59,6 +63,7 @@ class Cleaning:
         self._throttle = Throttle(job.bytes_per_second)
         self._map = OffsetMap(job.map_bytes, bytes.fromhex(job.salt))
         self._segments = [SegmentInfo(*row, -1, 0) for row in job.segments]
+        self._survivors = Survivors(job.first_dirty, self._segments[-1].end_offset)
 
     async def carry_out(self) -> AsyncGenerator[Report, None]:
         """Run the pass. Raise OSError, or CorruptRecordError for a damaged batch."""
@@ -73,7 +78,8 @@ class Cleaning:
             epoch_starts=frozenset(start for _, start in job.epochs),
             producers=dict(job.producers),
         )
-        batch_filter = BatchFilter(self._map, rules)
+        self._survivors.mark_all(self._map.last_offsets())
+        batch_filter = BatchFilter(self._map, self._survivors, rules)
         covered = [segment for segment in self._segments if segment.base_offset < map_end]
         for group in groups(covered, bytes_max=job.segment_bytes):
             new = _NewSegment(self._disk, job, group[0].base_offset, self._throttle)
@@ -117,8 +123,10 @@ class Cleaning:
                 if not offsets.has_room(header.count):
                     if offsets.keys:
                         return header.base_offset
+                    self._survivors.mark(header.base_offset, header.end_offset)
                     continue
-                _put(offsets, header, batch)
+                if not _put(offsets, header, batch):
+                    self._survivors.mark(header.base_offset, header.end_offset)
         return self._segments[-1].end_offset
 
     async def _clean(
@@ -211,7 +219,7 @@ class _NewSegment:
         self._index = SegmentIndex(job.index_interval_bytes)
         self.checksum = Checksummer(base_offset)
         self._file: File | None = None
-        self._position = 0
+        self._position = self._synced = 0
         self._pieces: list[Buffer] = []
         self._waiting = 0
 
@@ -231,6 +239,9 @@ class _NewSegment:
             await file.append(self._pieces)
             await self._throttle.take(self._waiting)
             self._pieces, self._waiting = [], 0
+        if self._position - self._synced >= SYNC_EVERY_BYTES:
+            await file.sync()
+            self._synced = self._position
 
     async def complete(self) -> None:
         """Make the batches durable, and write the indexes, which need not be durable."""
@@ -267,16 +278,15 @@ class _NewSegment:
         return f"{self._directory}/{file_name(self._base_offset, ending)}{CLEANED}"
 
 
-def _put(offsets: OffsetMap, header: BatchHeader, batch: Buffer) -> None:
-    """Put the keys of a batch into the map. Leave out a batch that does not decode."""
-    base = header.base_offset
+def _put(offsets: OffsetMap, header: BatchHeader, batch: Buffer) -> bool:
+    """Put the keys of a batch into the map. Return whether the map then has all its records.
+
+    Records without a key, and batches that do not decode, stay out: they stay in the log, and so
+    do all earlier records of the keys of such a batch.
+    """
     try:
-        found = [
-            (key, base + delta)
-            for _, _, _, delta, key, _ in outlines(batch, header)[1]
-            if key is not None
-        ]
+        found, has_all_keys = last_offsets(batch, header)
     except (CorruptRecordError, UnsupportedError):
-        # leave its keys out: the batch and all earlier records of its keys stay
-        return
+        return False
     offsets.put(found)
+    return has_all_keys

@@ -227,6 +227,7 @@ class Compactor:
             map_bytes=self._config.log_cleaner_dedupe_buffer_size,
             bytes_per_second=self._config.log_cleaner_io_max_bytes_per_second,
             salt=self._environment.chance.randbytes(HASH_BYTES).hex(),
+            is_overdue=plan.is_overdue,
         )
 
     async def _replace(self, partition: Partition, cleaned: Cleaned, truncations: int) -> bool:

@@ -34,6 +34,8 @@ class Job:
     bytes_per_second: int
     #: 16 random bytes, in hexadecimal digits.
     salt: str
+    #: Whether a record waits longer than `max.compaction.lag.ms`.
+    is_overdue: bool = False
 
     def encode(self) -> bytes:
         return json.dumps(asdict(self)).encode() + b"\n"

@@ -7,12 +7,14 @@ any two have the same hash is below 10^-20. With MD5 a producer could make two k
 hash. BLAKE2b has no known collisions, and each pass draws a random salt, so that no producer can
 prepare such keys.
 
-The table uses open addressing. A dict would need eight times the memory for each key.
+The newest keys are in a dict, which is fast: most logs have few keys, and write each of them often.
+When the dict has many keys, they move into a table with open addressing. A dict of all keys would
+need eight times the memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator, Mapping
 from hashlib import blake2b
 
 HASH_BYTES = 16
@@ -20,10 +22,9 @@ HASH_BYTES = 16
 SLOT_BYTES = HASH_BYTES + 8
 #: The largest share of slots that is filled. With more, searches become long.
 LOAD_MAX = 0.75
-#: Most keys whose slot is remembered, and their largest length. A hash costs more than the rest of
-#: a search.
-_KNOWN_MAX = 131_072
-_KNOWN_KEY_BYTES_MAX = 64
+#: Most keys in the dict, and the length of its longest key.
+_RECENT_MAX = 131_072
+_RECENT_KEY_BYTES_MAX = 64
 
 
 class OffsetMap:
@@ -34,34 +35,56 @@ class OffsetMap:
         self._slots = max(bytes_max // SLOT_BYTES, 2)
         #: Number of keys for which there is room.
         self.keys_max = int(self._slots * LOAD_MAX)
-        #: Number of keys in the map.
-        self.keys = 0
+        #: Number of keys in the table.
+        self._in_table = 0
         self._hashes = bytearray(self._slots * HASH_BYTES)
         self._offsets = memoryview(bytearray(self._slots * 8)).cast("q")
         self._salt = salt
-        #: Key -> its slot, for some keys.
-        self._known: dict[bytes, int] = {}
+        #: Key -> its last offset. If the table has the key too, its offset there is lower.
+        self._recent: dict[bytes, int] = {}
+
+    @property
+    def keys(self) -> int:
+        """Number of keys in the map."""
+        self._settle()
+        return self._in_table
 
     def has_room(self, more: int) -> bool:
         """Return whether there is certainly room for `more` keys."""
+        if self._in_table + len(self._recent) + more <= self.keys_max:
+            return True
         return self.keys + more <= self.keys_max
 
-    def put(self, records: Iterable[tuple[bytes, int]]) -> None:
-        """Put the keys and offsets of some records. The offsets of a key must grow."""
-        known, offsets = self._known, self._offsets
-        for key, offset in records:
-            slot = known.get(key, -1)
-            if slot < 0:
-                slot = self._slot_of(key)
-                if not offsets[slot]:
-                    assert self.keys < self.keys_max, "has_room was not asked"
-                    self.keys += 1
-            offsets[slot] = offset + 1
+    def put(self, found: Mapping[bytes, int]) -> None:
+        """Put some keys, each with its last offset. The offsets of a key must grow."""
+        recent = self._recent
+        recent.update(found)
+        longest = max(map(len, found), default=0)
+        is_large = len(recent) > _RECENT_MAX or longest > _RECENT_KEY_BYTES_MAX
+        if is_large or self._in_table + len(recent) > self.keys_max:
+            self._settle()
 
     def get(self, key: bytes) -> int:
         """Return the last offset of a key; -1 if the key was never put."""
-        slot = self._known.get(key, -1)
-        return self._offsets[self._slot_of(key) if slot < 0 else slot] - 1
+        found = self._recent.get(key)
+        return self._offsets[self._slot_of(key)] - 1 if found is None else found
+
+    def last_offsets(self) -> Iterator[int]:
+        """Yield the last offset of each key. A lower offset of the key may come too."""
+        yield from self._recent.values()
+        if self._in_table:
+            yield from (after - 1 for after in self._offsets if after)
+
+    def _settle(self) -> None:
+        """Move all keys into the table."""
+        offsets = self._offsets
+        for key, offset in self._recent.items():
+            slot = self._slot_of(key)
+            if not offsets[slot]:
+                assert self._in_table < self.keys_max, "has_room was not asked"
+                self._in_table += 1
+            offsets[slot] = offset + 1
+        self._recent.clear()
 
     def _slot_of(self, key: bytes) -> int:
         """Return the slot of a key, or the free slot where it belongs."""
@@ -71,15 +94,7 @@ class OffsetMap:
         while offsets[slot]:
             at = slot * HASH_BYTES
             if hashes[at : at + HASH_BYTES] == digest:
-                self._remember(key, slot)
                 return slot
             slot = slot + 1 if slot + 1 < self._slots else 0
         hashes[slot * HASH_BYTES : (slot + 1) * HASH_BYTES] = digest
         return slot
-
-    def _remember(self, key: bytes, slot: int) -> None:
-        """Remember the slot of a key that was searched a second time."""
-        if len(key) <= _KNOWN_KEY_BYTES_MAX:
-            if len(self._known) >= _KNOWN_MAX:
-                self._known.clear()
-            self._known[key] = slot

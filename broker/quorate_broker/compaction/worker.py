@@ -18,8 +18,8 @@ from quorate_broker.compaction.cleaning import Cleaning
 from quorate_broker.compaction.job import Failed, Job, Report
 from quorate_quorum.log.real_disk import RealDisk
 
-#: The worker's priority is low, because the broker's own work comes first.
-NICENESS = 10
+#: The niceness of a pass that is overdue, and of any other pass.
+NICENESS_OVERDUE, NICENESS = 10, 19
 
 
 async def run() -> None:
@@ -28,6 +28,7 @@ async def run() -> None:
     lines = asyncio.StreamReader(limit=64 << 20)
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
     job = Job.decode(await lines.readline())
+    give_way(is_overdue=job.is_overdue)
     working = asyncio.ensure_future(_work(job))
     waiting = asyncio.ensure_future(lines.read())
     await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
@@ -35,6 +36,25 @@ async def run() -> None:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
+
+
+def give_way(*, is_overdue: bool) -> None:
+    """Let the broker's own work come first. A platform that can not do so runs the pass as it is.
+
+    SCHED_BATCH tells Linux that the pass never needs a core at once. SCHED_IDLE would go too far:
+    while all cores are busy, a worker would need minutes to end after it was killed, and the stop
+    of the broker waits for that. A pass that is overdue gives way less, because it would hardly go
+    on while all cores are busy. Call this before the pool of the disk starts its threads: threads
+    that run already are not changed.
+    """
+    batch = getattr(os, "SCHED_BATCH", None)
+    if batch is not None:
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(0, batch, os.sched_param(0))
+    niceness = NICENESS_OVERDUE if is_overdue else NICENESS
+    with contextlib.suppress(OSError):
+        ours = os.getpriority(os.PRIO_PROCESS, 0)
+        os.setpriority(os.PRIO_PROCESS, 0, max(ours, niceness))
 
 
 async def _work(job: Job) -> None:
@@ -55,8 +75,6 @@ def _tell(report: Report) -> None:
 
 def main() -> None:
     """Run the worker."""
-    with contextlib.suppress(OSError):
-        os.nice(NICENESS)
     asyncio.run(run())
 
 

@@ -24,7 +24,7 @@ from quorate.record.batch import (
     record_bytes,
 )
 from quorate.record.record import with_timestamp_delta
-from quorate.record.walks import Outline, decode_outlines
+from quorate.record.walks import Outline, decode_last_offsets, decode_outlines
 
 #: The bytes of base_offset and batch_length, and the bytes before the part that the CRC covers.
 _BEFORE_LENGTH, _BEFORE_CRC_COVERS = 12, 21
@@ -41,6 +41,21 @@ def outlines(batch: Buffer, header: BatchHeader) -> tuple[bytes, Outlines]:
     data, position = record_bytes(batch, header)
     return data, decode_outlines(
         data, position, count=header.count, last_offset_delta=header.last_offset_delta
+    )
+
+
+def last_offsets(batch: Buffer, header: BatchHeader) -> tuple[dict[bytes, int], bool]:
+    """Return the last offset of each key of a batch, and whether all its records have keys.
+
+    Raises the errors of `outlines`.
+    """
+    data, position = record_bytes(batch, header)
+    return decode_last_offsets(
+        data,
+        position,
+        count=header.count,
+        base_offset=header.base_offset,
+        last_offset_delta=header.last_offset_delta,
     )
 
 

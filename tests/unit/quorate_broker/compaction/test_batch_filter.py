@@ -19,6 +19,7 @@ from quorate.record.batch import (
 from quorate.record.filtered import emptied
 from quorate_broker.compaction.batch_filter import BatchFilter, Rules
 from quorate_broker.compaction.offset_map import OffsetMap
+from quorate_broker.compaction.survivors import Survivors
 from tests.unit.quorate_broker.compaction.builders import NOW_MS, Pair, keyed
 
 CODECS = [compression.NONE, compression.ZSTD]
@@ -27,7 +28,9 @@ CODECS = [compression.NONE, compression.ZSTD]
 def filter_with(later: dict[bytes, int], **rules: Any) -> BatchFilter:
     """Return a filter of a pass whose map holds `later`."""
     offsets = OffsetMap(10_000, bytes(16))
-    offsets.put(later.items())
+    offsets.put(later)
+    survivors = Survivors(0, 1000)
+    survivors.mark(0, 1000)
     values: dict[str, Any] = {
         "first_dirty": 0,
         "map_end": 1000,
@@ -37,7 +40,7 @@ def filter_with(later: dict[bytes, int], **rules: Any) -> BatchFilter:
         "epoch_starts": frozenset(),
         "producers": {},
     }
-    return BatchFilter(offsets, Rules(**(values | rules)))
+    return BatchFilter(offsets, survivors, Rules(**(values | rules)))
 
 
 def left_of(batch: bytes, later: dict[bytes, int], end: int = 1000, **rules: Any) -> bytes | None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from quorate.errors import CorruptRecordError, StorageError
 from quorate.record import compression
-from quorate.record.batch import BatchHeader, parse_header, split
+from quorate.record.batch import BatchHeader, parse_header, records, split
 from quorate_broker.compaction.cleaning import Cleaning
 from quorate_broker.compaction.job import Cleaned, Done
 from quorate_quorum.log.log import Log, LogConfig
@@ -156,6 +156,30 @@ async def tombstone_expires(*, first: list[Pair], second: list[Pair], keys: int)
     await append(log, [(b"z", b"5")])
     await compact(disk, log, now_ms=NOW_MS + 1_000, keys=keys)
     return b"a" in final(await read(log))
+
+
+@pytest.mark.parametrize(
+    ("pairs", "left"),
+    [
+        ([(b"a", b"1"), (None, b"2"), (b"b", b"3")], [None]),
+        ([(b"%d" % n, b"v") for n in range(9)], 9),
+    ],
+)
+async def test_a_batch_with_a_record_without_a_key_or_a_large_one_is_not_passed_over(
+    pairs: list[Pair], left: object
+) -> None:
+    """The map has no offset of such records, and yet they stay."""
+    disk = await new_disk()
+    log = await new_log(disk, segment_bytes=1 << 20)
+    await append(log, pairs)
+    for _ in range(3):
+        await append(log, [(b"a", b"later"), (b"b", b"later")])
+    await log.roll()
+    await compact(disk, log, keys=6)
+    header, batch = (await read(log))[0]
+    kept = [record.key for record in records(batch, header)]
+    assert left in (kept, len(kept))
+    await log.close(clean=True)
 
 
 async def test_a_tombstone_stays_if_its_batch_does_not_fit_the_map() -> None:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from contextlib import aclosing
 from pathlib import Path
+
+import pytest
 
 from quorate_broker.compaction import job as messages
 from quorate_broker.compaction.job import Cleaned, Done, Failed, Report
 from quorate_broker.compaction.runner import WORKER, ProcessRunner
+from quorate_broker.compaction.worker import NICENESS, NICENESS_OVERDUE
 from quorate_quorum.log.log import Log, LogConfig
 from quorate_quorum.log.real_disk import RealDisk
 from quorate_quorum.node.programs import Program, RealPrograms
@@ -56,6 +62,22 @@ async def test_a_log_that_is_gone_is_a_failed_pass(tmp_path: Path) -> None:
     assert isinstance(report, Failed)
     assert "No such file" in report.reason
     disk.close()
+
+
+@pytest.mark.parametrize("is_overdue", [False, True])
+def test_the_worker_gives_way_to_the_broker(*, is_overdue: bool) -> None:
+    """An overdue pass does not give way as far: it would hardly go on while all cores are busy."""
+    program = (
+        "import os; from quorate_broker.compaction.worker import give_way;"
+        f"give_way(is_overdue={is_overdue});"
+        "is_batch = not hasattr(os, 'SCHED_BATCH') or os.sched_getscheduler(0) == os.SCHED_BATCH;"
+        "print(os.getpriority(os.PRIO_PROCESS, 0), is_batch)"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    ).stdout.split()
+    ours = os.getpriority(os.PRIO_PROCESS, 0)
+    assert told == [str(max(ours, NICENESS_OVERDUE if is_overdue else NICENESS)), "True"]
 
 
 async def test_a_worker_ends_when_the_broker_is_gone(tmp_path: Path) -> None:
