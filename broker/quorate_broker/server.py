@@ -30,6 +30,7 @@ from quorate_broker.listeners.grpc.admin import AdminService
 from quorate_broker.listeners.grpc.groups import GroupsService
 from quorate_broker.listeners.grpc.records import RecordsService
 from quorate_broker.operations.admin import Admin
+from quorate_broker.operations.classic_groups import ClassicGroups
 from quorate_broker.operations.delete_records import DeleteRecords
 from quorate_broker.operations.fetch import Fetch
 from quorate_broker.operations.groups import Groups
@@ -222,6 +223,7 @@ class _Rooms:
             Admin(self.client, self.publisher),
             LogDirs(self.replicas, authorizer),
             Groups(self.coordinator, self.replicas, self.client, config, authorizer),
+            ClassicGroups(self.coordinator, authorizer, environment.new_id),
         )
         self.records = RecordsService(operations, self.replicas, config)
         self.groups = GroupsService(operations, self.replicas, config)

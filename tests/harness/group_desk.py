@@ -22,6 +22,7 @@ from quorate_broker.groups.machine.values import (
     CommitOffsets,
     Committed,
     CommittedOffset,
+    DescribedGroup,
     FetchOffsets,
     Heartbeat,
     LogRecord,
@@ -162,6 +163,12 @@ class Desk:
         """Say in which rack each partition of a topic has its replica."""
         self._racks[name] = racks
         self._change(self.topics.every(), name)
+
+    def described(self, group_id: str = GROUP) -> DescribedGroup:
+        """Return the description of a group of the consumer protocol."""
+        found = self.take(self.machine.describe_group(group_id))
+        assert isinstance(found, DescribedGroup)
+        return found
 
     # Failover.
 

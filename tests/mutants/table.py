@@ -144,6 +144,7 @@ COMMITTED_OFFSETS = f"{GROUP_RULES}/test_offsets.py"
 GROUP_FAILOVER = f"{GROUP_RULES}/test_failover.py"
 PATTERNS = f"{GROUP_RULES}/test_patterns.py"
 CLIENT_ASSIGNOR = f"{GROUP_RULES}/test_client_assignor.py"
+CLASSIC_ROUNDS = "tests/unit/quorate_broker/groups/machine/classic/test_rounds.py"
 GROUP_RECORDS = "tests/unit/quorate_broker/groups/records/test_records.py"
 ASSIGNORS = "tests/unit/quorate_broker/groups/assignors/test_assignors.py"
 
@@ -3253,7 +3254,7 @@ MUTANTS = (
     Mutant(
         "commits-are-fenced",
         "a member commits for partitions of others",
-        f"{GROUP_MACHINE}/offsets.py",
+        f"{GROUP_MACHINE}/consumer_rules.py",
         "if since is not None and since <= request.member_epoch:",
         "if since is None or since <= request.member_epoch:",
         (
@@ -3263,7 +3264,7 @@ MUTANTS = (
     Mutant(
         "commits-are-fenced",
         "a late commit passes because the partition came back",
-        f"{GROUP_MACHINE}/offsets.py",
+        f"{GROUP_MACHINE}/consumer_rules.py",
         "if since is not None and since <= request.member_epoch:",
         "if since is not None:",
         (f"{COMMITTED_OFFSETS}::test_a_late_commit_does_not_pass_because_the_partition_came_back",),
@@ -3271,7 +3272,7 @@ MUTANTS = (
     Mutant(
         "commits-are-fenced",
         "a caller that is no member commits while there are members",
-        f"{GROUP_MACHINE}/offsets.py",
+        f"{GROUP_MACHINE}/consumer_rules.py",
         "    elif group.state.members:\n",
         "    elif False:\n",
         (
@@ -3297,17 +3298,17 @@ MUTANTS = (
     Mutant(
         "offsets-expire-unused",
         "offsets expire under the members that use them",
-        f"{GROUP_MACHINE}/offsets.py",
-        "    if group.state.members or group.state.target.epoch < group.state.epoch:",
-        "    if group.state.target.epoch < group.state.epoch:",
+        f"{GROUP_MACHINE}/consumer_rules.py",
+        "if state.members or state.target.epoch < state.epoch:",
+        "if state.target.epoch < state.epoch:",
         (f"{COMMITTED_OFFSETS}::test_offsets_of_a_group_with_members_never_expire",),
     ),
     Mutant(
         "offsets-expire-unused",
         "offsets expire by the time of a target that still knows the members",
-        f"{GROUP_MACHINE}/offsets.py",
-        "    if group.state.members or group.state.target.epoch < group.state.epoch:",
-        "    if group.state.members:",
+        f"{GROUP_MACHINE}/consumer_rules.py",
+        "if state.members or state.target.epoch < state.epoch:",
+        "if state.members:",
         (
             f"{COMMITTED_OFFSETS}::test_no_offset_expires_before_the_target_of_a_group_whose_members_are_gone",
         ),
@@ -3316,8 +3317,8 @@ MUTANTS = (
         "offsets-expire-unused",
         "the time of offsets runs while the group has members",
         f"{GROUP_MACHINE}/offsets.py",
-        "if group.state.target.timestamp_ms > before_ms:",
-        "if False:",
+        "if empty_since_ms is None or empty_since_ms > before_ms:",
+        "if empty_since_ms is None:",
         (f"{COMMITTED_OFFSETS}::test_the_time_of_offsets_begins_when_the_last_member_is_gone",),
     ),
     Mutant(
@@ -3356,10 +3357,80 @@ MUTANTS = (
     Mutant(
         "group-records-are-kafkas",
         "a value of a newer version is read as an older one",
-        "broker/quorate_broker/groups/records/values.py",
+        "broker/quorate_broker/groups/records/wire.py",
         "if not 0 <= version <= newest:",
         "if False:",
         (f"{GROUP_RECORDS}::test_a_value_of_a_newer_version_is_refused_and_not_misread",),
+    ),
+    Mutant(
+        "classic-generations",
+        "an old generation is taken for the present one",
+        f"{GROUP_MACHINE}/classic/members.py",
+        "if request.generation != self._round.generation:",
+        "if False:",
+        (f"{CLASSIC_ROUNDS}::test_members_of_a_generation_that_is_over_are_told",),
+    ),
+    Mutant(
+        "classic-generations",
+        "a member commits while the leader assigns",
+        f"{GROUP_MACHINE}/classic/members.py",
+        "if self._round.phase is Phase.COMPLETING:",
+        "if False:",
+        (
+            f"{CLASSIC_ROUNDS}::test_offsets_are_committed_by_the_generation_and_without_one_only_in_an_empty_group",
+        ),
+    ),
+    Mutant(
+        "classic-generations",
+        "a member that lost its static name goes on",
+        f"{GROUP_MACHINE}/classic/members.py",
+        "if holder is not None and holder != member_id:",
+        "if False:",
+        (f"{CLASSIC_ROUNDS}::test_a_static_member_that_restarts_moves_nothing",),
+    ),
+    Mutant(
+        "classic-generations",
+        "a round does not wait for members that have an id only",
+        f"{GROUP_MACHINE}/classic/rebalance.py",
+        " or self._pending:",
+        ":",
+        (f"{CLASSIC_ROUNDS}::test_a_round_ends_only_when_members_that_have_got_an_id_have_come",),
+    ),
+    Mutant(
+        "classic-generations",
+        "a member that waits for an answer loses its session",
+        f"{GROUP_MACHINE}/classic/protocol.py",
+        "elif member is not None and not member.is_awaiting:",
+        "elif member is not None:",
+        (
+            f"{CLASSIC_ROUNDS}::test_a_session_ends_without_heartbeats_but_not_while_the_member_waits",
+        ),
+    ),
+    Mutant(
+        "classic-generations",
+        "an assignment is not in the log",
+        f"{GROUP_MACHINE}/classic/rebalance.py",
+        "self._change_phase(Phase.STABLE, turn)",
+        "self.phase = Phase.STABLE",
+        (f"{CLASSIC_ROUNDS}::test_a_new_coordinator_knows_the_stable_generation",),
+    ),
+    Mutant(
+        "classic-generations",
+        "who does not join again stays in the generation",
+        f"{GROUP_MACHINE}/classic/protocol.py",
+        "        late = self._round.late(turn.now_ms)",
+        "        late = list[str]()",
+        (f"{CLASSIC_ROUNDS}::test_who_does_not_join_again_is_removed_at_the_rebalance_timeout",),
+    ),
+    Mutant(
+        "classic-generations",
+        "a group has members of two protocols",
+        f"{GROUP_MACHINE}/registry.py",
+        "        if protocol.member_count:",
+        "        if False:",
+        (
+            f"{CLASSIC_ROUNDS}::test_an_empty_group_changes_its_protocol_and_one_with_members_does_not",
+        ),
     ),
     Mutant(
         "proposals-are-checked",

@@ -27,10 +27,11 @@ from quorate.errors import (
     StorageError,
     UnknownServerError,
 )
+from quorate_broker.groups.callers import Callers
 from quorate_broker.groups.machine.config import GroupsConfig
 from quorate_broker.groups.machine.shard import ShardMachine
 from quorate_broker.groups.machine.topics import TopicChanges, Topics
-from quorate_broker.groups.machine.values import Heartbeat, MemberState, Step
+from quorate_broker.groups.machine.values import PARKED, Heartbeat, MemberState, Parked, Step
 from quorate_broker.groups.member_stream import MemberStream, MemberStreams
 from quorate_broker.groups.replay import replay
 from quorate_broker.groups.step_log import StepLog
@@ -43,6 +44,8 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 #: One call of a machine, at a time of the loop's clock and a time since 1970.
 Decide = Callable[[ShardMachine, int, int], Step[T]]
+#: The same, with the ticket by which a later step answers.
+DecideLater = Callable[[ShardMachine, int, int, int], Step[T | Parked]]
 
 #: The waits between two loads of a shard whose appends fail.
 RELOAD_MS = 50
@@ -101,7 +104,7 @@ class Shard:
         self._host = host
         self._life: _Life | None = None
         self._old_steps: StepLog | None = None
-        self._waiting: dict[asyncio.Future[object], None] = {}
+        self._callers = Callers()
         self._streams = MemberStreams()
         self._timer: asyncio.TimerHandle | None = None
         self._topics_changed: set[str] = set()
@@ -127,27 +130,48 @@ class Shard:
         NotEnoughReplicasError: nothing was done; OverloadedError; RequestTimedOutError.
         """
         self._machine()
-        if writes and not self.leader.machine.has_enough_replicas:
-            raise NotEnoughReplicasError(
-                f"{self.partition.name}: the ISR {self.leader.machine.isr} is below "
-                f"min.insync.replicas {self.leader.machine.min_isr}; nothing was done"
-            )
-        future: asyncio.Future[object] = asyncio.get_running_loop().create_future()
-        self._waiting[future] = None
+        if writes:
+            self._check_replicas()
+        ticket = self._callers.add()
         try:
-            self._run(decide, partial(_answer, future))
+            self._run(decide, partial(self._callers.answer, ticket))
             async with asyncio.timeout(self._host.commit_timeout_ms / 1000):
-                found = await future
+                return await self._callers.wait(ticket)  # type: ignore[return-value]
         except TimeoutError:
             raise RequestTimedOutError(
                 f"{self.partition.name}: not committed within {self._host.commit_timeout_ms} ms; "
                 "it may be later"
             ) from None
         finally:
-            self._waiting.pop(future, None)
-        if isinstance(found, QuorateError):
-            raise found
-        return found  # type: ignore[return-value]
+            self._callers.remove(ticket)
+
+    async def call_later(self, decide: DecideLater[T]) -> T:
+        """Let the machine decide, and return the answer, which a later step may give.
+
+        A round of a classic group takes as long as its members allow; whoever cannot wait so long
+        cancels this. Raises as `call` with `writes`, but for RequestTimedOutError.
+        """
+        self._machine()
+        self._check_replicas()
+        ticket = self._callers.add()
+
+        def answered(answer: object) -> None:
+            if answer is not PARKED:
+                self._callers.answer(ticket, answer)
+
+        try:
+            self._run(lambda m, now_ms, wall_ms: decide(m, ticket, now_ms, wall_ms), answered)
+            return await self._callers.wait(ticket)  # type: ignore[return-value]
+        finally:
+            self._callers.remove(ticket)
+
+    def _check_replicas(self) -> None:
+        """Raise NotEnoughReplicasError while nothing could be committed."""
+        if not self.leader.machine.has_enough_replicas:
+            raise NotEnoughReplicasError(
+                f"{self.partition.name}: the ISR {self.leader.machine.isr} is below "
+                f"min.insync.replicas {self.leader.machine.min_isr}; nothing was done"
+            )
 
     # -- members' streams
 
@@ -164,18 +188,17 @@ class Shard:
         Raises as `call`; an answer of the machine is told on the stream, an error as well.
         """
         self._machine()
-        future: asyncio.Future[object] = asyncio.get_running_loop().create_future()
-        self._waiting[future] = None
+        ticket = self._callers.add()
 
         def answered(answer: MemberState | QuorateError) -> None:
             stream.tell(answer)
-            _answer(future, None)
+            self._callers.answer(ticket, None)
 
         try:
             self._run(lambda m, now_ms, wall_ms: m.heartbeat(heartbeat, now_ms, wall_ms), answered)
-            await future
+            await self._callers.wait(ticket)
         finally:
-            self._waiting.pop(future, None)
+            self._callers.remove(ticket)
 
     def close(self, stream: MemberStream) -> None:
         """Note that a stream is closed. The machine learns it unless the member has another one."""
@@ -285,6 +308,8 @@ class Shard:
             answered(step.answer)
             for push in step.pushes:
                 self._streams.tell(push)
+            for ticket, reply in step.replies:
+                self._callers.answer(ticket, reply)
 
         life.steps.add(step.records, leave)
         self._arm()
@@ -314,8 +339,7 @@ class Shard:
             self._timer = None
         if life is not None:
             life.steps.end()
-        for future in list(self._waiting):
-            _answer(future, error)
+        self._callers.fail(error)
         self._streams.end(error)
 
     def _pass_topics_on(self) -> None:
@@ -362,11 +386,6 @@ class Shard:
             self._run(decide, _nothing)
         except UnknownServerError:
             return
-
-
-def _answer(future: asyncio.Future[object], answer: object) -> None:
-    if not future.done():
-        future.set_result(answer)
 
 
 def _nothing(_: object) -> None:

@@ -23,6 +23,9 @@ from quorate.errors import (
 )
 from quorate.net.principal import Principal
 from quorate_broker.groups.coordinator import Coordinator
+from quorate_broker.groups.embedded import in_words
+from quorate_broker.groups.image_topics import ImageTopics
+from quorate_broker.groups.machine.classic.values import DescribedClassicGroup
 from quorate_broker.groups.machine.shard import ShardMachine
 from quorate_broker.groups.machine.values import (
     CommitOffsets,
@@ -115,7 +118,7 @@ class Groups:
         found: list[CoordinatorFound | QuorateError] = []
         for group_id in group_ids:
             try:
-                _check(caller, DESCRIBE, group_id)
+                check_group(caller, DESCRIBE, group_id)
                 topic = await self._offsets_topic(caller_timeout_ms)
                 found.append(_leader(topic, group_id))
             except QuorateError as error:
@@ -165,7 +168,7 @@ class Groups:
         ShardMachine.commit_offsets.
         """
         caller = Caller(principal, self._authorizer)
-        _check(caller, READ, request.group_id)
+        check_group(caller, READ, request.group_id)
         self._check_count(len(request.offsets))
         refuse_duplicates(tuple(one.partition) for one in request.offsets)
         named = (one.partition[0] for one in request.offsets)
@@ -193,7 +196,7 @@ class Groups:
         out. Raises as commit_offsets.
         """
         caller = Caller(principal, self._authorizer)
-        _check(caller, DESCRIBE, request.group_id)
+        check_group(caller, DESCRIBE, request.group_id)
         shard = self._coordinator.shard_of(request.group_id)
         if request.partitions is None:
             return await self._fetch_all(caller, shard, request)
@@ -249,7 +252,20 @@ class Groups:
     async def describe_groups(
         self, principal: Principal, group_ids: Sequence[str]
     ) -> list[DescribedGroup | QuorateError]:
-        """Return each group, or the error, in the order of the ids."""
+        """Return each group, or the error, in the order of the ids.
+
+        A classic group is told as far as it can be read: its members' bytes are their own matter.
+        """
+        topics = ImageTopics(self._replicas.image)
+        return [
+            in_words(one, topics) if isinstance(one, DescribedClassicGroup) else one
+            for one in await self.describe_groups_raw(principal, group_ids)
+        ]
+
+    async def describe_groups_raw(
+        self, principal: Principal, group_ids: Sequence[str]
+    ) -> list[DescribedGroup | DescribedClassicGroup | QuorateError]:
+        """Return each group as its protocol has it, or the error, in the order of the ids."""
         return await self._each(principal, DESCRIBE, group_ids, _described)
 
     async def delete_groups(
@@ -260,7 +276,7 @@ class Groups:
 
     async def remove_members(self, principal: Principal, request: RemoveMembers) -> tuple[str, ...]:
         """Remove members of a group. Return the ids of those that were removed."""
-        _check(Caller(principal, self._authorizer), READ, request.group_id)
+        check_group(Caller(principal, self._authorizer), READ, request.group_id)
         self._check_count(len(request.member_ids) + len(request.instance_ids))
         shard = self._coordinator.shard_of(request.group_id)
         return await shard.call(
@@ -281,7 +297,7 @@ class Groups:
         found: list[T | QuorateError] = []
         for group_id in group_ids:
             try:
-                _check(caller, required, group_id)
+                check_group(caller, required, group_id)
                 shard = self._coordinator.shard_of(group_id)
                 found.append(await ask(shard, group_id))
             except QuorateError as error:
@@ -338,7 +354,7 @@ class GroupStream:
         The first message says which member of which group it is. An error is told on the stream.
         """
         try:
-            _check(self._caller, READ, heartbeat.group_id)
+            check_group(self._caller, READ, heartbeat.group_id)
             if heartbeat.subscription is not None:
                 for topic in sorted(heartbeat.subscription.topics):
                     self._caller.check(DESCRIBE_TOPIC, topic)
@@ -376,7 +392,7 @@ class GroupStream:
         self._states.end()
 
 
-def _check(caller: Caller, required: Required, group_id: str) -> None:
+def check_group(caller: Caller, required: Required, group_id: str) -> None:
     """Raise the error if the caller may not use the group, or there can be no such group."""
     caller.check(required, group_id)
     if not 0 < len(group_id.encode()) <= GROUP_ID_BYTES_MAX:
@@ -451,11 +467,11 @@ def _list(machine: ShardMachine, now_ms: int, wall_ms: int) -> Step[tuple[Listed
 
 def _describe(
     group_id: str, machine: ShardMachine, now_ms: int, wall_ms: int
-) -> Step[DescribedGroup]:
+) -> Step[DescribedGroup | DescribedClassicGroup]:
     return machine.describe_group(group_id)
 
 
-async def _described(shard: Shard, group_id: str) -> DescribedGroup:
+async def _described(shard: Shard, group_id: str) -> DescribedGroup | DescribedClassicGroup:
     return await shard.call(partial(_describe, group_id))
 
 

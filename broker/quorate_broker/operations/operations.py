@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from quorate_broker.operations.admin import Admin
+from quorate_broker.operations.classic_groups import ClassicGroups
 from quorate_broker.operations.delete_records import DeleteRecords
 from quorate_broker.operations.fetch import Fetch
 from quorate_broker.operations.groups import Groups
@@ -31,3 +32,4 @@ class Operations:
     admin: Admin
     log_dirs: LogDirs
     groups: Groups
+    classic_groups: ClassicGroups

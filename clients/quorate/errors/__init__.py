@@ -5,7 +5,7 @@
         InvalidTopicError  InvalidPartitionsError  InvalidReplicationFactorError
         InvalidConfigError  InvalidTimestampError  RecordTooLargeError  PolicyViolationError
         InvalidGroupIdError  InvalidPatternError  OffsetMetadataTooLargeError
-        UnsupportedAssignorError  InvalidAssignmentError
+        UnsupportedAssignorError  InvalidAssignmentError  InvalidSessionTimeoutError
       UnknownTopicError           retriable: metadata may be behind
       TopicExistsError  UnknownBrokerError
       NotLeaderError              retriable; the caller's view of the leaders is stale
@@ -29,6 +29,9 @@
       CoordinatorLoadingError   retriable: the coordinator still reads its log
       NotMemberError              the caller must join the group anew
         UnknownMemberIdError  FencedMemberEpochError
+        FencedInstanceIdError  IllegalGenerationError
+      RebalanceInProgressError    a classic member must join the next generation
+      InconsistentGroupProtocolError    the members of a group cannot agree
       StaleMemberEpochError       the member has a newer epoch by now
       UnreleasedInstanceIdError   another member holds the name of a static member
       GroupNotFoundError  NonEmptyGroupError  GroupMaxSizeError
@@ -64,17 +67,22 @@ from quorate.errors.base import (
 from quorate.errors.groups import (
     CoordinatorLoadingError as CoordinatorLoadingError,
     CoordinatorNotAvailableError as CoordinatorNotAvailableError,
+    FencedInstanceIdError as FencedInstanceIdError,
     FencedMemberEpochError as FencedMemberEpochError,
     GroupAuthorizationFailedError as GroupAuthorizationFailedError,
     GroupMaxSizeError as GroupMaxSizeError,
     GroupNotFoundError as GroupNotFoundError,
+    IllegalGenerationError as IllegalGenerationError,
+    InconsistentGroupProtocolError as InconsistentGroupProtocolError,
     InvalidAssignmentError as InvalidAssignmentError,
     InvalidGroupIdError as InvalidGroupIdError,
     InvalidPatternError as InvalidPatternError,
+    InvalidSessionTimeoutError as InvalidSessionTimeoutError,
     NonEmptyGroupError as NonEmptyGroupError,
     NotCoordinatorError as NotCoordinatorError,
     NotMemberError as NotMemberError,
     OffsetMetadataTooLargeError as OffsetMetadataTooLargeError,
+    RebalanceInProgressError as RebalanceInProgressError,
     StaleMemberEpochError as StaleMemberEpochError,
     UnknownMemberIdError as UnknownMemberIdError,
     UnreleasedInstanceIdError as UnreleasedInstanceIdError,

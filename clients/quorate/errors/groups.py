@@ -29,6 +29,12 @@ class UnsupportedAssignorError(InvalidRequestError):
     advice = "Choose an assignor that the message names."
 
 
+class InvalidSessionTimeoutError(InvalidRequestError):
+    """The session timeout of a classic member is outside of what the cluster allows."""
+
+    advice = "Choose a session timeout within the range that the message names."
+
+
 class InvalidAssignmentError(InvalidRequestError):
     """An assignor returned an assignment that is not possible."""
 
@@ -68,6 +74,28 @@ class UnknownMemberIdError(NotMemberError):
 
 class FencedMemberEpochError(NotMemberError):
     """The member's epoch is not one that the group knows: the member was removed, or is old."""
+
+
+class FencedInstanceIdError(NotMemberError):
+    """Another member has taken over the static name of this one. It must end."""
+
+    advice = "Stop one of the two programs that have the same group_instance_id."
+
+
+class IllegalGenerationError(NotMemberError):
+    """The group is in another generation than the classic member believes."""
+
+
+class RebalanceInProgressError(QuorateError):
+    """The members of the group join its next generation. The member is in the group still."""
+
+    advice = "Join again; clients do so themselves."
+
+
+class InconsistentGroupProtocolError(QuorateError):
+    """The members of a group must use one protocol of membership, and agree on an assignor."""
+
+    advice = "Use the same kind of client and the same assignor for all members, or another group."
 
 
 class StaleMemberEpochError(QuorateError):

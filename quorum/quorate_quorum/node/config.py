@@ -266,6 +266,13 @@ class BrokerConfig(NodeConfig, frozen=True, kw_only=True, forbid_unknown_fields=
     offsets_retention_check_interval_ms: Milliseconds = 600_000
     #: The most members of a consumer group.
     group_max_size: Annotated[int, Meta(ge=1, le=10_000)] = 1000
+    #: The time for which the first round of a group of Kafka's classic protocol waits for further
+    #: members.
+    group_initial_rebalance_delay_ms: Annotated[int, Meta(ge=0, le=600_000)] = 3000
+    #: The shortest session timeout that a member of the classic protocol may name.
+    group_min_session_timeout_ms: Milliseconds = 6000
+    #: The longest session timeout that a member of the classic protocol may name.
+    group_max_session_timeout_ms: Milliseconds = 1_800_000
     #: The silence after which a member is removed that names no time of its own.
     group_consumer_session_timeout_ms: Milliseconds = 45_000
     #: The shortest session timeout that a member may name.

@@ -20,7 +20,12 @@ def protocol_of(state: GroupState) -> str:
 
 
 def listed(state: GroupState) -> ListedGroup:
-    """Return a group as it stands in a list."""
+    """Return a group as it stands in a list, by what the log says of it."""
+    if state.classic is not None:
+        classic = state.classic
+        phase = "Stable" if classic.members else "Empty"
+        count = len(classic.members)
+        return ListedGroup(state.group_id, phase, "classic", count, classic.protocol_type)
     return ListedGroup(state.group_id, state.phase, protocol_of(state), len(state.members))
 
 

@@ -35,6 +35,15 @@ class GroupsConfig:
     #: The most bytes of a pattern; the most different patterns of one shard.
     pattern_bytes_max: int = 4_096
     patterns_max: int = 2_000
+    #: group.initial.rebalance.delay.ms: how long the first round of a classic group waits for
+    #: further members.
+    initial_rebalance_delay_ms: int = 3_000
+    #: What a classic member may name as its session timeout (group.min.session.timeout.ms, ...).
+    classic_session_timeout_ms_min: int = 6_000
+    classic_session_timeout_ms_max: int = 1_800_000
+    #: The most bytes of the metadata and the assignments of all members of a classic group, which
+    #: are one record.
+    classic_group_bytes_max: int = 8 * 1024 * 1024
     #: offset.metadata.max.bytes: the most bytes (UTF-8) of the metadata of one committed offset.
     offset_metadata_bytes_max: int = 4_096
     #: offsets.retention.minutes, in ms: offsets of a group without members stay this long.

@@ -23,8 +23,9 @@ from quorate.errors import (
     UnknownMemberIdError,
     UnreleasedInstanceIdError,
 )
-from quorate_broker.groups.machine.administration import members_named
+from quorate_broker.groups.machine.administration import described, listed, members_named
 from quorate_broker.groups.machine.assigning import Assigning
+from quorate_broker.groups.machine.consumer_rules import ConsumerRules
 from quorate_broker.groups.machine.group import Group
 from quorate_broker.groups.machine.reconciler import Reconciler
 from quorate_broker.groups.machine.session import Session
@@ -35,7 +36,9 @@ from quorate_broker.groups.machine.values import (
     JOIN,
     LEAVE,
     LEAVE_STATIC,
+    DescribedGroup,
     Heartbeat,
+    ListedGroup,
     MemberState,
     RemoveMembers,
 )
@@ -83,11 +86,11 @@ def too_wide(pattern: str, group: Group) -> InvalidPatternError:
     )
 
 
-class ConsumerProtocol:
+class ConsumerProtocol(ConsumerRules):
     """How members of one group come to their partitions."""
 
     def __init__(self, group: Group) -> None:
-        self.group = group
+        super().__init__(group)
         self._assigning = Assigning(group)
         self._members = Reconciler(group)
 
@@ -361,8 +364,22 @@ class ConsumerProtocol:
         group.has_changed |= metadata.metadata_hash != metadata_hash(group)
         group.has_changed |= self._assigning.was_partial
         self._assigning.was_partial = False
+    # Administration.
+
+    def listed(self) -> ListedGroup:
+        """Return the group as it stands in a list."""
+        return listed(self.group.state)
+
+    def described(self) -> DescribedGroup:
+        """Return all about the group."""
+        return described(self.group)
 
     # Sessions.
+
+    def postpone(self, by_ms: int) -> None:
+        """The coordinator stood still for so long; what members sent meanwhile waits unread."""
+        for session in self.group.sessions.values():
+            session.postpone(by_ms)
 
     def _session_of(self, heartbeat: Heartbeat, now_ms: int) -> Session:
         """Return the session of a member that joins; the stream that it has stays its own."""

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from quorate.errors import (
     InvalidGroupIdError,
     InvalidPatternError,
     InvalidRequestError,
+    InvalidSessionTimeoutError,
     UnsupportedAssignorError,
 )
 from quorate_broker.groups.assignors.table import ASSIGNORS, CLIENT
+from quorate_broker.groups.machine.classic.values import JoinGroup
 from quorate_broker.groups.machine.config import GroupsConfig
 from quorate_broker.groups.machine.subscriptions import compiled
 from quorate_broker.groups.machine.values import JOIN, LEAVE_STATIC, Heartbeat, Subscription
+
+#: Of the ids and names of classic members: what a record of Kafka's older encoding takes is more.
+STRING_BYTES_MAX: Final = 1_024
+#: Kafka Connect and Streams ask for as much as 32 bits hold.
+REBALANCE_TIMEOUT_MS_MAX: Final = 2**31 - 1
 
 
 def check_group_id(group_id: str, config: GroupsConfig) -> None:
@@ -49,6 +58,28 @@ def check_heartbeat(heartbeat: Heartbeat, config: GroupsConfig) -> None:
         )
     if heartbeat.member_epoch == JOIN:
         _check_join(heartbeat)
+
+
+def check_join_group(request: JoinGroup, config: GroupsConfig) -> None:
+    """Raise the error of the first field of a classic member's JoinGroup that is impossible."""
+    check_group_id(request.group_id, config)
+    for name in ("member_id", "new_member_id", "instance_id", "client_id", "client_host"):
+        size = len((getattr(request, name) or "").encode())
+        if size > STRING_BYTES_MAX:
+            raise InvalidRequestError(f"{name} has {size} bytes; allowed are {STRING_BYTES_MAX}")
+    low, high = config.classic_session_timeout_ms_min, config.classic_session_timeout_ms_max
+    if not low <= request.session_timeout_ms <= high:
+        raise InvalidSessionTimeoutError(
+            f"the session timeout is {request.session_timeout_ms} ms; this cluster allows {low} to "
+            f"{high} (group.min.session.timeout.ms, group.max.session.timeout.ms)"
+        )
+    if not 1 <= request.rebalance_timeout_ms <= REBALANCE_TIMEOUT_MS_MAX:
+        raise InvalidRequestError(
+            f"the rebalance timeout is {request.rebalance_timeout_ms} ms; 1 is the least"
+        )
+    for name in (request.protocol_type, *(name for name, _ in request.protocols)):
+        if len(name.encode()) > STRING_BYTES_MAX:
+            raise InvalidRequestError("the name of a protocol is too long")
 
 
 def _check_join(heartbeat: Heartbeat) -> None:

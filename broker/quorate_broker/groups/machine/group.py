@@ -1,7 +1,7 @@
 """One group: its records, its members' sessions and subscriptions, and its committed offsets.
 
 This is what every protocol of membership shares. How members come to their partitions is the
-matter of a protocol object (consumer_protocol.py).
+matter of a protocol object (consumer_protocol.py, classic/protocol.py).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from quorate_broker.groups.machine.timers import Timers
 from quorate_broker.groups.machine.turn import Turn
 from quorate_broker.groups.machine.values import Push
 from quorate_broker.groups.records.keys import (
+    ClassicKey,
     CurrentKey,
     GroupKey,
     MemberKey,
@@ -222,11 +223,17 @@ class Group:
             turn.write(self.state, key, None)
         if self.state.offsets:
             return False
+        self.forget_protocol(turn)
+        return True
+
+    def forget_protocol(self, turn: Turn) -> None:
+        """Take away what the log says of the protocol of a group without members."""
         if self.state.target.epoch:
             turn.write(self.state, TargetKey(self.id), None)
         if self.state.metadata is not None:
             turn.write(self.state, GroupKey(self.id), None)
-        return True
+        if self.state.classic is not None:
+            turn.write(self.state, ClassicKey(self.id), None)
 
 
 def subscription_of(value: MemberValue) -> tuple[frozenset[str], str]:

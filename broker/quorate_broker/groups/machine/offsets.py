@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
+from typing import Protocol
 
 from quorate.errors import (
-    FencedMemberEpochError,
     InvalidPartitionsError,
     InvalidRequestError,
-    NonEmptyGroupError,
     OffsetMetadataTooLargeError,
     QuorateError,
-    StaleMemberEpochError,
-    UnknownMemberIdError,
     UnknownTopicError,
 )
 from quorate_broker.groups.machine.group import Group
@@ -32,15 +29,35 @@ from quorate_broker.groups.records.keys import OffsetKey
 from quorate_broker.groups.records.values import OffsetValue, Partition
 
 
-def commit(group: Group, request: CommitOffsets, turn: Turn) -> Committed:
+class Rules(Protocol):
+    """What the protocol of a group says of who commits and reads offsets."""
+
+    group: Group
+
+    def check_committer(self, request: CommitOffsets, turn: Turn) -> None:
+        """Raise the error for a caller that may commit nothing at all."""
+
+    def refusal(self, request: CommitOffsets, partition: Partition) -> QuorateError | None:
+        """Return why a member may not commit for a partition; None: it may."""
+
+    def check_reader(self, request: FetchOffsets) -> None:
+        """Raise the error for a member that has missed something."""
+
+    @property
+    def empty_since_ms(self) -> int | None:
+        """When the last member went (ms since 1970). None: the group is not empty."""
+
+
+def commit(rules: Rules, request: CommitOffsets, turn: Turn) -> Committed:
     """Commit the offsets of a request, but for those that are refused one by one."""
-    _check_committer(group, request)
+    rules.check_committer(request, turn)
+    group = rules.group
     topics = group.shared.subscriptions.topics
     refused: dict[Partition, QuorateError] = {}
     for one in request.offsets:
         topic_id, number = one.partition
         topic = topics.with_id(topic_id)
-        refusal = _refusal(group, request, one, topic)
+        refusal = _refusal(rules, request, one, topic)
         if refusal is not None:
             refused[one.partition] = refusal
             continue
@@ -51,31 +68,8 @@ def commit(group: Group, request: CommitOffsets, turn: Turn) -> Committed:
     return Committed(refused)
 
 
-def _check_committer(group: Group, request: CommitOffsets) -> None:
-    """Refuse a caller that may commit nothing at all."""
-    if request.member_id:
-        check_member(group, request.member_id)
-        epoch = group.state.current_of(request.member_id).epoch
-        if request.member_epoch > epoch:
-            raise FencedMemberEpochError(
-                f"member {request.member_id!r} of group {group.id!r} sent the epoch "
-                f"{request.member_epoch}; its epoch is {epoch}"
-            )
-    elif group.state.members:
-        raise NonEmptyGroupError(
-            f"group {group.id!r} has {len(group.state.members)} members; only they may commit. "
-            "Without a member id offsets are committed while the group has no members."
-        )
-
-
-def check_member(group: Group, member_id: str) -> None:
-    """Raise UnknownMemberIdError if the group has no such member."""
-    if member_id not in group.state.members:
-        raise UnknownMemberIdError(f"group {group.id!r} has no member {member_id!r}")
-
-
 def _refusal(
-    group: Group, request: CommitOffsets, one: OffsetCommit, topic: Topic | None
+    rules: Rules, request: CommitOffsets, one: OffsetCommit, topic: Topic | None
 ) -> QuorateError | None:
     """Return why one offset is refused; None: it is not."""
     topic_id, number = one.partition
@@ -93,49 +87,19 @@ def _refusal(
         return InvalidRequestError(
             f"the offset for partition {number} of {topic.name!r} is {one.offset}; 0 is the first"
         )
-    size, most = len(one.metadata.encode()), group.shared.config.offset_metadata_bytes_max
+    size, most = len(one.metadata.encode()), rules.group.shared.config.offset_metadata_bytes_max
     if size > most:
         return OffsetMetadataTooLargeError(
             f"the metadata for partition {number} of {topic.name!r} has {size} bytes; "
             f"offset.metadata.max.bytes allows {most}"
         )
-    return _refusal_of_member(group, request, one.partition) if request.member_id else None
+    return rules.refusal(request, one.partition) if request.member_id else None
 
 
-def _refusal_of_member(
-    group: Group, request: CommitOffsets, partition: Partition
-) -> QuorateError | None:
-    """Only the member that has a partition commits for it, in an epoch since it has it (KIP-1251).
-
-    A late commit of a member that gave the partition back, and perhaps got it again, would undo
-    what the member in between has committed.
-    """
-    current = group.state.current_of(request.member_id)
-    since = current.assigned.get(partition, current.revoking.get(partition))
-    if since is not None and since <= request.member_epoch:
-        return None
-    what = f"member {request.member_id!r} of group {group.id!r} sent the epoch"
-    if request.member_epoch < current.epoch:
-        return StaleMemberEpochError(f"{what} {request.member_epoch}; its epoch is {current.epoch}")
-    return FencedMemberEpochError(
-        f"{what} {request.member_epoch}, but partition {partition[1]} of topic id "
-        f"{partition[0].hex()} is not its own"
-    )
-
-
-def fetch(group: Group, request: FetchOffsets) -> tuple[FetchedOffset, ...]:
+def fetch(rules: Rules, request: FetchOffsets) -> tuple[FetchedOffset, ...]:
     """Return the committed offsets that are asked for; of a topic made again only its own."""
-    if request.member_id:
-        check_member(group, request.member_id)
-        epoch = group.state.current_of(request.member_id).epoch
-        if request.member_epoch != epoch:
-            error = (
-                StaleMemberEpochError if request.member_epoch < epoch else FencedMemberEpochError
-            )
-            raise error(
-                f"member {request.member_id!r} of group {group.id!r} sent the epoch "
-                f"{request.member_epoch}; its epoch is {epoch}"
-            )
+    rules.check_reader(request)
+    group = rules.group
     if request.partitions is None:
         return tuple(_every(group, request.topics))
     topics = group.shared.subscriptions.topics
@@ -175,16 +139,11 @@ def orphaned(group: Group) -> Iterator[OffsetKey]:
                 yield OffsetKey(group.id, name, number)
 
 
-def expired(group: Group, wall_ms: int) -> Iterator[OffsetKey]:
-    """Yield the offsets whose time is over: only of a group that had no members all that time.
-
-    The time of the target says when the last member went, unless that target is still to come
-    (KAFKA-13636).
-    """
-    if group.state.members or group.state.target.epoch < group.state.epoch:
-        return
+def expired(rules: Rules, wall_ms: int) -> Iterator[OffsetKey]:
+    """Yield the offsets whose time is over: only of a group that had no members all that time."""
+    group, empty_since_ms = rules.group, rules.empty_since_ms
     before_ms = wall_ms - group.shared.config.offsets_retention_ms
-    if group.state.target.timestamp_ms > before_ms:
+    if empty_since_ms is None or empty_since_ms > before_ms:
         return
     for name, partitions in group.state.offsets.items():
         for number, value in partitions.items():
@@ -192,13 +151,13 @@ def expired(group: Group, wall_ms: int) -> Iterator[OffsetKey]:
                 yield OffsetKey(group.id, name, number)
 
 
-def clean(group: Group, turn: Turn, room: int) -> bool:
+def clean(rules: Rules, turn: Turn, room: int) -> bool:
     """Forget offsets of deleted topics and expired ones; return whether none is left to forget.
 
     At most `room` records are written.
     """
-    found = chain(orphaned(group), expired(group, turn.wall_ms))
+    found = chain(orphaned(rules.group), expired(rules, turn.wall_ms))
     keys = [*dict.fromkeys(islice(found, 2 * room + 1))]
     for key in keys[:room]:
-        turn.write(group.state, key, None)
+        turn.write(rules.group.state, key, None)
     return len(keys) <= room

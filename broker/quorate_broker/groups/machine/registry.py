@@ -4,14 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from quorate.errors import GroupNotFoundError, OverloadedError, UnknownMemberIdError
+from quorate.errors import (
+    GroupNotFoundError,
+    InconsistentGroupProtocolError,
+    OverloadedError,
+    UnknownMemberIdError,
+)
+from quorate_broker.groups.machine.administration import listed
+from quorate_broker.groups.machine.classic.protocol import ClassicProtocol
 from quorate_broker.groups.machine.consumer_protocol import ConsumerProtocol
 from quorate_broker.groups.machine.door import check_group_id
 from quorate_broker.groups.machine.group import Group, Shared
 from quorate_broker.groups.machine.state import GroupState
-from quorate_broker.groups.machine.values import CommitOffsets, FetchOffsets, Heartbeat
+from quorate_broker.groups.machine.turn import Turn
+from quorate_broker.groups.machine.values import ListedGroup
 from quorate_broker.groups.records.keys import decode_key
 from quorate_broker.groups.records.values import decode_value
+
+#: How the members of a group come to what they read: each group has one of these.
+MembersProtocol = ClassicProtocol | ConsumerProtocol
 
 
 class Groups:
@@ -24,7 +35,7 @@ class Groups:
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
         self._states: dict[str, GroupState] = {}
-        self._protocols: dict[str, ConsumerProtocol] = {}
+        self._protocols: dict[str, MembersProtocol] = {}
 
     def replay(self, key: bytes, value: bytes | None) -> None:
         """Apply one committed record."""
@@ -44,25 +55,73 @@ class Groups:
         """Return the ids of all groups."""
         return self._states.keys()
 
-    def states(self) -> list[GroupState]:
-        """Return what the log says of each group, by id."""
-        return [self._states[group_id] for group_id in sorted(self._states)]
+    def listed(self) -> list[ListedGroup]:
+        """Return all groups, by id."""
+        return [
+            self._protocols[group_id].listed()
+            if group_id in self._protocols
+            else listed(self._states[group_id])
+            for group_id in sorted(self._states)
+        ]
 
-    def opened(self) -> Iterable[ConsumerProtocol]:
+    def opened(self) -> Iterable[MembersProtocol]:
         """Return the groups that were needed."""
         return self._protocols.values()
 
-    def find(self, group_id: str, now_ms: int) -> ConsumerProtocol | None:
+    def find(self, group_id: str, now_ms: int) -> MembersProtocol | None:
         """Return a group; None if there is no such group. Its sessions begin at the first call."""
         protocol = self._protocols.get(group_id)
         state = self._states.get(group_id)
         if protocol is None and state is not None:
             group = Group(state, self._shared)
-            protocol = self._protocols[group_id] = ConsumerProtocol(group)
-            group.open(now_ms)
+            if state.classic is not None:
+                protocol = ClassicProtocol(group, state.classic, now_ms)
+            else:
+                protocol = ConsumerProtocol(group)
+                group.open(now_ms)
+            self._protocols[group_id] = protocol
         return protocol
 
-    def existing(self, group_id: str, now_ms: int) -> ConsumerProtocol:
+    def consumer(self, group_id: str, turn: Turn) -> ConsumerProtocol:
+        """Return the group that a member of the consumer protocol joins; make it if need be.
+
+        Raises InconsistentGroupProtocolError if the group has classic members; OverloadedError.
+        """
+        protocol = self._made(group_id, turn)
+        if isinstance(protocol, ClassicProtocol):
+            self._check_empty(protocol, "the classic protocol (Kafka clients)")
+            protocol.group.forget_protocol(turn)
+            protocol = self._protocols[group_id] = ConsumerProtocol(protocol.group)
+        return protocol
+
+    def classic(self, group_id: str, turn: Turn) -> ClassicProtocol:
+        """Return the group that a member of the classic protocol joins; make it if need be.
+
+        Raises InconsistentGroupProtocolError if the group has members of the consumer protocol;
+        OverloadedError.
+        """
+        protocol = self._made(group_id, turn)
+        if isinstance(protocol, ConsumerProtocol):
+            self._check_empty(protocol, "the consumer protocol (KIP-848)")
+            protocol.group.forget_protocol(turn)
+            protocol = ClassicProtocol(protocol.group, None, turn.now_ms)
+            self._protocols[group_id] = protocol
+        return protocol
+
+    def _made(self, group_id: str, turn: Turn) -> MembersProtocol:
+        self.make(group_id)
+        protocol = self.find(group_id, turn.now_ms)
+        assert protocol is not None, "made just now"
+        return protocol
+
+    def _check_empty(self, protocol: MembersProtocol, name: str) -> None:
+        if protocol.member_count:
+            raise InconsistentGroupProtocolError(
+                f"group {protocol.group.id!r} has {protocol.member_count} members of {name}; "
+                "stop them first, or use another group"
+            )
+
+    def existing(self, group_id: str, now_ms: int) -> MembersProtocol:
         """Return a group. Errors: InvalidGroupIdError, GroupNotFoundError."""
         check_group_id(group_id, self._shared.config)
         protocol = self.find(group_id, now_ms)
@@ -82,16 +141,16 @@ class Groups:
         self._states[group_id] = GroupState(group_id)
 
     def drop_if_blank(self, group_id: str) -> None:
-        """Drop a group of which no record is left."""
-        state = self._states.get(group_id)
-        if state is not None and state.is_blank:
+        """Drop a group of which no record is left and that has no members."""
+        state, protocol = self._states.get(group_id), self._protocols.get(group_id)
+        has_members = protocol is not None and protocol.member_count > 0
+        if state is not None and state.is_blank and not has_members:
             del self._states[group_id]
             self._protocols.pop(group_id, None)
 
 
-def unknown_member(request: Heartbeat | CommitOffsets | FetchOffsets) -> UnknownMemberIdError:
+def unknown_member(group_id: str, member_id: str) -> UnknownMemberIdError:
     """Return the error for a member of a group that does not exist."""
     return UnknownMemberIdError(
-        f"there is no group {request.group_id!r}, so it has no member {request.member_id!r}; join "
-        "with the epoch 0"
+        f"there is no group {group_id!r}, so it has no member {member_id!r}; join with the epoch 0"
     )

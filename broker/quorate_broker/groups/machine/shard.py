@@ -8,24 +8,20 @@ leadership ends, the driver drops the machine.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import islice
 from typing import Final, TypeVar
 
 from quorate.errors import NonEmptyGroupError, QuorateError
 from quorate_broker.groups.machine import offsets
-from quorate_broker.groups.machine.administration import described, listed
+from quorate_broker.groups.machine.classic.calls import ClassicCalls
+from quorate_broker.groups.machine.classic.values import (
+    DescribedClassicGroup,
+)
 from quorate_broker.groups.machine.config import GroupsConfig
 from quorate_broker.groups.machine.consumer_protocol import ConsumerProtocol
 from quorate_broker.groups.machine.door import check_group_id, check_heartbeat
-from quorate_broker.groups.machine.group import Group, Shared
-from quorate_broker.groups.machine.registry import Groups, unknown_member
-from quorate_broker.groups.machine.subscriptions import (
-    MayDescribe,
-    Subscriptions,
-    View,
-    all_may_describe,
-)
+from quorate_broker.groups.machine.registry import MembersProtocol, unknown_member
+from quorate_broker.groups.machine.subscriptions import MayDescribe, View, all_may_describe
 from quorate_broker.groups.machine.topics import TopicChanges, Topics
 from quorate_broker.groups.machine.turn import Turn
 from quorate_broker.groups.machine.values import (
@@ -54,7 +50,7 @@ OFFSETS_PER_TICK_MAX: Final = 20_000
 LATE_MS: Final = 2_000
 
 
-class ShardMachine:
+class ShardMachine(ClassicCalls):
     """The groups of one partition of __consumer_offsets, with what is decided but not committed.
 
     Times (`now_ms`) are of one clock that never goes back; `wall_ms` is the time since 1970, which
@@ -69,14 +65,11 @@ class ShardMachine:
         `topics` must be the image by which this broker leads the partition, or a newer one: the
         offsets of a topic that is not in it are removed, because the topic is deleted.
         """
-        self._config = config
-        self._shared = Shared(config, Subscriptions(config, topics, may_describe))
-        self._groups = Groups(self._shared)
+        super().__init__(config, topics, may_describe)
         #: Groups to look at: whether their topics are as they were, which offsets must go.
         self._to_look_at: dict[str, None] = {}
         self._next_expiry_ms: int | None = None
         self._forgiven_ms = 0
-        self._now_ms = 0
 
     # Loading.
 
@@ -111,16 +104,15 @@ class ShardMachine:
                 view = View(heartbeat.subscription.pattern, heartbeat.principal)
                 self._shared.subscriptions.check_room(view)
             if heartbeat.member_epoch == JOIN:
-                self._groups.make(heartbeat.group_id)
-            protocol = self._groups.find(heartbeat.group_id, turn.now_ms)
-            if protocol is None:
+                protocol: MembersProtocol | None = self._groups.consumer(heartbeat.group_id, turn)
+            else:
+                protocol = self._groups.find(heartbeat.group_id, turn.now_ms)
+            if not isinstance(protocol, ConsumerProtocol):
                 # To a member, a group that is gone and a group that forgot it are the same.
-                raise unknown_member(heartbeat)
+                raise unknown_member(heartbeat.group_id, heartbeat.member_id)
             return protocol.heartbeat(heartbeat, turn)
 
-        step = self._decided(decide, now_ms, wall_ms)
-        self._groups.drop_if_blank(heartbeat.group_id)
-        return step
+        return self._decided_for(heartbeat.group_id, decide, now_ms, wall_ms)
 
     def stream_opened(self, group_id: str, member_id: str, now_ms: int) -> None:
         """The member has a stream. Call it before the stream's first heartbeat."""
@@ -157,12 +149,10 @@ class ShardMachine:
                 self._groups.make(request.group_id)
             protocol = self._groups.find(request.group_id, turn.now_ms)
             if protocol is None:
-                raise unknown_member(request)
-            return offsets.commit(protocol.group, request, turn)
+                raise unknown_member(request.group_id, request.member_id)
+            return offsets.commit(protocol, request, turn)
 
-        step = self._decided(decide, now_ms, wall_ms)
-        self._groups.drop_if_blank(request.group_id)
-        return step
+        return self._decided_for(request.group_id, decide, now_ms, wall_ms)
 
     def committed_topics(self, group_id: str) -> Step[tuple[tuple[str, int], ...]]:
         """Return the topics for which a group has committed, and how many offsets each."""
@@ -186,9 +176,9 @@ class ShardMachine:
             check_group_id(request.group_id, self._config)
             protocol = self._groups.find(request.group_id, turn.now_ms)
             if protocol is not None:
-                return offsets.fetch(protocol.group, request)
+                return offsets.fetch(protocol, request)
             if request.member_id:
-                raise unknown_member(request)
+                raise unknown_member(request.group_id, request.member_id)
             topics = self._shared.subscriptions.topics
             return tuple(offsets.fetched(None, topics, one) for one in request.partitions or ())
 
@@ -198,13 +188,13 @@ class ShardMachine:
 
     def list_groups(self) -> Step[tuple[ListedGroup, ...]]:
         """Return all groups, by id."""
-        return Step(tuple(listed(state) for state in self._groups.states()))
+        return Step(tuple(self._groups.listed()))
 
-    def describe_group(self, group_id: str) -> Step[DescribedGroup]:
+    def describe_group(self, group_id: str) -> Step[DescribedGroup | DescribedClassicGroup]:
         """Return a group. Errors: InvalidGroupIdError, GroupNotFoundError."""
 
-        def decide(turn: Turn) -> DescribedGroup:
-            return described(self._groups.existing(group_id, turn.now_ms).group)
+        def decide(turn: Turn) -> DescribedGroup | DescribedClassicGroup:
+            return self._groups.existing(group_id, turn.now_ms).described()
 
         return self._decided(decide, self._now_ms, 0)
 
@@ -215,14 +205,13 @@ class ShardMachine:
         """
 
         def decide(turn: Turn) -> bool:
-            group = self._groups.existing(group_id, turn.now_ms).group
-            members = len(group.state.members)
-            if members:
+            protocol = self._groups.existing(group_id, turn.now_ms)
+            if protocol.member_count:
                 raise NonEmptyGroupError(
-                    f"group {group_id!r} has {members} members; only a group without members is "
-                    "deleted"
+                    f"group {group_id!r} has {protocol.member_count} members; only a group without "
+                    "members is deleted"
                 )
-            is_gone = group.delete(turn, self._config.deleted_offsets_max)
+            is_gone = protocol.group.delete(turn, self._config.deleted_offsets_max)
             self._groups.drop_if_blank(group_id)
             return is_gone
 
@@ -281,7 +270,7 @@ class ShardMachine:
         return turn.step(None)
 
     def _take_timers(self, turn: Turn) -> None:
-        touched: dict[str, ConsumerProtocol] = {}
+        touched: dict[str, MembersProtocol] = {}
         for _ in range(TIMERS_PER_TICK_MAX):
             name = self._shared.timers.due(turn.now_ms)
             if name is None:
@@ -293,8 +282,9 @@ class ShardMachine:
             if member_id is not None:
                 protocol.remove_overdue(member_id, turn)
             touched[group_id] = protocol
-        for protocol in touched.values():
+        for group_id, protocol in touched.items():
             protocol.settle(turn)
+            self._groups.drop_if_blank(group_id)
 
     def _look_at_some(self, turn: Turn) -> None:
         """Look at some groups: their topics, and offsets that must go."""
@@ -308,20 +298,20 @@ class ShardMachine:
             if room <= 0 or offsets_left <= 0:
                 return
             offsets_left -= sum(map(len, protocol.group.state.offsets.values()))
-            if not offsets.clean(protocol.group, turn, room):
+            if not offsets.clean(protocol, turn, room):
                 return
             del self._to_look_at[group_id]
             protocol.topics_changed(turn)
-            self._drop_if_forgotten(protocol.group, turn)
+            self._drop_if_forgotten(protocol, turn)
 
-    def _drop_if_forgotten(self, group: Group, turn: Turn) -> None:
+    def _drop_if_forgotten(self, protocol: MembersProtocol, turn: Turn) -> None:
         """Delete a group that has had neither members nor offsets for a while."""
         before_ms = turn.wall_ms - self._config.offsets_check_interval_ms
-        state = group.state
-        if state.members or state.offsets or state.target.timestamp_ms > before_ms:
+        empty_since_ms = protocol.empty_since_ms
+        if empty_since_ms is None or empty_since_ms > before_ms or protocol.group.state.offsets:
             return
-        group.delete(turn, 0)
-        self._groups.drop_if_blank(group.id)
+        protocol.group.delete(turn, 0)
+        self._groups.drop_if_blank(protocol.group.id)
 
     def _forgive_standstill(self, now_ms: int) -> None:
         """Put all sessions off by the time in which this process stood still."""
@@ -334,24 +324,7 @@ class ShardMachine:
             return
         self._forgiven_ms = now_ms
         for protocol in self._groups.opened():
-            for session in protocol.group.sessions.values():
-                session.postpone(late_ms)
-
-    # Steps.
-
-    def _turn(self, now_ms: int, wall_ms: int) -> Turn:
-        self._now_ms = now_ms
-        return Turn(now_ms, wall_ms)
-
-    def _decided(
-        self, decide: Callable[[Turn], T | QuorateError], now_ms: int, wall_ms: int
-    ) -> Step[T]:
-        """Run a decision. An error that it raises is its answer."""
-        turn = self._turn(now_ms, wall_ms)
-        try:
-            return turn.step(decide(turn))
-        except QuorateError as error:
-            return turn.step(error)
+            protocol.postpone(late_ms)
 
 
 def is_deleted(name: str, before: Topics, after: Topics) -> bool:

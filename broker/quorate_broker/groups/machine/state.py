@@ -7,7 +7,9 @@ from typing import Final
 
 from quorate_broker.groups.assignors.values import PartitionSet
 from quorate_broker.groups.machine.topics import NO_PARTITIONS
+from quorate_broker.groups.records.classic import ClassicValue
 from quorate_broker.groups.records.keys import (
+    ClassicKey,
     CurrentKey,
     GroupKey,
     Key,
@@ -43,8 +45,10 @@ class GroupState:
     """
 
     group_id: str
-    #: None: the group never had a member.
+    #: None: the group never had a member of the consumer protocol.
     metadata: GroupValue | None = None
+    #: None: the group is not a classic one.
+    classic: ClassicValue | None = None
     target: TargetValue = field(default=TargetValue(0))
     members: dict[str, MemberValue] = field(default_factory=dict)
     targets: dict[str, PartitionSet] = field(default_factory=dict)
@@ -67,6 +71,7 @@ class GroupState:
         """Whether no record is left of the group."""
         return not (
             self.metadata
+            or self.classic
             or self.target.epoch
             or self.members
             or self.targets
@@ -103,6 +108,8 @@ class GroupState:
                 self.offsets.setdefault(key.topic, {})[key.partition] = value
             case OffsetKey(), None:
                 self._forget_offset(key)
+            case ClassicKey(), (ClassicValue() | None):
+                self.classic = value
             case GroupKey(), (GroupValue() | None):
                 self.metadata = value
             case TargetKey(), (TargetValue() | None):

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from quorate.errors import QuorateError
 from quorate_broker.groups.machine.state import GroupState
-from quorate_broker.groups.machine.values import LogRecord, Push, Step
+from quorate_broker.groups.machine.values import LogRecord, Push, Reply, Step
 from quorate_broker.groups.records.keys import Key, encode_key
 from quorate_broker.groups.records.values import Value
 
@@ -23,12 +23,17 @@ class Turn:
     wall_ms: int
     records: list[LogRecord] = field(default_factory=list)
     pushes: list[Push] = field(default_factory=list)
+    replies: list[Reply] = field(default_factory=list)
 
     def write(self, state: GroupState, key: Key, value: Value | None) -> None:
         """Decide a record; None: a tombstone."""
         self.records.append(LogRecord(encode_key(key), None if value is None else value.encode()))
         state.apply(key, value)
 
+    def reply(self, ticket: int, answer: object) -> None:
+        """Answer a call of an earlier step."""
+        self.replies.append(Reply(ticket, answer))
+
     def step(self, answer: T | QuorateError) -> Step[T]:
         """Return all that this step decided."""
-        return Step(answer, self.records, self.pushes)
+        return Step(answer, self.records, self.pushes, self.replies)

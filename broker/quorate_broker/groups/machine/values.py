@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from quorate.errors import QuorateError
@@ -116,11 +117,27 @@ class Push(NamedTuple):
     state: MemberState | QuorateError
 
 
+class Parked(Enum):
+    """The answer of a step whose caller is answered by a later one."""
+
+    PARKED = "parked"
+
+
+PARKED: Final = Parked.PARKED
+
+
+class Reply(NamedTuple):
+    """The answer to a call of an earlier step, which was parked under this ticket."""
+
+    ticket: int
+    answer: object
+
+
 @dataclass(frozen=True, slots=True)
 class Step(Generic[T]):
     """What one call of the machine decided. The machine has applied `records` already.
 
-    The driver appends the records in one batch, and gives the answer and the pushes out only when
+    The driver appends the records in one batch, and gives answer, pushes and replies out only when
     these records and all that were appended before are committed. A step without records may
     reflect records that are not committed yet, so its answer waits for those.
     """
@@ -129,6 +146,7 @@ class Step(Generic[T]):
     answer: T | QuorateError
     records: Sequence[LogRecord] = ()
     pushes: Sequence[Push] = ()
+    replies: Sequence[Reply] = ()
 
 
 # Offsets.
@@ -153,7 +171,10 @@ class CommitOffsets:
     offsets: Sequence[OffsetCommit]
     #: Empty: the caller is no member; allowed only while the group has no members.
     member_id: str = ""
+    #: Of a classic member: its generation.
     member_epoch: int = NO_MEMBER
+    #: The static name of a classic member, if it tells it.
+    instance_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,11 +226,14 @@ class ListedGroup:
     """A group in a list."""
 
     group_id: str
-    #: Empty, Assigning, Reconciling or Stable.
+    #: Empty, Assigning, Reconciling or Stable; of a classic group PreparingRebalance,
+    #: CompletingRebalance, Empty or Stable.
     state: str
-    #: "consumer" (KIP-848). A group that has only offsets has the protocol "".
+    #: "consumer" (KIP-848) or "classic". A group that has only offsets has the protocol "".
     protocol: str
     members: int
+    #: What kind of programs the members are: "consumer"; of classic groups also "connect", ...
+    protocol_type: str = "consumer"
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,14 @@ class OffsetKey:
 
 
 @dataclass(frozen=True, slots=True)
+class ClassicKey:
+    """A group of the classic protocol, whole."""
+
+    TYPE: ClassVar = 2
+    group_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class GroupKey:
     """The epoch of a group."""
 
@@ -62,7 +70,7 @@ class CurrentKey:
     member_id: str
 
 
-Key = OffsetKey | GroupKey | MemberKey | TargetKey | TargetMemberKey | CurrentKey
+Key = OffsetKey | ClassicKey | GroupKey | MemberKey | TargetKey | TargetMemberKey | CurrentKey
 OFFSET_PREFIX: Final = INT16.pack(OffsetKey.TYPE)
 
 
@@ -71,7 +79,7 @@ def encode_key(key: Key) -> bytes:
     if isinstance(key, OffsetKey):
         fields = string(key.group_id) + string(key.topic) + INT32.pack(key.partition)
         return OFFSET_PREFIX + fields
-    if isinstance(key, GroupKey | TargetKey):
+    if isinstance(key, ClassicKey | GroupKey | TargetKey):
         return INT16.pack(key.TYPE) + string(key.group_id)
     return INT16.pack(key.TYPE) + string(key.group_id) + string(key.member_id)
 
@@ -84,6 +92,7 @@ def _offset_key(reader: Reader) -> OffsetKey:
 READERS: Final[dict[int, Callable[[Reader], Key]]] = {
     0: _offset_key,
     1: _offset_key,
+    2: lambda reader: ClassicKey(reader.string()),
     3: lambda reader: GroupKey(reader.string()),
     5: lambda reader: MemberKey(reader.string(), reader.string()),
     6: lambda reader: TargetKey(reader.string()),
@@ -95,8 +104,8 @@ READERS: Final[dict[int, Callable[[Reader], Key]]] = {
 def decode_key(data: bytes) -> Key | None:
     """Return a record's key; None if its type is not one of ours.
 
-    Kafka's coordinator writes further types (classic, share and streams groups, resolved patterns,
-    the older partition metadata). Raises CorruptRecordError for bytes that are no key.
+    Kafka's coordinator writes further types (share and streams groups, resolved patterns, the older
+    partition metadata). Raises CorruptRecordError for bytes that are no key.
     """
     reader = Reader(data, "the key of a record of __consumer_offsets")
     read = READERS.get(reader.int16())

@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from quorate.errors import UnsupportedError
+from quorate_broker.groups.records.classic import ClassicValue
 from quorate_broker.groups.records.keys import (
+    ClassicKey,
     CurrentKey,
     GroupKey,
     Key,
@@ -30,6 +31,7 @@ from quorate_broker.groups.records.wire import (
     NO_TAGS,
     UUID_BYTES,
     Reader,
+    checked_version,
     compact_array,
     compact_string,
     int32s,
@@ -80,7 +82,7 @@ class OffsetValue:
     def decode(cls, data: bytes) -> OffsetValue:
         """Read versions 0 to 4. The time of expiry, which only version 1 has, is passed over."""
         reader = Reader(data, "the value of a committed offset")
-        version = _version(reader, 4)
+        version = checked_version(reader, 4)
         offset = reader.int64()
         leader_epoch = reader.int32() if version >= 3 else -1
         metadata = reader.compact_string() if version >= 4 else reader.string()
@@ -109,7 +111,7 @@ class GroupValue:
     def decode(cls, data: bytes) -> GroupValue:
         """Read version 0."""
         reader = Reader(data, "the value of a group's epoch")
-        _version(reader, 0)
+        checked_version(reader, 0)
         epoch, tags = reader.int32(), reader.tagged()
         return cls(epoch, tags[0].int64() if 0 in tags else 0)
 
@@ -146,7 +148,7 @@ class MemberValue:
     def decode(cls, data: bytes) -> MemberValue:
         """Read version 0. The metadata of a classic member is passed over."""
         reader = Reader(data, "the value of a member")
-        _version(reader, 0)
+        checked_version(reader, 0)
         value = cls(
             reader.nullable_string(),
             reader.nullable_string(),
@@ -177,7 +179,7 @@ class TargetValue:
     def decode(cls, data: bytes) -> TargetValue:
         """Read version 0."""
         reader = Reader(data, "the value of a target assignment's epoch")
-        _version(reader, 0)
+        checked_version(reader, 0)
         epoch, tags = reader.int32(), reader.tagged()
         return cls(epoch, tags[0].int64() if 0 in tags else 0)
 
@@ -201,7 +203,7 @@ class TargetMemberValue:
     def decode(cls, data: bytes) -> TargetMemberValue:
         """Read version 0."""
         reader = Reader(data, "the value of a member's target assignment")
-        _version(reader, 0)
+        checked_version(reader, 0)
         found = _read_topics(reader)
         reader.tagged()
         return cls(frozenset(found))
@@ -233,7 +235,7 @@ class CurrentValue:
     def decode(cls, data: bytes) -> CurrentValue:
         """Read version 0. Older programs write no epochs of partitions: they get the member's."""
         reader = Reader(data, "the value of a member's current assignment")
-        _version(reader, 0)
+        checked_version(reader, 0)
         epoch, previous_epoch, state = reader.int32(), reader.int32(), reader.int8()
         assigned = _read_topics(reader, epoch)
         revoking = _read_topics(reader, epoch)
@@ -241,10 +243,19 @@ class CurrentValue:
         return cls(epoch, previous_epoch, state, assigned, revoking)
 
 
-Value = OffsetValue | GroupValue | MemberValue | TargetValue | TargetMemberValue | CurrentValue
+Value = (
+    OffsetValue
+    | ClassicValue
+    | GroupValue
+    | MemberValue
+    | TargetValue
+    | TargetMemberValue
+    | CurrentValue
+)
 
 VALUES: Final[dict[type[Key], type[Value]]] = {
     OffsetKey: OffsetValue,
+    ClassicKey: ClassicValue,
     GroupKey: GroupValue,
     MemberKey: MemberValue,
     TargetKey: TargetValue,
@@ -259,16 +270,6 @@ def decode_value(key: Key, data: bytes) -> Value:
     Raises CorruptRecordError, or UnsupportedError for a version of a newer program.
     """
     return VALUES[type(key)].decode(data)
-
-
-def _version(reader: Reader, newest: int) -> int:
-    version = reader.int16()
-    if not 0 <= version <= newest:
-        raise UnsupportedError(
-            f"{reader.corrupt('its version')} is {version}; this program reads versions up to "
-            f"{newest}. A newer program wrote it: use that one."
-        )
-    return version
 
 
 def _by_topic(partitions: Mapping[Partition, int]) -> list[tuple[bytes, list[tuple[int, int]]]]:

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Callable, Iterable
 from typing import Final, TypeVar
 
-from quorate.errors import CorruptRecordError
+from quorate.errors import CorruptRecordError, UnsupportedError
 from quorate.record.record import varint
 
 T = TypeVar("T")
@@ -30,6 +30,16 @@ def string(text: str) -> bytes:
     data = text.encode()
     assert len(data) <= STRING_BYTES_MAX, "ids and names are bounded at the door"
     return INT16.pack(len(data)) + data
+
+
+def nullable_string(text: str | None) -> bytes:
+    """Return a string of the older encoding; the length -1: null."""
+    return INT16.pack(-1) if text is None else string(text)
+
+
+def sized_bytes(data: bytes) -> bytes:
+    """Return bytes of the older encoding: their length in 32 bits, then themselves."""
+    return INT32.pack(len(data)) + data
 
 
 def compact_string(text: str | None) -> bytes:
@@ -120,6 +130,26 @@ class Reader:
         """Return a string of the older encoding."""
         return self._text(self.int16())
 
+    def old_nullable_string(self) -> str | None:
+        """Return a string of the older encoding, or None."""
+        size = self.int16()
+        return None if size == -1 else self._text(size)
+
+    def sized_bytes(self) -> bytes:
+        """Return bytes of the older encoding."""
+        return self.take(self.int32())
+
+    def old_array(self, item: Callable[[], T]) -> list[T]:
+        """Return an array of the older encoding. Its size is checked against what remains."""
+        size = self.int32()
+        if not 0 <= size <= len(self._data) - self._at:
+            raise self.corrupt(f"an array of {size} items does not fit")
+        return [item() for _ in range(size)]
+
+    def compact_bytes(self) -> bytes:
+        """Return compact bytes."""
+        return self.take(self.varint() - 1)
+
     def nullable_string(self) -> str | None:
         """Return a compact string, or None."""
         size = self.varint()
@@ -151,3 +181,17 @@ class Reader:
             tag, size = self.varint(), self.varint()
             fields[tag] = Reader(self.take(size), f"{self._what}, tag {tag}")
         return fields
+
+
+def checked_version(reader: Reader, newest: int) -> int:
+    """Return the version that a value begins with.
+
+    Raises CorruptRecordError, or UnsupportedError for a version of a newer program.
+    """
+    version = reader.int16()
+    if not 0 <= version <= newest:
+        raise UnsupportedError(
+            f"{reader.corrupt('its version')} is {version}; this program reads versions up to "
+            f"{newest}. A newer program wrote it: use that one."
+        )
+    return version

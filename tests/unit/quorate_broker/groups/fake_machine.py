@@ -16,6 +16,7 @@ from quorate_broker.groups.machine.values import (
     LogRecord,
     MemberState,
     Push,
+    Reply,
     Step,
 )
 
@@ -49,6 +50,12 @@ class FakeMachine(ShardMachine):
         """Answer with a value; GroupNotFoundError if there is none."""
         answer: str | QuorateError = self.values.get(key) or GroupNotFoundError(key)
         return Step(answer)
+
+    def put_for(self, ticket: int, key: str, value: str) -> Step[str]:
+        """Write a value, answer an earlier caller with it, and this one with "done"."""
+        self.values[key] = value
+        record = LogRecord(key.encode(), value.encode())
+        return Step("done", [record], replies=[Reply(ticket, value)])
 
     def commit_offsets(self, request: CommitOffsets, now_ms: int, wall_ms: int) -> Step[Committed]:
         self.values[request.group_id] = str(len(request.offsets))

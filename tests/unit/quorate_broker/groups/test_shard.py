@@ -24,8 +24,10 @@ from quorate.record.batch import split
 from quorate_broker.groups import replay, step_log
 from quorate_broker.groups.machine.values import (
     LEAVE,
+    PARKED,
     Heartbeat,
     MemberState,
+    Parked,
     Push,
     Step,
 )
@@ -162,6 +164,41 @@ async def test_what_a_machine_decided_is_dropped_with_a_refused_batch(world: Gro
     assert world.machines[-1].values == {"kept": "1"}
     with pytest.raises(GroupNotFoundError):
         await shard.call(read("g"))
+
+
+async def test_a_parked_caller_is_answered_after_the_commit_of_a_later_step(
+    world: GroupWorld,
+) -> None:
+    shard = await world.begin()
+    tickets: list[int] = []
+
+    def park(machine: object, ticket: int, now_ms: int, wall_ms: int) -> Step[str | Parked]:
+        tickets.append(ticket)
+        return Step(PARKED)
+
+    def put_for(ticket: int, value: str) -> Any:
+        return lambda machine, now_ms, wall_ms: machine.put_for(ticket, "g", value)
+
+    parked = asyncio.ensure_future(shard.call_later(park))
+    gone = asyncio.ensure_future(shard.call_later(park))
+    await settle()
+    gone.cancel()
+    await world.hold_commits()
+    later = asyncio.ensure_future(shard.call(put_for(tickets[0], "7")))
+    await settle()
+    assert not parked.done(), "not before the commit"
+    await world.release_commits()
+    assert (await parked, await later) == ("7", "done")
+    assert await shard.call(put_for(tickets[1], "8")) == "done", "that caller is gone"
+
+
+async def test_parked_callers_learn_that_the_leadership_is_lost(world: GroupWorld) -> None:
+    shard = await world.begin()
+    parked = asyncio.ensure_future(shard.call_later(lambda *_: Step(PARKED)))
+    await settle()
+    shard.end()
+    with pytest.raises(NotCoordinatorError):
+        await parked
 
 
 async def test_a_call_that_writes_is_refused_while_the_isr_is_too_small(
@@ -370,9 +407,10 @@ async def test_a_tick_waits_while_the_isr_is_too_small(world: GroupWorld) -> Non
     """Its records could not be appended, and the machine would be dropped for nothing."""
     shard = await world.begin()
     machine = world.machines[-1]
-    machine.next_deadline_ms = loop_ms() + 30
     await shard.call(put("g", "1"))
     await world.change(isr=[1])
+    machine.next_deadline_ms = loop_ms()
+    await shard.call(read("g"))
     await asyncio.sleep(0.1)
     assert machine.next_deadline_ms is not None
     await world.change(isr=[1, 2])

@@ -13,6 +13,7 @@ from quorate.errors import OffsetOutOfRangeError, QuorumUnavailableError, Unknow
 from quorate.net.principal import Principal
 from quorate_broker.groups.coordinator import Coordinator
 from quorate_broker.operations.admin import Admin
+from quorate_broker.operations.classic_groups import ClassicGroups
 from quorate_broker.operations.delete_records import DeleteRecords
 from quorate_broker.operations.fetch import Fetch
 from quorate_broker.operations.groups import Groups
@@ -210,6 +211,7 @@ def operations(
     held: Any = replicas
     held.config = config
     held.environment = Environment(network=held, disk=held)
+    coordinator = Coordinator(held, _ignore, ALLOW_ALL)
     return Operations(
         Produce(held, config, ALLOW_ALL),
         Fetch(held, config, ALLOW_ALL),
@@ -219,7 +221,8 @@ def operations(
         Metadata(client, ready or asyncio.Event(), ALLOW_ALL),
         Admin(client, publisher),
         LogDirs(held, ALLOW_ALL),
-        Groups(Coordinator(held, _ignore, ALLOW_ALL), held, client, config, ALLOW_ALL),
+        Groups(coordinator, held, client, config, ALLOW_ALL),
+        ClassicGroups(coordinator, ALLOW_ALL, held.environment.new_id),
     )
 
 

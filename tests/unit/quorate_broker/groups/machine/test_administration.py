@@ -40,7 +40,7 @@ def test_a_group_is_described_with_members_client_host_assignment_and_target() -
     d.settle(a)
     b = d.joined("b", "orders", instance_id="i")
     d.run(1_000)
-    described = d.take(d.machine.describe_group(GROUP))
+    described = d.described()
     one, two = described.members
     assert (one.member_id, one.client_id, one.client_host) == ("a", "client-a", "10.0.0.1")
     assert (one.rack, two.instance_id) == ("r", "i")
@@ -53,7 +53,7 @@ def test_a_group_is_described_with_members_client_host_assignment_and_target() -
 def test_a_group_that_is_not_there_is_not_found() -> None:
     d = Desk({"orders": 4})
     with pytest.raises(GroupNotFoundError):
-        d.take(d.machine.describe_group("x"))
+        d.described("x")
     with pytest.raises(GroupNotFoundError):
         d.take(d.machine.delete_group("x", d.now_ms, d.wall_ms))
     with pytest.raises(GroupNotFoundError):

@@ -9,7 +9,7 @@ import pytest
 from quorate.errors import InvalidAssignmentError, UnsupportedAssignorError
 from quorate_broker.groups.assignors.values import PartitionSet
 from quorate_broker.groups.machine.values import LEAVE_STATIC, Task
-from tests.harness.group_desk import GROUP, Desk, Member
+from tests.harness.group_desk import Desk, Member
 
 
 def pair(**config: int) -> tuple[Desk, Member, Member]:
@@ -31,7 +31,7 @@ def test_a_member_is_asked_and_its_proposal_is_carried_out() -> None:
     a.propose({"a": d.of("orders", 0), "b": d.of("orders", 1, 2, 3)})
     d.settle(a, b)
     assert (len(a.owned), len(b.owned)) == (1, 3)
-    assert d.take(d.machine.describe_group(GROUP)).assignor == "client"
+    assert d.described().assignor == "client"
 
 
 Nonsense = Callable[[Desk, Task], Mapping[str, PartitionSet]]
@@ -145,7 +145,7 @@ def test_the_assignor_that_most_members_want_is_used() -> None:
         d.joined("c", "orders", "bills", assignor="uniform"),
     ]
     d.settle(*members)
-    assert d.take(d.machine.describe_group(GROUP)).assignor == "range"
+    assert d.described().assignor == "range"
     assert sorted(len(member.owned) for member in members) == [2, 4, 4]
 
 

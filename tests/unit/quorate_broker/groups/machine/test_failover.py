@@ -9,7 +9,7 @@ import pytest
 from quorate.errors import FencedMemberEpochError, UnsupportedError
 from quorate_broker.groups.machine.config import GroupsConfig
 from quorate_broker.groups.machine.shard import ShardMachine
-from tests.harness.group_desk import GROUP, Desk, Member
+from tests.harness.group_desk import Desk, Member
 
 
 def trio(d: Desk) -> list[Member]:
@@ -26,9 +26,9 @@ def test_a_new_coordinator_moves_nothing_and_loses_no_offset(is_compacted: bool)
     d = Desk({"orders": 6})
     members = trio(d)
     offsets, log = d.every_offset(), [*d.log]
-    described = d.take(d.machine.describe_group(GROUP))
+    described = d.described()
     d.fail_over(d.compacted() if is_compacted else None)
-    assert d.take(d.machine.describe_group(GROUP)) == described
+    assert d.described() == described
     for member in members:
         member.reopen()
     d.settle(*members)
@@ -88,7 +88,7 @@ def test_every_order_of_keys_and_every_gap_that_compaction_leaves_give_the_same_
         order = [one.key for one in kept]
         rng.shuffle(order)
         d.fail_over([at[key].pop(0) for key in order])
-        described = d.take(d.machine.describe_group(GROUP))
+        described = d.described()
         offsets = d.every_offset()
         assert expected in (None, (described, offsets))
         expected = described, offsets
@@ -100,7 +100,8 @@ def test_tombstones_of_groups_that_are_not_there_and_records_of_others_are_passe
     machine = ShardMachine(GroupsConfig(), d.topics)
     for record in d.log:
         machine.replay(record.key, None)
-    machine.replay(bytes.fromhex("0002000167"), b"classic")
+    # A group of Kafka's "streams" protocol.
+    machine.replay(bytes.fromhex("0011000167"), b"streams")
     assert machine.list_groups().answer == ()
 
 
@@ -129,5 +130,5 @@ def test_groups_open_when_they_are_needed_and_members_that_never_come_back_are_r
     trio(d)
     d.fail_over()
     d.run(46_000)
-    described = d.take(d.machine.describe_group(GROUP))
+    described = d.described()
     assert (described.state, described.members) == ("Empty", ())

@@ -12,7 +12,7 @@ from quorate.errors import (
 )
 from quorate_broker.groups.machine.shard import LATE_MS, TIMERS_PER_TICK_MAX
 from quorate_broker.groups.machine.values import MemberState
-from tests.harness.group_desk import GROUP, Desk, Member
+from tests.harness.group_desk import Desk, Member
 
 
 def desk(**config: int) -> Desk:
@@ -61,7 +61,7 @@ def test_each_join_bumps_the_group_epoch_and_members_that_rest_change_nothing() 
     a, b = d.joined("a", "orders"), d.joined("b", "orders")
     d.settle(a, b)
     before = len(d.log)
-    assert d.take(d.machine.describe_group(GROUP)).group_epoch == 2
+    assert d.described().group_epoch == 2
     a.send()
     b.send()
     assert len(d.log) == before
@@ -114,7 +114,7 @@ def test_members_that_join_together_are_assigned_together() -> None:
     members = [d.joined(f"m{at}", "orders") for at in range(6)]
     d.settle(*members)
     assert held(*members) == [1] * 6
-    description = d.take(d.machine.describe_group(GROUP))
+    description = d.described()
     assert (description.group_epoch, description.state) == (6, "Stable")
     # The first one at once, all others together.
     assert {one.member_epoch for one in description.members} == {6}
@@ -149,7 +149,7 @@ def test_a_heartbeat_that_crosses_a_new_assignment_gives_nothing_back() -> None:
     # Its heartbeat left before the state with fewer partitions arrived. Even if it says that it has
     # nothing, it may still begin what the older state names.
     d.beat(a.heartbeat(owned=frozenset()))
-    one, two = d.take(d.machine.describe_group(GROUP)).members
+    one, two = d.described().members
     assert (one.assignment, two.assignment) == (d.of("orders"), frozenset())
     a.catch_up()
     d.settle(a, b)
@@ -365,7 +365,7 @@ def test_a_standstill_is_forgiven_once_though_many_timers_are_due() -> None:
     d.now_ms += 20_000
     # The standstill, and a session from its end on. Timers are as late as the bound allows.
     d.run(6_000 + LATE_MS)
-    assert d.take(d.machine.describe_group(GROUP)).members == ()
+    assert d.described().members == ()
 
 
 # Bounds.

@@ -8,7 +8,7 @@ from quorate.errors import InvalidPatternError, OverloadedError
 from quorate.net.principal import Principal
 from quorate_broker.groups.machine.subscriptions import WORK_PER_STEP, compiled
 from quorate_broker.groups.machine.values import Subscription
-from tests.harness.group_desk import GROUP, Desk, Member
+from tests.harness.group_desk import Desk, Member
 
 
 def follower(d: Desk, member_id: str, pattern: str, *topics: str) -> Member:
@@ -89,7 +89,7 @@ def test_a_pattern_that_matches_too_many_topics_costs_its_members_their_place_al
         b.take_pushes()
     d.settle(a)
     assert a.owned == d.of("orders")
-    assert len(d.take(d.machine.describe_group(GROUP)).members) == 1
+    assert len(d.described().members) == 1
 
 
 def test_a_pattern_that_grows_too_wide_costs_its_members_their_place() -> None:
@@ -113,7 +113,7 @@ WALKED = "|".join(f"(?:a|b)*a(?:a|b){{{size}}}c" for size in range(900, 911))
 
 def targets(d: Desk) -> list[int]:
     """Return how many partitions each member shall have, as far as it is decided."""
-    return [len(one.target) for one in d.take(d.machine.describe_group(GROUP)).members]
+    return [len(one.target) for one in d.described().members]
 
 
 def test_a_step_matches_little_of_a_costly_pattern() -> None:

@@ -12,7 +12,7 @@ from quorate.errors import (
 )
 from quorate_broker.groups.machine.session import FIRST_STREAM_MS
 from quorate_broker.groups.machine.values import LEAVE_STATIC
-from tests.harness.group_desk import GROUP, Desk, Member
+from tests.harness.group_desk import Desk, Member
 
 
 def pair(d: Desk, **fields: int) -> tuple[Member, Member]:
@@ -34,7 +34,7 @@ def test_a_restart_within_the_session_moves_nothing() -> None:
     d.settle(again, b)
     assert again.owned == share
     assert b.epoch == epoch
-    assert d.take(d.machine.describe_group(GROUP)).state == "Stable"
+    assert d.described().state == "Stable"
 
 
 def test_a_restart_after_a_crash_moves_nothing() -> None:
@@ -164,7 +164,7 @@ def test_a_dynamic_member_that_says_it_will_come_back_leaves() -> None:
     d = Desk({"orders": 6})
     _, b = pair(d)
     b.leave(LEAVE_STATIC)
-    assert len(d.take(d.machine.describe_group(GROUP)).members) == 1
+    assert len(d.described().members) == 1
 
 
 def test_a_static_member_that_is_away_can_not_go_on_without_joining() -> None:

@@ -1,0 +1,108 @@
+"""The calls of classic members to the groups of a shard."""
+
+from __future__ import annotations
+
+from quorate.errors import QuorateError
+from quorate_broker.groups.machine.classic.protocol import ClassicProtocol
+from quorate_broker.groups.machine.classic.values import (
+    Joined,
+    JoinGroup,
+    LeaveGroup,
+    Left,
+    MemberIdRequired,
+    MemberRequest,
+    Synced,
+    SyncGroup,
+)
+from quorate_broker.groups.machine.door import check_group_id, check_join_group
+from quorate_broker.groups.machine.registry import unknown_member
+from quorate_broker.groups.machine.steps import Steps
+from quorate_broker.groups.machine.turn import Turn
+from quorate_broker.groups.machine.values import Parked, Step
+
+
+class ClassicCalls(Steps):
+    """JoinGroup, SyncGroup, Heartbeat and LeaveGroup.
+
+    `ticket` is a number of the driver's: a step that answers PARKED is answered by a later step,
+    with a Reply to this ticket.
+    """
+
+    def join_group(
+        self, request: JoinGroup, ticket: int, now_ms: int, wall_ms: int
+    ) -> Step[Joined | MemberIdRequired | Parked]:
+        """Take a JoinGroup. PARKED: a later step has the answer, Joined or an error.
+
+        Errors: InvalidGroupIdError, InvalidSessionTimeoutError, InvalidRequestError,
+        InconsistentGroupProtocolError, UnknownMemberIdError, FencedInstanceIdError,
+        GroupMaxSizeError, RecordTooLargeError, OverloadedError; RebalanceInProgressError for a
+        request that a newer one of the same member takes the place of.
+        """
+
+        def decide(turn: Turn) -> Joined | MemberIdRequired | Parked:
+            check_join_group(request, self._config)
+            if request.member_id:
+                protocol = self._of_member(request, turn)
+            else:
+                protocol = self._groups.classic(request.group_id, turn)
+            return protocol.join(request, ticket, turn)
+
+        return self._decided_for(request.group_id, decide, now_ms, wall_ms)
+
+    def sync_group(
+        self, request: SyncGroup, ticket: int, now_ms: int, wall_ms: int
+    ) -> Step[Synced | Parked]:
+        """Take a SyncGroup. PARKED: a later step has the answer, Synced or an error.
+
+        Errors: InvalidGroupIdError, UnknownMemberIdError, FencedInstanceIdError,
+        IllegalGenerationError, InconsistentGroupProtocolError, RebalanceInProgressError,
+        RecordTooLargeError.
+        """
+        return self._decided_for(
+            request.group_id,
+            lambda turn: self._of_member(request, turn).sync(request, ticket, turn),
+            now_ms,
+            wall_ms,
+        )
+
+    def classic_heartbeat(self, request: MemberRequest, now_ms: int, wall_ms: int) -> Step[None]:
+        """Take a heartbeat of a classic member.
+
+        Errors: InvalidGroupIdError, UnknownMemberIdError, FencedInstanceIdError,
+        IllegalGenerationError, RebalanceInProgressError (join again).
+        """
+        return self._decided_for(
+            request.group_id,
+            lambda turn: self._of_member(request, turn).heartbeat(request, turn),
+            now_ms,
+            wall_ms,
+        )
+
+    def leave_group(self, request: LeaveGroup, now_ms: int, wall_ms: int) -> Step[Left]:
+        """Take classic members out of their group. Each has an answer of its own.
+
+        Errors: InvalidGroupIdError. Of a member: UnknownMemberIdError, FencedInstanceIdError.
+        """
+
+        def decide(turn: Turn) -> Left:
+            check_group_id(request.group_id, self._config)
+            protocol = self._groups.find(request.group_id, turn.now_ms)
+            errors: list[QuorateError | None] = []
+            for leaving in request.members:
+                try:
+                    if not isinstance(protocol, ClassicProtocol):
+                        raise unknown_member(request.group_id, leaving.member_id)
+                    protocol.leave(leaving, turn)
+                    errors.append(None)
+                except QuorateError as error:
+                    errors.append(error)
+            return tuple(errors)
+
+        return self._decided_for(request.group_id, decide, now_ms, wall_ms)
+
+    def _of_member(self, request: JoinGroup | MemberRequest, turn: Turn) -> ClassicProtocol:
+        check_group_id(request.group_id, self._config)
+        protocol = self._groups.find(request.group_id, turn.now_ms)
+        if not isinstance(protocol, ClassicProtocol):
+            raise unknown_member(request.group_id, request.member_id)
+        return protocol
