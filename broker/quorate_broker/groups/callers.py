@@ -30,9 +30,13 @@ class Callers:
         if future is not None and not future.done():
             future.set_result(answer)
 
+    async def answered(self, ticket: int) -> object:
+        """Wait for the answer, which may be an error."""
+        return await self._waiting[ticket]
+
     async def wait(self, ticket: int) -> object:
         """Wait for the answer. Raises it if it is an error."""
-        found = await self._waiting[ticket]
+        found = await self.answered(ticket)
         if isinstance(found, QuorateError):
             raise found
         return found

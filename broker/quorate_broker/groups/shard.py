@@ -196,7 +196,8 @@ class Shard:
 
         try:
             self._run(lambda m, now_ms, wall_ms: m.heartbeat(heartbeat, now_ms, wall_ms), answered)
-            await self._callers.wait(ticket)
+            # an error that drops the machine is told on the stream
+            await self._callers.answered(ticket)
         finally:
             self._callers.remove(ticket)
 

@@ -364,6 +364,7 @@ class ConsumerProtocol(ConsumerRules):
         group.has_changed |= metadata.metadata_hash != metadata_hash(group)
         group.has_changed |= self._assigning.was_partial
         self._assigning.was_partial = False
+
     # Administration.
 
     def listed(self) -> ListedGroup:

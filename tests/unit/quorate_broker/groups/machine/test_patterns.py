@@ -248,7 +248,7 @@ def test_a_member_that_was_not_heard_after_a_failover_keeps_its_share() -> None:
     b.leave()
     d.fail_over()
     d.run(1_000)
-    target = d.take(d.machine.describe_group(GROUP)).members[0].target
+    target = d.described().members[0].target
     assert target.isdisjoint(d.of("us-orders"))
     assert share <= target
     a.reopen()
