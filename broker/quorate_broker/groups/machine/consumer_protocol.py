@@ -23,7 +23,7 @@ from quorate.errors import (
     UnknownMemberIdError,
     UnreleasedInstanceIdError,
 )
-from quorate_broker.groups.machine.administration import described, listed, members_named
+from quorate_broker.groups.machine.administration import members_named
 from quorate_broker.groups.machine.assigning import Assigning
 from quorate_broker.groups.machine.consumer_rules import ConsumerRules
 from quorate_broker.groups.machine.group import Group
@@ -36,9 +36,7 @@ from quorate_broker.groups.machine.values import (
     JOIN,
     LEAVE,
     LEAVE_STATIC,
-    DescribedGroup,
     Heartbeat,
-    ListedGroup,
     MemberState,
     RemoveMembers,
 )
@@ -365,22 +363,7 @@ class ConsumerProtocol(ConsumerRules):
         group.has_changed |= self._assigning.was_partial
         self._assigning.was_partial = False
 
-    # Administration.
-
-    def listed(self) -> ListedGroup:
-        """Return the group as it stands in a list."""
-        return listed(self.group.state)
-
-    def described(self) -> DescribedGroup:
-        """Return all about the group."""
-        return described(self.group)
-
     # Sessions.
-
-    def postpone(self, by_ms: int) -> None:
-        """The coordinator stood still for so long; what members sent meanwhile waits unread."""
-        for session in self.group.sessions.values():
-            session.postpone(by_ms)
 
     def _session_of(self, heartbeat: Heartbeat, now_ms: int) -> Session:
         """Return the session of a member that joins; the stream that it has stays its own."""

@@ -1,4 +1,4 @@
-"""Who commits and reads offsets in a group of the consumer protocol (KIP-848)."""
+"""A group of the consumer protocol (KIP-848): who commits and reads offsets; how it is told."""
 
 from __future__ import annotations
 
@@ -9,9 +9,15 @@ from quorate.errors import (
     StaleMemberEpochError,
     UnknownMemberIdError,
 )
+from quorate_broker.groups.machine.administration import described, listed
 from quorate_broker.groups.machine.group import Group
 from quorate_broker.groups.machine.turn import Turn
-from quorate_broker.groups.machine.values import CommitOffsets, FetchOffsets
+from quorate_broker.groups.machine.values import (
+    CommitOffsets,
+    DescribedGroup,
+    FetchOffsets,
+    ListedGroup,
+)
 from quorate_broker.groups.records.values import Partition
 
 
@@ -93,3 +99,18 @@ class ConsumerRules:
     def _check_member(self, member_id: str) -> None:
         if member_id not in self.group.state.members:
             raise UnknownMemberIdError(f"group {self.group.id!r} has no member {member_id!r}")
+
+    def postpone(self, by_ms: int) -> None:
+        """The coordinator stood still for so long; what members sent meanwhile waits unread."""
+        for session in self.group.sessions.values():
+            session.postpone(by_ms)
+
+    # Administration.
+
+    def listed(self) -> ListedGroup:
+        """Return the group as it stands in a list."""
+        return listed(self.group.state)
+
+    def described(self) -> DescribedGroup:
+        """Return all about the group."""
+        return described(self.group)
