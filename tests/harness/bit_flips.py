@@ -37,6 +37,7 @@ from quorate_broker.compaction.job import Report
 from quorate_broker.replicas import scrubber
 from quorate_broker.server import BrokerServer
 from quorate_quorum.disk import File
+from quorate_quorum.log.replacement import SWAP
 from quorate_quorum.log.segment import CHECKSUM, LOG
 from quorate_quorum.metadata.topics import TopicImage
 from quorate_quorum.server import QuorumServer
@@ -252,6 +253,7 @@ class _World:
         await self.cluster.spawn_client(self._read)
         await self._until(lambda: self._is_healed(flips), "all flips are healed", HEALING_S)
         self._check_told(flips)
+        await self._until(self._is_still, "no compaction is putting segments in place")
         self._check_disks()
         self._count_left(flips)
 
@@ -392,6 +394,18 @@ class _World:
             return False
         return all(
             self._fault_of(node, number) is None for number in hurt for node in self.cluster.brokers
+        )
+
+    def _is_still(self) -> bool:
+        """Whether no replica has segments of a compaction beside the ones that they replace.
+
+        Until they are renamed, the records are in files of both kinds.
+        """
+        return not any(
+            path.endswith(SWAP)
+            for number in self._numbers()
+            for node in self.cluster.brokers
+            for path in self._files(node, number)
         )
 
     def _check_told(self, flips: list[Flip]) -> None:
