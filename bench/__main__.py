@@ -29,7 +29,8 @@ from bench.voters import ask
 from quorate import Admin, Producer
 from quorate.errors import QuorateError
 from quorate_cli import bench
-from quorate_cli.local import LocalCluster, Shape, free_port
+from quorate_cli.local import LocalCluster
+from quorate_cli.local_shape import Shape, free_port
 from quorate_quorum.node.logs import set_up_logs
 
 PATIENCE_S = 60.0

@@ -31,7 +31,8 @@ from typing import Any
 from bench.voters import ask
 from quorate import Admin, Consumer, Producer, TopicPartition
 from quorate.errors import QuorateError
-from quorate_cli.local import LocalCluster, Shape, free_port, process_cpu_seconds
+from quorate_cli.local import LocalCluster, process_cpu_seconds
+from quorate_cli.local_shape import Shape, free_port
 
 PATIENCE_S = 600.0
 TOPIC_PARTITIONS = 100

@@ -17,7 +17,8 @@ from quorate.net.grpc_network import GrpcNetwork
 from quorate.net.methods import ALTER_CONFIGS
 from quorate.net.principal import ANONYMOUS
 from quorate.v1.admin_pb2 import AlterConfigsRequest
-from quorate_cli.local import LocalCluster, Shape, free_port
+from quorate_cli.local import LocalCluster
+from quorate_cli.local_shape import Shape, free_port
 from quorate_quorum.client.client import QuorumClient
 from quorate_quorum.log.real_disk import RealDisk
 from quorate_quorum.node.config import BrokerConfig

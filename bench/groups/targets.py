@@ -13,7 +13,8 @@ from quorate import Admin
 from quorate.net.grpc_network import GrpcNetwork
 from quorate.net.methods import FIND_COORDINATORS
 from quorate.v1.groups_pb2 import FindCoordinatorsRequest
-from quorate_cli.local import LocalCluster, Shape, free_port, process_cpu_seconds
+from quorate_cli.local import LocalCluster, process_cpu_seconds
+from quorate_cli.local_shape import Shape, free_port
 
 PATIENCE_S = 60.0
 

@@ -22,6 +22,7 @@ from quorate.errors import (
     UnsupportedError,
     WrongClusterError,
 )
+from quorate.net.network import Listener
 from quorate_broker.compaction.compactor import Compactor
 from quorate_broker.files.directories import LogDirectories
 from quorate_broker.groups.coordinator import Coordinator
@@ -29,10 +30,12 @@ from quorate_broker.lifecycle import Lifecycle
 from quorate_broker.listeners.grpc.admin import AdminService
 from quorate_broker.listeners.grpc.groups import GroupsService
 from quorate_broker.listeners.grpc.records import RecordsService
+from quorate_broker.listeners.kafka.listener import KafkaListeners
 from quorate_broker.operations.admin import Admin
 from quorate_broker.operations.classic_groups import ClassicGroups
 from quorate_broker.operations.delete_records import DeleteRecords
 from quorate_broker.operations.fetch import Fetch
+from quorate_broker.operations.full_fetch import FullFetch
 from quorate_broker.operations.groups import Groups
 from quorate_broker.operations.log_dirs import LogDirs
 from quorate_broker.operations.metadata import Metadata
@@ -137,6 +140,10 @@ class BrokerServer(NodeServer[BrokerConfig]):
         told = self.config.advertised_addresses
         return tuple(one.bound_at(self.endpoint_of(one.name)) for one in told)
 
+    async def _open_listener(self, address: ListenerAddress) -> Listener:
+        assert self._rooms is not None, "the rooms are made before the listeners are opened"
+        return await self._rooms.kafka.open(self.environment.sockets, address)
+
     # -- stop
 
     async def _close(self) -> None:
@@ -159,6 +166,7 @@ class BrokerServer(NodeServer[BrokerConfig]):
     async def _stop_rooms(self, rooms: _Rooms) -> None:
         """Take nothing new, let open streams end, and end all parts that write."""
         rooms.records.stop()
+        rooms.kafka.stop()
         rooms.groups.stop()
         rooms.replica.stop()
         await self._stop_listening()
@@ -213,9 +221,11 @@ class _Rooms:
             self.reconciler, applied=self.lifecycle.applied, fail=server.fail
         )
         authorizer = environment.authorizer
+        fetch = Fetch(self.replicas, config, authorizer)
         operations = Operations(
             Produce(self.replicas, config, authorizer),
-            Fetch(self.replicas, config, authorizer),
+            fetch,
+            FullFetch(fetch, self.replicas, config, authorizer),
             Offsets(self.replicas, config, authorizer),
             DeleteRecords(self.replicas, config, authorizer),
             ProducerIds(self._allocate_producer_ids, authorizer),
@@ -225,6 +235,7 @@ class _Rooms:
             Groups(self.coordinator, self.replicas, self.client, config, authorizer),
             ClassicGroups(self.coordinator, authorizer, environment.new_id),
         )
+        self.kafka = KafkaListeners(operations, self.replicas, config, directories.cluster_id)
         self.records = RecordsService(operations, self.replicas, config)
         self.groups = GroupsService(operations, self.replicas, config)
         self.replica = ReplicaService(self.replicas, authorizer)

@@ -23,7 +23,8 @@ import typer
 
 from quorate import Admin, Consumer, Producer
 from quorate.errors import QuorateError
-from quorate_cli.local import LocalCluster, Shape, free_port
+from quorate_cli.local import LocalCluster
+from quorate_cli.local_shape import Shape, free_port
 from quorate_cli.output import (
     NO_ANSWER,
     Output,

@@ -28,7 +28,8 @@ from rich.table import Table
 
 from quorate import Admin, Consumer, Delivery, Producer, TopicDescription
 from quorate.errors import QuorateError
-from quorate_cli.local import LocalCluster, Node, Shape, free_port
+from quorate_cli.local import LocalCluster, Node
+from quorate_cli.local_shape import Shape, free_port
 from quorate_cli.output import SAID_NO, console, fail, os_reason, usage_error
 from quorate_cli.up import cluster_folder
 from quorate_cli.workload import AckTimes

@@ -1,8 +1,9 @@
 """A cluster of real processes on this machine, for `up`, `demo`, `bench` and the tests.
 
 Brokers have the ids 0, 1, ... and voters the ids 100, 101, .... Broker i listens on port + 100 i,
-and voter i on port + 1 + 100 i. Each node has a folder with its configuration, data and output.
-`cluster.json` has the shape, so that a later start runs the same cluster.
+and voter i on port + 1 + 100 i. Kafka clients reach broker i on kafka_port + 100 i. Each node has a
+folder with its configuration, data and output. `cluster.json` has the shape, so that a later start
+runs the same cluster.
 """
 
 from __future__ import annotations
@@ -12,52 +13,31 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import uuid
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from quorate.cluster.cluster import Cluster
 from quorate.errors import QuorateError, QuorumUnavailableError
 from quorate.net.methods import DESCRIBE_CLUSTER
 from quorate.v1.admin_pb2 import DescribeClusterRequest, DescribeClusterResponse
+from quorate_cli.local_shape import (
+    HOST,
+    MEMORY,
+    NO_PORT,
+    PORT_STEP,
+    Shape,
+    check_port_free,
+    placed,
+    remembered,
+)
 from quorate_cli.node_disks import format_broker, format_voters
 
 FIRST_VOTER_ID = 100
-PORT_STEP = 100
-ANY_PORT = 0
 PR_SET_PDEATHSIG = 1
-MEMORY = "cluster.json"
-HOST = "127.0.0.1"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shape:
-    """The numbers of nodes, the racks, and the first port. Port 0 means any free ports."""
-
-    voters: int = 3
-    brokers: int = 3
-    racks: tuple[str, ...] = ()
-    port: int = 7092
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.voters <= 9:
-            raise ValueError(f"--voters must be 1 to 9, not {self.voters}")
-        if not 1 <= self.brokers <= 99:
-            raise ValueError(f"--brokers must be 1 to 99, not {self.brokers}")
-        highest = self.port + 1 + PORT_STEP * (max(self.voters, self.brokers) - 1)
-        if not self.port >= ANY_PORT or highest > 65535:
-            raise ValueError(
-                f"--port must be 1 to 65535 for every node (0: any that are free), not {self.port};"
-                f" the last node would listen on {highest}"
-            )
-        if len(self.racks) > self.brokers:
-            raise ValueError(
-                f"--racks names {len(self.racks)} racks, and there are {self.brokers} brokers"
-            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +49,8 @@ class Node:
     endpoint: str
     rack: str
     folder: Path
+    #: Where Kafka clients connect; empty: nowhere.
+    kafka: str = ""
 
     @property
     def name(self) -> str:
@@ -81,7 +63,7 @@ class LocalCluster:
 
     def __init__(self, folder: Path, shape: Shape) -> None:
         self.folder = folder
-        self.shape = _placed(_remembered(folder, shape))
+        self.shape = placed(remembered(folder, shape))
         self.cluster_id = ""
         self.nodes: dict[int, Node] = {node.id: node for node in self._plan()}
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
@@ -101,6 +83,11 @@ class LocalCluster:
         """The endpoints of all brokers, separated by commas."""
         return ",".join(node.endpoint for node in self.brokers)
 
+    @property
+    def kafka_servers(self) -> str:
+        """The addresses of all brokers for Kafka clients, separated by commas; "": none."""
+        return ",".join(f"kafka://{node.kafka}" for node in self.brokers if node.kafka)
+
     def prepare(self) -> None:
         """Format the disks and write the configurations, if the folder has no cluster yet.
 
@@ -111,6 +98,8 @@ class LocalCluster:
         self.folder.mkdir(parents=True, exist_ok=True)
         for node in self.nodes.values():
             check_port_free(node.endpoint)
+            if node.kafka:
+                check_port_free(node.kafka, "--kafka-port")
         memory = self.folder / MEMORY
         if memory.exists():
             self.cluster_id = json.loads(memory.read_text())["cluster_id"]
@@ -231,10 +220,13 @@ class LocalCluster:
     def _plan(self) -> list[Node]:
         shape = self.shape
         nodes = []
+        kafka_port = shape.kafka_port
+        assert kafka_port is not None, "the ports are chosen"
         for i in range(shape.brokers):
             rack = shape.racks[i * len(shape.racks) // shape.brokers] if shape.racks else ""
             endpoint = f"{HOST}:{shape.port + PORT_STEP * i}"
-            nodes.append(Node(i, "broker", endpoint, rack, self.folder / f"broker-{i}"))
+            kafka = "" if kafka_port == NO_PORT else f"{HOST}:{kafka_port + PORT_STEP * i}"
+            nodes.append(Node(i, "broker", endpoint, rack, self.folder / f"broker-{i}", kafka))
         for i in range(shape.voters):
             endpoint = f"{HOST}:{shape.port + 1 + PORT_STEP * i}"
             node_id = FIRST_VOTER_ID + i
@@ -243,9 +235,12 @@ class LocalCluster:
 
     def _config(self, node: Node) -> str:
         voters = ", ".join(json.dumps(voter.endpoint) for voter in self.voters)
+        listeners = [f"grpc://{node.endpoint}"]
+        if node.kafka:
+            listeners.append(f"kafka://{node.kafka}")
         lines = [
             f"node.id = {node.id}",
-            f"listeners = [{json.dumps(f'grpc://{node.endpoint}')}]",
+            f"listeners = {json.dumps(listeners)}",
             f"log.dirs = [{json.dumps(str(node.folder / 'data'))}]",
             f"quorum.bootstrap.servers = [{voters}]",
             "local.cluster = true",
@@ -276,38 +271,6 @@ class LocalCluster:
                 )
 
 
-def check_port_free(endpoint: str) -> None:
-    """Raise OSError that names the endpoint if a process listens there already."""
-    host, _, port = endpoint.rpartition(":")
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, int(port)))
-        except OSError as error:
-            raise OSError(
-                f"{endpoint} cannot be used ({error.strerror}); choose another --port (0: any), or "
-                "stop what listens there"
-            ) from None
-
-
-def free_port(nodes: int) -> int:
-    """Return the first port for `nodes` nodes of each kind. All their ports are free now."""
-    for _ in range(100):
-        with socket.socket() as probe:
-            probe.bind((HOST, 0))
-            port = int(probe.getsockname()[1])
-        if port + PORT_STEP * nodes > 65000:
-            continue
-        try:
-            for i in range(nodes):
-                check_port_free(f"{HOST}:{port + PORT_STEP * i}")
-                check_port_free(f"{HOST}:{port + 1 + PORT_STEP * i}")
-        except OSError:
-            continue
-        return port
-    raise OSError("no free ports were found on 127.0.0.1")
-
-
 def process_cpu_seconds(pid: int) -> float | None:
     """Return the user and system seconds that a process has used; None unless on Linux."""
     try:
@@ -315,39 +278,6 @@ def process_cpu_seconds(pid: int) -> float | None:
     except OSError:
         return None
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _placed(shape: Shape) -> Shape:
-    """Return the shape. A port of 0 is replaced by one that is free now."""
-    if shape.port != ANY_PORT:
-        return shape
-    return replace(shape, port=free_port(max(shape.voters, shape.brokers)))
-
-
-def _remembered(folder: Path, shape: Shape) -> Shape:
-    """Return the shape of the cluster that the folder has already; else `shape`.
-
-    Raises ValueError if a value of `shape` differs both from that cluster and from the default: the
-    endpoints and ids are in the metadata log, and cannot change.
-    """
-    memory = folder / MEMORY
-    if not memory.exists():
-        return shape
-    try:
-        found = json.loads(memory.read_text())
-        values = {one.name: found[one.name] for one in fields(Shape)}
-        old = Shape(**{**values, "racks": tuple(found["racks"])})
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{memory} is not what `quorate up` wrote: {error!r}") from None
-    for name in ("voters", "brokers", "racks", "port"):
-        if name == "port" and shape.port == ANY_PORT:
-            continue
-        if getattr(shape, name) not in (getattr(old, name), getattr(Shape(), name)):
-            raise ValueError(
-                f"--{name}: the cluster in {folder} was made with {getattr(old, name)}, which "
-                f"cannot become {getattr(shape, name)}; leave --{name} out, or use another --data"
-            )
-    return old
 
 
 async def _describe(cluster: Cluster, endpoint: str) -> DescribeClusterResponse | None:

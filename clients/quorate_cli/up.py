@@ -16,7 +16,8 @@ from typing import Annotated
 import typer
 
 from quorate.errors import QuorateError
-from quorate_cli.local import LocalCluster, Node, Shape
+from quorate_cli.local import LocalCluster, Node
+from quorate_cli.local_shape import NO_PORT, Shape
 from quorate_cli.output import DONE, NO_ANSWER, SAID_NO, fail, os_reason, tell, usage_error
 from quorate_quorum.node.config import ConfigError
 
@@ -40,6 +41,14 @@ def up(
             " 0: any free ports."
         ),
     ] = 7092,
+    kafka_port: Annotated[
+        str,
+        typer.Option(
+            metavar="PORT|off",
+            help="Kafka clients reach broker i on kafka-port + 100 i; 0: any free ports; off: not"
+            " at all. Default: 9092 if it is free, else any.",
+        ),
+    ] = "",
     embedded: Annotated[
         bool, typer.Option("--embedded", help="Run all nodes in this one process.")
     ] = False,
@@ -51,6 +60,7 @@ def up(
             brokers=brokers,
             racks=tuple(one.strip() for one in racks.split(",") if one.strip()),
             port=port,
+            kafka_port=_kafka_port(kafka_port),
         )
         with cluster_folder(data) as folder:
             cluster = LocalCluster(folder, shape)
@@ -66,6 +76,15 @@ def up(
         usage_error(os_reason(error))
     except (ValueError, ConfigError) as error:
         usage_error(str(error))
+
+
+def _kafka_port(text: str) -> int | None:
+    """Return the kafka_port of Shape that the option means. Raises ValueError."""
+    if text == "off":
+        return NO_PORT
+    if text and not (text.isascii() and text.isdecimal()):
+        raise ValueError(f"--kafka-port must be a port, 0 or off, not {text!r}")
+    return int(text) if text else None
 
 
 @contextlib.contextmanager
@@ -96,15 +115,17 @@ def say_kept(folder: Path) -> None:
 
 
 def announce(cluster: LocalCluster, *, is_temporary: bool = False) -> None:
-    """Print the address on the first line, then the places of data and logs, and examples.
+    """Print the address on the first line, the one of Kafka clients on the second, then the rest.
 
     Scripts can wait for the first line.
     """
     servers = cluster.bootstrap_servers
     stays = "removed at the end; --data DIR keeps it" if is_temporary else "kept"
     here = "" if cluster.shape.port == Shape().port else f"export QUORATE_BOOTSTRAP={servers}\n  "
+    kafka = f"Kafka clients: {cluster.kafka_servers}\n" if cluster.kafka_servers else ""
     sys.stdout.write(
         f"{len(cluster.voters)} voters and {len(cluster.brokers)} brokers are ready: {servers}\n"
+        f"{kafka}"
         f"data: {cluster.folder} ({stays})\n"
         f"logs: {cluster.folder}/*/output.log, one of each node\n"
         "try, in another terminal:\n"

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from quorate_cli.local import LocalCluster, Shape, free_port
+from quorate_cli.local import LocalCluster
+from quorate_cli.local_shape import Shape, free_port
 from tests.cluster.support import Answer, run_here, started
 
 

@@ -21,7 +21,8 @@ import pytest
 
 from quorate import Admin, Consumer, Producer, TopicDescription
 from quorate_cli.app import app
-from quorate_cli.local import LocalCluster, Shape
+from quorate_cli.local import LocalCluster
+from quorate_cli.local_shape import Shape
 
 #: Longer than any step takes on two busy cores: only a hang waits this long.
 PATIENCE_S = 40.0
@@ -94,8 +95,14 @@ class Up:
     """A `quorate up` that runs; its standard error is read line by line in the background."""
 
     def __init__(self, *arguments: str, env: dict[str, str] | None = None) -> None:
+        command = [sys.executable, "-c", "from quorate_cli.app import main; main()", "up"]
+        if "--kafka-port" not in arguments:
+            command += [
+                "--kafka-port",
+                "0",
+            ]  # tests that run at a time do not all get the usual one
         self.process = subprocess.Popen(
-            [sys.executable, "-c", "from quorate_cli.app import main; main()", "up", *arguments],
+            [*command, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

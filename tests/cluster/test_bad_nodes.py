@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from quorate_cli.local import HOST, free_port
+from quorate_cli.local_shape import HOST, free_port
 from quorate_cli.node_disks import format_broker
 from tests.cluster.mounts import mounted, remount
 from tests.cluster.support import Answer, run_process

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from quorate_cli.local import LocalCluster, free_port
+from quorate_cli.local import LocalCluster
+from quorate_cli.local_shape import free_port
 from tests.cluster.support import Answer, create, create_on, run_process, write
 
 Command = Callable[..., Answer]

@@ -16,7 +16,7 @@ import pytest
 
 from quorate import Admin
 from quorate.errors import QuorateError
-from quorate_cli.local import HOST, free_port
+from quorate_cli.local_shape import HOST, free_port
 from tests.cluster.support import Answer, run_here, until
 
 PAGE = Path(__file__).parents[2] / "deploy" / "three-machines"

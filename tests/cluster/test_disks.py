@@ -14,7 +14,8 @@ import pytest
 
 from quorate import Admin, LogDirDescription, Producer, TopicDescription
 from quorate.errors import DeliveryTimeoutError, QuorateError, StorageError
-from quorate_cli.local import LocalCluster, Shape, free_port
+from quorate_cli.local import LocalCluster
+from quorate_cli.local_shape import Shape, free_port
 from quorate_cli.node_disks import format_broker
 from tests.cluster.mounts import mounted, remount, unmount
 from tests.cluster.support import (

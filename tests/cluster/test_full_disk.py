@@ -8,7 +8,8 @@ from pathlib import Path
 
 from quorate import Admin, Producer
 from quorate.errors import QuorateError
-from quorate_cli.local import LocalCluster, Shape, free_port
+from quorate_cli.local import LocalCluster
+from quorate_cli.local_shape import Shape, free_port
 from tests.cluster.support import read, started
 
 LIMIT = 1 << 20  # bytes a file of the broker may have

@@ -19,7 +19,8 @@ from typing import IO, Any
 import pytest
 
 from quorate import Admin, Consumer, Producer, TopicPartition
-from quorate_cli.local import LocalCluster, Shape, free_port
+from quorate_cli.local import LocalCluster
+from quorate_cli.local_shape import Shape, free_port
 from tests.cluster.support import PATIENCE_S, Answer, create, run_here, started, until, whole, write
 
 PROGRAM = """

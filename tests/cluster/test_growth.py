@@ -11,7 +11,8 @@ import pytest
 
 from quorate import Admin, Consumer, Producer
 from quorate.errors import InvalidPartitionsError
-from quorate_cli.local import LocalCluster, Shape, free_port
+from quorate_cli.local import LocalCluster
+from quorate_cli.local_shape import Shape, free_port
 from tests.cluster.support import PATIENCE_S, create, describe, started, until, whole
 
 #: More than one batch of the metadata log.

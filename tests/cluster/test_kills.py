@@ -12,7 +12,8 @@ import pytest
 
 from quorate import Admin, Producer
 from quorate.errors import QuorateError
-from quorate_cli.local import LocalCluster, Shape, free_port
+from quorate_cli.local import LocalCluster
+from quorate_cli.local_shape import Shape, free_port
 from tests.cluster.support import PATIENCE_S, create, describe, read, started, until, whole
 
 PARTITIONS = 3

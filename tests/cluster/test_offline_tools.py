@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from quorate import Admin, Producer
-from quorate_cli.local import LocalCluster, Shape, free_port
+from quorate_cli.local import LocalCluster
+from quorate_cli.local_shape import Shape, free_port
 from tests.cluster.support import PATIENCE_S, Answer, run_here, until
 
 #: Small, so that a voter takes snapshots and cuts its log within this test.

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from quorate_cli.local import LocalCluster, Shape, free_port
+from quorate_cli.local import LocalCluster
+from quorate_cli.local_shape import Shape, free_port
 from tests.cluster.support import (
     PATIENCE_S,
     Answer,

@@ -14,7 +14,8 @@ import pytest
 
 from quorate import Admin, Consumer, Producer
 from quorate_cli.cluster import pids
-from quorate_cli.local import LocalCluster, Shape, free_port
+from quorate_cli.local import LocalCluster
+from quorate_cli.local_shape import Shape, free_port
 from tests.cluster.support import Up, is_alive, run_process, until
 
 
@@ -133,10 +134,11 @@ def test_port_0_takes_free_ones_and_what_is_where_follows_the_address(tmp_path: 
         servers = up.ready().rpartition(" ")[2].strip()
         assert not servers.endswith(":7092")
         assert up.process.stdout is not None
-        lines = [up.process.stdout.readline() for _ in range(9)]
-        assert lines[0] == f"data: {tmp_path} (kept)\n"
-        assert str(tmp_path) in lines[1]
-        assert "output.log" in lines[1]
+        lines = [up.process.stdout.readline() for _ in range(10)]
+        assert re.fullmatch(r"Kafka clients: kafka://127\.0\.0\.1:\d+\n", lines[0])
+        assert lines[1] == f"data: {tmp_path} (kept)\n"
+        assert str(tmp_path) in lines[2]
+        assert "output.log" in lines[2]
         assert f"  export QUORATE_BOOTSTRAP={servers}\n" in lines
         assert lines[-1] == "Ctrl-C stops it\n"
         assert up.stop() == 0
@@ -173,6 +175,9 @@ def test_a_folder_that_cannot_be_is_named(tmp_path: Path) -> None:
         (["--port", "70000"], "--port must be 1 to 65535"),
         (["--port", "-1"], "--port must be 1 to 65535"),
         (["--racks", "A,B,C,D", "--brokers", "3"], "--racks names 4 racks"),
+        (["--kafka-port", "x"], "--kafka-port must be a port, 0 or off, not 'x'"),
+        (["--kafka-port", "65500"], "--kafka-port must be 1 to 65535 for every broker"),
+        (["--kafka-port", "7192"], "--kafka-port 7192 and --port 7092 give two listeners the port"),
     ],
 )
 def test_an_impossible_shape_is_refused(arguments: list[str], words: str) -> None:

@@ -12,7 +12,8 @@ import pytest
 
 from quorate import Admin
 from quorate.errors import QuorateError, TopicExistsError
-from quorate_cli.local import LocalCluster, Node, Shape, free_port
+from quorate_cli.local import LocalCluster, Node
+from quorate_cli.local_shape import Shape, free_port
 from tests.cluster.support import PATIENCE_S, Answer, run_here, started, until
 
 Command = Callable[..., Answer]

@@ -8,6 +8,7 @@ from quorate_broker.operations.admin import Admin
 from quorate_broker.operations.classic_groups import ClassicGroups
 from quorate_broker.operations.delete_records import DeleteRecords
 from quorate_broker.operations.fetch import Fetch
+from quorate_broker.operations.full_fetch import FullFetch
 from quorate_broker.operations.groups import Groups
 from quorate_broker.operations.log_dirs import LogDirs
 from quorate_broker.operations.metadata import Metadata
@@ -25,6 +26,7 @@ class Operations:
 
     produce: Produce
     fetch: Fetch
+    full_fetch: FullFetch
     offsets: Offsets
     delete_records: DeleteRecords
     producer_ids: ProducerIds

@@ -11,6 +11,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Generic, TypeVar
 
 from quorate.errors import (
@@ -40,25 +41,37 @@ class ByteBudget:
     def __init__(self, bytes_max: int) -> None:
         self.bytes_max = bytes_max
         self.held = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: deque[Callable[[], None]] = deque()
+
+    @property
+    def is_full(self) -> bool:
+        return self.held >= self.bytes_max
 
     def take(self, size: int) -> None:
         self.held += size
 
     def give_back(self, size: int) -> None:
         self.held -= size
-        if self.held < self.bytes_max:
-            while self._waiting:
-                waiter = self._waiting.popleft()
-                if not waiter.done():
-                    waiter.set_result(None)
+        if not self.is_full:
+            waiting, self._waiting = self._waiting, deque()
+            for wake in waiting:
+                wake()
+
+    def when_room(self, wake: Callable[[], None]) -> None:
+        """Call `wake` once, when the bytes are fewer than the bound again."""
+        self._waiting.append(wake)
 
     async def room(self) -> None:
         """Wait until the bytes are fewer than the bound."""
-        while self.held >= self.bytes_max:
-            waiter = asyncio.get_running_loop().create_future()
-            self._waiting.append(waiter)
+        while self.is_full:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self.when_room(partial(_end_wait, waiter))
             await waiter
+
+
+def _end_wait(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 class Produce:
@@ -68,7 +81,8 @@ class Produce:
         self._replicas = replicas
         self._config = config
         self._authorizer = authorizer
-        self._budget = ByteBudget(config.queued_max_bytes)
+        #: The bytes of all listeners' producers that are read and not appended.
+        self.budget = ByteBudget(config.queued_max_bytes)
 
     def session(
         self,
@@ -77,7 +91,7 @@ class Produce:
     ) -> ProduceSession[Tag]:
         """Return a session for one producer on one stream."""
         caller = Caller(principal, self._authorizer)
-        return ProduceSession(self._replicas, self._config, caller, self._budget, completed)
+        return ProduceSession(self._replicas, self._config, caller, self.budget, completed)
 
     def check_count(self, named: int) -> None:
         """Raise InvalidRequestError if a request names more partitions than it may."""
@@ -159,6 +173,10 @@ class ProduceSession(Generic[Tag]):
         """Wait until the bytes of this session and those of the broker are within their bounds."""
         await self._own_budget.room()
         await self._budget.room()
+
+    async def own_room(self) -> None:
+        """Wait until the bytes of this session are within their bound."""
+        await self._own_budget.room()
 
     def stop(self) -> None:
         """Refuse further batches. Accepted ones are still appended."""

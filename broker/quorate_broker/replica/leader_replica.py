@@ -34,7 +34,9 @@ from quorate_quorum.metadata.partitions import PartitionImage
 
 T = TypeVar("T")
 
-#: The timestamps of ListOffsets that mean the start and the high watermark of the log.
+#: The timestamps of ListOffsets that mean the record with the greatest timestamp, and the start and
+#: the high watermark of the log.
+GREATEST_TIME = -3
 EARLIEST = -2
 LATEST = -1
 #: Pause before the next try of a sync that failed for the moment (too many open files).
@@ -171,9 +173,9 @@ class LeaderReplica:
     async def list_offset(self, timestamp_ms: int) -> tuple[int, int, int]:
         """Return (offset, timestamp, leader_epoch) of the first record at or after a time.
 
-        The offset is -1 if no record is that late. The time -2 means the log's start, -1 the high
-        watermark. Raises OffsetNotAvailableError while a new leader does not know its high
-        watermark, InvalidRequestError for another negative time, and the read errors of `fetch`.
+        The offset is -1 if no record is that late. The time -3 means the greatest one, -2 the log's
+        start, -1 the high watermark. Raises OffsetNotAvailableError while a new leader does not
+        know its high watermark, InvalidRequestError for another time below 0, and those of `fetch`.
         """
         if timestamp_ms == EARLIEST:
             start = self._log.log_start_offset
@@ -185,13 +187,13 @@ class LeaderReplica:
                 f"that of leader_epoch {self.leader_epoch}; retry"
             )
         if timestamp_ms == LATEST:
-            # Return the epoch of the record before the high watermark, because a reader sends this
-            # epoch in its first fetch (KIP-320).
+            # the epoch of the record before it, because a reader's first fetch has it (KIP-320)
             return (high_watermark, NO_TIMESTAMP, self._epoch_at(high_watermark - 1))
-        if timestamp_ms < 0:
-            raise InvalidRequestError(f"timestamp {timestamp_ms}: only -2, -1 and 0 or more are")
+        if timestamp_ms < GREATEST_TIME:
+            raise InvalidRequestError(f"timestamp {timestamp_ms}: only -3 or more is")
+        wanted_ms = None if timestamp_ms == GREATEST_TIME else timestamp_ms
         with self._replica_log.guard:
-            found = await self._read(self._log.offset_for_time(timestamp_ms, end=high_watermark))
+            found = await self._read(self._log.offset_for_time(wanted_ms, end=high_watermark))
         if found is None:
             return (-1, NO_TIMESTAMP, -1)
         return (found[0], found[1], self._epoch_at(found[0]))

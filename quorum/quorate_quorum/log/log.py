@@ -255,11 +255,11 @@ class Log:
             raise self._guard.error("can't read", error, nothing_done=True) from error
         return found if truncations == extent.truncations else b""
 
-    async def offset_for_time(self, timestamp_ms: int, *, end: int) -> tuple[int, int] | None:
-        """Return (offset, timestamp) of the first record below `end` at or after the timestamp."""
+    async def offset_for_time(self, time_ms: int | None, *, end: int) -> tuple[int, int] | None:
+        """Return the result of `first_at`: the first record below `end` at or after a time."""
         self._guard.check()
         verifier = self._reader.verifier
-        searching = first_at(self._segments, verifier, timestamp_ms, self._extent.start, end)
+        searching = first_at(self._segments, verifier, time_ms, self._extent.start, end)
         return await self._unless_cut(searching, None, "can't search")
 
     async def _unless_cut(self, reading: Awaitable[T], otherwise: T, what: str) -> T:

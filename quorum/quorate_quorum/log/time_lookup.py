@@ -33,22 +33,37 @@ SEARCHED_IN_A_TURN_BYTES = 32 * 1024
 
 
 async def first_at(
-    segments: Segments, verifier: Verifier, timestamp_ms: int, start: int, end: int
+    segments: Segments, verifier: Verifier, timestamp_ms: int | None, start: int, end: int
 ) -> tuple[int, int] | None:
     """Return (offset, timestamp) of the first record in [start, end) at or after the timestamp.
 
-    None if there is no such record. Raises OSError, CorruptRecordError.
+    The timestamp None means the greatest one in the log. Returns None if there is no such record.
+    Raises OSError, CorruptRecordError.
     """
     while True:
         replacements = segments.replacements
         try:
-            found = await _first_at(segments, verifier, timestamp_ms, start, end)
+            wanted_ms = await _latest(segments) if timestamp_ms is None else timestamp_ms
+            found = await _first_at(segments, verifier, wanted_ms, start, end)
         except (OSError, CorruptRecordError):
             if not await segments.were_replaced_since(replacements):
                 raise
             continue
         if replacements == segments.replacements:
             return found
+
+
+async def _latest(segments: Segments) -> int:
+    """Return the greatest timestamp of all batches; -1 if there is none."""
+    found = -1
+    for segment in list(segments.all):
+        try:
+            found = max(found, await segment.max_timestamp())
+            segments.used_index_of(segment)
+        except (OSError, CorruptRecordError):
+            if segment in segments.all:
+                raise  # otherwise the segment was removed meanwhile
+    return found
 
 
 async def _first_at(

@@ -198,6 +198,12 @@ class BrokerConfig(NodeConfig, frozen=True, kw_only=True, forbid_unknown_fields=
     stream_results_max: Count = 8192
     #: The most partitions that one request may name.
     request_partitions_max: Count = 10_000
+    #: The most open connections of Kafka clients. Further ones are closed at once.
+    max_connections: Count = 10_000
+    #: The most open connections of Kafka clients from one address.
+    max_connections_per_ip: Count = 5000
+    #: The time without a request after which the connection of a Kafka client is closed.
+    connections_max_idle_ms: Milliseconds = 600_000
     #: The longest time that acks=all may wait.
     produce_timeout_max_ms: Milliseconds = 600_000
     #: The time after which a partition forgets a producer that sends nothing to it. No producer is

@@ -9,6 +9,7 @@ from quorate_quorum.node.config import BrokerConfig, NodeConfig, QuorumConfig
 from quorate_quorum.node.listeners import (
     ENDPOINT_LENGTH_MAX,
     FORM,
+    GRPC,
     LISTENERS_MAX,
     ListenerAddress,
     inter_broker,
@@ -146,6 +147,8 @@ def _impossible_listeners(config: NodeConfig) -> Iterable[tuple[str, ...]]:
             f" {', '.join(map(str, found))}",
             "listeners",
         )
+    if isinstance(config, QuorumConfig) and found[0].protocol != GRPC:
+        yield f"listeners: {found[0]}: a voter has a {GRPC} listener, and no other", "listeners"
     if isinstance(config, BrokerConfig):
         try:
             inter_broker(found, config.inter_broker_listener_name)

@@ -1,4 +1,4 @@
-"""The parts of the world that a node gets from outside: network, disk, clock and randomness.
+"""The parts of the world that a node gets from outside: networks, disk, clock and randomness.
 
 A real process passes the real ones; tests and simulations pass simulated ones.
 """
@@ -15,6 +15,7 @@ from quorate_quorum.disk import Disk
 from quorate_quorum.node.authorizer import ALLOW_ALL, Authorizer
 from quorate_quorum.node.features import SUPPORTED, Known
 from quorate_quorum.node.programs import Programs
+from quorate_quorum.node.sockets import RealSockets, Sockets
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,8 @@ class Environment:
     features: Known = field(default_factory=lambda: SUPPORTED)
     #: Starts other processes; None: there are none, and the node does all work itself.
     programs: Programs | None = None
+    #: Accepts the connections of listeners whose protocol is not gRPC.
+    sockets: Sockets = field(default_factory=RealSockets)
     #: Decides what the callers of the node may do.
     authorizer: Authorizer = ALLOW_ALL
 

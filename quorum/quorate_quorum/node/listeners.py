@@ -84,8 +84,7 @@ a port from 1 to 65535
     protocol = match["protocol"] or GRPC
     if protocol not in (GRPC, KAFKA):
         raise ValueError(
-            f"{text!r}: no protocol has the name {protocol!r}; allowed are {GRPC} and, in a later"
-            f" release, {KAFKA}"
+            f"{text!r}: no protocol has the name {protocol!r}; allowed are {GRPC} and {KAFKA}"
         )
     return ListenerAddress(match["name"] or protocol, protocol, bool(match["tls"]), *found)
 
@@ -112,13 +111,12 @@ as NAME=PROTOCOL://HOST:PORT
 def unsupported(address: ListenerAddress) -> str | None:
     """Return why this release cannot open a listener; None if it can.
 
-    >>> unsupported(parse("kafka://localhost:9092"))
-    'kafka://localhost:9092: Kafka listeners do not exist yet; use grpc'
+    >>> unsupported(parse("kafka+tls://localhost:9092"))
+    'kafka+tls://localhost:9092: TLS does not exist yet, and a +tls listener is never opened \
+without it'
     """
     if address.tls:  # checked first: a listener that asks for TLS must never be opened without it
         return f"{address}: TLS does not exist yet, and a +tls listener is never opened without it"
-    if address.protocol != GRPC:
-        return f"{address}: Kafka listeners do not exist yet; use {GRPC}"
     return None
 
 

@@ -21,6 +21,7 @@ import structlog
 from quorate.net.network import Listener, Service
 from quorate_quorum.node.config import ConfigError, NodeConfig
 from quorate_quorum.node.environment import Environment
+from quorate_quorum.node.listeners import GRPC, ListenerAddress
 
 log = structlog.get_logger(__name__)
 
@@ -135,14 +136,22 @@ class NodeServer(ABC, Generic[C]):
     def _release(self) -> None:
         """Release the locks that were taken."""
 
+    async def _open_listener(self, address: ListenerAddress) -> Listener:
+        """Open a listener whose protocol is not gRPC. A node that has none refuses its setting."""
+        raise AssertionError(f"{self.role}: no listener for {address}")
+
     # -- for _open() and _close()
 
     async def _listen(self, services: Sequence[Service], cluster_id: str = "") -> None:
-        """Open every listener of the configuration with these services."""
+        """Open every listener of the configuration. Those for gRPC have these services."""
         try:
             for address in self.config.listener_addresses:
-                self._listeners[address.name] = await self.environment.network.serve(
-                    address.endpoint, services, cluster_id=cluster_id, listener=address.name
+                self._listeners[address.name] = (
+                    await self.environment.network.serve(
+                        address.endpoint, services, cluster_id=cluster_id, listener=address.name
+                    )
+                    if address.protocol == GRPC
+                    else await self._open_listener(address)
                 )
         except OSError as error:
             raise ConfigError(f"{self.role} {self.config.node_id} can't listen: {error}") from error

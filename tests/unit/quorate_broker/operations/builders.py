@@ -16,6 +16,7 @@ from quorate_broker.operations.admin import Admin
 from quorate_broker.operations.classic_groups import ClassicGroups
 from quorate_broker.operations.delete_records import DeleteRecords
 from quorate_broker.operations.fetch import Fetch
+from quorate_broker.operations.full_fetch import FullFetch
 from quorate_broker.operations.groups import Groups
 from quorate_broker.operations.log_dirs import LogDirs
 from quorate_broker.operations.metadata import Metadata
@@ -212,9 +213,11 @@ def operations(
     held.config = config
     held.environment = Environment(network=held, disk=held)
     coordinator = Coordinator(held, _ignore, ALLOW_ALL)
+    fetch = Fetch(held, config, ALLOW_ALL)
     return Operations(
         Produce(held, config, ALLOW_ALL),
-        Fetch(held, config, ALLOW_ALL),
+        fetch,
+        FullFetch(fetch, held, config, ALLOW_ALL),
         Offsets(held, config, ALLOW_ALL),
         DeleteRecords(held, config, ALLOW_ALL),
         ProducerIds(no_controller, ALLOW_ALL),

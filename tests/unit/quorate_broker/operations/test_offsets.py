@@ -51,7 +51,7 @@ async def test_each_partition_is_answered_for_itself() -> None:
     logs = [FakePartition(b"abcd", 3, log_start_offset=1) for _ in range(3)]
     replicas = FakeReplicas(p0=logs[0], p2=logs[1], p3=logs[2])
     found = await offsets(replicas).find(
-        ANN, [asked(0, -2), asked(2, -1), asked(1, -1), asked(-1, -1), asked(3, -3)]
+        ANN, [asked(0, -2), asked(2, -1), asked(1, -1), asked(-1, -1), asked(3, -4)]
     )
     assert [one.offset for one in found if not isinstance(one, QuorateError)] == [1, 3]
     assert [type(one) for one in found[2:]] == [

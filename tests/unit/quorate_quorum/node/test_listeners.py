@@ -91,7 +91,6 @@ def test_port_0_is_the_port_that_the_listener_got() -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("kafka://h:1", "kafka://h:1: Kafka listeners do not exist yet; use grpc"),
         ("grpc+tls://h:1", "TLS does not exist yet, and a +tls listener is never opened without"),
         ("kafka+tls://h:1", "TLS does not exist yet, and a +tls listener is never opened without"),
     ],
@@ -170,7 +169,7 @@ def test_a_broker_has_listeners_of_several_names() -> None:
         (("listeners=127.0.0.1:1,grpc://127.0.0.1:2",), "have one name, 'grpc'"),
         (("listeners=a=grpc://127.0.0.1:1,b=grpc://127.0.0.1:1",), "are one address"),
         (("listeners=http://127.0.0.1:1",), "no protocol has the name 'http'; allowed are grpc"),
-        (("listeners=kafka://127.0.0.1:1",), "Kafka listeners do not exist yet; use grpc"),
+        (("listeners=kafka://127.0.0.1:1",), "no listener that other nodes can dial"),
         (("listeners=grpc+tls://127.0.0.1:1",), "never opened without it"),
         (("listeners=127.0.0.1:1", "advertised.listeners=grpc+tls://h:1"), "never opened without"),
         ((TWO, OPEN), "0.0.0.0:2 is no address that others can dial"),
@@ -198,5 +197,7 @@ def test_listeners_that_cannot_be_are_refused(sets: tuple[str, ...], said: str) 
 def test_a_voter_has_one_listener() -> None:
     two = "listeners=a=grpc://127.0.0.1:1,b=grpc://127.0.0.1:2"
     assert "a voter has one listener, and 2 are given" in refused(two, kind=QuorumConfig)
+    of_kafka = "listeners=kafka://127.0.0.1:1"
+    assert "a voter has a grpc listener, and no other" in refused(of_kafka, kind=QuorumConfig)
     config = loaded("listeners=quorum=grpc://127.0.0.1:1", kind=QuorumConfig)
     assert config.advertised == "127.0.0.1:1"

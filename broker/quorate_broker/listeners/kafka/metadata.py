@@ -1,0 +1,138 @@
+"""Metadata: the brokers that a client can reach, and the topics that it asks for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from quorate_broker.listeners.kafka.call import Call, Handler
+from quorate_broker.listeners.kafka.errors import (
+    BY_ID,
+    LEADER_NOT_AVAILABLE,
+    LISTENER_NOT_FOUND,
+    NONE,
+    code_of,
+)
+from quorate_broker.listeners.kafka.messages.metadata import (
+    MetadataRequest,
+    MetadataResponse,
+    MetadataResponseBroker,
+    MetadataResponsePartition,
+    MetadataResponseTopic,
+)
+from quorate_broker.listeners.kafka.reach import reachable
+from quorate_broker.listeners.kafka.versions import METADATA
+from quorate_broker.operations.metadata import Metadata, TopicMissing, check_count
+from quorate_broker.operations.partitions import PARTITIONS_A_TURN
+from quorate_quorum.metadata.image import MetadataImage
+from quorate_quorum.metadata.partitions import PartitionImage
+from quorate_quorum.metadata.topics import TopicImage
+from quorate_quorum.node.listeners import ListenerAddress
+
+NO_LEADER: Final = -1
+NO_ID: Final = bytes(16)
+#: The version from which null asks for all topics. In version 0 an empty list does.
+NULL_IS_ALL_FROM: Final = 1
+#: The version from which an error of a partition may say that the leader has no such listener.
+LISTENER_ERROR_FROM: Final = 6
+#: The version from which a topic without a name may be in an answer.
+NAMELESS_FROM: Final = 12
+
+
+class MetadataRequests:
+    """Answers Metadata from this broker's image."""
+
+    def __init__(self, metadata: Metadata, cluster_id: str, broker_id: int) -> None:
+        self._metadata = metadata
+        self._cluster_id = cluster_id
+        self._broker_id = broker_id
+
+    def handlers(self) -> Mapping[int, Handler]:
+        return {METADATA: self.metadata}
+
+    async def metadata(self, call: Call[MetadataRequest]) -> MetadataResponse:
+        asked = call.request.topics
+        check_count(0 if asked is None else len(asked))
+        image = await self._metadata.image(0)
+        addresses = reachable(call.client, image)
+        topics = [
+            await _topic(topic, image, addresses, call.version)
+            for topic in self._topics(call, image)
+        ]
+        return MetadataResponse(
+            brokers=[
+                MetadataResponseBroker(
+                    broker_id, address.host, address.port, image.brokers[broker_id].rack or None
+                )
+                for broker_id, address in addresses.items()
+            ],
+            cluster_id=self._cluster_id,
+            # Admin clients send their requests to this broker. The controller of a quorum does not
+            # speak Kafka, and every broker passes on to it.
+            controller_id=self._broker_id,
+            topics=topics,
+        )
+
+    def _topics(
+        self, call: Call[MetadataRequest], image: MetadataImage
+    ) -> Iterable[TopicImage | TopicMissing]:
+        asked, principal = call.request.topics, call.client.principal
+        if asked is None or (not asked and call.version < NULL_IS_ALL_FROM):
+            return self._metadata.all_topics(image, principal)
+        names = dict.fromkeys(one.name for one in asked if one.name)
+        ids = dict.fromkeys(one.topic_id for one in asked if not one.name)
+        return self._metadata.topics(image, principal, list(names), list(ids))
+
+
+async def _topic(
+    topic: TopicImage | TopicMissing,
+    image: MetadataImage,
+    addresses: Mapping[int, ListenerAddress],
+    version: int,
+) -> MetadataResponseTopic:
+    """Describe a topic. Only some partitions are described in each turn of the loop."""
+    if isinstance(topic, TopicMissing):
+        await asyncio.sleep(0)
+        return _missing(topic, version)
+    found: list[MetadataResponsePartition] = []
+    for first in range(0, len(topic.partitions), PARTITIONS_A_TURN):
+        found.extend(
+            _partition(index, partition, image, addresses, version)
+            for index, partition in enumerate(
+                topic.partitions[first : first + PARTITIONS_A_TURN], first
+            )
+        )
+        await asyncio.sleep(0)
+    return MetadataResponseTopic(NONE, topic.name, topic.id, topic.is_internal, found)
+
+
+def _missing(topic: TopicMissing, version: int) -> MetadataResponseTopic:
+    if topic.name:
+        return MetadataResponseTopic(code_of(topic.error), topic.name)
+    name = None if version >= NAMELESS_FROM else ""
+    return MetadataResponseTopic(code_of(topic.error, BY_ID), name, topic.topic_id or NO_ID)
+
+
+def _partition(
+    index: int,
+    partition: PartitionImage,
+    image: MetadataImage,
+    addresses: Mapping[int, ListenerAddress],
+    version: int,
+) -> MetadataResponsePartition:
+    error_code, leader = NONE, partition.leader
+    if leader not in addresses:
+        has_leader = leader in image.brokers and not image.brokers[leader].fenced
+        is_told = has_leader and version >= LISTENER_ERROR_FROM
+        error_code = LISTENER_NOT_FOUND if is_told else LEADER_NOT_AVAILABLE
+        leader = NO_LEADER
+    return MetadataResponsePartition(
+        error_code,
+        index,
+        leader,
+        partition.leader_epoch,
+        partition.broker_ids,
+        partition.isr,
+        [one for one in partition.broker_ids if not image.is_live(partition, one)],
+    )

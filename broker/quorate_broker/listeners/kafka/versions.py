@@ -1,0 +1,49 @@
+"""Which versions of which requests this broker serves, and which it tells to clients.
+
+It serves every version whose messages are in `messages`, which are those of Kafka 4.3: a client
+that Kafka 4 takes is taken here (KIP-896). It tells a request to clients as soon as a handler for
+it is in the table of dispatch.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from quorate_broker.listeners.kafka.messages.apis import APIS
+
+PRODUCE: Final = 0
+FETCH: Final = 1
+LIST_OFFSETS: Final = 2
+METADATA: Final = 3
+SASL_HANDSHAKE: Final = 17
+API_VERSIONS: Final = 18
+INIT_PRODUCER_ID: Final = 22
+OFFSET_FOR_LEADER_EPOCH: Final = 23
+
+#: API key -> the versions that are served, where these are not all.
+_SERVED: Final[Mapping[int, range]] = {
+    SASL_HANDSHAKE: range(1, 2),  # version 0 means that frames without a header follow
+}
+#: API key -> the versions that clients are told, where these are not those that are served.
+_TOLD: Final[Mapping[int, range]] = {
+    # Kafka tells 0 to 2, too, and refuses them: librdkafka below 2.11.1 takes a broker without
+    # them for one that cannot compress (KAFKA-18659).
+    PRODUCE: range(APIS[PRODUCE].versions.stop),
+}
+
+
+def served(api_key: int) -> range:
+    """Return the versions of a request that can be decoded and answered.
+
+    >>> served(PRODUCE), told(PRODUCE), served(1000)
+    (range(3, 14), range(0, 14), range(0, 0))
+    """
+    if api_key not in APIS:
+        return range(0)
+    return _SERVED.get(api_key, APIS[api_key].versions)
+
+
+def told(api_key: int) -> range:
+    """Return the versions of a request that clients are told."""
+    return _TOLD.get(api_key, served(api_key))
