@@ -33,6 +33,7 @@ INVALID_GROUP_ID: Final = 24
 UNKNOWN_MEMBER_ID: Final = 25
 INVALID_SESSION_TIMEOUT: Final = 26
 REBALANCE_IN_PROGRESS: Final = 27
+INVALID_COMMIT_OFFSET_SIZE: Final = 28
 TOPIC_AUTHORIZATION_FAILED: Final = 29
 GROUP_AUTHORIZATION_FAILED: Final = 30
 CLUSTER_AUTHORIZATION_FAILED: Final = 31
@@ -56,6 +57,7 @@ UNKNOWN_LEADER_EPOCH: Final = 75
 UNSUPPORTED_COMPRESSION_TYPE: Final = 76
 STALE_BROKER_EPOCH: Final = 77
 OFFSET_NOT_AVAILABLE: Final = 78
+MEMBER_ID_REQUIRED: Final = 79
 GROUP_MAX_SIZE_REACHED: Final = 81
 FENCED_INSTANCE_ID: Final = 82
 INVALID_RECORD: Final = 87
@@ -156,6 +158,24 @@ CODES: Final[Mapping[type[errors.QuorateError], int]] = {
 OF_PRODUCE: Final[Mapping[type[errors.QuorateError], int]] = {
     errors.InvalidRequestError: INVALID_RECORD,
     errors.ProducerFencedError: INVALID_PRODUCER_EPOCH,
+}
+#: In answers to requests about groups: clients know no other code for a coordinator that cannot
+#: write now. They ask again, or look for another one.
+OF_GROUPS: Final[Mapping[type[errors.QuorateError], int]] = {
+    errors.NotEnoughReplicasError: COORDINATOR_NOT_AVAILABLE,
+    errors.NotEnoughReplicasAfterAppendError: COORDINATOR_NOT_AVAILABLE,
+    errors.RequestTimedOutError: COORDINATOR_NOT_AVAILABLE,
+    errors.QuorumUnavailableError: COORDINATOR_NOT_AVAILABLE,
+    errors.OverloadedError: COORDINATOR_LOAD_IN_PROGRESS,
+    errors.StorageError: COORDINATOR_NOT_AVAILABLE,
+    errors.StoppingError: NOT_COORDINATOR,
+    errors.RecordTooLargeError: UNKNOWN_SERVER_ERROR,
+}
+#: In answers to OffsetCommit.
+OF_COMMITS: Final[Mapping[type[errors.QuorateError], int]] = {
+    **OF_GROUPS,
+    errors.NonEmptyGroupError: UNKNOWN_MEMBER_ID,
+    errors.RecordTooLargeError: INVALID_COMMIT_OFFSET_SIZE,
 }
 #: In answers to requests that name topics by their ids.
 BY_ID: Final[Mapping[type[errors.QuorateError], int]] = {

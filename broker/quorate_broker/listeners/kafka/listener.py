@@ -13,6 +13,8 @@ from quorate_broker.listeners.kafka.connection import Limits
 from quorate_broker.listeners.kafka.dispatch import Dispatcher
 from quorate_broker.listeners.kafka.fetch import FetchRequests
 from quorate_broker.listeners.kafka.framing import SHARED_BYTES
+from quorate_broker.listeners.kafka.group_offsets import GroupOffsetRequests
+from quorate_broker.listeners.kafka.groups import GroupRequests
 from quorate_broker.listeners.kafka.metadata import MetadataRequests
 from quorate_broker.listeners.kafka.offsets import OffsetRequests
 from quorate_broker.listeners.kafka.produce import ProduceRequests
@@ -41,6 +43,8 @@ class KafkaListeners:
                 ProduceRequests(operations, replicas),
                 FetchRequests(operations, replicas),
                 OffsetRequests(operations.offsets, replicas),
+                GroupRequests(operations.groups, operations.classic_groups, replicas),
+                GroupOffsetRequests(operations.groups, replicas),
             )
         )
         self._connections_max = config.max_connections
