@@ -57,6 +57,7 @@ proto: setup
 
 docs: setup
 	@$(BIN)/python -m tests.house.configuration_page > docs/configuration.new && mv docs/configuration.new docs/configuration.md
+	@$(BIN)/python -m tests.house.kafka_requests
 
 sim: setup
 	@$(BIN)/python -m tests.simulation.run $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --first-seed $(FIRST_SEED)) $(if $(STATE),--state $(STATE)) $(ARGS)

@@ -251,6 +251,9 @@ class LocalCluster:
             # All nodes run on this host. Give each broker a host name of its own, so that the
             # placement of replicas treats the brokers as different hosts.
             lines.append(f"broker.host = {json.dumps(f'{HOST}-{node.id}')}")
+            # The first member of a group of Kafka clients should not wait for others on a laptop.
+            # The configuration that Kafka is delivered with says the same.
+            lines.append("group.initial.rebalance.delay.ms = 0")
         return "\n".join(lines) + "\n"
 
     async def _format(self) -> None:

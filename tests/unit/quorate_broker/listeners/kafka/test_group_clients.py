@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -165,6 +169,7 @@ async def test_aiokafka_in_a_group(cluster: EmbeddedCluster, topic: str) -> None
         await two.stop()
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_kafka_python_in_a_group_and_its_administration(
     cluster: EmbeddedCluster, topic: str
 ) -> None:
@@ -197,6 +202,30 @@ def test_kafka_python_in_a_group_and_its_administration(
         one[0] if isinstance(one, tuple) else one["group_id"] for one in admin.list_groups()
     }
     admin.close()
+
+
+PAGE = Path(__file__).parents[5] / "docs/kafka-clients.md"
+PROGRAMS = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=["confluent-kafka", "aiokafka", "kafka-python"])
+def test_a_program_of_the_documentation_works(
+    cluster: EmbeddedCluster, tmp_path: Path, program: str
+) -> None:
+    name = f"documented-{next(_names)}"
+    cluster.create_topic(name, PARTITIONS)
+    file = tmp_path / "program.py"
+    file.write_text(program)
+    done = subprocess.run(
+        [sys.executable, str(file), cluster.kafka_servers.split(",")[0], name],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    values = {line.split(maxsplit=2)[2] for line in done.stdout.splitlines()}
+    assert values == {f"invoice {i}" for i in range(10)}
 
 
 def test_groups_are_listed_described_altered_and_deleted(
