@@ -59,6 +59,8 @@ class FakeGroup:
     members: dict[str, FakeMember] = field(default_factory=dict)
     target: dict[str, set[Part]] = field(default_factory=dict)
     offsets: dict[Part, OffsetAndMetadata] = field(default_factory=dict)
+    #: The number of partitions that the topic had at the first commit of each partition.
+    first_commits: dict[Part, int] = field(default_factory=dict)
 
     def may_commit(self, member_id: str, epoch: int, part: Part) -> bool:
         """Return whether a member has had a partition since this epoch; without an id: always."""
@@ -370,6 +372,7 @@ class FakeCoordinator:
             response.error.CopyFrom(error_to_wire(error))
             response.coordinator.CopyFrom(self._hint())
             return response
+        counts = dict(self._topics().values())
         for topic in request.topics:
             told = response.topics.add(topic_id=topic.topic_id)
             for one in topic.partitions:
@@ -384,6 +387,7 @@ class FakeCoordinator:
                     result.error.CopyFrom(error_to_wire(too_large))
                     continue
                 group.offsets[part] = OffsetAndMetadata(one.offset, one.metadata, one.leader_epoch)
+                group.first_commits.setdefault(part, counts[topic.topic_id])
         return response
 
     def _check_committer(self, group: FakeGroup, request: wire.CommitOffsetsRequest) -> None:
@@ -409,12 +413,14 @@ class FakeCoordinator:
         for topic in request.topics:
             told = response.topics.add(topic_id=topic.topic_id)
             for number in topic.partitions:
-                found = group.offsets.get(Part(topic.topic_id, number))
+                part = Part(topic.topic_id, number)
+                found = group.offsets.get(part)
                 told.partitions.add(
                     partition=number,
                     offset=-1 if found is None else found.offset,
                     leader_epoch=-1 if found is None else found.leader_epoch,
                     metadata="" if found is None else found.metadata,
+                    partitions_at_first_commit=group.first_commits.get(part, 0),
                 )
         return response
 

@@ -288,6 +288,40 @@ def test_partitions_that_are_added_are_read_from_their_beginning(policy: str) ->
     in_a_cluster(scene)
 
 
+def test_with_latest_a_group_reads_of_the_past_what_is_newer_than_its_first_commit() -> None:
+    """It commits one partition of six by hand. The topic grows while the group is down."""
+
+    async def scene(cluster: SimulatedCluster, admin: Admin) -> None:
+        await write(cluster, range(60))
+        settings: dict[str, Any] = {"auto_offset_reset": "latest", "enable_auto_commit": False}
+        first = TopicPartition("t", 0)
+        async with reader(cluster, **settings) as one:
+            await write(cluster, range(60, 61))
+            await until(lambda: values(one) == [60], "the new record is read")
+            await one.consumer.commit({first: 11})
+        async with reader(cluster, **settings) as one:
+            await asyncio.sleep(5)
+            assert values(one) == []
+        await admin.create_partitions("t", 8)
+        async with Producer(bootstrap_servers=cluster.bootstrap_servers) as producer:
+            await producer.send_and_wait("t", b"70", partition=6)
+            await producer.send_and_wait("t", b"71", partition=7)
+        async with reader(cluster, **settings) as one:
+            await until(lambda: len(one.consumer.assignment()) == 8, "all assigned")
+            await asyncio.sleep(5)
+            assert values(one) == [70, 71]
+        await admin.alter_group_offsets("new", {first: 0})
+        settings |= {"bootstrap_servers": cluster.bootstrap_servers, "group_id": "new"}
+        async with Consumer("t", **settings) as other:
+            found = [await other.getone() for _ in range(11)]
+            assert {record.partition for record in found} == {0}
+            assert await other.getmany(timeout_ms=5000) == {}
+        committed = await admin.list_group_offsets("g")
+        assert {key: value.offset for key, value in committed.items()} == {first: 11}
+
+    in_a_cluster(scene)
+
+
 def test_a_pattern_reads_topics_that_are_created_later_and_not_those_that_are_deleted() -> None:
     async def scene(cluster: SimulatedCluster, admin: Admin) -> None:
         consumer = Consumer(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -87,6 +87,29 @@ class GroupOffsets:
     ) -> dict[Part, CommittedOffset]:
         """Return what is committed for these partitions. Others are left out."""
         found: dict[Part, CommittedOffset] = {}
+        async for response in self._answers(parts, deadline):
+            found.update(_offsets(response)[0])
+        return found
+
+    async def fetch_first_counts(
+        self, parts: Collection[Part], deadline: Deadline
+    ) -> dict[bytes, int]:
+        """Return how many partitions topics had when the group first committed one of `parts`.
+
+        By topic id. A topic of which the group has committed none of `parts` is left out.
+        """
+        counts: dict[bytes, int] = {}
+        async for response in self._answers(parts, deadline):
+            for topic in response.topics:
+                for one in topic.partitions:
+                    count = one.partitions_at_first_commit
+                    if count:
+                        counts[topic.topic_id] = min(count, counts.get(topic.topic_id, count))
+        return counts
+
+    async def _answers(
+        self, parts: Collection[Part], deadline: Deadline
+    ) -> AsyncIterator[FetchOffsetsResponse]:
         listed = sorted(parts)
         for first in range(0, len(listed), PARTITIONS_MAX):
             topics = to_wire(listed[first : first + PARTITIONS_MAX]).topics
@@ -96,8 +119,7 @@ class GroupOffsets:
                 member_epoch=NO_MEMBER,
                 topics=topics,
             )
-            found.update(_offsets(await self._fetch(request, deadline))[0])
-        return found
+            yield await self._fetch(request, deadline)
 
     async def fetch_all(
         self, deadline: Deadline

@@ -718,12 +718,17 @@ class OffsetsPartition(_message.Message):
     LEADER_EPOCH_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     COMMITTED_AT_MS_FIELD_NUMBER: _builtins.int
+    PARTITIONS_AT_FIRST_COMMIT_FIELD_NUMBER: _builtins.int
     partition: _builtins.int
     offset: _builtins.int
     """-1: nothing is committed"""
     leader_epoch: _builtins.int
     metadata: _builtins.str
     committed_at_ms: _builtins.int
+    partitions_at_first_commit: _builtins.int
+    """The number of partitions that the topic had when the group first committed this one. So the
+    group is older than each partition from this number on. 0: not known.
+    """
     @_builtins.property
     def error(self) -> _common_pb2.Error: ...
     def __init__(
@@ -735,10 +740,11 @@ class OffsetsPartition(_message.Message):
         leader_epoch: _builtins.int = ...,
         metadata: _builtins.str = ...,
         committed_at_ms: _builtins.int = ...,
+        partitions_at_first_commit: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["committed_at_ms", b"committed_at_ms", "error", b"error", "leader_epoch", b"leader_epoch", "metadata", b"metadata", "offset", b"offset", "partition", b"partition"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["committed_at_ms", b"committed_at_ms", "error", b"error", "leader_epoch", b"leader_epoch", "metadata", b"metadata", "offset", b"offset", "partition", b"partition", "partitions_at_first_commit", b"partitions_at_first_commit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

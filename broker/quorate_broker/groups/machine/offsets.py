@@ -63,9 +63,28 @@ def commit(rules: Rules, request: CommitOffsets, turn: Turn) -> Committed:
             continue
         assert topic is not None, "refused above"
         key = OffsetKey(group.id, topic.name, number)
-        value = OffsetValue(one.offset, one.leader_epoch, one.metadata, turn.wall_ms, topic_id)
+        value = OffsetValue(
+            one.offset,
+            one.leader_epoch,
+            one.metadata,
+            turn.wall_ms,
+            topic_id,
+            _partitions_at_first_commit(group, topic, number),
+        )
         turn.write(group.state, key, None if one.offset == FORGET else value)
     return Committed(refused)
+
+
+def _partitions_at_first_commit(group: Group, topic: Topic, number: int) -> int:
+    """Return the number of partitions that the topic had at the first commit of a partition.
+
+    Later commits keep it. A member needs it in partitions without a commit: of those that are newer
+    than the group, it must read all records.
+    """
+    before = group.state.offsets.get(topic.name, {}).get(number)
+    if before is None or before.topic_id != topic.id or not before.partitions_at_first_commit:
+        return topic.partitions
+    return before.partitions_at_first_commit
 
 
 def _refusal(
@@ -125,7 +144,12 @@ def _every(group: Group, names: Iterable[str]) -> Iterator[FetchedOffset]:
 
 def _committed(value: OffsetValue) -> CommittedOffset:
     return CommittedOffset(
-        value.topic_id, value.offset, value.leader_epoch, value.metadata, value.committed_at_ms
+        value.topic_id,
+        value.offset,
+        value.leader_epoch,
+        value.metadata,
+        value.committed_at_ms,
+        value.partitions_at_first_commit,
     )
 
 

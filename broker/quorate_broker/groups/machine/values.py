@@ -206,6 +206,8 @@ class CommittedOffset:
     leader_epoch: int
     metadata: str
     committed_at_ms: int
+    #: See OffsetValue.
+    partitions_at_first_commit: int
 
 
 class FetchedOffset(NamedTuple):

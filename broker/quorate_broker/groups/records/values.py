@@ -2,7 +2,7 @@
 
 Every value begins with its version in 16 bits. We write the newest version of Kafka 4.3; offsets of
 versions 0 to 4 are read. A field with a tag stands in the section of tagged fields, and only if it
-differs from its default.
+differs from its default. One tag is ours; Kafka passes over tags that it does not know.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from quorate.record.record import varint
 from quorate_broker.groups.records.classic import ClassicValue
 from quorate_broker.groups.records.keys import (
     ClassicKey,
@@ -41,6 +42,8 @@ from quorate_broker.groups.records.wire import (
 NO_TOPIC_ID: Final = bytes(UUID_BYTES)
 VERSION_0: Final = INT16.pack(0)
 OFFSET_VERSION: Final = INT16.pack(4)
+#: The tag of `partitions_at_first_commit`. Kafka counts its own tags of a record up from 0.
+FIRST_COMMIT_TAG: Final = 10_000
 #: The id of a topic, and the number of one of its partitions.
 Partition = tuple[bytes, int]
 
@@ -66,10 +69,15 @@ class OffsetValue:
     committed_at_ms: int
     #: All zeros: written by a program that did not know it.
     topic_id: bytes = NO_TOPIC_ID
+    #: The number of partitions that the topic had when the group first committed this one. So the
+    #: group is older than each partition from this number on. 0: not known.
+    partitions_at_first_commit: int = 0
 
     def encode(self) -> bytes:
         """Return the bytes of version 4."""
         tags = {} if self.topic_id == NO_TOPIC_ID else {0: self.topic_id}
+        if self.partitions_at_first_commit:
+            tags[FIRST_COMMIT_TAG] = varint(self.partitions_at_first_commit)
         return (
             OFFSET_VERSION
             + OFFSET_HEAD.pack(self.offset, self.leader_epoch)
@@ -91,7 +99,8 @@ class OffsetValue:
             reader.int64()
         tags = reader.tagged() if version >= 4 else {}
         topic_id = tags[0].uuid() if 0 in tags else NO_TOPIC_ID
-        return cls(offset, leader_epoch, metadata, committed_at_ms, topic_id)
+        first = tags[FIRST_COMMIT_TAG].varint() if FIRST_COMMIT_TAG in tags else 0
+        return cls(offset, leader_epoch, metadata, committed_at_ms, topic_id, first)
 
 
 @dataclass(frozen=True, slots=True)

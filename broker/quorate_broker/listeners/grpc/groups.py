@@ -293,6 +293,7 @@ def _offset(partition: int, one: FetchedOffset | QuorateError) -> wire.OffsetsPa
         leader_epoch=one.committed.leader_epoch,
         metadata=one.committed.metadata,
         committed_at_ms=one.committed.committed_at_ms,
+        partitions_at_first_commit=one.committed.partitions_at_first_commit,
     )
 
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Collection, Mapping
+from typing import NamedTuple
 
 from quorate.aio.backoff import Backoff
 from quorate.aio.bell import Bell
@@ -16,8 +17,8 @@ from quorate.cluster.leader_stream import BACKOFF_MAX_MS, BACKOFF_MS
 from quorate.cluster.parts import Part, Parts
 from quorate.consumer.fetcher import Fetcher
 from quorate.consumer.group.commits import Commits, part_of
-from quorate.consumer.group.starts import resets
-from quorate.consumer.partition_state import PartitionState, Reset
+from quorate.consumer.group.starts import reset_of
+from quorate.consumer.partition_state import PartitionState
 from quorate.consumer.subscription import Change, Subscription
 from quorate.errors import QuorateError, RequestTimedOutError
 from quorate.model import CommittedOffset, TopicPartition
@@ -29,7 +30,17 @@ FETCH_TIMEOUT_MS = 5_000
 #: Longest wait until first positions are known, before the partitions are read.
 FIRST_POSITIONS_S = 1.0
 
-Committed = Mapping[Part, CommittedOffset]
+
+class Committed(NamedTuple):
+    """What the group has committed for the partitions that a consumer gets."""
+
+    offsets: Mapping[Part, CommittedOffset]
+    #: Topic id -> number of the topic's partitions when the group first committed one of them. Only
+    #: with "latest", and of topics with a partition for which nothing is committed.
+    first_counts: Mapping[bytes, int]
+
+
+NOTHING = Committed({}, {})
 
 
 class Placement:
@@ -71,27 +82,26 @@ class Placement:
     async def committed(
         self, parts: Collection[Part], is_wanted: Callable[[], bool]
     ) -> Committed | None:
-        """Return the committed offsets. Ask while they are wanted; None: they are not any more.
+        """Return what is committed. Ask while it is wanted; None: it is not any more.
 
-        With "latest" and a partition without a committed offset, the answer has the other
-        partitions of its topic, too: see `starts`. Raises the refusal of the coordinator.
+        Raises the refusal of the coordinator.
         """
         backoff = Backoff(BACKOFF_MS, BACKOFF_MAX_MS, self._cluster.chance)
         while is_wanted():
             try:
                 deadline = Deadline(FETCH_TIMEOUT_MS)
                 found = await self._offsets.fetch(parts, deadline)
-                if self._subscription.policy == "latest":
-                    topic_ids = {part.topic_id for part in parts if part not in found}
-                    others = self._others(topic_ids) - set(parts)
-                    found.update(await self._offsets.fetch(others, deadline))
-                return found
+                if self._subscription.policy != "latest":
+                    return Committed(found, {})
+                topic_ids = {part.topic_id for part in parts if part not in found}
+                every = self._parts_of(topic_ids)
+                return Committed(found, await self._offsets.fetch_first_counts(every, deadline))
             except RequestTimedOutError as error:
                 log.warning("the committed offsets are not known yet: %s", error)
                 await backoff.wait()
         return None
 
-    def _others(self, topic_ids: Collection[bytes]) -> set[Part]:
+    def _parts_of(self, topic_ids: Collection[bytes]) -> set[Part]:
         return {
             Part(topic.topic_id, number)
             for topic in self._cluster.topics.values()
@@ -101,16 +111,17 @@ class Placement:
 
     def begin(self, names: Mapping[Part, TopicPartition], committed: Committed) -> Change:
         """Assign partitions, held, with their positions. Return the change."""
-        unknown = [part for part in names if part not in committed]
-        reset_of = resets(unknown, self._subscription.policy, self.first_counts, list(committed))
+        policy = self._subscription.policy
         change = Change([], [])
         for part, key in names.items():
-            policy: Reset = reset_of.get(part, self._subscription.policy)
-            one = self._subscription.take(key, part.topic_id, policy)
+            reset = policy
+            if part not in committed.offsets:
+                reset = reset_of(part, policy, self.first_counts, committed.first_counts)
+            one = self._subscription.take(key, part.topic_id, reset)
             change.removed.extend(one.removed)
             for state in one.added:
                 state.is_held = True
-                self._seek(state, committed.get(part))
+                self._seek(state, committed.offsets.get(part))
                 change.added.append(state)
         self._fetcher.assigned(change)
         return change
@@ -158,7 +169,7 @@ class Placement:
             state.is_placing = False
             if state.version == version and state.needs_offset:
                 state.error = error
-                self._seek(state, (committed or {}).get(part_of(state)))
+                self._seek(state, (committed or NOTHING).offsets.get(part_of(state)))
             self._fetcher.changed(state)
         self._placed.ring()
 

@@ -2,46 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Mapping
 
 from quorate.cluster.parts import Part
 from quorate.consumer.partition_state import Reset
 
 
-def is_late(part: Part, first_counts: Mapping[bytes, int], committed: Iterable[Part]) -> bool:
+def is_newer_than_group(
+    part: Part, subscribed: Mapping[bytes, int], committed: Mapping[bytes, int]
+) -> bool:
     """Return whether a partition was added to its topic after the group began to read the topic.
 
-    With "latest", such a partition is read from its beginning: otherwise the group would miss the
-    records that were written before a member had the partition (KAFKA-12478). Two things tell it:
+    A topic only grows at its end. So the number of partitions that it had at a moment at which the
+    group read it tells this. Both mappings have such numbers, by topic id:
 
-    * This consumer saw the topic with fewer partitions. `first_counts`: topic id -> number of
-      partitions when this consumer subscribed; a topic that came later is not in it, or has 0.
-    * The group has committed offsets of the topic, but none of this or a higher partition. A topic
-      only grows at its end.
+    * `subscribed`: when this consumer subscribed. A topic that came later is not in it, or has 0.
+    * `committed`: when the group first committed an offset of the topic. A topic of which it has
+      committed nothing is not in it.
 
-    >>> is_late(Part(b"t", 2), {b"t": 2}, []), is_late(Part(b"t", 2), {b"t": 3}, [])
-    (True, False)
-    >>> is_late(Part(b"t", 2), {b"t": 3}, [Part(b"t", 0)])
+    >>> is_newer_than_group(Part(b"t", 2), {b"t": 2}, {})
     True
-    >>> is_late(Part(b"t", 2), {b"t": 4}, [Part(b"t", 3)])
+    >>> is_newer_than_group(Part(b"t", 2), {b"t": 3}, {b"t": 2})
+    True
+    >>> is_newer_than_group(Part(b"t", 2), {b"t": 3}, {b"t": 3})
     False
     """
-    if part.partition >= first_counts.get(part.topic_id, 0):
+    if part.partition >= subscribed.get(part.topic_id, 0):
         return True
-    numbers = [one.partition for one in committed if one.topic_id == part.topic_id]
-    return bool(numbers) and part.partition > max(numbers)
+    count = committed.get(part.topic_id)
+    return count is not None and part.partition >= count
 
 
-def resets(
-    parts: Collection[Part],
-    policy: Reset,
-    first_counts: Mapping[bytes, int],
-    committed: Collection[Part],
-) -> dict[Part, Reset]:
-    """Return where to begin in each of these partitions, which have no committed offset."""
-    return {
-        part: "earliest"
-        if policy == "latest" and is_late(part, first_counts, committed)
-        else policy
-        for part in parts
-    }
+def reset_of(
+    part: Part, policy: Reset, subscribed: Mapping[bytes, int], committed: Mapping[bytes, int]
+) -> Reset:
+    """Return where to begin in a partition for which nothing is committed.
+
+    With "latest", a partition that is newer than the group is read from its beginning: otherwise
+    the group would miss the records that were written before a member had the partition
+    (KAFKA-12478).
+    """
+    if policy == "latest" and is_newer_than_group(part, subscribed, committed):
+        return "earliest"
+    return policy

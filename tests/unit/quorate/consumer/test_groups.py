@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from quorate import Consumer, TopicPartition
+from quorate import Admin, Consumer, TopicPartition
 from quorate.cluster.group_offsets import GroupOffsets
 from quorate.cluster.parts import Part
 from quorate.errors import (
@@ -804,6 +804,121 @@ def test_a_partition_that_is_added_is_read_from_its_beginning_with_latest(
             await c.start()
         assert await values(c, 2) == [b"first", b"second"]
         await c.stop()
+
+    with_cluster(program)
+
+
+def history(cluster: FakeCluster, partitions: int) -> list[FakePartition]:
+    """Make the topic t, with records that no consumer with "latest" shall read."""
+    made = cluster.add_topic("t", partitions).partitions
+    for partition in made:
+        partition.write(b"old", b"old")
+    return made
+
+
+def grow(cluster: FakeCluster, count: int) -> list[FakePartition]:
+    """Give the topic t more partitions. Return all."""
+    partitions = cluster.topics["t"].partitions
+    partitions += [FakePartition() for _ in range(count - len(partitions))]
+    cluster.image_offset += 1
+    return partitions
+
+
+LATEST = {"auto_offset_reset": "latest", "enable_auto_commit": False}
+
+
+def test_a_partition_without_a_commit_is_not_read_from_its_beginning_for_a_commit_of_another() -> (
+    None
+):
+    """The application commits one partition of the topic by hand, and starts again."""
+
+    async def program(cluster: FakeCluster) -> None:
+        partitions = history(cluster, 3)
+        async with member(cluster, "t", **LATEST) as c:
+            partitions[0].write(b"new")
+            assert await values(c, 1) == [b"new"]
+            await c.commit({T0: 3})
+        async with member(cluster, "t", **LATEST) as c:
+            assert await c.getmany(timeout_ms=500) == {}
+            assert [await c.position(key) for key in (T0, T1, T2)] == [3, 2, 2]
+        assert cluster.coordinator.committed("g") == {0: 3}, "nothing is committed by itself"
+
+    with_cluster(program)
+
+
+def test_an_offset_that_an_operator_sets_does_not_make_a_new_group_read_the_other_partitions() -> (
+    None
+):
+    async def program(cluster: FakeCluster) -> None:
+        history(cluster, 3)
+        async with Admin(bootstrap_servers=cluster.bootstrap) as admin:
+            await admin.alter_group_offsets("g", {T0: 1})
+        async with member(cluster, "t", **LATEST) as c:
+            assert await values(c, 1) == [b"old"]
+            assert await c.getmany(timeout_ms=500) == {}
+            assert [await c.position(key) for key in (T0, T1, T2)] == [2, 2, 2]
+
+    with_cluster(program)
+
+
+def test_what_is_added_while_a_group_is_down_is_read_though_it_committed_one_partition_alone() -> (
+    None
+):
+    async def program(cluster: FakeCluster) -> None:
+        history(cluster, 2)
+        async with member(cluster, "t", **LATEST) as c:
+            await c.commit({T0: 2})
+        grow(cluster, 4)[2].write(b"first", b"second")
+        async with member(cluster, "t", **LATEST) as c:
+            assert await values(c, 2) == [b"first", b"second"]
+            assert [await c.position(key) for key in (T0, T1, T2, T3)] == [2, 2, 2, 0]
+
+    with_cluster(program)
+
+
+def test_a_program_that_joins_after_a_growth_reads_what_it_is_given_of_it() -> None:
+    """The others commit all the time: the age of a commit does not tell the age of the group."""
+
+    async def program(cluster: FakeCluster) -> None:
+        history(cluster, 2)
+        async with member(cluster, "t", **LATEST) as first:
+            await first.commit({T0: 2})
+            grow(cluster, 4)[3].write(b"first", b"second")
+            await first.commit({T0: 2, T1: 2})
+            async with member(cluster, "t", **LATEST) as second:
+                # the new partitions go to the new program, and first has never had them
+                await until_assigned(second, 2)
+                assert second.assignment() == {T2, T3}
+                assert await values(second, 2) == [b"first", b"second"]
+
+    with_cluster(program)
+
+
+def test_a_group_that_is_made_after_a_growth_begins_at_the_end_everywhere() -> None:
+    async def program(cluster: FakeCluster) -> None:
+        history(cluster, 2)
+        grow(cluster, 4)[3].write(b"old", b"old")
+        for _ in range(2):
+            async with member(cluster, "t", **LATEST) as c:
+                assert await c.getmany(timeout_ms=500) == {}
+                assert [await c.position(key) for key in (T0, T1, T2, T3)] == [2, 2, 0, 2]
+                await c.commit({T0: 2})
+
+    with_cluster(program)
+
+
+@pytest.mark.parametrize("policy", ["earliest", "latest"])
+def test_automatic_commits_name_the_first_position_of_a_partition_that_has_no_new_record(
+    policy: str,
+) -> None:
+    async def program(cluster: FakeCluster) -> None:
+        history(cluster, 2)
+        grow(cluster, 3)
+        first = 0 if policy == "earliest" else 2
+        async with member(cluster, "t", auto_offset_reset=policy) as c:
+            assert await c.position(T2) == 0
+            await asyncio.sleep(10)
+            assert cluster.coordinator.committed("g") == {0: first, 1: first, 2: 0}
 
     with_cluster(program)
 

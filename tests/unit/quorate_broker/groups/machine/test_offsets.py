@@ -17,8 +17,9 @@ from quorate.errors import (
     UnknownTopicError,
 )
 from quorate_broker.groups.machine import shard
-from quorate_broker.groups.machine.values import FORGET, FetchOffsets
-from quorate_broker.groups.records.values import Partition
+from quorate_broker.groups.machine.values import FORGET, FetchOffsets, LogRecord
+from quorate_broker.groups.records.keys import OffsetKey, encode_key
+from quorate_broker.groups.records.values import OffsetValue, Partition
 from tests.harness.group_desk import GROUP, Desk, Member
 
 MINUTE_MS = 60_000
@@ -59,6 +60,54 @@ def test_a_caller_that_is_no_member_commits_only_while_the_group_has_no_members(
     a.leave()
     d.commit({one(d): 5})
     assert d.committed(one(d)) == [5]
+
+
+def first_counts(d: Desk) -> dict[int, int]:
+    """Return, by partition of a topic, how many partitions the topic had at the first commit."""
+    stored = d.every_offset()
+    return {key[1]: stored[key].partitions_at_first_commit for key in sorted(stored)}
+
+
+def test_an_offset_tells_how_many_partitions_the_topic_had_at_its_first_commit() -> None:
+    d = desk()
+    d.commit({one(d): 3})
+    d.grow("orders", 8)
+    d.commit({one(d): 5, one(d, 1): 5})
+    assert first_counts(d) == {0: 6, 1: 8}
+    d.fail_over(d.compacted())
+    assert first_counts(d) == {0: 6, 1: 8}
+
+
+def test_the_first_commit_after_an_offset_was_forgotten_is_a_first_one() -> None:
+    d = desk()
+    d.commit({one(d): 3})
+    d.grow("orders", 8)
+    d.commit({one(d): FORGET})
+    d.commit({one(d): 5})
+    assert first_counts(d) == {0: 8}
+
+
+def test_the_first_commit_of_a_topic_made_again_is_a_first_one() -> None:
+    d = desk(cleanup_records_max=1)
+    d.commit(dict.fromkeys(d.of("orders"), 5))
+    d.delete("orders")
+    d.create("orders", partitions=7)
+    # Not all of the old ones are forgotten yet.
+    left = max(first_counts(d))
+    d.commit({one(d, left): 1})
+    assert first_counts(d)[left] == 7
+
+
+def test_the_first_commit_that_an_older_program_did_not_note_is_the_next_one() -> None:
+    d = desk()
+    (topic_id, _) = one(d)
+    key, old = OffsetKey(GROUP, "orders", 0), OffsetValue(3, -1, "", d.wall_ms, topic_id)
+    d.fail_over([LogRecord(encode_key(key), old.encode())])
+    assert first_counts(d) == {0: 0}
+    d.commit({one(d): 5})
+    d.grow("orders", 8)
+    d.commit({one(d): 7})
+    assert first_counts(d) == {0: 6}
 
 
 def test_a_commit_of_an_unknown_member_is_refused() -> None:

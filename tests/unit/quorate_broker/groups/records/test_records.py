@@ -182,9 +182,19 @@ def test_whatever_the_bytes_are_the_reader_says_corrupt_or_unsupported(
     st.integers(-1, 2**31 - 1),
     st.text(max_size=300),
     st.integers(0, 2**62),
+    st.integers(0, 2**31 - 1),
 )
 def test_an_offset_is_read_as_it_was_written(
-    offset: int, epoch: int, metadata: str, at_ms: int
+    offset: int, epoch: int, metadata: str, at_ms: int, partitions: int
 ) -> None:
-    value = OffsetValue(offset, epoch, metadata, at_ms, ONE)
+    value = OffsetValue(offset, epoch, metadata, at_ms, ONE, partitions)
     assert OffsetValue.decode(value.encode()) == value
+
+
+def test_what_an_offset_has_beyond_kafkas_fields_is_a_tag_that_kafka_passes_over() -> None:
+    kafkas = bytes.fromhex(VECTORS["offset-v4"])
+    ours = OffsetValue(OFFSET, 5, NOTE, AT_MS, ONE, 300).encode()
+    one_tag, two_tags = bytes([1, 0, 16]) + ONE, bytes([2, 0, 16]) + ONE
+    tag_10_000_with_300 = bytes.fromhex("904e02ac02")
+    assert kafkas.endswith(one_tag)
+    assert ours == kafkas.removesuffix(one_tag) + two_tags + tag_10_000_with_300
