@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -30,7 +31,6 @@ from quorate_broker.lifecycle import Lifecycle
 from quorate_broker.listeners.grpc.admin import AdminService
 from quorate_broker.listeners.grpc.groups import GroupsService
 from quorate_broker.listeners.grpc.records import RecordsService
-from quorate_broker.listeners.kafka.listener import KafkaListeners
 from quorate_broker.operations.admin import Admin
 from quorate_broker.operations.classic_groups import ClassicGroups
 from quorate_broker.operations.delete_records import DeleteRecords
@@ -59,6 +59,9 @@ from quorate_quorum.node.environment import Environment
 from quorate_quorum.node.identify import NodeService
 from quorate_quorum.node.listeners import ListenerAddress
 from quorate_quorum.node.server import NodeServer
+
+if TYPE_CHECKING:
+    from quorate_broker.listeners.kafka.listener import KafkaListeners
 
 log = structlog.get_logger(__name__)
 
@@ -141,8 +144,16 @@ class BrokerServer(NodeServer[BrokerConfig]):
         return tuple(one.bound_at(self.endpoint_of(one.name)) for one in told)
 
     async def _open_listener(self, address: ListenerAddress) -> Listener:
-        assert self._rooms is not None, "the rooms are made before the listeners are opened"
-        return await self._rooms.kafka.open(self.environment.sockets, address)
+        # Import it here, because it imports many messages, and a broker may have no such listener.
+        from quorate_broker.listeners.kafka.listener import KafkaListeners
+
+        rooms = self._rooms
+        assert rooms is not None, "the rooms are made before the listeners are opened"
+        if rooms.kafka is None:
+            rooms.kafka = KafkaListeners(
+                rooms.operations, rooms.replicas, self.config, rooms.cluster_id
+            )
+        return await rooms.kafka.open(self.environment.sockets, address)
 
     # -- stop
 
@@ -166,7 +177,8 @@ class BrokerServer(NodeServer[BrokerConfig]):
     async def _stop_rooms(self, rooms: _Rooms) -> None:
         """Take nothing new, let open streams end, and end all parts that write."""
         rooms.records.stop()
-        rooms.kafka.stop()
+        if rooms.kafka is not None:
+            rooms.kafka.stop()
         rooms.groups.stop()
         rooms.replica.stop()
         await self._stop_listening()
@@ -191,6 +203,7 @@ class _Rooms:
     def __init__(self, server: BrokerServer, directories: LogDirectories) -> None:
         config, environment = server.config, server.environment
         self._directories = directories
+        self.cluster_id = directories.cluster_id
         self.client = QuorumClient(
             config,
             environment,
@@ -235,7 +248,9 @@ class _Rooms:
             Groups(self.coordinator, self.replicas, self.client, config, authorizer),
             ClassicGroups(self.coordinator, authorizer, environment.new_id),
         )
-        self.kafka = KafkaListeners(operations, self.replicas, config, directories.cluster_id)
+        self.operations = operations
+        #: The listeners for Kafka clients; None: no listener of the configuration is one.
+        self.kafka: KafkaListeners | None = None
         self.records = RecordsService(operations, self.replicas, config)
         self.groups = GroupsService(operations, self.replicas, config)
         self.replica = ReplicaService(self.replicas, authorizer)

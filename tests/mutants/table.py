@@ -40,6 +40,7 @@ RECOMPRESSION = "tests/unit/quorate_broker/replica/test_recompression.py"
 KAFKA = "broker/quorate_broker/listeners/kafka"
 MESSAGES = "tests/unit/quorate_broker/listeners/kafka/test_messages.py"
 HOSTILE_MESSAGES = "tests/unit/quorate_broker/listeners/kafka/test_hostile_messages.py"
+KAFKA_TESTS = "tests/unit/quorate_broker/listeners/kafka"
 CODECS = "clients/quorate/record/codecs"
 CODEC_TESTS = "tests/unit/quorate/record/codecs"
 PAPER = "tests/unit/quorate_quorum/raft/machine/test_paper.py"
@@ -1907,6 +1908,60 @@ MUTANTS = (
         "    if position > len(frame):\n",
         "    if False:\n",
         (f"{MESSAGES}::test_a_client_id_beyond_the_frame_is_refused",),
+    ),
+    Mutant(
+        "kafka-order",
+        "the next Produce begins before the batches of the one before are queued",
+        f"{KAFKA}/connection.py",
+        "is_behind_produce = before.is_accepted and before.request.api_key == PRODUCE",
+        "is_behind_produce = before.request.api_key == PRODUCE",
+        (
+            f"{KAFKA_TESTS}/test_connection.py::test_a_produce_request_begins_while_those_before_it_wait_for_their_commit",
+        ),
+    ),
+    Mutant(
+        "kafka-order",
+        "any request begins behind a Produce request that waits",
+        f"{KAFKA}/connection.py",
+        "if not is_behind_produce or self._queued[0].api_key != PRODUCE:",
+        "if not is_behind_produce:",
+        (
+            f"{KAFKA_TESTS}/test_connection.py::test_a_produce_request_begins_while_those_before_it_wait_for_their_commit",
+        ),
+    ),
+    Mutant(
+        "kafka-order",
+        "an answer leaves as soon as it is ready",
+        f"{KAFKA}/connection.py",
+        "while self._owed and self._owed[0].is_answered:",
+        "while self._owed:",
+        (f"{KAFKA_TESTS}/test_connection.py::test_answers_leave_in_the_order_of_the_requests",),
+    ),
+    Mutant(
+        "kafka-order",
+        "the answer leaves before every batch of the request is queued",
+        f"{KAFKA}/produce.py",
+        "if not owed.is_complete or owed.unknown or owed.response.done():",
+        "if not owed.is_complete or owed.response.done():",
+        (f"{KAFKA_TESTS}/test_produce.py::test_batches_are_queued_before_the_handler_returns",),
+    ),
+    Mutant(
+        "kafka-outcomes",
+        "an unknown outcome says that nothing was written",
+        f"{KAFKA}/errors.py",
+        "errors.OutcomeUnknownError: REQUEST_TIMED_OUT,",
+        "errors.OutcomeUnknownError: NOT_LEADER_OR_FOLLOWER,",
+        (
+            f"{KAFKA_TESTS}/test_errors.py::test_an_unknown_outcome_never_says_that_nothing_was_written",
+        ),
+    ),
+    Mutant(
+        "kafka-outcomes",
+        "a batch with acks=0 fails, and the connection stays open",
+        f"{KAFKA}/produce.py",
+        "        if failed is None:\n",
+        "        if True:\n",
+        (f"{KAFKA_TESTS}/test_produce.py::test_an_error_with_acks_0_closes_the_connection",),
     ),
     Mutant(
         "bounded-decompression",

@@ -111,7 +111,7 @@ class FetchRequests:
         found: Fetched | QuorateError,
         nodes: dict[int, NodeEndpoint],
     ) -> PartitionData:
-        if isinstance(found, Fetched):
+        if not isinstance(found, QuorateError):
             return PartitionData(
                 asked.partition,
                 NONE,

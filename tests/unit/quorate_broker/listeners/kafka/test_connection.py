@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quorate_broker.listeners.kafka.budget import ReadBudget
-from quorate_broker.listeners.kafka.connection import Limits
+from quorate_broker.listeners.kafka.connection import Limits, Request
 from quorate_broker.operations.produce import ByteBudget
 from tests.unit.quorate_broker.listeners.kafka.builders import (
     FETCH,
@@ -51,16 +51,15 @@ def test_answers_leave_in_the_order_of_the_requests(data: st.DataObject) -> None
     keys = data.draw(st.lists(st.sampled_from([PRODUCE, FETCH, METADATA]), max_size=12))
     driven = Driven()
     driven.feed(b"".join(request_bytes(key, correlation_id=i) for i, key in enumerate(keys)))
-    open_requests, sent = [], []
-    for _ in range(3 * len(keys)):
-        for request in driven.begun():
-            open_requests.append(request)
-            if request.api_key == PRODUCE:
-                driven.connection.accepted(request)
-        if not open_requests:
-            break
-        which = data.draw(st.integers(0, len(open_requests) - 1))
-        request = open_requests.pop(which)
+    waiting: list[Request] = []
+    sent: list[bytes] = []
+    while len(sent) < len(keys):
+        for _ in range(data.draw(st.integers(1, 4))):
+            for request in driven.begun():
+                waiting.append(request)
+                if request.api_key == PRODUCE:
+                    driven.connection.accepted(request)
+        request = waiting.pop(data.draw(st.integers(0, len(waiting) - 1)))
         driven.answer(request, bytes([request.correlation_id]))
         sent += driven.answers()
     assert sent == [bytes([i]) for i in range(len(keys))]
