@@ -1590,6 +1590,24 @@ MUTANTS = (
         ),
     ),
     Mutant(
+        "group-new-partitions",
+        "a topic that is made again inherits the age of its group",
+        f"{GROUP_MACHINE}/offsets.py",
+        "before is None or before.topic_id != topic.id or not before.partitions_at_first_commit",
+        "before is None or not before.partitions_at_first_commit",
+        (f"{COMMITTED_OFFSETS}::test_the_first_commit_of_a_topic_made_again_is_a_first_one",),
+    ),
+    Mutant(
+        "group-new-partitions",
+        "an age that is not known stays unknown",
+        f"{GROUP_MACHINE}/offsets.py",
+        "before is None or before.topic_id != topic.id or not before.partitions_at_first_commit",
+        "before is None or before.topic_id != topic.id",
+        (
+            f"{COMMITTED_OFFSETS}::test_the_first_commit_that_an_older_program_did_not_note_is_the_next_one",
+        ),
+    ),
+    Mutant(
         "silence-leaves",
         "a silent program keeps its partitions",
         f"{GROUP}/poll_watch.py",
