@@ -62,6 +62,11 @@ class KafkaListeners:
         self._is_empty = asyncio.Event()
         self._is_empty.set()
 
+    @property
+    def connections(self) -> tuple[Transport, ...]:
+        """The open connections, the oldest first."""
+        return tuple(self._open)
+
     async def open(self, sockets: Sockets, address: ListenerAddress) -> Listener:
         """Accept connections at an address. Raises OSError that names it."""
         host = _NamedHost(self, address.name)
