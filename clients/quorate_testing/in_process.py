@@ -27,6 +27,11 @@ class InProcessNetwork:
         self._connections: dict[CallConnection, None] = {}
         self._ports = count(40_000)
 
+    @property
+    def connections_open(self) -> int:
+        """The number of connections that are not closed: a test finds what a client left."""
+        return len(self._connections)
+
     def connect(
         self,
         endpoint: str,

@@ -31,6 +31,10 @@ CHAIN = "quorum/quorate_quorum/metadata_log.py"
 
 GROUP = "clients/quorate/consumer/group"
 GROUP_TESTS = "tests/unit/quorate/consumer/test_groups.py"
+CANCELLATION = (
+    "tests/unit/quorate/consumer/group/test_cancellation.py"
+    "::test_a_call_that_is_cancelled_at_any_point"
+)
 MEMBERSHIP = "tests/unit/quorate/consumer/group/test_membership.py"
 NEW_PARTITIONS = "tests/unit/quorate/consumer/test_new_partitions.py"
 GROWTH = "quorum/quorate_quorum/controller/decisions/growth.py"
@@ -1532,6 +1536,42 @@ MUTANTS = (
         "self._is_done = sys.exception() is None",
         "self._is_done = True",
         (f"{GROUP_TESTS}::test_a_record_with_which_the_program_failed_is_read_again",),
+    ),
+    Mutant(
+        "cancelled-calls-leave-nothing",
+        "a stop that is cancelled ends no background task",
+        "clients/quorate/cluster/client.py",
+        "            try:\n                await cluster.stop()\n            finally:\n",
+        "            await cluster.stop()\n            if True:\n",
+        (CANCELLATION,),
+    ),
+    Mutant(
+        "cancelled-calls-leave-nothing",
+        "a stop that is cancelled closes no connection",
+        "clients/quorate/cluster/cluster.py",
+        "        try:\n            await self.owner.end(self._refresh, self._keeper)\n"
+        "        finally:\n",
+        "        await self.owner.end(self._refresh, self._keeper)\n        if True:\n",
+        (CANCELLATION,),
+    ),
+    Mutant(
+        "cancelled-calls-leave-nothing",
+        "a start that is cancelled does not tell the listener that its partitions are gone",
+        "clients/quorate/consumer/consumer.py",
+        "                await self._end()\n            finally:\n",
+        "                self._assignment.leave()\n"
+        "                await self._end()\n            finally:\n",
+        (CANCELLATION,),
+    ),
+    Mutant(
+        "cancelled-calls-leave-nothing",
+        "after a cancelled commit, the offsets before it are taken for committed",
+        f"{GROUP}/commits.py",
+        "                self._committed.pop(part, None)\n            raise\n",
+        "                pass\n            raise\n",
+        (
+            f"{GROUP_TESTS}::test_after_a_cancelled_commit_the_next_automatic_one_names_the_offset_again",
+        ),
     ),
     Mutant(
         "first-position-kept",

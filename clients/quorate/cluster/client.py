@@ -106,8 +106,11 @@ class Client(ABC):
         try:
             await self._end()
         finally:
-            await cluster.stop()
-            await self._owner.end_all()
+            try:
+                await cluster.stop()
+            finally:
+                # also if this stop is cancelled: other tasks wait for the end of their calls
+                await self._owner.end_all()
 
     def _running(self) -> Cluster:
         """Return the cluster. Raise ClosedError if the client is not running."""

@@ -127,8 +127,11 @@ class Cluster(Brokers, TopicViews):
     async def stop(self) -> None:
         """Close every connection."""
         self._closed = True
-        await self.owner.end(self._refresh, self._keeper)
-        await self.close_connections()
+        try:
+            await self.owner.end(self._refresh, self._keeper)
+        finally:
+            # also if this stop is cancelled: only this closes the connections
+            await self.close_connections()
 
     def on_change(self, callback: Callable[[], None]) -> None:
         """Call `callback` after each answer that may change a leader, a topic or a broker."""

@@ -182,9 +182,12 @@ class Consumer(ConsumerGroupCalls):
                 self._assignment.follow(cluster)
             await self._settle(list(self._subscription.states.values()))
         except BaseException:
-            self._assignment.leave()
-            await self._end()
-            self._cluster = self._fetcher = self._group = None
+            try:
+                # the listener may have been told of partitions: it is told that they are gone, too
+                await self._end()
+            finally:
+                self._assignment.leave()
+                self._cluster = self._fetcher = self._group = None
             raise
 
     def _join(

@@ -142,6 +142,12 @@ class Commits:
     ) -> None:
         if not wanted:
             return
-        await self._offsets.commit(wanted, self._committer, deadline)
+        try:
+            await self._offsets.commit(wanted, self._committer, deadline)
+        except BaseException:
+            # Also after a cancellation: the coordinator may have these offsets or the ones before.
+            for part in wanted:
+                self._committed.pop(part, None)
+            raise
         for part, value in wanted.items():
             self._committed[part] = value.offset

@@ -711,6 +711,27 @@ def test_a_cancelled_commit_does_not_block_the_next_one() -> None:
     with_cluster(program)
 
 
+def test_after_a_cancelled_commit_the_next_automatic_one_names_the_offset_again() -> None:
+    """The coordinator may have the offset of the cancelled commit."""
+
+    async def program(cluster: FakeCluster) -> None:
+        cluster.add_topic("t", 1).partitions[0].write(b"0", b"1", b"2")
+        async with member(cluster, "t", auto_commit_interval_ms=100) as c:
+            await values(c, 3)
+            await c.getmany(timeout_ms=500)
+            assert cluster.coordinator.committed("g") == {0: 3}
+            commit = asyncio.create_task(c.commit({T0: 1}))
+            while cluster.coordinator.committed("g") == {0: 3}:  # noqa: ASYNC110  (no event tells)
+                await asyncio.sleep(0)
+            commit.cancel()
+            await asyncio.wait([commit])
+            assert commit.cancelled()
+            await c.getmany(timeout_ms=500)
+            assert cluster.coordinator.committed("g") == {0: 3}
+
+    with_cluster(program)
+
+
 def test_stop_commits_for_the_task_that_calls_it_and_not_for_others() -> None:
     async def program(cluster: FakeCluster) -> None:
         four_partitions(cluster, records=1)
