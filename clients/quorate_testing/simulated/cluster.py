@@ -24,6 +24,7 @@ from quorate_quorum.server import QuorumServer
 from quorate_testing.simulated.disk import SimulatedDisk
 from quorate_testing.simulated.loop import Process, SimulatedLoop
 from quorate_testing.simulated.network import SimulatedNetwork
+from quorate_testing.simulated.sockets import Ports
 
 T = TypeVar("T")
 
@@ -81,6 +82,8 @@ class SimulatedCluster:
         self.loop = loop
         self.shape = shape or ClusterShape()
         self.network = SimulatedNetwork(loop, self._chance())
+        #: The addresses of listeners whose protocol is not gRPC.
+        self.ports = Ports(loop, self.network)
         self.cluster_id = "simulated"
         self.nodes: dict[str, SimulatedNode] = {}
         self._clients = 0
@@ -213,6 +216,7 @@ class SimulatedCluster:
             disk=node.disk,
             wall_clock_ms=process.wall_clock_ms,
             chance=self._chance(),
+            sockets=self.ports.of(process),
         )
         server = self._server(node, environment)
         node.server = server
