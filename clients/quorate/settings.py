@@ -330,23 +330,6 @@ class ByPartition:
 
 
 @dataclass(frozen=True, slots=True)
-class Pattern:
-    """A regular expression, as a string."""
-
-    doc: str = ""
-
-    def check(self, call: str, name: str, given: Any) -> str:
-        said = "a regular expression, as a string"
-        if not isinstance(given, str):
-            raise TypeError(refused(call, name, said, given))
-        try:
-            re.compile(given)
-        except re.error as error:
-            raise ValueError(f"{refused(call, name, said, given)}: {error}") from None
-        return given
-
-
-@dataclass(frozen=True, slots=True)
 class SeveralOf:
     """A list of objects of one class."""
 
@@ -416,7 +399,8 @@ def _checked(
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     signature = _signature(call)
     rules = _rules(call)
-    where = _name(call)
+    kind: Any = type(args[0]) if args else None
+    where = _name(call, kind)
     for name in kwargs:
         if name not in signature.parameters and not _takes_any(call):
             near = difflib.get_close_matches(name, signature.parameters, 1)
@@ -461,9 +445,17 @@ def _takes_any(call: Callable[..., Any]) -> bool:
     )
 
 
-def _name(call: Callable[..., Any]) -> str:
-    """Return "Producer" for its constructor, "Admin.create_topic" for a method."""
-    return call.__qualname__.removesuffix(".__init__")
+@functools.cache
+def _name(call: Callable[..., Any], kind: Any) -> str:
+    """Return "Producer" for its constructor, "Admin.create_topic" for a method.
+
+    `kind` is the class of the object. A method may stand in a base class, which no user knows.
+    """
+    owner, _, method = call.__qualname__.rpartition(".")
+    bases = () if kind is None else kind.__mro__
+    if owner in [one.__name__ for one in bases]:
+        owner = next(one.__name__ for one in bases if one.__module__.startswith("quorate."))
+    return owner if method == "__init__" else f"{owner}.{method}".removeprefix(".")
 
 
 @functools.cache

@@ -1876,7 +1876,7 @@ MUTANTS = (
         "damage-is-told",
         "a changed length passes for a write that a kill interrupted",
         f"{LOG_ROOM}/torn.py",
-        "    return not await _has_a_later_batch(file, position + _BEFORE, size, next_offset)\n",
+        "    return not await has_later_batch(file, position + _BEFORE, size, next_offset)\n",
         "    return True\n",
         (
             f"{LOG_DAMAGE}::test_a_changed_length_is_damage_though_its_batch_has_changed_elsewhere_too",

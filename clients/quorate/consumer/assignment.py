@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from quorate.consumer.group.listener import tellable
 from quorate.consumer.subscription import Change, Subscription
 from quorate.errors import UnknownTopicError
 from quorate.model import TopicPartition
+from quorate.topic_pattern import compiled
 
 BEFORE_ANY_LOOK = -1
 #: Number of looks between two releases of topics that are not read: five minutes.
@@ -25,7 +25,9 @@ class Assignment:
 
     def __init__(self, subscription: Subscription, assigned: Callable[[Change], None]) -> None:
         self.topics: tuple[str, ...] = ()
-        self._pattern: re.Pattern[str] | None = None
+        self._pattern: str | None = None
+        #: The compiled pattern; None: there is no pattern.
+        self._regexp: Any = None
         self._partitions: tuple[TopicPartition, ...] | None = None
         self._subscription = subscription
         self._assigned = assigned
@@ -56,7 +58,7 @@ class Assignment:
         self._check_listener(listener)
         had = self._subscription.states.values() if self._partitions is None else ()
         self._kept_topics = frozenset(state.topic_id for state in had)
-        self._pattern = None if pattern is None else re.compile(pattern)
+        self._pattern, self._regexp = pattern, None if pattern is None else compiled(pattern)
         self.topics, self._partitions, self._listener = tuple(topics), None, listener
         if self._cluster is not None:
             self._made_at = self._cluster.asked
@@ -173,7 +175,7 @@ class Assignment:
         return sorted(
             name
             for name, topic in cluster.topics.items()
-            if not topic.is_internal and self._pattern.fullmatch(name) is not None
+            if not topic.is_internal and self._regexp.fullmatch(name.encode()) is not None
         )
 
     def _name_topics(self, cluster: Cluster) -> None:

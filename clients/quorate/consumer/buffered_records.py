@@ -6,11 +6,13 @@ from collections.abc import Callable, Collection, Iterator
 from itertools import islice
 
 from quorate.consumer.buffer import Buffer
+from quorate.consumer.corruption import Corruptions
 from quorate.consumer.partition_state import PartitionState
 from quorate.consumer.record_reader import RecordReader
 from quorate.consumer.subscription import Subscription
 from quorate.errors import CorruptRecordError, QuorateError
 from quorate.model import AnyRecord, TopicPartition
+from quorate.record.batch import check
 
 
 class BufferedRecords:
@@ -28,11 +30,13 @@ class BufferedRecords:
         buffer: Buffer,
         subscription: Subscription,
         reader: RecordReader,
+        corruptions: Corruptions,
         had_turn: Callable[[PartitionState], None],
     ) -> None:
         self._buffer = buffer
         self._subscription = subscription
         self._reader = reader
+        self._corruptions = corruptions
         self._had_turn = had_turn
 
     def take_one(self) -> AnyRecord | None:
@@ -41,8 +45,8 @@ class BufferedRecords:
             try:
                 record = next(self._records(state), None)
             except QuorateError as error:
-                self._raised(state, error)
-                raise
+                self._failed(state, error)
+                continue
             if record is not None:
                 return record
             self._finish(state)
@@ -67,8 +71,8 @@ class BufferedRecords:
             except QuorateError as error:
                 state.reading = None
                 if not records and not found:
-                    self._raised(state, error)
-                    raise
+                    self._failed(state, error)
+                    continue
                 # return the records before the error now: the next read meets the error again
                 left = 0
             if records:
@@ -108,11 +112,29 @@ class BufferedRecords:
         state.finish()
         self._had_turn(state)
 
-    def _raised(self, state: PartitionState, error: QuorateError) -> None:
+    def _failed(self, state: PartitionState, error: QuorateError) -> None:
+        """Raise a partition's error, unless a corrupt batch is fetched again."""
         state.reading = None
+        told: QuorateError | None = error
         if error is state.error:
             state.error = None
         elif isinstance(error, CorruptRecordError):
-            state.corrupt_at = state.position
+            if not _is_as_written(state):
+                told = self._corruptions.found(state, state.position, error)
             state.fetch_again()
         self._had_turn(state)
+        if told is not None:
+            raise told from error.__cause__
+
+
+def _is_as_written(state: PartitionState) -> bool:
+    """Return whether the batch that is read has a right CRC.
+
+    Then it is the producer that wrote an impossible record, and all replicas have the same.
+    """
+    header, batch = state.chunk[0]
+    try:
+        check(batch, header)
+    except CorruptRecordError:
+        return False
+    return True

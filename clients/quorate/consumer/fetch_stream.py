@@ -15,6 +15,7 @@ from quorate import errors
 from quorate.cluster.cluster import Cluster
 from quorate.cluster.leader_stream import BACKOFF_MS, LeaderStream
 from quorate.consumer.buffer import Buffer
+from quorate.consumer.corruption import Corruptions
 from quorate.consumer.fetch_session import Asked, FetchSession
 from quorate.consumer.partition_state import UNKNOWN, PartitionState, Reset
 from quorate.consumer.record_reader import whole_batches
@@ -64,6 +65,7 @@ class FetchStream(LeaderStream[FetchRequest, Frame[FetchHeader]]):
         endpoint: str,
         config: FetchConfig,
         buffer: Buffer,
+        corruptions: Corruptions,
         changed: Callable[[PartitionState], None],
         no_room: Callable[[PartitionState], None],
     ) -> None:
@@ -73,6 +75,7 @@ class FetchStream(LeaderStream[FetchRequest, Frame[FetchHeader]]):
         self.session = FetchSession(config.max_partition_bytes)
         self._config = config
         self._buffer = buffer
+        self._corruptions = corruptions
         self._changed = changed
         self._no_room = no_room
         #: The first request of the next stream, until it is sent; None: no stream must be opened.
@@ -149,7 +152,7 @@ class FetchStream(LeaderStream[FetchRequest, Frame[FetchHeader]]):
                     leader_epoch=view.leader_epoch if view is not None else -1,
                     max_bytes=config.max_partition_bytes,
                     last_fetched_epoch=state.fetch_epoch if state.fetch_epoch >= 0 else None,
-                    was_corrupt=state.fetch_offset == state.corrupt_at,
+                    was_corrupt=state.was_corrupt,
                 )
             )
         return request
@@ -172,6 +175,7 @@ class FetchStream(LeaderStream[FetchRequest, Frame[FetchHeader]]):
             if state is None:
                 # ignore this part: a seek came in between, or an earlier answer had the same bytes
                 continue
+            state.answered_by = self.endpoint
             if part.error.code != ErrorCode.ERROR_CODE_NONE:
                 self._failed(state, part)
                 continue
@@ -190,10 +194,9 @@ class FetchStream(LeaderStream[FetchRequest, Frame[FetchHeader]]):
                 data, state.fetch_offset, leader_epoch=state.asked_epoch, gaps=gaps
             )
         except errors.CorruptRecordError as error:
-            state.error = error
-            # the next request tells the leader of the corrupt batch
-            state.corrupt_at = state.fetch_offset
-            state.fetch_again()
+            # a new version: the next request tells the leader of the corrupt batch
+            state.version += 1
+            state.error = self._corruptions.found(state, state.fetch_offset, error)
         else:
             state.fetched(batches, size)
         self._changed(state)
@@ -208,6 +211,8 @@ class FetchStream(LeaderStream[FetchRequest, Frame[FetchHeader]]):
             self._out_of_range(state, error)
         elif isinstance(error, errors.OverloadedError):
             self._no_room(state)
+        elif isinstance(error, errors.CorruptRecordError):
+            state.error = self._corruptions.found(state, state.fetch_offset, error)
         elif not error.retriable:
             state.error = error
         elif not self.cluster.learn(*state.topic_partition, part.leader):

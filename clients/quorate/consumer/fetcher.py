@@ -15,6 +15,7 @@ from quorate.cluster.cluster import Cluster
 from quorate.cluster.leader_stream import LeaderStreams
 from quorate.consumer.buffer import Buffer
 from quorate.consumer.buffered_records import BufferedRecords
+from quorate.consumer.corruption import Corruptions
 from quorate.consumer.fetch_stream import FetchConfig, FetchStream
 from quorate.consumer.offset_lookup import OffsetLookup
 from quorate.consumer.partition_state import PartitionState
@@ -44,7 +45,10 @@ class Fetcher:
         self._config = config
         self._look_again = look_again
         self.buffer = Buffer(2 * config.max_bytes)
-        self.reading = BufferedRecords(self.buffer, subscription, reader, self.had_turn)
+        self._corruptions = Corruptions(cluster, self.changed)
+        self.reading = BufferedRecords(
+            self.buffer, subscription, reader, self._corruptions, self.had_turn
+        )
         self.offsets = OffsetLookup(cluster, subscription, self.endpoint_of, self.changed)
         #: Rings when there may be something to read.
         self.arrived = Bell()
@@ -173,7 +177,13 @@ class Fetcher:
                 return stream
         return self._streams.add(
             FetchStream(
-                self.cluster, endpoint, self._config, self.buffer, self.changed, self._no_room
+                self.cluster,
+                endpoint,
+                self._config,
+                self.buffer,
+                self._corruptions,
+                self.changed,
+                self._no_room,
             )
         )
 

@@ -69,7 +69,7 @@ class GroupAssignment(Assignment):
         super().assign(partitions)
 
     def _subscribe_group(self, group: ConsumerGroup) -> None:
-        group.subscribe(self.topics, None if self._pattern is None else self._pattern.pattern)
+        group.subscribe(self.topics, self._pattern)
 
     def _found(self, topics: Sequence[TopicView], *, late: bool) -> None:
         if self._group is None:

@@ -27,6 +27,17 @@ UNKNOWN = -1
 EPOCHS_MAX = 32
 
 
+@dataclass(slots=True)
+class Corruption:
+    """A corrupt batch that the consumer met, and fetches again."""
+
+    offset: int
+    #: The time at which it was found, on the event loop's clock.
+    since: float
+    #: The endpoints of the leaders that sent it. A dict keeps their order.
+    leaders: dict[str, None] = field(default_factory=dict)
+
+
 @dataclass(slots=True, eq=False)
 class PartitionState:
     """One assigned partition."""
@@ -57,8 +68,11 @@ class PartitionState:
     #: The held records were dropped to make room. The partition is not fetched until the user reads
     #: it.
     is_resting: bool = False
-    #: The offset at which a batch failed its CRC. The next fetch from this offset tells the broker.
-    corrupt_at: int = UNKNOWN
+    #: The corrupt batch that was met last; None: there was none since the last seek. A fetch from
+    #: its offset tells the broker of it.
+    corruption: Corruption | None = None
+    #: The endpoint of the broker that answered last.
+    answered_by: str = ""
     #: The next read raises this error and forgets it; None: there is no error.
     error: QuorateError | None = None
     #: The batches that the user reads now, all of one answer. The batches of later answers are in
@@ -76,6 +90,11 @@ class PartitionState:
     def needs_offset(self) -> bool:
         """Whether the position must be looked up before anything can be fetched."""
         return self.fetch_offset == UNKNOWN and self.error is None and not self.is_placing
+
+    @property
+    def was_corrupt(self) -> bool:
+        """Whether the batch at fetch_offset came corrupt before."""
+        return self.corruption is not None and self.corruption.offset == self.fetch_offset
 
     @property
     def held_bytes(self) -> int:
@@ -108,7 +127,7 @@ class PartitionState:
         `epoch` is the epoch of the last record before the offset, if known. Held records from this
         offset on are kept, unless `epoch` is given.
         """
-        self.error = None
+        self.error = self.corruption = None
         self.is_backing_off = self.is_resting = False
         is_held = self.position != UNKNOWN and self.position <= offset < self.fetch_offset
         if is_held and epoch == UNKNOWN and self.held_bytes:

@@ -22,10 +22,10 @@ from quorate.settings import (
     Names,
     Partition,
     Partitions,
-    Pattern,
     Whole,
     checked,
 )
+from quorate.topic_pattern import Pattern
 
 
 class PendingPositions:
@@ -65,13 +65,16 @@ class ConsumerPositions(Client):
     ) -> PendingPositions:
         """Read all partitions of these topics, or of topics whose whole name matches `pattern`.
 
+        The pattern's syntax is that of RE2, with and without a group. Raises InvalidPatternError if
+        RE2 refuses it.
+
         Partitions and matching topics that appear later are read from their beginning. If the
         listener has on_partitions_assigned(list), on_partitions_revoked(list) or
         on_partitions_lost(list), these are called. If they raise, the next read raises the same
         error. On a started consumer, await the call to wait until the positions are fixed.
 
         With a group_id, the members of the group share these partitions, and the cluster matches
-        the pattern (its syntax is that of RE2). The callbacks may be asynchronous. They are
+        the pattern. The callbacks may be asynchronous. They are
         awaited: a partition goes to another member only after on_partitions_revoked has ended.
         Partitions that another member has already are lost instead, and can't be committed; without
         on_partitions_lost, on_partitions_revoked is called for them. Without a group_id the

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from quorate.consumer.partition_state import Batch, PartitionState
 from quorate.errors import CorruptRecordError, DeserializationError
-from quorate.model import AnyRecord, Record, TopicPartition
+from quorate.model import AnyRecord, Record
 from quorate.record.batch import NONE, BatchHeader, check, parse_header, records
 from quorate.record.record import RawRecord
 from quorate.serializers import Decode
@@ -84,7 +84,7 @@ class RecordReader:
         while chunk:
             header, batch = chunk[0]
             if header.end_offset > state.position and not header.is_control:
-                _check(state.topic_partition, batch, header)
+                check(batch, header)
                 timestamp_type, epoch = header.timestamp_type, header.leader_epoch
                 state.reads(header)
                 for raw in records(batch, header):
@@ -112,16 +112,6 @@ class RecordReader:
                     )
             chunk.popleft()
             state.passes(header)
-
-
-def _check(topic_partition: TopicPartition, batch: memoryview, header: BatchHeader) -> None:
-    try:
-        check(batch, header)
-    except CorruptRecordError as error:
-        error.add_note(
-            f"in {topic_partition.topic}-{topic_partition.partition}; it is fetched again next"
-        )
-        raise
 
 
 def _refused(state: PartitionState, raw: RawRecord, error: Exception) -> DeserializationError:

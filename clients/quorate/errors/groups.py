@@ -11,7 +11,7 @@ class InvalidGroupIdError(InvalidRequestError):
     advice = "Choose another group_id."
 
 
-class InvalidPatternError(InvalidRequestError):
+class InvalidPatternError(InvalidRequestError, ValueError):
     """A subscription's pattern does not compile as RE2, or matches too many topics."""
 
     advice = "Correct the pattern; its syntax is that of RE2."

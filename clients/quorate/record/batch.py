@@ -240,29 +240,33 @@ class BatchBuilder:
         return _with_crc(batch)
 
 
-def parse_header(buffer: Buffer, position: int = 0, *, from_producer: bool = False) -> BatchHeader:
+def parse_header(
+    buffer: Buffer, position: int = 0, *, from_producer: bool = False, begins_at: int = 0
+) -> BatchHeader:
     """Return the header at `position`. The bytes after the header need not be there.
 
     With `from_producer`, base_offset becomes 0 and leader_epoch -1, because the leader stamps both
-    anyway. Raises CorruptRecordError if the header is incomplete or impossible. The CRC is not
-    checked.
+    anyway. Raises CorruptRecordError if the header is incomplete or impossible: it names the
+    position in the file of which `buffer` is the part from `begins_at` on. The CRC is not checked.
     """
     try:
         fields = HEADER.unpack_from(buffer, position)
     except struct.error:
         raise CorruptRecordError(
             f"a batch header has {HEADER_BYTES} bytes; "
-            f"at byte {position} there are {max(len(buffer) - position, 0)}"
+            f"at byte {begins_at + position} there are {max(len(buffer) - position, 0)}"
         ) from None
     if fields[3] != MAGIC:
-        raise CorruptRecordError(f"a batch at byte {position} has magic {fields[3]}, not {MAGIC}")
+        raise CorruptRecordError(
+            f"a batch at byte {begins_at + position} has magic {fields[3]}, not {MAGIC}"
+        )
     base_offset, batch_length, leader_epoch = fields[:3]
     if from_producer:
         base_offset, leader_epoch = 0, NONE
     header = BatchHeader(base_offset, batch_length, leader_epoch, *fields[4:])
     wrong = _impossible(header)
     if wrong:
-        raise CorruptRecordError(f"a batch at byte {position} is impossible: {wrong}")
+        raise CorruptRecordError(f"a batch at byte {begins_at + position} is impossible: {wrong}")
     return header
 
 

@@ -6,6 +6,7 @@ Nothing is written, and no lock is taken.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 from quorate.errors import CorruptRecordError
 from quorate.record import batch as record_batch
@@ -16,6 +17,7 @@ from quorate_quorum.log import epochs as epoch_file
 from quorate_quorum.log import observer
 from quorate_quorum.log.segment import LOG, SNAPSHOT, Segment, offset_of
 from quorate_quorum.log.slots import SLOT_BYTES, SlotFile
+from quorate_quorum.log.torn import has_later_batch
 
 #: Largest file that is read whole. An index of a 2 GiB segment is smaller, and so is a snapshot of
 #: a million producers.
@@ -57,14 +59,35 @@ async def batches(segment: Segment) -> AsyncGenerator[tuple[int, BatchHeader, st
         if chunk.bad is None:
             continue
         header = record_batch.parse_header(
-            await segment.file.read_at(position, record_batch.HEADER_BYTES)
+            await segment.file.read_at(position, record_batch.HEADER_BYTES), begins_at=position
         )
         if position + header.size > segment.size:
             raise CorruptRecordError(
-                f"a batch says {header.size} bytes, and {segment.size - position} are left"
+                f"a batch at byte {position} says {header.size} bytes, and "
+                f"{segment.size - position} are left"
             )
         yield position, header, chunk.bad
         position += header.size
+
+
+async def is_torn(segment: Segment, position: int, next_offset: int) -> bool:
+    """Return whether the bad batch at `position` may be a write under way: no whole one follows.
+
+    The node runs. If it has cut its log meanwhile, and written other batches, then the batch at
+    `position` is good at a second look, or none begins there.
+    """
+    if not await has_later_batch(segment.file, position + 1, segment.size, next_offset):
+        return True
+    end = 0
+    try:
+        async with aclosing(batches(segment)) as found:
+            async for where, header, wrong in found:
+                if where >= position:
+                    return where > position or wrong is None
+                end = where + header.size
+    except CorruptRecordError:
+        return end != position
+    return True
 
 
 async def epochs_of(disk: Disk, path: str) -> epoch_file.EpochCache:

@@ -191,7 +191,7 @@ async def _check_segment(disk: Disk, path: str, walk: _Walk, *, is_last: bool) -
         async with aclosing(content.batches(segment)) as listed:
             async for position, header, wrong in listed:
                 summed.add(header)
-                if may_be_torn and wrong is not None and position + header.size == segment.size:
+                if may_be_torn and wrong and await content.is_torn(segment, position, walk.end):
                     found.note(path, f"byte {position}: the last write is under way, or torn")
                     return
                 wrong = wrong or walk.wrong_place(header)
@@ -209,10 +209,11 @@ async def _check_segment(disk: Disk, path: str, walk: _Walk, *, is_last: bool) -
         if known is not None and known != summed.result():
             found.fault(path, None, f"it has {summed.result()}, and compaction wrote {known}")
     except CorruptRecordError as error:
-        if may_be_torn:
-            found.note(path, f"byte {position}: the last write is under way, or torn: {error}")
+        if may_be_torn and await content.is_torn(segment, position, walk.end):
+            found.note(path, f"the last write is under way, or torn: {error}")
         else:
-            what = f"{error}; {segment.size - position} bytes to the end are no batches"
+            left = segment.size - position
+            what = f"{error}; no batch can be found by its length in the {left} bytes from there on"
             found.fault(path, position, what)
     finally:
         await segment.file.close()

@@ -137,7 +137,7 @@ class Segment:
         at = 0
         while at < len(data) and len(chunk.found) < CHUNK_BATCHES_MAX:
             try:
-                header = parse_header(data, at)
+                header = parse_header(data, at, begins_at=position)
             except CorruptRecordError as error:
                 if len(data) - at < HEADER_BYTES and position + len(data) < self.size and at:
                     break  # the chunk ends here, not the file

@@ -47,7 +47,7 @@ async def is_torn(
         return False
     if position + _BEFORE + length <= size or await _is_whole(file, position, size):
         return False
-    return not await _has_a_later_batch(file, position + _BEFORE, size, next_offset)
+    return not await has_later_batch(file, position + _BEFORE, size, next_offset)
 
 
 async def _is_whole(file: File, position: int, size: int) -> bool:
@@ -82,7 +82,7 @@ def _ends(data: bytes, offset_prefix: bytes, left: int) -> list[int]:
     return sorted({*found, *(end for end in last if end <= len(data)), len(data)} - {0})
 
 
-async def _has_a_later_batch(file: File, position: int, size: int, after: int) -> bool:
+async def has_later_batch(file: File, position: int, size: int, after: int) -> bool:
     """Return whether a whole batch with an offset above `after` follows.
 
     Every position is tried, because the length of the bad batch may have changed.

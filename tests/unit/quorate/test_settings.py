@@ -221,3 +221,20 @@ def test_an_ipv6_address_stands_in_brackets(address: str) -> None:
     with pytest.raises(ValueError, match=r"in brackets, as \[::1\]:7092, not"):
         Admin(bootstrap_servers=address)
     Admin(bootstrap_servers="[::1]:7092,[fe80::1%eth0]:7092")
+
+
+def test_an_error_names_the_class_that_the_user_knows() -> None:
+    consumer: Any = Consumer("t")
+    admin: Any = Admin()
+    with pytest.raises((TypeError, ValueError), match=r"^Consumer\.seek: offset"):
+        consumer.seek(P0, -1)
+    with pytest.raises(TypeError, match=r"^Consumer\.commit: "):
+        asyncio.run(consumer.commit(7))
+    with pytest.raises((TypeError, ValueError), match=r"^Admin\.alter_group_offsets: "):
+        asyncio.run(admin.alter_group_offsets(7, 7))
+
+    class Mine(Consumer):
+        """Of a user."""
+
+    with pytest.raises((TypeError, ValueError), match=r"^Consumer\.seek: offset"):
+        Mine("t").seek(P0, -1)

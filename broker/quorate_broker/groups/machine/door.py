@@ -11,10 +11,10 @@ from quorate.errors import (
     InvalidSessionTimeoutError,
     UnsupportedAssignorError,
 )
+from quorate.topic_pattern import compiled
 from quorate_broker.groups.assignors.table import ASSIGNORS, CLIENT
 from quorate_broker.groups.machine.classic.values import JoinGroup
 from quorate_broker.groups.machine.config import GroupsConfig
-from quorate_broker.groups.machine.subscriptions import compiled
 from quorate_broker.groups.machine.values import JOIN, LEAVE_STATIC, Heartbeat, Subscription
 
 #: Of the ids and names of classic members: what a record of Kafka's older encoding takes is more.

@@ -1,8 +1,7 @@
 """Which topics the groups of a shard subscribe to: by name, and by pattern.
 
-Patterns come from outside, so they are matched by RE2, whose time is linear in the length of a
-name: no pattern can stop the coordinator. A new pattern is matched against all names of topics, in
-parts; later only against names that change.
+Patterns come from outside, so they are matched by RE2 (quorate.topic_pattern). A new pattern is
+matched against all names of topics, in parts; later only against names that change.
 
 A pattern matches the topics that the principal of the member may describe: the member could not
 read the others, which nobody would read then. Rights are asked for when a name is matched, and
@@ -18,17 +17,13 @@ from hashlib import blake2b
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
-import re2
-
-from quorate.errors import InvalidPatternError, OverloadedError
+from quorate.errors import OverloadedError
 from quorate.net.principal import Principal
+from quorate.topic_pattern import compiled
 from quorate_broker.groups.machine.config import GroupsConfig
 from quorate_broker.groups.machine.topics import Topic, Topics
 from quorate_quorum.metadata.topics import INTERNAL_PREFIX
 
-#: The most memory of one compiled pattern, the states that it meets included. It also bounds the
-#: time of one match: where this memory does not do, RE2 walks the whole program at each letter.
-PATTERN_MEMORY_BYTES_MAX: Final = 128 << 10
 #: What one step may spend on matching, in instructions of compiled patterns times names: at most
 #: about 20 ms, for names of 249 letters and the worst of patterns. One name is always matched.
 WORK_PER_STEP: Final = 40_000
@@ -47,22 +42,6 @@ class View(NamedTuple):
 def all_may_describe(principal: Principal, topic: str) -> bool:
     """Let every principal see every topic."""
     return True
-
-
-def compiled(pattern: str) -> Any:
-    """Return a compiled pattern. InvalidPatternError: RE2 refuses it."""
-    options = re2.Options()
-    options.max_mem = PATTERN_MEMORY_BYTES_MAX
-    options.log_errors = False
-    options.never_capture = True
-    try:
-        return re2.compile(pattern, options=options)
-    except (re2.error, UnicodeEncodeError) as error:
-        reason = error.args[0] if error.args else error
-        text = reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)
-        raise InvalidPatternError(
-            f"the pattern {pattern[:200]!r} does not compile as RE2: {text}"
-        ) from None
 
 
 def hash_of(name: str) -> int:

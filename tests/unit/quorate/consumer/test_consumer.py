@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 from quorate import Consumer, OffsetAndTimestamp, TopicPartition
+from quorate.consumer.corruption import CORRUPT_RETRY_S
 from quorate.errors import (
     ClosedError,
     CorruptRecordError,
     DeserializationError,
+    InvalidPatternError,
     InvalidRequestError,
     OffsetOutOfRangeError,
     UnknownTopicError,
@@ -62,6 +64,33 @@ def test_latest_begins_at_the_end_and_a_later_partition_at_its_beginning() -> No
             assert await values(c, 2) == [b"first", b"second"]
 
     with_cluster(program)
+
+
+@pytest.mark.parametrize("group_id", [None, "g"])
+@pytest.mark.parametrize(
+    ("pattern", "is_valid"),
+    [
+        (r"\pLog", True),
+        (r"[[:alpha:]]+", True),
+        (r"orders\z", True),
+        (r"\Qa.b\E", True),
+        ("o(?i)rders", True),
+        ("(?<n>orders)", True),
+        ("g(?=1)1", False),
+        (r"(a)\1", False),
+        ("(", False),
+    ],
+)
+def test_a_pattern_has_the_syntax_of_re2_with_and_without_a_group(
+    pattern: str, is_valid: bool, group_id: str | None
+) -> None:
+    consumer = Consumer(group_id=group_id)
+    if is_valid:
+        consumer.subscribe(pattern=pattern)
+        return
+    for kind in (InvalidPatternError, ValueError):
+        with pytest.raises(kind, match=r"Consumer.subscribe: .* does not compile as RE2: \w"):
+            consumer.subscribe(pattern=pattern)
 
 
 def test_a_pattern_finds_topics_that_come_later() -> None:
@@ -177,16 +206,59 @@ def test_what_a_deserializer_refuses_is_next_again_and_seek_goes_past() -> None:
     with_cluster(program)
 
 
-def test_corrupt_bytes_are_said_and_read_again() -> None:
+def spoiled(data: bytes) -> bytes:
+    return data.replace(b"aaaa", b"aaab")
+
+
+def test_a_batch_that_is_corrupt_for_a_while_is_fetched_again_and_raises_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def program(cluster: FakeCluster) -> None:
+        cluster.add_topic("t").partitions[0].write(b"aaaa", b"b")
+        cluster.spoil = spoiled
+        async with consumer(cluster, "t") as c:
+            assert await c.getmany(timeout_ms=5000) == {}
+            reading = asyncio.ensure_future(values(c, 2))
+            await asyncio.sleep(5)
+            assert not reading.done()
+            cluster.spoil = bytes
+            assert await reading == [b"aaaa", b"b"]
+            assert sum("offset 0 of t-0 is corrupt" in one for one in caplog.messages) == 1
+
+    with_cluster(program)
+
+
+def test_a_batch_that_stays_corrupt_is_told_after_a_bound_and_can_be_passed() -> None:
     async def program(cluster: FakeCluster) -> None:
         cluster.add_topic("t").partitions[0].write(b"aaaa")
-        cluster.spoil = lambda data: data.replace(b"aaaa", b"aaab")
+        cluster.topics["t"].partitions[0].write(b"b")
+        cluster.spoil = spoiled
         async with consumer(cluster, "t") as c:
-            for _ in range(2):
-                with pytest.raises(CorruptRecordError, match="CRC"):
+            began = asyncio.get_running_loop().time()
+            for _ in range(2):  # and again, as long as the program does not pass it
+                with pytest.raises(CorruptRecordError, match=r"CRC.* seek\(Topic.*, 1\)"):
                     await c.getone()
-            cluster.spoil = lambda data: data
+            waited = asyncio.get_running_loop().time() - began
+            assert CORRUPT_RETRY_S <= waited < CORRUPT_RETRY_S + 2
+            c.seek(T0, 1)
+            assert await values(c, 1) == [b"b"]
+            c.seek(T0, 0)
+            cluster.spoil = bytes
             assert await values(c, 1) == [b"aaaa"]
+
+    with_cluster(program)
+
+
+def test_a_batch_that_two_leaders_send_corrupt_is_told_at_once() -> None:
+    async def program(cluster: FakeCluster) -> None:
+        cluster.add_topic("t").partitions[0].write(b"aaaa")
+        cluster.spoil = spoiled
+        async with consumer(cluster, "t") as c:
+            assert await c.getmany(timeout_ms=2000) == {}
+            cluster.move("t", 0, 1 - cluster.topics["t"].partitions[0].leader)
+            with pytest.raises(CorruptRecordError, match=r"came from .*, "):
+                async with asyncio.timeout(5):
+                    await c.getone()
 
     with_cluster(program)
 

@@ -1210,9 +1210,8 @@ def test_a_refusal_of_the_coordinator_ends_the_membership() -> None:
             await member(cluster, "t").start()
         cluster.coordinator.fault = None
         c = member(cluster)
-        c.subscribe(pattern="(?=a)")
         with pytest.raises(InvalidPatternError):
-            await c.start()
+            c.subscribe(pattern="(?=a)")
         async with member(cluster, "t") as c:
             cluster.coordinator.fault = GroupAuthorizationFailedError("not any more")
             with pytest.raises(GroupAuthorizationFailedError):

@@ -40,6 +40,21 @@ def verified(path: Path) -> tuple[int, list[dict[str, Any]]]:
     return result.exit_code, rows[:-1]
 
 
+def verified_while_locked(disk: Path) -> tuple[int, list[dict[str, Any]]]:
+    descriptor = os.open(disk / ".lock", os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return verified(disk / "t-0")
+    finally:
+        os.close(descriptor)
+
+
+def flip(path: Path, at: int, bits: int = 16) -> None:
+    data = bytearray(path.read_bytes())
+    data[at] ^= bits
+    path.write_bytes(data)
+
+
 @pytest.fixture
 def disk(tmp_path: Path) -> Path:
     asyncio.run(make_voter(tmp_path))
@@ -121,14 +136,36 @@ def test_a_torn_last_write_is_a_note_on_a_locked_directory_only(disk: Path) -> N
     with last.open("ab") as file:
         file.write(batch(180, 3, 4)[:70])
     assert verified(disk)[0] == 1
-    descriptor = os.open(disk / ".lock", os.O_RDWR | os.O_CREAT)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        status, rows = verified(disk / "t-0")
-    finally:
-        os.close(descriptor)
+    status, rows = verified_while_locked(disk)
     assert status == 0
     assert [(row["kind"], row["file"]) for row in rows] == [("note", str(last))]
+
+
+@pytest.mark.parametrize("at", [5, 8, 16, 80])
+def test_a_bad_batch_before_good_ones_is_a_fault_of_a_running_node_too(disk: Path, at: int) -> None:
+    """No write under way leaves good batches behind it. `at`: a byte of each part of a batch."""
+    last = sorted((disk / "t-0").glob("*.log"))[-1]
+    sizes = [row["size"] for row in dumped(last) if row["kind"] == "batch"]
+    position = sum(sizes[:3])
+    flip(last, position + at)
+    status, rows = verified_while_locked(disk)
+    faults = [row for row in rows if row["kind"] == "fault" and row["file"] == str(last)]
+    assert status == 1
+    assert faults[0]["position"] == position
+    assert "byte 0" not in faults[0]["what"]
+
+
+@pytest.mark.parametrize("at", [8, 16, 80])
+def test_a_bad_last_batch_of_a_running_node_may_be_a_write_under_way(disk: Path, at: int) -> None:
+    last = sorted((disk / "t-0").glob("*.log"))[-1]
+    size = [row["size"] for row in dumped(last) if row["kind"] == "batch"][-1]
+    position = last.stat().st_size - size
+    flip(last, position + at)
+    _, rows = verified_while_locked(disk)
+    notes = [row["what"] for row in rows if row["kind"] == "note" and row["file"] == str(last)]
+    assert len(notes) == 1
+    assert f"byte {position}" in notes[0]
+    assert "byte 0" not in notes[0]
 
 
 def test_a_log_above_0_without_its_snapshot_is_found(disk: Path) -> None:

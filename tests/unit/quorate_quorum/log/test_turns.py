@@ -29,11 +29,11 @@ class Turns:
         self.now = self.most = self.all = 0
         monkeypatch.setattr(segment_module, "parse_header", self._parse)
 
-    def _parse(self, data: bytes, position: int = 0) -> BatchHeader:
+    def _parse(self, data: bytes, position: int = 0, *, begins_at: int = 0) -> BatchHeader:
         self.now += 1
         self.all += 1
         self.most = max(self.most, self.now)
-        return parse_header(data, position)
+        return parse_header(data, position, begins_at=begins_at)
 
     async def during(self, work: Awaitable[object]) -> None:
         """Do the work; afterwards `most` is the largest count of one turn."""

@@ -6,7 +6,8 @@ import pytest
 
 from quorate.errors import InvalidPatternError, OverloadedError
 from quorate.net.principal import Principal
-from quorate_broker.groups.machine.subscriptions import WORK_PER_STEP, compiled
+from quorate.topic_pattern import compiled
+from quorate_broker.groups.machine.subscriptions import WORK_PER_STEP
 from quorate_broker.groups.machine.values import Subscription
 from tests.harness.group_desk import Desk, Member
 
