@@ -166,7 +166,10 @@ class TopicConfig:
         NO_LAG, whole(1), f"How long a record stays uncompacted at most; {NO_LAG}: without a limit."
     )
     max_message_bytes: int = setting(
-        MIB, whole(1024, 64 * MIB), "Largest batch of records, in bytes."
+        # Kafka's own default: 1 MiB and the 12 bytes that a batch's length does not count
+        MIB + 12,
+        whole(1024, 64 * MIB),
+        "Largest batch of records, in bytes.",
     )
     message_timestamp_after_max_ms: int = setting(
         60 * 60 * 1000, whole(0), "How far in the future a record's timestamp may lie."

@@ -25,7 +25,7 @@ def test_a_topic_without_configs_has_the_defaults() -> None:
     assert config.retention_ms == 7 * 24 * 3600 * 1000
     assert config.retention_bytes == -1
     assert config.segment_bytes == 1 << 30
-    assert config.max_message_bytes == 1 << 20
+    assert config.max_message_bytes == 1_048_588
     assert config.min_insync_replicas == 2
     assert config.flush_on_ack is False
     assert config.unclean_leader_election_enable is False

@@ -53,12 +53,13 @@ def test_answers_leave_in_the_order_of_the_requests(data: st.DataObject) -> None
     driven.feed(b"".join(request_bytes(key, correlation_id=i) for i, key in enumerate(keys)))
     waiting: list[Request] = []
     sent: list[bytes] = []
-    while len(sent) < len(keys):
+    for _ in keys:
         for _ in range(data.draw(st.integers(1, 4))):
             for request in driven.begun():
                 waiting.append(request)
                 if request.api_key == PRODUCE:
                     driven.connection.accepted(request)
+        assert waiting, "the answer to a request was lost"
         request = waiting.pop(data.draw(st.integers(0, len(waiting) - 1)))
         driven.answer(request, bytes([request.correlation_id]))
         sent += driven.answers()
