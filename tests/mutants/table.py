@@ -31,10 +31,7 @@ CHAIN = "quorum/quorate_quorum/metadata_log.py"
 
 GROUP = "clients/quorate/consumer/group"
 GROUP_TESTS = "tests/unit/quorate/consumer/test_groups.py"
-CANCELLATION = (
-    "tests/unit/quorate/consumer/group/test_cancellation.py"
-    "::test_a_call_that_is_cancelled_at_any_point"
-)
+CANCELLATION = "tests/unit/quorate/consumer/group/test_cancellation.py"
 MEMBERSHIP = "tests/unit/quorate/consumer/group/test_membership.py"
 NEW_PARTITIONS = "tests/unit/quorate/consumer/test_new_partitions.py"
 GROWTH = "quorum/quorate_quorum/controller/decisions/growth.py"
@@ -1543,7 +1540,7 @@ MUTANTS = (
         "clients/quorate/cluster/client.py",
         "            try:\n                await cluster.stop()\n            finally:\n",
         "            await cluster.stop()\n            if True:\n",
-        (CANCELLATION,),
+        (f"{CANCELLATION}::test_a_stop_that_is_cancelled_at_any_point",),
     ),
     Mutant(
         "cancelled-calls-leave-nothing",
@@ -1552,7 +1549,7 @@ MUTANTS = (
         "        try:\n            await self.owner.end(self._refresh, self._keeper)\n"
         "        finally:\n",
         "        await self.owner.end(self._refresh, self._keeper)\n        if True:\n",
-        (CANCELLATION,),
+        (f"{CANCELLATION}::test_a_stop_that_is_cancelled_at_any_point",),
     ),
     Mutant(
         "cancelled-calls-leave-nothing",
@@ -1561,7 +1558,7 @@ MUTANTS = (
         "                await self._end()\n            finally:\n",
         "                self._assignment.leave()\n"
         "                await self._end()\n            finally:\n",
-        (CANCELLATION,),
+        (f"{CANCELLATION}::test_a_start_that_is_cancelled_at_any_point",),
     ),
     Mutant(
         "cancelled-calls-leave-nothing",

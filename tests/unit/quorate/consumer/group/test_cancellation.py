@@ -11,6 +11,7 @@ import asyncio
 import os
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
 
@@ -28,6 +29,8 @@ RECORDS_FIRST, RECORDS = 4, 8
 SETTLE_S = 0.3
 #: Longer than any call and any read of the rest takes.
 PATIENCE_S = 10.0
+#: The calls of other tasks end within this time after a stop. Without it they may take 5 s.
+STOP_S = 1.0
 #: So many points of each call are chosen by the seed. With EVERY_SUSPENSION=1 in the environment,
 #: each call is cancelled at every one.
 POINTS = 6
@@ -185,6 +188,13 @@ async def stop(world: World) -> None:
     await world.consumer.stop()
 
 
+async def waits_for_a_position(world: World) -> None:
+    world.cluster.move(world.name, 0, -1)
+    with suppress(ClosedError):
+        await world.consumer.seek_to_end(world.keys[0])
+    world.cluster.move(world.name, 0, 0)
+
+
 # -- what must hold after the call -----------------------------------------------------------------
 
 
@@ -260,8 +270,9 @@ class Call:
     is_started: bool = True
     is_subscribed: bool = True
     callback_s: float = 0.0
-    #: Another task reads meanwhile.
-    has_reader: bool = False
+    #: What another task does meanwhile.
+    beside: Callable[[World], Awaitable[None]] | None = None
+    at_every_point: bool = False
 
 
 CALLS = {
@@ -284,7 +295,10 @@ CALLS = {
     "lag": Call(lag),
     "stop": Call(stop, is_closed),
     "stop, callbacks take time": Call(stop, is_closed, callback_s=0.1),
-    "stop, another task reads": Call(stop, is_closed, has_reader=True),
+    "stop, another task reads": Call(stop, is_closed, beside=iterate),
+    "stop, another task waits for a position": Call(
+        stop, is_closed, beside=waits_for_a_position, at_every_point=True
+    ),
 }
 
 
@@ -300,24 +314,24 @@ async def play(
     if call.is_started and call.is_subscribed:
         # a task that has ended holds no partition back from the call
         await asyncio.create_task(world.read(5))
-    reading = asyncio.create_task(iterate(world)) if call.has_reader else None
+    beside = None if call.beside is None else asyncio.ensure_future(call.beside(world))
     steps = Steps(call.run(world), at, when)
     task = asyncio.create_task(steps.run())
     async with asyncio.timeout(PATIENCE_S):
         await asyncio.wait([task])
     if not task.cancelled():
         task.result()
-    if reading is not None:
-        async with asyncio.timeout(PATIENCE_S):
-            await asyncio.wait([reading])
+    if beside is not None:
+        async with asyncio.timeout(STOP_S):
+            await beside
     await asyncio.sleep(SETTLE_S)
     left = census.take() - empty
     left["connections"] = world.cluster.network.connections_open - connections
     return steps, left
 
 
-@pytest.mark.parametrize("name", CALLS)
-def test_a_call_that_is_cancelled_at_any_point(name: str) -> None:
+def cancel_at_points(name: str) -> None:
+    """Play a call, whole and then cancelled at each of the chosen points."""
     call = CALLS[name]
 
     async def program(cluster: FakeCluster) -> None:
@@ -328,7 +342,11 @@ def test_a_call_that_is_cancelled_at_any_point(name: str) -> None:
         if not call.is_started:
             kept = Counter()
         every = [(at, when) for at in range(whole.suspensions) for when in When]
-        chosen = every if EVERY else Random(SEED).sample(every, min(POINTS, len(every)))
+        chosen = (
+            every
+            if EVERY or call.at_every_point
+            else Random(SEED).sample(every, min(POINTS, len(every)))
+        )
         for number, (at, when) in enumerate(chosen):
             world = World(cluster, f"t{number}", callback_s=call.callback_s)
             try:
@@ -346,3 +364,18 @@ def test_a_call_that_is_cancelled_at_any_point(name: str) -> None:
 
     print(f"seed {SEED}")
     with_cluster(program)
+
+
+@pytest.mark.parametrize("name", [name for name in CALLS if name.startswith("start")])
+def test_a_start_that_is_cancelled_at_any_point(name: str) -> None:
+    cancel_at_points(name)
+
+
+@pytest.mark.parametrize("name", [name for name in CALLS if name.startswith("stop")])
+def test_a_stop_that_is_cancelled_at_any_point(name: str) -> None:
+    cancel_at_points(name)
+
+
+@pytest.mark.parametrize("name", [one for one in CALLS if not one.startswith(("start", "stop"))])
+def test_a_call_that_is_cancelled_at_any_point(name: str) -> None:
+    cancel_at_points(name)
