@@ -7,10 +7,12 @@ it has carried out the effect itself. So the caller can send its next call to th
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import TypeVar
 
-from quorate.errors import RequestTimedOutError
+from quorate.aio.clock import Deadline
+from quorate.errors import QuorateError, RequestTimedOutError
 from quorate.net.network import Method
 from quorate.net.principal import Principal
 from quorate_broker.publisher import Publisher
@@ -22,6 +24,8 @@ R = TypeVar("R")
 #: The timeout of a request without one, and the longest timeout that a request may have.
 TIMEOUT_MS = 30_000
 TIMEOUT_MS_MAX = 300_000
+#: Of the parts of one request, the most that wait for the controller at a time.
+PARTS_IN_FLIGHT_MAX = 16
 
 
 class Admin:
@@ -61,6 +65,32 @@ class Admin:
         with suppress(RequestTimedOutError):
             await self._publisher.wait_applied(self._client.image.offset, timeout_ms=left_ms)
         return response
+
+    async def forward_each(
+        self, method: Method[Q, R], parts: Sequence[Q], principal: Principal, *, timeout_ms: int
+    ) -> list[R | QuorateError]:
+        """Ask the controller for each part of a request, some at a time.
+
+        Returns the answers, or the errors of `forward`, in the order of `parts`. `timeout_ms` is
+        the timeout of the whole request; 0: none.
+        """
+        deadline = Deadline(min(timeout_ms or TIMEOUT_MS, TIMEOUT_MS_MAX))
+
+        async def answer(part: Q) -> R | QuorateError:
+            if deadline.has_passed:
+                return RequestTimedOutError("the time of the request was over before this part")
+            try:
+                return await self.forward(
+                    method, part, principal, timeout_ms=deadline.left_ms + 1, caller_timeout_ms=0
+                )
+            except QuorateError as error:
+                return error
+
+        answers: list[R | QuorateError] = []
+        for first in range(0, len(parts), PARTS_IN_FLIGHT_MAX):
+            portion = parts[first : first + PARTS_IN_FLIGHT_MAX]
+            answers.extend(await asyncio.gather(*map(answer, portion)))
+        return answers
 
 
 def answered_in_time(wait_ms: int, caller_timeout_ms: int) -> int:

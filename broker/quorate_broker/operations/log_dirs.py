@@ -50,18 +50,18 @@ class LogDirs:
         self._replicas = replicas
         self._authorizer = authorizer
 
-    async def describe(self, principal: Principal, topics: Collection[str]) -> list[LogDir]:
+    async def describe(self, principal: Principal, topics: Collection[str] | None) -> list[LogDir]:
         """Describe each directory, with the replicas of `topics`.
 
-        An empty `topics` means all topics. Topics that the caller may not describe are left out.
+        None means all topics. Topics that the caller may not describe are left out.
         Raises ClusterAuthorizationFailedError.
         """
         caller = Caller(principal, self._authorizer)
         caller.check(REQUIRED)
-        replicas, wanted = self._replicas, frozenset(topics)
+        replicas, wanted = self._replicas, None if topics is None else frozenset(topics)
         held: dict[bytes, list[ReplicaSize]] = {one: [] for one in replicas.directories}
         for number, partition in enumerate(replicas.all(), 1):
-            is_asked = not wanted or partition.topic in wanted
+            is_asked = wanted is None or partition.topic in wanted
             if is_asked and caller.may(DESCRIBE_TOPIC, partition.topic):
                 found = ReplicaSize(
                     partition.topic,
@@ -101,7 +101,7 @@ class LogDirs:
         return self._replicas.losses.reason_of(partition.key)
 
     def _unopened(
-        self, caller: Caller, wanted: Collection[str]
+        self, caller: Caller, wanted: Collection[str] | None
     ) -> Iterator[tuple[bytes, ReplicaSize]]:
         """Yield the replicas whose logs are not open, each with the id of its directory."""
         replicas = self._replicas
@@ -110,7 +110,7 @@ class LogDirs:
             if topic is None or state is None or replicas.find(*key) is not None:
                 continue
             directory_id = state.directory_of(replicas.broker_id)
-            is_asked = not wanted or topic.name in wanted
+            is_asked = wanted is None or topic.name in wanted
             if (
                 is_asked
                 and directory_id in replicas.directories

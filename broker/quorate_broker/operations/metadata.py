@@ -22,7 +22,7 @@ from quorate.net.principal import Principal
 from quorate_broker.operations.admin import answered_in_time
 from quorate_broker.operations.partitions import TOPIC_ID_BYTES, refuse_duplicates
 from quorate_quorum.client.client import QuorumClient
-from quorate_quorum.configs import CONFIGS, effective
+from quorate_quorum.configs import CONFIGS, check_config, effective, fixed_at_creation
 from quorate_quorum.metadata.brokers import BrokerImage
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.metadata.topics import TopicImage
@@ -139,6 +139,14 @@ class Metadata:
         if topic is None:
             raise _unknown(name)
         return _of_topic(topic.configs, image.configs)
+
+    def new_topic_configs(
+        self, image: MetadataImage, principal: Principal, name: str, given: Mapping[str, str]
+    ) -> list[ConfigFound]:
+        """Return every setting that a new topic with the given configs has."""
+        Caller(principal, self._authorizer).check(CONFIGS_REQUIRED, name)
+        own = {one: check_config(one, text, of_topic=True) for one, text in given.items()}
+        return _of_topic({**fixed_at_creation(image.configs), **own}, image.configs)
 
     def own_configs(self, topic: TopicImage | TopicMissing, principal: Principal) -> dict[str, str]:
         """Return the configs that were set for a topic; empty if the principal may not see them."""

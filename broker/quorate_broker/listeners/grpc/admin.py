@@ -226,7 +226,7 @@ class AdminService:
     ) -> DescribeLogDirsResponse:
         check_count(len(request.topics))
         try:
-            found = await self._log_dirs.describe(peer.principal, request.topics)
+            found = await self._log_dirs.describe(peer.principal, request.topics or None)
         except QuorateError as error:
             return DescribeLogDirsResponse(error=error_of(error))
         return DescribeLogDirsResponse(

@@ -20,6 +20,7 @@ from quorate_broker.listeners.kafka.messages.apis import APIS
 from quorate_broker.listeners.kafka.wire import (
     UNREADABLE,
     Buffer,
+    LeftOver,
     MalformedRequest,
     Piece,
     skip_tags,
@@ -40,6 +41,9 @@ _FLEXIBLE: Final = Struct(
     "i"  # correlation id
     "x"  # no tagged fields
 )
+#: Kafka takes bytes behind a request. librdkafka 2.16 leaves so many behind its Metadata request
+#: for all topics: it reserves four bytes for the count, and writes a compact count of one byte.
+COUNT_LEFT_OVER: Final = 3
 
 
 class RequestHeader(NamedTuple):
@@ -79,11 +83,20 @@ def decode_header(frame: Buffer) -> tuple[RequestHeader, int]:
 
 
 def decode_request(api_key: int, version: int, frame: Buffer, position: int) -> Any:
-    """Return the request that fills the frame from this position on. Raises MalformedRequest."""
+    """Return the request that fills the frame from this position on. Raises MalformedRequest.
+
+    Up to COUNT_LEFT_OVER bytes behind a request are left alone.
+    """
     decode = messages_of(api_key).REQUEST_DECODERS.get(version)
     if decode is None:
         raise MalformedRequest(f"{APIS[api_key].name} has no version {version}")
-    return decode(frame, position, len(frame))
+    try:
+        return decode(frame, position, len(frame))
+    except LeftOver as error:
+        too_many = len(frame) - error.position > COUNT_LEFT_OVER
+        if too_many or not is_flexible(api_key, version):
+            raise
+        return decode(frame, position, error.position)
 
 
 def encode_response(api_key: int, version: int, correlation_id: int, response: Any) -> list[Piece]:

@@ -42,11 +42,13 @@ UNSUPPORTED_VERSION: Final = 35
 TOPIC_ALREADY_EXISTS: Final = 36
 INVALID_PARTITIONS: Final = 37
 INVALID_REPLICATION_FACTOR: Final = 38
+INVALID_REPLICA_ASSIGNMENT: Final = 39
 INVALID_CONFIG: Final = 40
 INVALID_REQUEST: Final = 42
 POLICY_VIOLATION: Final = 44
 OUT_OF_ORDER_SEQUENCE_NUMBER: Final = 45
 INVALID_PRODUCER_EPOCH: Final = 47
+SECURITY_DISABLED: Final = 54
 KAFKA_STORAGE_ERROR: Final = 56
 UNKNOWN_PRODUCER_ID: Final = 59
 NON_EMPTY_GROUP: Final = 68
@@ -60,8 +62,10 @@ OFFSET_NOT_AVAILABLE: Final = 78
 MEMBER_ID_REQUIRED: Final = 79
 GROUP_MAX_SIZE_REACHED: Final = 81
 FENCED_INSTANCE_ID: Final = 82
+ELECTION_NOT_NEEDED: Final = 84
 INVALID_RECORD: Final = 87
 PRODUCER_FENCED: Final = 90
+RESOURCE_NOT_FOUND: Final = 91
 SNAPSHOT_NOT_FOUND: Final = 98
 UNKNOWN_TOPIC_ID: Final = 100
 DUPLICATE_BROKER_REGISTRATION: Final = 101
@@ -72,6 +76,7 @@ FENCED_MEMBER_EPOCH: Final = 110
 UNRELEASED_INSTANCE_ID: Final = 111
 UNSUPPORTED_ASSIGNOR: Final = 112
 STALE_MEMBER_EPOCH: Final = 113
+MISMATCHED_ENDPOINT_TYPE: Final = 114
 INVALID_REGULAR_EXPRESSION: Final = 128
 
 CODES: Final[Mapping[type[errors.QuorateError], int]] = {
@@ -180,6 +185,11 @@ OF_COMMITS: Final[Mapping[type[errors.QuorateError], int]] = {
 #: In answers to requests that name topics by their ids.
 BY_ID: Final[Mapping[type[errors.QuorateError], int]] = {
     errors.UnknownTopicError: UNKNOWN_TOPIC_ID,
+}
+#: In answers to requests that say which brokers get the replicas.
+OF_ASSIGNMENT: Final[Mapping[type[errors.QuorateError], int]] = {
+    errors.InvalidRequestError: INVALID_REPLICA_ASSIGNMENT,
+    errors.InvalidReplicationFactorError: INVALID_REPLICA_ASSIGNMENT,
 }
 
 

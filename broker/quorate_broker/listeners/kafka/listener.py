@@ -9,8 +9,11 @@ from functools import partial
 from quorate.net.network import Listener
 from quorate_broker.listeners.kafka.budget import ReadBudget
 from quorate_broker.listeners.kafka.call import Client
+from quorate_broker.listeners.kafka.cluster import ClusterRequests
+from quorate_broker.listeners.kafka.configs import ConfigRequests
 from quorate_broker.listeners.kafka.connection import Limits
 from quorate_broker.listeners.kafka.dispatch import Dispatcher
+from quorate_broker.listeners.kafka.elections import ElectionRequests
 from quorate_broker.listeners.kafka.fetch import FetchRequests
 from quorate_broker.listeners.kafka.framing import SHARED_BYTES
 from quorate_broker.listeners.kafka.group_offsets import GroupOffsetRequests
@@ -18,6 +21,8 @@ from quorate_broker.listeners.kafka.groups import GroupRequests
 from quorate_broker.listeners.kafka.metadata import MetadataRequests
 from quorate_broker.listeners.kafka.offsets import OffsetRequests
 from quorate_broker.listeners.kafka.produce import ProduceRequests
+from quorate_broker.listeners.kafka.topic_partitions import TopicPartitionRequests
+from quorate_broker.listeners.kafka.topics import TopicRequests
 from quorate_broker.listeners.kafka.transport import Transport
 from quorate_broker.operations.operations import Operations
 from quorate_broker.replicas.replicas import Replicas
@@ -45,6 +50,13 @@ class KafkaListeners:
                 OffsetRequests(operations.offsets, replicas),
                 GroupRequests(operations.groups, operations.classic_groups, replicas),
                 GroupOffsetRequests(operations.groups, replicas),
+                TopicRequests(operations, replicas),
+                TopicPartitionRequests(operations.metadata),
+                ConfigRequests(operations, config),
+                ClusterRequests(
+                    operations, cluster_id, config.node_id, replicas.environment.wall_clock_ms
+                ),
+                ElectionRequests(operations.metadata, replicas, config.request_partitions_max),
             )
         )
         self._connections_max = config.max_connections

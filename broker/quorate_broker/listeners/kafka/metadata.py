@@ -114,6 +114,17 @@ def _missing(topic: TopicMissing, version: int) -> MetadataResponseTopic:
     return MetadataResponseTopic(code_of(topic.error, BY_ID), name, topic.topic_id or NO_ID)
 
 
+def leader_told(
+    partition: PartitionImage, image: MetadataImage, addresses: Mapping[int, ListenerAddress]
+) -> tuple[int, int]:
+    """Return the error code of a partition, and its leader if the client can reach it."""
+    leader = partition.leader
+    if leader in addresses:
+        return NONE, leader
+    has_leader = leader in image.brokers and not image.brokers[leader].fenced
+    return LISTENER_NOT_FOUND if has_leader else LEADER_NOT_AVAILABLE, NO_LEADER
+
+
 def _partition(
     index: int,
     partition: PartitionImage,
@@ -121,12 +132,9 @@ def _partition(
     addresses: Mapping[int, ListenerAddress],
     version: int,
 ) -> MetadataResponsePartition:
-    error_code, leader = NONE, partition.leader
-    if leader not in addresses:
-        has_leader = leader in image.brokers and not image.brokers[leader].fenced
-        is_told = has_leader and version >= LISTENER_ERROR_FROM
-        error_code = LISTENER_NOT_FOUND if is_told else LEADER_NOT_AVAILABLE
-        leader = NO_LEADER
+    error_code, leader = leader_told(partition, image, addresses)
+    if error_code == LISTENER_NOT_FOUND and version < LISTENER_ERROR_FROM:
+        error_code = LEADER_NOT_AVAILABLE
     return MetadataResponsePartition(
         error_code,
         index,

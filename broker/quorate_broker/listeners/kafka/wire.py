@@ -37,6 +37,14 @@ class MalformedRequest(Exception):
     """The bytes are not the message that they should be. The connection must be closed."""
 
 
+class LeftOver(MalformedRequest):
+    """Bytes follow the end of the message, which is at `position`."""
+
+    def __init__(self, message: str, position: int) -> None:
+        super().__init__(message)
+        self.position = position
+
+
 #: What a read of bytes that are cut, or are no text, raises. The decoders make MalformedRequest of
 #: it. A read beyond the end that raises nothing makes the position wrong, which they check too.
 UNREADABLE: Final = (StructError, IndexError, UnicodeDecodeError)
@@ -66,7 +74,8 @@ def unreadable(message: str, error: Exception) -> MalformedRequest:
 
 def left_over(position: int, end: int) -> MalformedRequest:
     """Return the error of a message that ends before or after its bytes."""
-    return MalformedRequest(f"the message ends at {position}, its bytes at {end}")
+    told = f"the message ends at {position}, its bytes at {end}"
+    return LeftOver(told, position) if position < end else MalformedRequest(told)
 
 
 # reading

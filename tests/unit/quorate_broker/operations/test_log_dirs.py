@@ -33,7 +33,7 @@ async def test_each_directory_tells_its_replicas_its_free_bytes_and_its_failure(
     await world.caught_up(2, 3)
     replicas = world.brokers[1].replicas
     operation = LogDirs(replicas, ALLOW_ALL)
-    [found] = await operation.describe(ANN, ())
+    [found] = await operation.describe(ANN, None)
     assert (found.path, found.directory_id, found.failure) == ("/data", directory_id(1), "")
     assert found.free_bytes > 0
     [replica] = found.replicas
@@ -43,7 +43,7 @@ async def test_each_directory_tells_its_replicas_its_free_bytes_and_its_failure(
     [none] = await operation.describe(ANN, ["no-such-topic"])
     assert none.replicas == []
     replicas.directory_failed(directory_id(1), "for the test")
-    [failed] = await operation.describe(ANN, ())
+    [failed] = await operation.describe(ANN, None)
     assert failed.failure == "for the test"
     await world.stop()
 
@@ -57,7 +57,7 @@ async def test_a_compaction_that_fails_is_told_until_it_works_again_or_is_not_ne
         await broker.partition.log.roll()
 
     async def told() -> str:
-        [found] = await LogDirs(broker.replicas, ALLOW_ALL).describe(ANN, ())
+        [found] = await LogDirs(broker.replicas, ALLOW_ALL).describe(ANN, None)
         return found.replicas[0].compaction_failure
 
     runner = Failing()
@@ -101,7 +101,7 @@ async def test_a_principal_that_may_not_describe_the_cluster_is_refused() -> Non
     world = World(brokers=1)
     await world.start(min_isr=1)
     with pytest.raises(ClusterAuthorizationFailedError):
-        await LogDirs(world.brokers[1].replicas, DenyAll()).describe(ANN, ())
+        await LogDirs(world.brokers[1].replicas, DenyAll()).describe(ANN, None)
     await world.stop()
 
 
@@ -115,7 +115,7 @@ class AllowCluster:
 async def test_topics_that_the_caller_may_not_describe_are_not_told() -> None:
     world = World(brokers=1)
     await world.start(min_isr=1)
-    for asked in ([], [TOPIC]):
+    for asked in (None, [TOPIC]):
         [found] = await LogDirs(world.brokers[1].replicas, AllowCluster()).describe(ANN, asked)
         assert found.replicas == []
     await world.stop()

@@ -105,6 +105,15 @@ async def test_a_request_that_cannot_be_read_is_refused(body: bytes) -> None:
     assert family.calls == []
 
 
+async def test_three_bytes_behind_a_request_are_left_alone() -> None:
+    """Librdkafka's request for the metadata of all topics has three of them."""
+    family = Echo(MetadataResponse(controller_id=3))
+    response = await handled(request_of(METADATA, 13, body=bytes.fromhex("00000000010000")), family)
+    (call,) = family.calls
+    assert call.request.topics is None
+    assert response.controller_id == 3
+
+
 async def test_a_request_that_names_too_much_is_refused() -> None:
     with pytest.raises(Refusal, match="Metadata 9: too many topics"):
         await handled(
