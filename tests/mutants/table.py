@@ -3534,8 +3534,8 @@ MUTANTS = (
         "classic-generations",
         "a round does not wait for members that have an id only",
         f"{GROUP_MACHINE}/classic/rebalance.py",
-        " or self._pending:",
-        ":",
+        "not self._pending and all(",
+        "all(",
         (f"{CLASSIC_ROUNDS}::test_a_round_ends_only_when_members_that_have_got_an_id_have_come",),
     ),
     Mutant(
@@ -3565,11 +3565,34 @@ MUTANTS = (
         (f"{CLASSIC_ROUNDS}::test_who_does_not_join_again_is_removed_at_the_rebalance_timeout",),
     ),
     Mutant(
+        "offsets-expire-unused",
+        "a refused JoinGroup makes a group forget since when it is empty",
+        f"{GROUP_MACHINE}/registry.py",
+        '            self._check_empty(protocol, "the consumer protocol (KIP-848)")\n',
+        '            self._check_empty(protocol, "the consumer protocol (KIP-848)")\n'
+        "            protocol.group.forget_consumer_protocol(turn)\n",
+        (
+            "tests/unit/quorate_broker/groups/machine/classic/test_bounds.py::"
+            "test_offsets_do_not_expire_because_a_member_of_the_other_protocol_came",
+        ),
+    ),
+    Mutant(
+        "classic-generations",
+        "a member joins a group whose offsets are being deleted",
+        f"{GROUP_MACHINE}/registry.py",
+        "if group_id in self.deleting:",
+        "if False:",
+        (
+            "tests/unit/quorate_broker/groups/machine/classic/test_bounds.py::"
+            "test_a_deletion_in_steps_goes_on_by_itself_and_nobody_joins_meanwhile",
+        ),
+    ),
+    Mutant(
         "classic-generations",
         "a group has members of two protocols",
         f"{GROUP_MACHINE}/registry.py",
-        "        if protocol.member_count:",
-        "        if False:",
+        "        if protocol.member_count:\n            raise",
+        "        if False:\n            raise",
         (
             f"{CLASSIC_ROUNDS}::test_an_empty_group_changes_its_protocol_and_one_with_members_does_not",
         ),
@@ -3827,7 +3850,7 @@ MUTANTS = (
         "full-disk-gives-way",
         "a coordinator whose disk is full stays the leader",
         "broker/quorate_broker/replica/partition.py",
-        "if self.is_internal and self.role.queue.is_full:",
+        "if self.is_internal and self.role.queue.is_full and self._may_give_way(now_ms):",
         "if False:",
         (f"{FULL_DISK}::test_the_leader_of_an_internal_topic_whose_disk_is_full_gives_way",),
     ),
@@ -3838,6 +3861,14 @@ MUTANTS = (
         "len(resignation.members) >= self.role.machine.min_isr",
         "resignation.members",
         (f"{FULL_DISK}::test_a_leader_whose_disk_is_full_stays_otherwise",),
+    ),
+    Mutant(
+        "full-disk-gives-way",
+        "the leadership goes round when all disks are full",
+        "broker/quorate_broker/replica/partition.py",
+        "return leader_epoch == self.state.leader_epoch or now_ms >= at_ms + GIVES_WAY_INTERVAL_MS",
+        "return True",
+        (f"{FULL_DISK}::test_the_leadership_does_not_go_round_when_all_disks_are_full",),
     ),
     Mutant(
         "most-room-first",

@@ -6,6 +6,8 @@ To a coordinator these are bytes. Kafka's clients write them in a format of thei
 
 from __future__ import annotations
 
+from typing import Final
+
 from quorate.errors import CorruptRecordError
 from quorate_broker.groups.machine.classic.values import (
     DescribedClassicGroup,
@@ -16,9 +18,14 @@ from quorate_broker.groups.machine.values import DescribedGroup, DescribedMember
 from quorate_broker.groups.records.values import Partition
 from quorate_broker.groups.records.wire import Reader
 
+#: Longer subscriptions and assignments are not read: a description must not take long.
+READ_BYTES_MAX: Final = 64 * 1024
+
 
 def subscribed(metadata: bytes) -> frozenset[str]:
     """Return the topics of a subscription; none if the bytes are something else."""
+    if len(metadata) > READ_BYTES_MAX:
+        return frozenset()
     reader = Reader(metadata, "the subscription of a classic member")
     try:
         reader.int16()
@@ -32,6 +39,8 @@ def assigned(assignment: bytes, topics: Topics) -> frozenset[Partition]:
 
     Partitions of topics that are not there are left out.
     """
+    if len(assignment) > READ_BYTES_MAX:
+        return NO_PARTITIONS
     reader = Reader(assignment, "the assignment of a classic member")
 
     def topic() -> tuple[str, list[int]]:

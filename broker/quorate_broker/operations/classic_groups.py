@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Final
 from uuid import UUID
 
 from quorate.net.principal import Principal
@@ -24,6 +25,9 @@ from quorate_broker.groups.shard import Shard
 from quorate_broker.operations.groups import READ, check_group
 from quorate_quorum.node.authorizer import Authorizer, Caller
 
+#: So much of a client's name stands in the id of its member.
+NAME_CHARS: Final = 200
+
 
 class ClassicGroups:
     """The calls of classic members. Each requires the right to read by the group.
@@ -42,7 +46,7 @@ class ClassicGroups:
 
     def new_member_id(self, name: str) -> str:
         """Return an id for a member that has none: its client id or instance id, and a UUID."""
-        return f"{name}-{UUID(bytes=self._new_id(), version=4)}"
+        return f"{name[:NAME_CHARS]}-{UUID(bytes=self._new_id(), version=4)}"
 
     async def join(self, principal: Principal, request: JoinGroup) -> Joined | MemberIdRequired:
         """Wait until the round of joins has ended, and return the generation.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Final, NamedTuple, TypeVar
@@ -15,6 +16,7 @@ from typing import Final, NamedTuple, TypeVar
 from quorate.errors import (
     CoordinatorLoadingError,
     CoordinatorNotAvailableError,
+    GroupNotFoundError,
     InvalidGroupIdError,
     InvalidRequestError,
     OverloadedError,
@@ -476,9 +478,12 @@ async def _described(shard: Shard, group_id: str) -> DescribedGroup | DescribedC
 
 
 async def _deleted(shard: Shard, group_id: str) -> None:
-    """Delete a group. Its offsets may be too many for one step."""
-    while not await shard.call(partial(_delete, group_id), writes=True):
-        pass
+    """Delete a group. Its offsets may be too many for one step; then the shard goes on itself."""
+    if await shard.call(partial(_delete, group_id), writes=True):
+        return
+    with suppress(GroupNotFoundError):
+        while not await shard.call(partial(_delete, group_id), writes=True):
+            pass
 
 
 def _delete(group_id: str, machine: ShardMachine, now_ms: int, wall_ms: int) -> Step[bool]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 import structlog
 
@@ -19,6 +19,9 @@ from quorate_quorum.log.log import Log, LogConfig
 from quorate_quorum.metadata.partitions import PartitionImage
 
 log_line = structlog.get_logger(__name__)
+
+#: The least time between two leader epochs in which a broker without room gives a partition away.
+GIVES_WAY_INTERVAL_MS: Final = 60_000
 
 
 class PartitionHost(ReplicaHost, Protocol):
@@ -63,6 +66,8 @@ class Partition(Replica):
         self.replica_log = ReplicaLog(self, log)
         log.on_roll(self.retention_wanted)
         self.producers = producers
+        #: The leader epoch in which this broker gave way for lack of room, and when.
+        self._gave_way = (-1, -GIVES_WAY_INTERVAL_MS)
         self.damage = Damage(self, self.replica_log)
         self.role: LeaderReplica | FollowerReplica | None = None
         self._owed: tuple[int, int] | None = None
@@ -162,11 +167,21 @@ class Partition(Replica):
             # no other member may lead, so this replica leads on, although its log is damaged
         if not isinstance(self.role, LeaderReplica):
             return None
-        if self.is_internal and self.role.queue.is_full:
+        if self.is_internal and self.role.queue.is_full and self._may_give_way(now_ms):
             resignation = self._resignation(eligible_epoch)
             if resignation is not None and len(resignation.members) >= self.role.machine.min_isr:
+                self._gave_way = (resignation.leader_epoch, now_ms)
                 return resignation
         return self.role.propose_isr(now_ms, broker_epoch, eligible_epoch)
+
+    def _may_give_way(self, now_ms: int) -> bool:
+        """Whether this leader may give way for lack of room.
+
+        If all disks are full, the leadership would go round and round.
+        """
+        assert self.state is not None
+        leader_epoch, at_ms = self._gave_way
+        return leader_epoch == self.state.leader_epoch or now_ms >= at_ms + GIVES_WAY_INTERVAL_MS
 
     def _resignation(self, eligible_epoch: Callable[[int], int]) -> Proposal | None:
         """Return the ISR without this broker; None if no other eligible member would be left."""

@@ -144,11 +144,18 @@ class RealFile:
         if self._was_synced and self.is_synced:
             # A broker has many logs that were synced before their files were closed. To open each
             # file again, and to make the disk flush its cache, would take a stop many seconds.
+            await self._settled()
             return
         await self._ready()
         await self._sync_open()
-        # The kernel reports lost bytes to one of two syncs that overlap. If that was settle(), this
-        # sync must not count, either.
+        await self._settled()
+
+    async def _settled(self) -> None:
+        """Wait for the settle() under way. Raises its SyncError.
+
+        The kernel reports lost bytes to one of two syncs that overlap. If that was settle(), no
+        other sync of that time counts.
+        """
         if self._settling is not None:
             await asyncio.wait([self._settling])
         self._check_syncs()

@@ -41,9 +41,10 @@ class GroupsConfig:
     #: What a classic member may name as its session timeout (group.min.session.timeout.ms, ...).
     classic_session_timeout_ms_min: int = 6_000
     classic_session_timeout_ms_max: int = 1_800_000
-    #: The most bytes of the metadata and the assignments of all members of a classic group, which
-    #: are one record.
+    #: The most bytes of the members of a classic group and their assignments, which are one record;
+    #: and of those of all classic groups of a shard.
     classic_group_bytes_max: int = 8 * 1024 * 1024
+    classic_shard_bytes_max: int = 64 * 1024 * 1024
     #: offset.metadata.max.bytes: the most bytes (UTF-8) of the metadata of one committed offset.
     offset_metadata_bytes_max: int = 4_096
     #: offsets.retention.minutes, in ms: offsets of a group without members stay this long.

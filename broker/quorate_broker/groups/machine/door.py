@@ -19,6 +19,8 @@ from quorate_broker.groups.machine.values import JOIN, LEAVE_STATIC, Heartbeat, 
 
 #: Of the ids and names of classic members: what a record of Kafka's older encoding takes is more.
 STRING_BYTES_MAX: Final = 1_024
+#: The most protocols, which are assignors, that a member may support.
+PROTOCOLS_MAX: Final = 100
 #: Kafka Connect and Streams ask for as much as 32 bits hold.
 REBALANCE_TIMEOUT_MS_MAX: Final = 2**31 - 1
 
@@ -76,6 +78,10 @@ def check_join_group(request: JoinGroup, config: GroupsConfig) -> None:
     if not 1 <= request.rebalance_timeout_ms <= REBALANCE_TIMEOUT_MS_MAX:
         raise InvalidRequestError(
             f"the rebalance timeout is {request.rebalance_timeout_ms} ms; 1 is the least"
+        )
+    if len(request.protocols) > PROTOCOLS_MAX:
+        raise InvalidRequestError(
+            f"a member names {len(request.protocols)} protocols; {PROTOCOLS_MAX} are allowed"
         )
     for name in (request.protocol_type, *(name for name, _ in request.protocols)):
         if len(name.encode()) > STRING_BYTES_MAX:

@@ -36,6 +36,13 @@ from quorate_broker.groups.records.values import MemberValue
 TimerName = tuple[str, str | None]
 
 
+@dataclass(slots=True)
+class Tally:
+    """A number of bytes that many count in."""
+
+    total: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Shared:
     """What all groups of a shard share."""
@@ -45,6 +52,8 @@ class Shared:
     timers: Timers[TimerName] = field(default_factory=Timers)
     #: Members (group and member id) that have a stream.
     streams: set[tuple[str, str]] = field(default_factory=set)
+    #: Bytes of the members of all classic groups, and of their assignments.
+    classic_bytes: Tally = field(default_factory=Tally)
     #: The numbers of the states that members get. 0 in a heartbeat means "none yet".
     numbers: Iterator[int] = field(default_factory=lambda: count(1))
 
@@ -223,15 +232,19 @@ class Group:
             turn.write(self.state, key, None)
         if self.state.offsets:
             return False
-        self.forget_protocol(turn)
+        self.forget_consumer_protocol(turn)
+        self.forget_classic_protocol(turn)
         return True
 
-    def forget_protocol(self, turn: Turn) -> None:
-        """Take away what the log says of the protocol of a group without members."""
+    def forget_consumer_protocol(self, turn: Turn) -> None:
+        """Take away what the log says of a group that has no members of the consumer protocol."""
         if self.state.target.epoch:
             turn.write(self.state, TargetKey(self.id), None)
         if self.state.metadata is not None:
             turn.write(self.state, GroupKey(self.id), None)
+
+    def forget_classic_protocol(self, turn: Turn) -> None:
+        """Take away what the log says of a group that has no classic members."""
         if self.state.classic is not None:
             turn.write(self.state, ClassicKey(self.id), None)
 

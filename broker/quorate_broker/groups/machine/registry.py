@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from quorate.errors import (
+    CoordinatorLoadingError,
     GroupNotFoundError,
     InconsistentGroupProtocolError,
     OverloadedError,
@@ -36,6 +37,8 @@ class Groups:
         self._shared = shared
         self._states: dict[str, GroupState] = {}
         self._protocols: dict[str, MembersProtocol] = {}
+        #: Groups whose deletion takes more than one step. Nobody joins them, and nobody commits.
+        self.deleting: dict[str, None] = {}
 
     def replay(self, key: bytes, value: bytes | None) -> None:
         """Apply one committed record."""
@@ -90,7 +93,6 @@ class Groups:
         protocol = self._made(group_id, turn)
         if isinstance(protocol, ClassicProtocol):
             self._check_empty(protocol, "the classic protocol (Kafka clients)")
-            protocol.group.forget_protocol(turn)
             protocol = self._protocols[group_id] = ConsumerProtocol(protocol.group)
         return protocol
 
@@ -103,7 +105,6 @@ class Groups:
         protocol = self._made(group_id, turn)
         if isinstance(protocol, ConsumerProtocol):
             self._check_empty(protocol, "the consumer protocol (KIP-848)")
-            protocol.group.forget_protocol(turn)
             protocol = ClassicProtocol(protocol.group, None, turn.now_ms)
             self._protocols[group_id] = protocol
         return protocol
@@ -130,7 +131,13 @@ class Groups:
         return protocol
 
     def make(self, group_id: str) -> None:
-        """Make a group, unless it is there. It stays only if something is written for it."""
+        """Make a group, unless it is there. It stays only if something is written for it.
+
+        Raises OverloadedError if there are too many groups, CoordinatorLoadingError while the group
+        of this id is deleted.
+        """
+        if group_id in self.deleting:
+            raise CoordinatorLoadingError(f"group {group_id!r} is being deleted: ask again")
         if group_id in self._states:
             return
         if len(self._states) >= self._shared.config.groups_max:
@@ -139,6 +146,27 @@ class Groups:
                 "groups that are not used"
             )
         self._states[group_id] = GroupState(group_id)
+
+    def tidy(self, group_id: str, turn: Turn) -> None:
+        """See after a decision that the log tells of one protocol, and drop a blank group.
+
+        An empty group that gets members of the other protocol keeps its old records until it has
+        new ones: they tell since when it was empty, and its offsets expire by that. If nobody came,
+        it stays what it was.
+        """
+        protocol, state = self._protocols.get(group_id), self._states.get(group_id)
+        if isinstance(protocol, ClassicProtocol):
+            if protocol.group.state.classic is not None:
+                protocol.group.forget_consumer_protocol(turn)
+            elif not protocol.member_count:
+                self._protocols[group_id] = ConsumerProtocol(protocol.group)
+        elif protocol is not None and state is not None and state.classic is not None:
+            if protocol.member_count:
+                protocol.group.forget_classic_protocol(turn)
+            else:
+                classic = ClassicProtocol(protocol.group, state.classic, turn.now_ms)
+                self._protocols[group_id] = classic
+        self.drop_if_blank(group_id)
 
     def drop_if_blank(self, group_id: str) -> None:
         """Drop a group of which no record is left and that has no members."""

@@ -199,9 +199,10 @@ class ShardMachine(ClassicCalls):
         return self._decided(decide, self._now_ms, 0)
 
     def delete_group(self, group_id: str, now_ms: int, wall_ms: int) -> Step[bool]:
-        """Delete a group and its offsets; return whether it is gone. If not: call again.
+        """Delete a group and its offsets; return whether it is gone. If not, ticks go on with it.
 
-        Errors: InvalidGroupIdError, GroupNotFoundError, NonEmptyGroupError.
+        Meanwhile nobody joins it, and nobody commits. Errors: InvalidGroupIdError,
+        GroupNotFoundError, NonEmptyGroupError.
         """
 
         def decide(turn: Turn) -> bool:
@@ -211,11 +212,28 @@ class ShardMachine(ClassicCalls):
                     f"group {group_id!r} has {protocol.member_count} members; only a group without "
                     "members is deleted"
                 )
-            is_gone = protocol.group.delete(turn, self._config.deleted_offsets_max)
-            self._groups.drop_if_blank(group_id)
-            return is_gone
+            return self._delete(protocol, turn)
 
         return self._decided(decide, now_ms, wall_ms)
+
+    def _delete(self, protocol: MembersProtocol, turn: Turn) -> bool:
+        """Delete a part of a group; return whether it is gone."""
+        group_id = protocol.group.id
+        is_gone = protocol.group.delete(turn, self._config.deleted_offsets_max)
+        if is_gone:
+            self._groups.deleting.pop(group_id, None)
+            self._groups.drop_if_blank(group_id)
+        else:
+            self._groups.deleting[group_id] = None
+        return is_gone
+
+    def _delete_some(self, turn: Turn) -> None:
+        """Go on with a deletion that takes several steps."""
+        group_id = next(iter(self._groups.deleting), None)
+        if group_id is not None:
+            protocol = self._groups.find(group_id, turn.now_ms)
+            assert protocol is not None, "a group that is being deleted is there"
+            self._delete(protocol, turn)
 
     def remove_members(
         self, request: RemoveMembers, now_ms: int, wall_ms: int
@@ -250,7 +268,7 @@ class ShardMachine(ClassicCalls):
 
     def deadline(self) -> int | None:
         """Return when `tick` must be called (`now_ms`); None: not at all. May be in the past."""
-        if self._to_look_at or self._shared.subscriptions.has_unmatched:
+        if self._to_look_at or self._groups.deleting or self._shared.subscriptions.has_unmatched:
             return self._now_ms
         times = [self._shared.timers.next_ms(), self._next_expiry_ms]
         return min((one for one in times if one is not None), default=None)
@@ -266,6 +284,7 @@ class ShardMachine(ClassicCalls):
             self._to_look_at.update(dict.fromkeys(self._groups.ids()))
             self._shared.subscriptions.doubt_rights()
         self._take_timers(turn)
+        self._delete_some(turn)
         self._look_at_some(turn)
         return turn.step(None)
 
@@ -284,7 +303,7 @@ class ShardMachine(ClassicCalls):
             touched[group_id] = protocol
         for group_id, protocol in touched.items():
             protocol.settle(turn)
-            self._groups.drop_if_blank(group_id)
+            self._groups.tidy(group_id, turn)
 
     def _look_at_some(self, turn: Turn) -> None:
         """Look at some groups: their topics, and offsets that must go."""

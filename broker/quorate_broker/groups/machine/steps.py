@@ -37,10 +37,15 @@ class Steps:
         now_ms: int,
         wall_ms: int,
     ) -> Step[T]:
-        """Run a decision after which the group may be gone."""
-        step = self._decided(decide, now_ms, wall_ms)
-        self._groups.drop_if_blank(group_id)
-        return step
+        """Run a decision after which the group may have another protocol, or be gone."""
+        turn = self._turn(now_ms, wall_ms)
+        answer: T | QuorateError
+        try:
+            answer = decide(turn)
+        except QuorateError as error:
+            answer = error
+        self._groups.tidy(group_id, turn)
+        return turn.step(answer)
 
     def _decided(
         self, decide: Callable[[Turn], T | QuorateError], now_ms: int, wall_ms: int

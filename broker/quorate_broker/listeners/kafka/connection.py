@@ -20,7 +20,7 @@ import struct
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
 
 from quorate_broker.listeners.kafka.budget import ReadBudget
 from quorate_broker.listeners.kafka.framing import LENGTH, Frame, Frames, FramingError
@@ -59,13 +59,15 @@ class Limits:
     drain_ms: int = 5_000
 
 
-class Request(NamedTuple):
-    """A request, in the order of its arrival. `frame` has all its bytes after the length."""
+@dataclass(slots=True)
+class Request:
+    """A request, in the order of its arrival."""
 
     number: int
     api_key: int
     version: int
     correlation_id: int
+    #: All its bytes after the length. Empty as soon as it is handled.
     frame: Frame
 
 
@@ -190,8 +192,12 @@ class Connection:
         self._by_number[request.number].is_accepted = True
 
     def handled(self, request: Request) -> None:
-        """Give back the memory of a request: its handler has what it needs, or charges it."""
+        """Drop the bytes of a request: its handler has what it needs, or charges it.
+
+        It is safe to call this twice.
+        """
         self._budget.give_back(len(request.frame))
+        request.frame = b""
         if not self._frames.wants_memory:
             self._budget.is_done(self)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from quorate.errors import QuorateError
@@ -22,7 +22,7 @@ from quorate_broker.listeners.kafka.messages.api_versions import (
     ApiVersionsResponse,
 )
 from quorate_broker.listeners.kafka.messages.apis import APIS
-from quorate_broker.listeners.kafka.versions import API_VERSIONS
+from quorate_broker.listeners.kafka.versions import API_VERSIONS, PRODUCE
 from quorate_broker.listeners.kafka.wire import MalformedRequest, Piece
 
 #: The first version of ApiVersions in which a client names its program.
@@ -49,18 +49,27 @@ class Dispatcher:
         """The versions that clients are told, by API key."""
         return {api_key: versions.told(api_key) for api_key in sorted(self._handlers)}
 
-    async def handle(self, request: Request, client: Client) -> Answer | asyncio.Future[Answer]:
-        """Return the answer to a request, or its future. Raises Refusal."""
+    async def handle(
+        self, request: Request, client: Client, decoded: Callable[[], None]
+    ) -> Answer | asyncio.Future[Answer]:
+        """Return the answer to a request, or its future. Raises Refusal.
+
+        `decoded` is called when the bytes of the request are not needed any more, which is before
+        its handler begins. Those of Produce are needed until the handler ends: it looks at the
+        records in them. A JoinGroup may wait for minutes, and must not hold its bytes so long.
+        """
         api_key, version = request.api_key, request.version
         handler = self._handlers.get(api_key)
         if handler is None or version not in versions.served(api_key):
             return self._unknown(request)
         try:
             header, position = decode_header(request.frame)
-            decoded = decode_request(api_key, version, request.frame, position)
+            message = decode_request(api_key, version, request.frame, position)
         except MalformedRequest as error:
             raise Refusal(f"{APIS[api_key].name} {version}: {error}") from error
-        call = Call(decoded, version, client, header.client_id or "")
+        if api_key != PRODUCE:
+            decoded()
+        call = Call(message, version, client, header.client_id or "")
         try:
             response = await handler(call)
         except QuorateError as error:

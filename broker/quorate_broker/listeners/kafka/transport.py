@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any, Protocol
 
 import structlog
@@ -167,7 +168,9 @@ class Transport(asyncio.BufferedProtocol):
     async def _handle(self, request: Request) -> None:
         assert self._client is not None
         try:
-            answer = await self._host.dispatcher.handle(request, self._client)
+            answer = await self._host.dispatcher.handle(
+                request, self._client, partial(self.machine.handled, request)
+            )
         except Exception as error:
             self._failed(request, error)
             return

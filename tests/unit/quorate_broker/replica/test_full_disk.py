@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
+
 import pytest
 
-from quorate.errors import StorageError
+from quorate.errors import QuorateError, StorageError
 from tests.unit.quorate_broker.builders import Broker, World, until
 
 OFFSETS = "__consumer_offsets"
@@ -32,6 +35,29 @@ async def test_the_leader_of_an_internal_topic_whose_disk_is_full_gives_way() ->
     leader.disk.fill(None)
     await until(lambda: world.state.isr == (1, 2, 3))
     assert await leader.stored() == [b"first", b"second"]
+    await world.stop()
+
+
+async def test_the_leadership_does_not_go_round_when_all_disks_are_full() -> None:
+    world = World(topic=OFFSETS, lag_ms=500)
+    await world.start()
+    await world.brokers[1].produce(b"first")
+    await world.caught_up(2, 3)
+    for broker in world.brokers.values():
+        broker.disk.fill(10)
+    for _ in range(8):
+        leader = world.brokers[world.state.leader]
+        await until(lambda leader=leader: leader.partition.is_leader)  # type: ignore[misc]
+        with suppress(QuorateError, TimeoutError):
+            async with asyncio.timeout(1):
+                await leader.produce(b"x")
+        with suppress(TimeoutError):  # it gives way, or it does not
+            async with asyncio.timeout(0.2):
+                await until(lambda leader=leader: not leader.partition.is_leader)  # type: ignore[misc]
+        with suppress(TimeoutError):
+            async with asyncio.timeout(1):
+                await until(lambda: len(world.state.isr) == 3)
+    assert world.state.leader_epoch <= 3, "each broker gives way once a minute at most"
     await world.stop()
 
 

@@ -7,6 +7,7 @@ import errno
 import os
 import random
 import resource
+import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -355,5 +356,41 @@ async def test_a_sync_beside_a_failed_sync_before_a_close_fails(
         calls.reverse()
     found = await asyncio.gather(*calls, return_exceptions=True)
     assert isinstance(found[0 if is_owner_first else 1], SyncError)
+    await file.close()
+    disk.close()
+
+
+async def test_a_sync_of_what_is_synced_waits_for_the_settle_under_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The settle may get the only report of lost bytes that a sync beside it seems to cover."""
+    disk = RealDisk(threads=3)
+    (file,) = await made(disk, tmp_path, 1)
+    assert isinstance(file, real_disk.RealFile)
+    await file.append((b"x",))
+    gates = [threading.Event(), threading.Event()]
+    calls = iter(range(3))
+
+    def fdatasync(descriptor: int) -> None:
+        number = next(calls)
+        gates[number].wait(20)
+        if number == 0:
+            raise OSError(errno.EIO, "for the test")
+
+    monkeypatch.setattr(real_disk, "_fdatasync", fdatasync)
+    settling = asyncio.ensure_future(file.settle())
+    await asyncio.sleep(0)
+    first = asyncio.ensure_future(file.sync())
+    gates[1].set()
+    while not file.is_synced:  # noqa: ASYNC110
+        await asyncio.sleep(0.001)
+    second = asyncio.ensure_future(file.sync())
+    await asyncio.sleep(0.01)
+    assert not second.done()
+    gates[0].set()
+    await settling
+    for call in (first, second):
+        with pytest.raises(SyncError):
+            await call
     await file.close()
     disk.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from quorate.errors import QuorateError
+from quorate.errors import InvalidRequestError, QuorateError
 from quorate_broker.groups.machine.classic.protocol import ClassicProtocol
 from quorate_broker.groups.machine.classic.values import (
     Joined,
@@ -81,11 +81,17 @@ class ClassicCalls(Steps):
     def leave_group(self, request: LeaveGroup, now_ms: int, wall_ms: int) -> Step[Left]:
         """Take classic members out of their group. Each has an answer of its own.
 
-        Errors: InvalidGroupIdError. Of a member: UnknownMemberIdError, FencedInstanceIdError.
+        Errors: InvalidGroupIdError, InvalidRequestError (too many). Of a member:
+        UnknownMemberIdError, FencedInstanceIdError.
         """
 
         def decide(turn: Turn) -> Left:
             check_group_id(request.group_id, self._config)
+            if len(request.members) > self._config.members_max:
+                raise InvalidRequestError(
+                    f"a request names {len(request.members)} members; a group has at most "
+                    f"{self._config.members_max}"
+                )
             protocol = self._groups.find(request.group_id, turn.now_ms)
             errors: list[QuorateError | None] = []
             for leaving in request.members:

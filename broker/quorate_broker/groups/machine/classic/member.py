@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,6 +11,17 @@ from quorate_broker.groups.machine.classic.values import JoinGroup
 #: A member whose first JoinGroup waits for so long is given up. Its connection may be gone, and
 #: nothing else would tell: a member that waits for an answer sends no heartbeat (KAFKA-7610).
 FIRST_JOIN_MS: Final = 300_000
+#: Bytes of a member's record beside its names, its metadata and its assignment: lengths and times.
+FIXED_BYTES: Final = 32
+#: What a protocol takes in memory beside its name and its metadata.
+PROTOCOL_BYTES: Final = 64
+
+
+def size_of(names: Iterable[str], protocols: tuple[tuple[str, bytes], ...]) -> int:
+    """Return the bytes of names, and of protocols with their metadata."""
+    return sum(len(one.encode()) for one in names) + sum(
+        PROTOCOL_BYTES + len(name.encode()) + len(data) for name, data in protocols
+    )
 
 
 @dataclass(slots=True)
@@ -43,10 +55,17 @@ class Member:
         return self.sync is not None or (self.join is not None and not self.is_new)
 
     def take(self, request: JoinGroup) -> None:
-        """Take over what the member says of itself when it joins again, but for its protocols."""
+        """Take over what the member says of itself when it joins again."""
         self.client_id, self.client_host = request.client_id, request.client_host
         self.session_timeout_ms = request.session_timeout_ms
         self.rebalance_timeout_ms = request.rebalance_timeout_ms
+        self.protocols = request.protocols
+
+    @property
+    def size(self) -> int:
+        """Bytes that the member takes in the group's record at most."""
+        names = (self.member_id, self.instance_id or "", self.client_id, self.client_host)
+        return FIXED_BYTES + len(self.assignment) + size_of(names, self.protocols)
 
     def renew(self, now_ms: int) -> None:
         """The member was heard, or was answered just now."""

@@ -10,12 +10,11 @@ from quorate.errors import (
     NonEmptyGroupError,
     QuorateError,
     RebalanceInProgressError,
-    RecordTooLargeError,
     UnknownMemberIdError,
 )
-from quorate_broker.groups.machine.classic.member import Member
-from quorate_broker.groups.machine.classic.rebalance import Phase, Rebalance
-from quorate_broker.groups.machine.classic.roster import Roster, size_of
+from quorate_broker.groups.machine.classic.member import FIXED_BYTES, Member, size_of
+from quorate_broker.groups.machine.classic.rebalance import Phase, Rebalance, check_room
+from quorate_broker.groups.machine.classic.roster import Roster
 from quorate_broker.groups.machine.classic.values import (
     NO_GENERATION,
     DescribedClassicGroup,
@@ -40,7 +39,7 @@ class ClassicMembers:
     def __init__(self, group: Group, value: ClassicValue | None, now_ms: int) -> None:
         """`value`: the record of the group, if there is one. Its sessions begin now."""
         self.group = group
-        self._roster = Roster()
+        self._roster = Roster(group.shared.classic_bytes)
         #: Members that got an id and have not come with it yet (KIP-394), and until when they may.
         self._pending: dict[str, int] = {}
         self._round = Rebalance(group, self._roster, self._pending)
@@ -112,14 +111,14 @@ class ClassicMembers:
                 f"group {self.group.id!r} has {self.member_count} members; group.max.size allows "
                 f"{config.members_max}"
             )
-        size = self._roster.size + size_of(request.protocols)
-        if old is not None:
-            size -= size_of(old.protocols)
-        if size > config.classic_group_bytes_max:
-            raise RecordTooLargeError(
-                f"the metadata of all members of group {self.group.id!r} would have {size} bytes; "
-                f"{config.classic_group_bytes_max} are allowed"
-            )
+        names = (
+            request.member_id or request.new_member_id,
+            request.instance_id or "",
+            request.client_id,
+            request.client_host,
+        )
+        size = FIXED_BYTES + size_of(names, request.protocols)
+        check_room(self.group, self._roster, size - (0 if old is None else old.size))
 
     def _known(self, member_id: str, instance_id: str | None) -> Member:
         """Return a member. Raises FencedInstanceIdError if another one has its static name now."""

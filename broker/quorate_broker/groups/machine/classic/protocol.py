@@ -11,6 +11,7 @@ from dataclasses import replace
 from quorate.errors import (
     FencedInstanceIdError,
     InconsistentGroupProtocolError,
+    OverloadedError,
     QuorateError,
     RecordTooLargeError,
 )
@@ -92,7 +93,7 @@ class ClassicProtocol(ClassicMembers):
             is_new=True,
             join=ticket,
         )
-        if self._round.phase is Phase.EMPTY:
+        if not len(self._roster):
             self._round.protocol_type = request.protocol_type
         self._roster.add(member)
         self._watch(member)
@@ -103,8 +104,7 @@ class ClassicProtocol(ClassicMembers):
         # An older request that still waits came by a connection that the member has given up.
         self._round.answer_join(member, self._round.in_progress(), turn)
         self._round.answer_sync(member, self._round.in_progress(), turn)
-        member.take(request)
-        self._roster.replace_protocols(member, request.protocols)
+        self._roster.update(member, request)
         member.join = ticket
         self._round.joined(member, turn)
         return PARKED
@@ -179,8 +179,10 @@ class ClassicProtocol(ClassicMembers):
         if member.member_id == self._round.leader:
             try:
                 self._round.assign(request.assignments, turn)
-            except RecordTooLargeError as error:
+            except (RecordTooLargeError, OverloadedError) as error:
+                # The others must not wait for a leader that is told so again and again.
                 self._round.answer_sync(member, error, turn)
+                self._round.prepare(turn)
         return PARKED
 
     def heartbeat(self, request: MemberRequest, turn: Turn) -> None:

@@ -15,7 +15,12 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final
 
-from quorate.errors import QuorateError, RebalanceInProgressError, RecordTooLargeError
+from quorate.errors import (
+    OverloadedError,
+    QuorateError,
+    RebalanceInProgressError,
+    RecordTooLargeError,
+)
 from quorate_broker.groups.machine.classic.member import Member
 from quorate_broker.groups.machine.classic.roster import Roster
 from quorate_broker.groups.machine.classic.values import Joined, JoinedMember, Synced
@@ -23,6 +28,26 @@ from quorate_broker.groups.machine.group import Group
 from quorate_broker.groups.machine.turn import Turn
 from quorate_broker.groups.records.classic import ClassicMemberValue, ClassicValue
 from quorate_broker.groups.records.keys import ClassicKey
+
+
+def check_room(group: Group, roster: Roster, more: int) -> None:
+    """Raise the error if the members of a group may not take so many bytes more.
+
+    RecordTooLargeError: one record would be too large. OverloadedError: all groups of the shard
+    together have too many.
+    """
+    config = group.shared.config
+    if roster.size + more > config.classic_group_bytes_max:
+        raise RecordTooLargeError(
+            f"the members of group {group.id!r} and their assignments would have "
+            f"{roster.size + more} bytes; {config.classic_group_bytes_max} are allowed"
+        )
+    total = group.shared.classic_bytes.total
+    if total + more > config.classic_shard_bytes_max:
+        raise OverloadedError(
+            f"the classic groups of this coordinator have {total} bytes of metadata and "
+            f"assignments; {config.classic_shard_bytes_max} are allowed"
+        )
 
 
 class Phase(StrEnum):
@@ -108,10 +133,15 @@ class Rebalance:
         self._group.shared.timers.at(until_ms, (self._group.id, None))
 
     def complete_if_all(self, turn: Turn) -> None:
-        """End the round if all members have joined. The first round always lasts its time."""
-        if self.phase is not Phase.PREPARING or self._may_extend_ms is not None or self._pending:
+        """End the round if all members have joined, or if its time is over.
+
+        The first round always lasts its time.
+        """
+        if self.phase is not Phase.PREPARING or self._may_extend_ms is not None:
             return
-        if all(member.join is not None for member in self._roster):
+        is_late = self._join_by_ms is not None and self._join_by_ms <= turn.now_ms
+        all_joined = not self._pending and all(one.join is not None for one in self._roster)
+        if is_late or all_joined:
             self._complete(turn)
 
     def late(self, now_ms: int) -> list[str]:
@@ -155,8 +185,7 @@ class Rebalance:
         self._may_extend_ms = None
         here = [member for member in roster if member.join is not None]
         if len(roster) and not here:
-            # Only static members are left, and all are away. One of them must lead.
-            self._wait_for_joins(turn.now_ms + roster.rebalance_timeout_ms)
+            # Only static members are left, and all are away. The first that comes will lead.
             return
         self._join_by_ms = None
         self.generation += 1
@@ -208,15 +237,9 @@ class Rebalance:
 
         Raises RecordTooLargeError. The leader must be among those that wait.
         """
-        size = self._roster.size + sum(map(len, assignments.values()))
-        most = self._group.shared.config.classic_group_bytes_max
-        if size > most:
-            raise RecordTooLargeError(
-                f"the members of group {self._group.id!r} and their assignments have {size} "
-                f"bytes; {most} are allowed"
-            )
-        for member in self._roster:
-            member.assignment = bytes(assignments.get(member.member_id, b""))
+        given = sum(map(len, assignments.values()))
+        check_room(self._group, self._roster, given)
+        self._roster.assign(assignments)
         self._change_phase(Phase.STABLE, turn)
         for member in self._roster:
             if member.sync is not None:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from quorate_broker.groups.machine.classic.member import Member
+from quorate_broker.groups.machine.classic.values import JoinGroup
+from quorate_broker.groups.machine.group import Tally
 
 
 class Roster:
     """The members by id, in the order in which they came, and the holders of static names."""
 
-    def __init__(self) -> None:
+    def __init__(self, tally: Tally) -> None:
+        """`tally` counts the bytes of all classic groups of the shard."""
+        self._tally = tally
         self._members: dict[str, Member] = {}
         self.instances: dict[str, str] = {}
         #: How many members support each protocol.
         self._support: Counter[str] = Counter()
-        #: Bytes of the names and the metadata of all protocols of all members.
+        #: Bytes of all members, as in the record of the group.
         self.size = 0
 
     def __len__(self) -> int:
@@ -45,18 +49,26 @@ class Roster:
             self.instances.pop(member.instance_id, None)
         return member
 
-    def replace_protocols(self, member: Member, protocols: tuple[tuple[str, bytes], ...]) -> None:
-        """Change what a member supports."""
+    def update(self, member: Member, request: JoinGroup) -> None:
+        """Take over what a member says of itself when it joins again."""
         self._count(member, -1)
-        member.protocols = protocols
+        member.take(request)
         self._count(member, 1)
+
+    def assign(self, assignments: Mapping[str, bytes]) -> None:
+        """Give each member its assignment; one that is left out gets none."""
+        for member in self:
+            self._count(member, -1)
+            member.assignment = bytes(assignments.get(member.member_id, b""))
+            self._count(member, 1)
 
     def _count(self, member: Member, by: int) -> None:
         for name in dict(member.protocols):
             self._support[name] += by
             if not self._support[name]:
                 del self._support[name]
-        self.size += by * size_of(member.protocols)
+        self.size += by * member.size
+        self._tally.total += by * member.size
 
     def supports(self, names: Sequence[str], without: Member | None = None) -> bool:
         """Return whether all members support one of these protocols, `without` left out."""
@@ -83,8 +95,3 @@ class Roster:
     def rebalance_timeout_ms(self) -> int:
         """The longest time that a member wants to have for joining again."""
         return max((one.rebalance_timeout_ms for one in self), default=0)
-
-
-def size_of(protocols: tuple[tuple[str, bytes], ...]) -> int:
-    """Return the bytes of the names and the metadata of protocols."""
-    return sum(len(name) + len(data) for name, data in protocols)

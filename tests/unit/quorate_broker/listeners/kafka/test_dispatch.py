@@ -18,6 +18,7 @@ from quorate_broker.listeners.kafka.messages.api_versions import (
     ApiVersionsResponse,
 )
 from quorate_broker.listeners.kafka.messages.metadata import MetadataRequest, MetadataResponse
+from quorate_broker.listeners.kafka.messages.produce import ProduceRequest
 from quorate_broker.listeners.kafka.versions import API_VERSIONS, METADATA, PRODUCE, served, told
 from tests.harness.kafka_messages import decode_response, encode_header, encode_request
 
@@ -48,7 +49,7 @@ def request_of(api_key: int, version: int, message: Any = None, *, body: bytes =
 async def handled(request: Request, family: Echo, client: Client | None = None) -> Any:
     """Return the response to a request; None: there is none."""
     client = client or Client("127.0.0.1", "kafka")
-    answer = await Dispatcher([family]).handle(request, client)
+    answer = await Dispatcher([family]).handle(request, client, lambda: None)
     if isinstance(answer, asyncio.Future):
         answer = await answer
     if answer is None:
@@ -68,6 +69,26 @@ async def test_a_request_reaches_its_handler_in_every_version(version: int) -> N
     (call,) = family.calls
     assert (call.version, call.client_id, call.client.listener) == (version, "me", "kafka")
     assert response.controller_id == (3 if version else -1)
+
+
+@pytest.mark.parametrize(("api_key", "is_dropped"), [(METADATA, True), (PRODUCE, False)])
+async def test_the_bytes_of_a_request_are_dropped_before_its_handler_waits(
+    *, api_key: int, is_dropped: bool
+) -> None:
+    """Requests that wait, as JoinGroup does for minutes, would use up the memory of producers."""
+    begun: list[str] = []
+
+    class Waiting(Echo):
+        async def handle(self, call: Call[Any]) -> Any:
+            begun.append("handler")
+            return await super().handle(call)
+
+    message = MetadataRequest() if api_key == METADATA else ProduceRequest()
+    request = request_of(api_key, 9, message)
+    await Dispatcher([Waiting(None)]).handle(
+        request, Client("127.0.0.1", "kafka"), lambda: begun.append("dropped")
+    )
+    assert begun == (["dropped", "handler"] if is_dropped else ["handler"])
 
 
 async def test_a_future_response_is_encoded_when_it_is_there() -> None:
