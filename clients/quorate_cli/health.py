@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 import typer
@@ -30,6 +30,27 @@ TROUBLES = {
 }
 
 
+#: A disk with less room takes no new segment, and soon no batch.
+FULL_BYTES = 1 << 20
+#: The longest wait for the brokers' log directories.
+DISKS_TIMEOUT_S = 2.0
+OFFSETS_TOPIC = "__consumer_offsets"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The controller's answer, why there is none, and the log directories whose disk is full."""
+
+    health: ClusterHealth
+    why: str
+    full: list[str]
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether nothing is wrong."""
+        return self.health.healthy and not self.full
+
+
 @in_session
 def health(
     session: Session,
@@ -43,34 +64,59 @@ def health(
     """Exit with 0 only if the cluster is healthy; else say what is wrong.
 
     Healthy means: there is a controller, it hears every voter, and each has caught up; no broker is
-    fenced or shutting down; no partition is offline, under min ISR or under-replicated.
+    fenced or shutting down, and none has a full disk; no partition is offline, under min ISR or
+    under-replicated.
     """
 
-    async def ask() -> tuple[ClusterHealth, str]:
+    async def ask() -> Found:
         async with session.admin() as admin:
-            return await _health(admin, session.timeout)
+            return await _found(admin, session.timeout)
 
-    async def main() -> tuple[ClusterHealth, str]:
+    async def main() -> Found:
         loop = asyncio.get_running_loop()
         until = loop.time() + wait
         while True:
             try:
-                found, why = await asyncio.wait_for(ask(), session.timeout + TIMEOUT_SLACK_S)
+                found = await asyncio.wait_for(ask(), session.timeout + TIMEOUT_SLACK_S)
             except (QuorateError, TimeoutError):
                 # no broker answers: try again until the timeout
                 if loop.time() >= until:
                     raise
             else:
-                if found.healthy or loop.time() >= until:
-                    return found, why
+                if found.is_healthy or loop.time() >= until:
+                    return found
             await asyncio.sleep(min(ASK_AGAIN_S, max(0.0, until - loop.time())))
 
-    found, why = run(main, timeout=session.timeout, bounded=False)
-    reasons = _reasons(found, why)
+    found = run(main, timeout=session.timeout, bounded=False)
+    reasons = [*_reasons(found.health, found.why), *found.full]
     text = "".join(f"{line}\n" for line in _lines(found, reasons))
     session.answer(_json(found, reasons), text)
-    if not found.healthy:
+    if not found.is_healthy:
         raise typer.Exit(SAID_NO)
+
+
+async def _found(admin: Admin, timeout: float) -> Found:
+    asked = asyncio.ensure_future(_full_disks(admin, min(DISKS_TIMEOUT_S, timeout / 2)))
+    try:
+        health, why = await _health(admin, timeout)
+        return Found(health, why, await asked)
+    finally:
+        asked.cancel()
+
+
+async def _full_disks(admin: Admin, timeout: float) -> list[str]:
+    """Return a sentence for each log directory whose disk is full, as far as brokers answer."""
+    try:
+        async with asyncio.timeout(timeout):
+            # the replicas of one topic: those of all would make a long answer
+            described = await admin.describe_log_dirs([OFFSETS_TOPIC])
+    except (QuorateError, TimeoutError):
+        return []
+    return [
+        f"broker {one.broker_id}: the disk of {one.path} is full: {one.free_bytes} bytes are free"
+        for one in described
+        if one.path and 0 <= one.free_bytes < FULL_BYTES
+    ]
 
 
 async def _health(admin: Admin, timeout: float) -> tuple[ClusterHealth, str]:
@@ -88,12 +134,12 @@ async def _health(admin: Admin, timeout: float) -> tuple[ClusterHealth, str]:
         return ClusterHealth(controller=-1), ""
 
 
-def _lines(found: ClusterHealth, reasons: list[str]) -> list[str]:
+def _lines(found: Found, reasons: list[str]) -> list[str]:
     """Return the lines to print: the verdict, then one line for each reason."""
-    if found.controller < 0:
+    if found.health.controller < 0:
         return reasons
-    word = "healthy" if found.healthy else "not healthy"
-    return [f"{word}, controller {found.controller}", *reasons]
+    word = "healthy" if found.is_healthy else "not healthy"
+    return [f"{word}, controller {found.health.controller}", *reasons]
 
 
 def _reasons(found: ClusterHealth, why: str) -> list[str]:
@@ -117,14 +163,16 @@ def _reasons(found: ClusterHealth, why: str) -> list[str]:
     return reasons
 
 
-def _json(found: ClusterHealth, reasons: list[str]) -> dict[str, Any]:
+def _json(answer: Found, reasons: list[str]) -> dict[str, Any]:
     """Return the JSON document. Its lists have at most 100 partitions; `counts` covers all."""
+    found = answer.health
     troubles: dict[str, PartitionTrouble] = {name: getattr(found, name) for name in TROUBLES}
     return {
-        "healthy": found.healthy,
+        "healthy": answer.is_healthy,
         "controller": found.controller,
         "reasons": reasons,
         "nodes": [asdict(one) for one in found.nodes],
+        "full_disks": answer.full,
         "fenced_brokers": [one.id for one in found.nodes if one.state == "fenced"],
         **{name: list(one.examples) for name, one in troubles.items()},
         "counts": {name: one.count for name, one in troubles.items()},

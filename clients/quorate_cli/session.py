@@ -116,12 +116,14 @@ def _session(
 
 
 def parse_configs(configs: list[str] | None) -> dict[str, str]:
-    """Return NAME=VALUE pairs as a dict. Wrong usage if a pair has no "="."""
+    """Return NAME=VALUE pairs as a dict. Wrong usage: a pair without "=", or a name twice."""
     parsed = {}
     for one in configs or []:
         name, equals, value = one.partition("=")
         if not equals or not name:
             usage_error(f"--config takes NAME=VALUE, not {one!r}")
+        if name in parsed:
+            usage_error(f"--config gives {name} twice: give it once")
         parsed[name] = value
     return parsed
 

@@ -294,8 +294,10 @@ class ConfigSpec:
         try:
             return self.kind.parse(text)
         except ValueError:
+            is_too_big = text.isdecimal() and int(text[:100]) > LONG_MAX
+            most = f" and at most {LONG_MAX}" if is_too_big else ""
             raise InvalidConfigError(
-                f"{self.name} must be {self.kind.allowed}, not {text[:100]!r}"
+                f"{self.name} must be {self.kind.allowed}{most}, not {text[:100]!r}"
             ) from None
 
     def shown(self, value: Value) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from quorate.cluster.cluster import Cluster
 from quorate.cluster.topic_views import TopicView
-from quorate.consumer.group.listener import tellable
+from quorate.consumer.group.listener import check_listener, tellable
 from quorate.consumer.subscription import Change, Subscription
 from quorate.errors import UnknownTopicError
 from quorate.model import TopicPartition
@@ -55,6 +55,7 @@ class Assignment:
         """Read all partitions of these topics, or of topics whose whole name matches `pattern`."""
         if bool(topics) == (pattern is not None):
             raise ValueError("subscribe takes topics or a pattern, one of them")
+        check_listener(listener)
         self._check_listener(listener)
         had = self._subscription.states.values() if self._partitions is None else ()
         self._kept_topics = frozenset(state.topic_id for state in had)

@@ -69,7 +69,8 @@ class Consumer(ConsumerGroupCalls):
     stop(): always up to the records that the program was given and has come back from, which means
     that it has asked for more since. A ``group_instance_id`` makes a static member: it keeps its
     partitions over a restart within ``session_timeout_ms``. ``assignor`` is the name of an assignor
-    of the cluster ("uniform", "range"), or a function (see README); None: the cluster's default.
+    of the cluster ("uniform", "rack-uniform", "range"), or a function (see docs/groups.md); None:
+    the cluster's default.
     """
 
     _what: ClassVar[str] = "consumer"

@@ -6,7 +6,7 @@ import pytest
 import typer
 
 from quorate_cli.output import NO_ANSWER
-from quorate_cli.session import run
+from quorate_cli.session import parse_configs, run
 
 
 @pytest.mark.parametrize(
@@ -30,3 +30,9 @@ def test_a_timeout_names_the_cause_that_is_known_and_guesses_none(
         run(main, timeout=4)
     assert ended.value.exit_code == NO_ANSWER
     assert capsys.readouterr().err == f"quorate: {said}\n"
+
+
+def test_a_setting_that_is_given_twice_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit):
+        parse_configs(["a=1", "b=2", "a=2"])
+    assert "--config gives a twice" in capsys.readouterr().err

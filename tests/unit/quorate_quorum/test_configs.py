@@ -12,6 +12,7 @@ from quorate.record.compression import GZIP, LZ4, NONE, SNAPPY, ZSTD
 from quorate_quorum.configs import (
     CONFIGS,
     DEFAULT_TOPIC_CONFIG,
+    LONG_MAX,
     TopicConfig,
     check_config,
     effective,
@@ -165,3 +166,8 @@ def test_a_topic_names_its_codec_and_the_level_of_it() -> None:
     assert of("lz4") == (LZ4, 5)
     assert of("zstd") == (ZSTD, 6)
     assert (DEFAULT_TOPIC_CONFIG.codec, DEFAULT_TOPIC_CONFIG.codec_level) == (None, None)
+
+
+def test_a_number_that_is_too_large_is_refused_with_the_largest() -> None:
+    with pytest.raises(InvalidConfigError, match=f"-1 or more and at most {LONG_MAX}, not"):
+        check_config("retention.ms", str(LONG_MAX + 1), of_topic=True)

@@ -25,7 +25,7 @@ from quorate.consumer.group.reconciler import Reconciler
 from quorate.consumer.group.watched_listener import WatchedListener
 from quorate.consumer.partition_state import PartitionState
 from quorate.consumer.subscription import Subscription
-from quorate.errors import QuorateError, RequestTimedOutError, UnknownMemberIdError
+from quorate.errors import QuorateError, UnknownMemberIdError
 from quorate.model import AnyRecord, OffsetAndMetadata, TopicPartition
 
 log = logging.getLogger(__name__)
@@ -203,9 +203,7 @@ class ConsumerGroup:
             await self._cluster.owner.wait(
                 self._reconciler.idle.next_ring(),
                 timeout_s=None if deadline is None else deadline.left_s,
-                late=lambda: RequestTimedOutError(
-                    f"the coordinator of group {self._config.member.group_id!r} has not answered"
-                ),
+                late=self._stream.no_answer,
             )
 
     # -- the reader --------------------------------------------------------------------------------
@@ -252,9 +250,11 @@ class ConsumerGroup:
         """Commit these offsets; None: all positions. Raises NotMemberError after a removal."""
         self.check()
         if self._committer.member_id and self._membership.epoch <= 0:
+            is_gone = self._membership.phase in ("out", "leaving")
+            then = "subscribe first" if is_gone else "it joins anew as soon as it can"
             raise UnknownMemberIdError(
                 f"nothing is committed: this consumer is no member of group "
-                f"{self._config.member.group_id!r} now; it joins anew as soon as it can"
+                f"{self._config.member.group_id!r} now; {then}"
             )
         await self.commits.commit(offsets)
 

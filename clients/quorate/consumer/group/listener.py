@@ -6,13 +6,32 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from difflib import get_close_matches
+from typing import Any, Final, Literal, get_args
 
 from quorate.model import TopicPartition
 
 log = logging.getLogger(__name__)
 
 Callback = Literal["on_partitions_revoked", "on_partitions_assigned", "on_partitions_lost"]
+
+
+CALLBACKS: Final = get_args(Callback)
+
+
+def check_listener(listener: object | None) -> None:
+    """Raise TypeError for an object that has no callback, or a misspelt one."""
+    if listener is None:
+        return
+    known = [name for name in CALLBACKS if callable(getattr(listener, name, None))]
+    wrong = [name for name in dir(listener) if name.startswith("on_") and name not in CALLBACKS]
+    misspelt = [name for name in wrong if get_close_matches(name, CALLBACKS, 1, 0.8)]
+    if not known or misspelt:
+        has = f"has {misspelt[0]}" if misspelt else "has none of them"
+        raise TypeError(
+            f"Consumer.subscribe: listener must have one or more of the methods "
+            f"{', '.join(CALLBACKS)}; this {type(listener).__name__} {has}"
+        )
 
 
 def tellable(call: str, error: BaseException) -> Exception:

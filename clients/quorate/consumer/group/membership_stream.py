@@ -19,6 +19,7 @@ from quorate.errors import (
     InvalidAssignmentError,
     NotMemberError,
     QuorateError,
+    RequestTimedOutError,
     StreamBrokenError,
     UnreleasedInstanceIdError,
     from_wire,
@@ -70,6 +71,14 @@ class MembershipStream:
         self._leave_sent = False
         self._hint: LeaderHint | None = None
         self._refused_since: float | None = None
+        #: How the last stream failed, as the end of a sentence; empty if it was answered since.
+        self.last_failure = ""
+
+    def no_answer(self) -> RequestTimedOutError:
+        """Return the error that says that the coordinator does not answer, and why, if known."""
+        return RequestTimedOutError(
+            f"the coordinator of group {self._group_id!r} has not answered{self.last_failure}"
+        )
 
     def cut(self) -> None:
         """Break the stream. It is opened again."""
@@ -94,6 +103,8 @@ class MembershipStream:
             await self._converse(endpoint)
         except QuorateError as error:
             log.debug("group %r: the stream to %s ended: %s", self._group_id, endpoint, error)
+            where = f"; the last error, of {endpoint}: " if endpoint else "; the last error: "
+            self.last_failure = f"{where}{type(error).__name__}: {error}"
             if not self._leave_sent:
                 self._failed(endpoint, error)
         self._membership.stream_ended()
@@ -136,7 +147,7 @@ class MembershipStream:
                         self._told(error)
                         continue
                     self._backoff.reset()
-                    self._refused_since = None
+                    self._refused_since, self.last_failure = None, ""
                     self._membership.take(state, loop_ms())
                     self._changed()
                     if self._leave_sent and state.member_epoch <= 0:

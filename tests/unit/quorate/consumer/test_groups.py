@@ -25,6 +25,7 @@ from quorate.errors import (
     OffsetMetadataTooLargeError,
     OutcomeUnknownError,
     QuorateError,
+    RequestTimedOutError,
     StorageError,
     UnreleasedInstanceIdError,
 )
@@ -1219,6 +1220,41 @@ def test_a_refusal_of_the_coordinator_ends_the_membership() -> None:
             cluster.coordinator.fault = None
             await c.subscribe(["t"])
             await values(c, 1)
+
+    with_cluster(program)
+
+
+def test_a_listener_without_a_callback_or_with_a_misspelt_one_is_refused() -> None:
+    class Misspelt:
+        def on_partitions_revoked(self, keys: list[TopicPartition]) -> None:
+            """Is right."""
+
+        def on_partition_assigned(self, keys: list[TopicPartition]) -> None:
+            """Is not."""
+
+    for listener, has in ((object(), "none of them"), (Misspelt(), "on_partition_assigned")):
+        for group_id in (None, "g"):
+            with pytest.raises(TypeError, match=f"on_partitions_lost; this .* has {has}"):
+                Consumer(group_id=group_id).subscribe(["t"], listener=listener)
+
+
+def test_a_commit_after_unsubscribe_says_what_to_do() -> None:
+    async def program(cluster: FakeCluster) -> None:
+        four_partitions(cluster)
+        async with member(cluster, "t") as c:
+            await c.unsubscribe()
+            with pytest.raises(NotMemberError, match="subscribe first"):
+                await c.commit()
+
+    with_cluster(program)
+
+
+def test_a_join_that_gets_no_answer_tells_the_last_error_of_the_coordinator() -> None:
+    async def program(cluster: FakeCluster) -> None:
+        four_partitions(cluster)
+        cluster.coordinator.fault = StorageError("nothing was written: the disk is full")
+        with pytest.raises(RequestTimedOutError, match=r"StorageError: .*the disk is full"):
+            await member(cluster, "t").start()
 
     with_cluster(program)
 
