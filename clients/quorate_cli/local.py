@@ -251,9 +251,10 @@ class LocalCluster:
             # All nodes run on this host. Give each broker a host name of its own, so that the
             # placement of replicas treats the brokers as different hosts.
             lines.append(f"broker.host = {json.dumps(f'{HOST}-{node.id}')}")
-            # The first member of a group of Kafka clients should not wait for others on a laptop.
-            # The configuration that Kafka is delivered with says the same.
-            lines.append("group.initial.rebalance.delay.ms = 0")
+            # The first member of a group of Kafka clients should not wait long for others on a
+            # laptop. Without a wait kafka-python 3 may join before it knows the topic's partitions,
+            # and then stand still.
+            lines.append("group.initial.rebalance.delay.ms = 500")
         return "\n".join(lines) + "\n"
 
     async def _format(self) -> None:
