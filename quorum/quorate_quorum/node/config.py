@@ -199,7 +199,7 @@ class BrokerConfig(NodeConfig, frozen=True, kw_only=True, forbid_unknown_fields=
     #: The most partitions that one request may name.
     request_partitions_max: Count = 10_000
     #: The most open connections of Kafka clients. Further ones are closed at once.
-    max_connections: Count = 10_000
+    max_connections_total: Count = 10_000
     #: The most open connections of Kafka clients from one address.
     max_connections_per_ip: Count = 5000
     #: The time without a request after which the connection of a Kafka client is closed.

@@ -59,7 +59,7 @@ class KafkaListeners:
                 ElectionRequests(operations.metadata, replicas, config.request_partitions_max),
             )
         )
-        self._connections_max = config.max_connections
+        self._connections_max = config.max_connections_total
         self._connections_per_ip_max = config.max_connections_per_ip
         self.limits = Limits(
             request_bytes_max=config.socket_request_max_bytes,
@@ -107,7 +107,7 @@ class KafkaListeners:
         if self._is_stopping:
             return STOPPING
         if len(self._open) >= self._connections_max:
-            return f"{len(self._open)} connections are open; max.connections allows no more"
+            return f"{len(self._open)} connections are open; max.connections.total allows no more"
         if self._by_address[address] >= self._connections_per_ip_max:
             return (
                 f"{self._by_address[address]} connections from {address} are open; "

@@ -9,6 +9,7 @@ from contextlib import suppress
 import pytest
 
 from quorate.errors import StorageError
+from quorate_quorum.log import recovery_point
 from quorate_quorum.log.directory import CORRUPT_FILE, DAMAGED_FILE
 from quorate_quorum.log.disk_errors import (
     TryAgainError,
@@ -209,7 +210,10 @@ async def test_a_corrupt_log_is_salvaged_up_to_the_first_bad_batch() -> None:
     assert DAMAGED_FILE in disk.names(PATH)
 
 
-async def test_salvage_finds_a_bad_batch_below_what_was_synced() -> None:
+async def test_salvage_finds_a_bad_batch_below_what_was_synced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(recovery_point, "STOP_BYTES_MAX", 0)  # as a log that is not small is closed
     disk, positions = await written(end=5, config=LogConfig(index_interval_bytes=50), clean=True)
     disk.flip_bit(FIRST, positions[1] + 64)
     assert (await reopened(disk, STOPPED)).log_end_offset == 5, "a start does not look there"

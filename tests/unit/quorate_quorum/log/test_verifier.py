@@ -9,6 +9,7 @@ from copy import deepcopy
 import pytest
 
 from quorate.record.batch import check, parse_header, split
+from quorate_quorum.log import recovery_point
 from quorate_quorum.log.checksum import BLOCK_BYTES, Checksummer
 from quorate_quorum.log.log import Log, LogConfig, LogCorruptError
 from quorate_quorum.log.segment import Segment
@@ -43,6 +44,12 @@ async def readable(log: Log, chance: random.Random) -> tuple[dict[int, bytes], i
         assert data, offset
         found.update((header.base_offset, bytes(one)) for header, one in split(data))
     return found, failed
+
+
+@pytest.fixture(autouse=True)
+def _indexes_at_a_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Close these small logs as larger ones are: with indexes."""
+    monkeypatch.setattr(recovery_point, "STOP_BYTES_MAX", 0)
 
 
 @pytest.mark.parametrize("kind", ["plain", "compacted"])

@@ -41,7 +41,9 @@ class Host:
         self._handle = handle
         self._refusal = refusal
 
-    async def handle(self, request: Request, client: Client) -> Answer | asyncio.Future[Answer]:
+    async def handle(
+        self, request: Request, client: Client, decoded: Callable[[], None]
+    ) -> Answer | asyncio.Future[Answer]:
         return await self._handle(request)
 
     def arrived(self, transport: Transport, address: str) -> Client | str:
