@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from quorate_broker.groups.machine import offsets, reconciler
+from quorate_broker.groups.machine import reconciler
+from quorate_broker.groups.machine.consumer_rules import ConsumerRules
 from quorate_broker.groups.machine.reconciliation import reconciled
 from quorate_broker.groups.machine.session import Session
 from quorate_broker.groups.machine.state import GroupState
@@ -83,7 +84,7 @@ def _no_echo_is_needed(patch: pytest.MonkeyPatch) -> None:
 
 
 def _any_commit_counts(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(offsets, "_refusal_of_member", lambda *_: None)
+    patch.setattr(ConsumerRules, "refusal", lambda *_: None)
 
 
 def _targets_are_not_replayed(patch: pytest.MonkeyPatch) -> None:
