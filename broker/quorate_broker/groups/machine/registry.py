@@ -37,7 +37,7 @@ class Groups:
         self._shared = shared
         self._states: dict[str, GroupState] = {}
         self._protocols: dict[str, MembersProtocol] = {}
-        #: Groups whose deletion takes more than one step. Nobody joins them, and nobody commits.
+        #: Groups whose deletion takes more than one step. They take no members and no commits.
         self.deleting: dict[str, None] = {}
 
     def replay(self, key: bytes, value: bytes | None) -> None:
@@ -151,8 +151,8 @@ class Groups:
         """See after a decision that the log tells of one protocol, and drop a blank group.
 
         An empty group that gets members of the other protocol keeps its old records until it has
-        new ones: they tell since when it was empty, and its offsets expire by that. If nobody came,
-        it stays what it was.
+        new ones: they tell since when the group was empty, and its offsets expire by that time. If
+        no member joined after all, the group keeps its old protocol.
         """
         protocol, state = self._protocols.get(group_id), self._states.get(group_id)
         if isinstance(protocol, ClassicProtocol):

@@ -3,9 +3,9 @@
 Patterns come from outside, so they are matched by RE2 (quorate.topic_pattern). A new pattern is
 matched against all names of topics, in parts; later only against names that change.
 
-A pattern matches the topics that the principal of the member may describe: the member could not
-read the others, which nobody would read then. Rights are asked for when a name is matched, and
-again from time to time.
+A pattern matches only topics that the principal of the member may describe. The member could not
+read other topics, and their partitions would stay unread. The coordinator asks for the rights when
+it matches a name, and again from time to time.
 """
 
 from __future__ import annotations

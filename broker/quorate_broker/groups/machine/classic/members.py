@@ -172,7 +172,7 @@ class ClassicMembers:
         """Return why a member may not commit for a partition: which are its own is not known."""
 
     def check_reader(self, request: FetchOffsets) -> None:
-        """Do nothing: whoever may read the group's offsets may read all."""
+        """Do nothing: a classic member may read all offsets of its group."""
 
     # Sessions.
 

@@ -145,7 +145,7 @@ class ClassicProtocol(ClassicMembers):
             self._round.write(turn)
             answer = self._round.joined_answer(member, is_assignment_skipped=was_leader)
             if was_leader and not request.can_skip_assignment:
-                # An older client that is told to lead would assign anew, and nobody would join.
+                # An older client that is told to lead would assign again, outside of a round.
                 return replace(
                     answer, leader=old.member_id, members=(), is_assignment_skipped=False
                 )
