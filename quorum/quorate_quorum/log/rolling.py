@@ -8,9 +8,12 @@ from quorate_quorum.log.config import LogConfig
 from quorate_quorum.log.segment import RELATIVE_MAX
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Active:
-    """The active segment, as `why_roll` needs it."""
+    """The active segment, as `why_roll` needs it.
+
+    Each append makes one. It is not frozen, because that costs four times as much.
+    """
 
     base_offset: int
     end_offset: int
