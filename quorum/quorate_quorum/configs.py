@@ -241,6 +241,11 @@ class TopicConfig:
 class ClusterConfig:
     """Every setting that only the cluster has. A change applies to topics created afterwards."""
 
+    auto_create_topics_enable: bool = setting(
+        True,
+        YES_OR_NO,
+        "Kafka clients create a topic by asking for it; Quorate's own clients do not.",
+    )
     default_replication_factor: int = setting(
         -1,
         whole(1, 1000, or_else=-1),

@@ -5,8 +5,9 @@ it does not.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -14,6 +15,10 @@ from quorate.errors import QuorateError
 from quorate.record.batch import BatchHeader, split
 from quorate.v1 import admin_pb2 as admin
 from quorate_broker.compaction.compactor import Compactor
+from quorate_broker.listeners.kafka.call import Call, Client
+from quorate_broker.listeners.kafka.messages.metadata import MetadataRequest, MetadataRequestTopic
+from quorate_broker.listeners.kafka.metadata import MetadataRequests
+from quorate_broker.operations.metadata import Metadata
 from quorate_quorum.configs import CONFIGS
 from quorate_quorum.controller.decisions.creation import Creation
 from quorate_quorum.controller.decisions.internal_topics import internal_topic
@@ -22,6 +27,7 @@ from quorate_quorum.controller.decisions.outcome import Context
 from quorate_quorum.controller.decisions.topics import alter_configs
 from quorate_quorum.metadata.delta import replayed
 from quorate_quorum.metadata.topics import OFFSETS_TOPIC
+from quorate_quorum.node.authorizer import ALLOW_ALL
 from quorate_quorum.v1 import events_pb2 as ev
 from tests.unit.quorate_broker.builders import (
     NOW_MS,
@@ -208,8 +214,24 @@ async def the_topic_of_groups_that_is_made_now(world: World) -> str:
     return str(internal_topic(world.image, OFFSETS_TOPIC))
 
 
+async def topics_that_a_kafka_client_creates(world: World) -> list[str]:
+    class Created(list[str]):
+        async def create(self, names: Iterable[str], *_: Any) -> dict[str, QuorateError]:
+            self.extend(names)
+            return {}
+
+    created, ready = Created(), asyncio.Event()
+    ready.set()
+    metadata = Metadata(cast(Any, SimpleNamespace(image=world.image)), ready, ALLOW_ALL)
+    requests = MetadataRequests(metadata, cast(Any, created), "cluster", 1)
+    asked = MetadataRequest([MetadataRequestTopic(name="new")])
+    await requests.metadata(Call(asked, 9, Client("client", "kafka")))
+    return created
+
+
 #: For each config another value than its default, and what must differ when it is obeyed.
 ALTERED: dict[str, tuple[str, Effect | None]] = {
+    "auto.create.topics.enable": ("false", topics_that_a_kafka_client_creates),
     "cleanup.policy": ("compact", a_record_without_a_key),
     "compression.gzip.level": ("1", compressed_by("gzip")),
     "compression.lz4.level": ("3", compressed_by("lz4")),

@@ -82,7 +82,6 @@ TOPIC_CONFIGS: Final[Mapping[str, TopicConfigRow]] = {
 }
 #: What tools look for among a broker's configs, and what is so at every broker of Quorate.
 _FACTS: Final[Mapping[str, str]] = {
-    "auto.create.topics.enable": "false",
     "delete.topic.enable": "true",
 }
 

@@ -7,6 +7,7 @@ from collections import Counter
 from functools import partial
 
 from quorate.net.network import Listener
+from quorate_broker.listeners.kafka.auto_creation import AutoCreation
 from quorate_broker.listeners.kafka.budget import ReadBudget
 from quorate_broker.listeners.kafka.call import Client
 from quorate_broker.listeners.kafka.cluster import ClusterRequests
@@ -44,7 +45,12 @@ class KafkaListeners:
     ) -> None:
         self.dispatcher = Dispatcher(
             (
-                MetadataRequests(operations.metadata, cluster_id, config.node_id),
+                MetadataRequests(
+                    operations.metadata,
+                    AutoCreation(operations.admin),
+                    cluster_id,
+                    config.node_id,
+                ),
                 ProduceRequests(operations, replicas),
                 FetchRequests(operations, replicas),
                 OffsetRequests(operations.offsets, replicas),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
+from quorate.errors import InvalidTopicError, QuorateError, UnknownTopicError
+from quorate_broker.listeners.kafka.auto_creation import AutoCreation
 from quorate_broker.listeners.kafka.call import Call, Handler
 from quorate_broker.listeners.kafka.errors import (
     BY_ID,
@@ -25,13 +27,14 @@ from quorate_broker.listeners.kafka.reach import reachable
 from quorate_broker.listeners.kafka.versions import METADATA
 from quorate_broker.operations.metadata import Metadata, TopicMissing, check_count
 from quorate_broker.operations.partitions import PARTITIONS_A_TURN
+from quorate_quorum.configs import ClusterConfig
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.metadata.partitions import PartitionImage
+from quorate_quorum.metadata.topic_names import check_name
 from quorate_quorum.metadata.topics import TopicImage
 from quorate_quorum.node.listeners import ListenerAddress
 
 NO_LEADER: Final = -1
-NO_ID: Final = bytes(16)
 #: The version from which null asks for all topics. In version 0 an empty list does.
 NULL_IS_ALL_FROM: Final = 1
 #: The version from which an error of a partition may say that the leader has no such listener.
@@ -41,10 +44,13 @@ NAMELESS_FROM: Final = 12
 
 
 class MetadataRequests:
-    """Answers Metadata from this broker's image."""
+    """Answers Metadata from this broker's image, after the creation of missing topics."""
 
-    def __init__(self, metadata: Metadata, cluster_id: str, broker_id: int) -> None:
+    def __init__(
+        self, metadata: Metadata, auto_creation: AutoCreation, cluster_id: str, broker_id: int
+    ) -> None:
         self._metadata = metadata
+        self._auto_creation = auto_creation
         self._cluster_id = cluster_id
         self._broker_id = broker_id
 
@@ -55,9 +61,14 @@ class MetadataRequests:
         asked = call.request.topics
         check_count(0 if asked is None else len(asked))
         image = await self._metadata.image(0)
+        refused: Mapping[str, QuorateError] = {}
+        missing = _missing_names(call, image)
+        if missing:
+            refused = await self._create(missing, call, image)
+            image = await self._metadata.image(0)
         addresses = reachable(call.client, image)
         topics = [
-            await _topic(topic, image, addresses, call.version)
+            await _topic(topic, image, addresses, call.version, refused)
             for topic in self._topics(call, image)
         ]
         return MetadataResponse(
@@ -74,15 +85,40 @@ class MetadataRequests:
             topics=topics,
         )
 
+    async def _create(
+        self, missing: Sequence[str], call: Call[MetadataRequest], image: MetadataImage
+    ) -> Mapping[str, QuorateError]:
+        """Create the topics that this client may know to be missing. Return the refusals."""
+        principal = call.client.principal
+        names = (
+            one.name
+            for one in self._metadata.topics(image, principal, missing)
+            if isinstance(one, TopicMissing) and isinstance(one.error, UnknownTopicError)
+        )
+        cluster = ClusterConfig.of(image.configs)
+        return await self._auto_creation.create(names, principal, cluster)
+
     def _topics(
         self, call: Call[MetadataRequest], image: MetadataImage
     ) -> Iterable[TopicImage | TopicMissing]:
         asked, principal = call.request.topics, call.client.principal
         if asked is None or (not asked and call.version < NULL_IS_ALL_FROM):
             return self._metadata.all_topics(image, principal)
-        names = dict.fromkeys(one.name for one in asked if one.name)
-        ids = dict.fromkeys(one.topic_id for one in asked if not one.name)
+        names = dict.fromkeys(one.name for one in asked if one.name is not None)
+        ids = dict.fromkeys(one.topic_id for one in asked if one.name is None)
         return self._metadata.topics(image, principal, list(names), list(ids))
+
+
+def _missing_names(call: Call[MetadataRequest], image: MetadataImage) -> list[str]:
+    """Return the topics that the request asks for, that do not exist, and that it may create."""
+    asked = call.request.topics
+    if not asked or not call.request.allow_auto_topic_creation:
+        return []
+    names = dict.fromkeys(one.name for one in asked if one.name is not None)
+    missing = [name for name in names if name not in image.topic_ids]
+    if not missing or not ClusterConfig.of(image.configs).auto_create_topics_enable:
+        return []
+    return missing
 
 
 async def _topic(
@@ -90,11 +126,12 @@ async def _topic(
     image: MetadataImage,
     addresses: Mapping[int, ListenerAddress],
     version: int,
+    refused: Mapping[str, QuorateError],
 ) -> MetadataResponseTopic:
     """Describe a topic. Only some partitions are described in each turn of the loop."""
     if isinstance(topic, TopicMissing):
         await asyncio.sleep(0)
-        return _missing(topic, version)
+        return _missing(topic, version, refused)
     found: list[MetadataResponsePartition] = []
     for first in range(0, len(topic.partitions), PARTITIONS_A_TURN):
         found.extend(
@@ -107,11 +144,24 @@ async def _topic(
     return MetadataResponseTopic(NONE, topic.name, topic.id, topic.is_internal, found)
 
 
-def _missing(topic: TopicMissing, version: int) -> MetadataResponseTopic:
-    if topic.name:
-        return MetadataResponseTopic(code_of(topic.error), topic.name)
+def _missing(
+    topic: TopicMissing, version: int, refused: Mapping[str, QuorateError]
+) -> MetadataResponseTopic:
+    if not topic.topic_id:
+        error = refused.get(topic.name) or topic.error
+        return MetadataResponseTopic(_code_of_missing(topic.name, error), topic.name)
     name = None if version >= NAMELESS_FROM else ""
-    return MetadataResponseTopic(code_of(topic.error, BY_ID), name, topic.topic_id or NO_ID)
+    return MetadataResponseTopic(code_of(topic.error, BY_ID), name, topic.topic_id)
+
+
+def _code_of_missing(name: str, error: QuorateError) -> int:
+    """Return the code of an error. A name that no topic can have is an error of its own."""
+    if isinstance(error, UnknownTopicError):
+        try:
+            check_name(name, internal=True)
+        except InvalidTopicError as invalid:
+            return code_of(invalid)
+    return code_of(error)
 
 
 def leader_told(

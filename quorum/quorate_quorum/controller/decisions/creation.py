@@ -38,11 +38,11 @@ from quorate_quorum.controller.decisions.outcome import BATCH_BYTES_MAX, Context
 from quorate_quorum.controller.decisions.placement import place
 from quorate_quorum.controller.decisions.topics import (
     TOPICS_PER_REQUEST_MAX,
-    check_name,
     places_of,
     replication_factor,
 )
 from quorate_quorum.metadata.image import MetadataImage
+from quorate_quorum.metadata.topic_names import check_name
 from quorate_quorum.metadata.topics import ID_BYTES
 from quorate_quorum.v1 import events_pb2 as ev
 

@@ -1,14 +1,12 @@
-"""Deletes topics and alters configs; and the rules of names and numbers of replicas."""
+"""Deletes topics and alters configs; and the rule of numbers of replicas."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 
 from quorate.errors import (
     InvalidReplicationFactorError,
     InvalidRequestError,
-    InvalidTopicError,
     NotEnoughReplicasError,
     PolicyViolationError,
     QuorateError,
@@ -29,11 +27,9 @@ from quorate_quorum.controller.decisions.placement import Place
 from quorate_quorum.metadata.delta import replayed
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.metadata.partitions import partition_changed
-from quorate_quorum.metadata.topics import INTERNAL_PREFIX, TopicImage
+from quorate_quorum.metadata.topics import TopicImage
 from quorate_quorum.v1 import events_pb2 as ev
 
-NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")
-NAME_LENGTH_MAX = 249
 TOPICS_PER_REQUEST_MAX = 1_000
 CONFIGS_PER_REQUEST_MAX = 1_000
 #: The most topics that one turn of the event loop deletes: each may have many partitions.
@@ -55,26 +51,6 @@ FIXED_ON_INTERNAL = frozenset(
 #: Returns the error for a caller that may not delete a topic; None if the caller may. Arguments:
 #: the topic's name, and its id if the caller named the topic by its id.
 Refusal = Callable[[str, bytes], QuorateError | None]
-
-
-def check_name(name: str, *, internal: bool = False) -> None:
-    """Raise InvalidTopicError if a new topic can't have this name. The error says what is wrong."""
-    if not name:
-        raise InvalidTopicError("a topic needs a name")
-    if len(name) > NAME_LENGTH_MAX:
-        raise InvalidTopicError(
-            f"a topic's name has at most {NAME_LENGTH_MAX} characters; {name[:20]}... has"
-            f" {len(name)}"
-        )
-    if name in (".", ".."):
-        raise InvalidTopicError(f"a topic cannot be named {name!r}: it names a directory")
-    if not NAME.fullmatch(name):
-        wrong = next(c for c in name if not NAME.fullmatch(c))
-        raise InvalidTopicError(
-            f"a topic's name has only a-z A-Z 0-9 . _ and -; {name!r} has {wrong!r}"
-        )
-    if name.startswith(INTERNAL_PREFIX) and not internal:
-        raise InvalidTopicError(f"names that begin with __ are Quorate's own; {name!r} does")
 
 
 def replication_factor(image: MetadataImage, asked: int) -> int:

@@ -6,8 +6,10 @@ import asyncio
 from types import SimpleNamespace
 
 import pytest
+from msgspec.structs import replace
 
 from quorate.errors import InvalidRequestError
+from quorate_broker.listeners.kafka.auto_creation import AutoCreation
 from quorate_broker.listeners.kafka.messages.metadata import (
     MetadataRequest,
     MetadataRequestTopic,
@@ -36,6 +38,8 @@ IMAGE = image_of(
     zoo=[partition(0, 0, 1, 2), partition(1, 1, 0), partition(-1, 2), partition(3, 3)],
     aviary=[partition(0)],
 )
+#: Nothing is created: no request of these tests asks for it.
+NO_CREATION: AutoCreation = None  # type: ignore[assignment]
 
 
 async def told(
@@ -53,7 +57,9 @@ async def answered(
     ready.set()
     client = SimpleNamespace(image=image, leader_id=100, quorum_generation=1)
     metadata = Metadata(client, ready, ALLOW_ALL)  # type: ignore[arg-type]
-    return await MetadataRequests(metadata, "cluster-id", 3).metadata(call(request, version))
+    without_creation = replace(request, allow_auto_topic_creation=False)
+    handlers = MetadataRequests(metadata, NO_CREATION, "cluster-id", 3)
+    return await handlers.metadata(call(without_creation, version))
 
 
 @pytest.mark.parametrize(

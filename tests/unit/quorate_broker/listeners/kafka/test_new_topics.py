@@ -1,0 +1,75 @@
+"""Real Kafka clients write to topics that do not exist, at a cluster in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import aiokafka
+import pytest
+
+from quorate import Consumer
+from tests.harness.embedded_cluster import EmbeddedCluster
+from tests.harness.kafka_clients import LIBRARIES, WAIT_S, Sent, produce
+
+RECORDS = tuple(Sent(b"key", b"%d" % i, 0, 1_790_000_000_000 + i) for i in range(10))
+_names = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedCluster]:
+    with EmbeddedCluster(tmp_path_factory.mktemp("cluster"), brokers=2) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def topic() -> str:
+    """The name of a topic that does not exist."""
+    return f"new-{next(_names)}"
+
+
+def values(cluster: EmbeddedCluster, topic: str, count: int) -> list[bytes | None]:
+    async def read() -> list[bytes | None]:
+        async with (
+            asyncio.timeout(WAIT_S),
+            Consumer(
+                topic, bootstrap_servers=cluster.bootstrap_servers, auto_offset_reset="earliest"
+            ) as consumer,
+        ):
+            return [(await consumer.getone()).value for _ in range(count)]
+
+    return asyncio.run(read())
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_a_producer_creates_the_topic_that_it_writes_to(
+    cluster: EmbeddedCluster, topic: str, library: str
+) -> None:
+    produce(library, cluster.kafka_servers, topic, RECORDS)
+    assert values(cluster, topic, len(RECORDS)) == [one.value for one in RECORDS]
+
+
+def test_producers_that_begin_at_once_write_to_one_new_topic(
+    cluster: EmbeddedCluster, topic: str
+) -> None:
+    clients = 8
+    with ThreadPoolExecutor(clients) as pool:
+        for future in [
+            pool.submit(produce, "confluent", cluster.kafka_servers, topic, RECORDS[:1])
+            for _ in range(clients)
+        ]:
+            future.result(WAIT_S)
+    assert values(cluster, topic, clients) == [RECORDS[0].value] * clients
+
+
+async def test_a_consumer_creates_the_topic_that_it_subscribes_to(
+    cluster: EmbeddedCluster, topic: str
+) -> None:
+    async with aiokafka.AIOKafkaConsumer(
+        topic, bootstrap_servers=cluster.kafka_servers, auto_offset_reset="earliest"
+    ) as consumer:
+        await asyncio.to_thread(produce, "aiokafka", cluster.kafka_servers, topic, RECORDS[:1])
+        record = await asyncio.wait_for(consumer.getone(), WAIT_S)
+        assert record.value == RECORDS[0].value
