@@ -7,6 +7,7 @@ from typing import Any
 
 from quorate_broker.listeners.kafka.listener import KafkaListeners
 from quorate_broker.listeners.kafka.messages.apis import APIS
+from quorate_broker.listeners.kafka.versions import DIFFERS
 
 PAGE = Path(__file__).parents[2] / "docs" / "kafka-clients.md"
 BEGIN, END = "<!-- requests -->\n", "<!-- end of requests -->\n"
@@ -24,10 +25,12 @@ def table() -> str:
     nothing: Any = _Nothing()
     told = KafkaListeners(nothing, nothing, nothing, "").dispatcher.told
     rows = [
-        f"| {APIS[key].name} | {key} | {versions.start} to {versions.stop - 1} |\n"
+        f"| {APIS[key].name} | {key} | {versions.start} to {versions.stop - 1}"
+        f" | {DIFFERS.get(key, '')} |\n"
         for key, versions in told.items()
     ]
-    return "".join(["| request | key | versions |\n", "|---|---|---|\n", *rows])
+    head = "| request | key | versions | what differs from Kafka 4.3 |\n|---|---|---|---|\n"
+    return "".join([head, *rows])
 
 
 def page() -> str:

@@ -60,6 +60,23 @@ _TOLD: Final[Mapping[int, range]] = {
     PRODUCE: range(APIS[PRODUCE].versions.stop),
 }
 
+#: API key -> what differs from Kafka 4.3 for clients. docs/kafka-clients.md shows it.
+DIFFERS: Final[Mapping[int, str]] = {
+    PRODUCE: "a producer id that is not known may begin with sequence 0 only",
+    FETCH: "no sessions: each request names all its partitions",
+    LIST_OFFSETS: "-3 finds nothing while that record is not committed",
+    METADATA: "the controller is the broker that answers; the answer waits 1 s for a new topic",
+    FIND_COORDINATOR: "groups only",
+    INIT_PRODUCER_ID: "without a transactional id only; always a new producer id",
+    CREATE_TOPICS: "a config that Quorate does not have is taken with Kafka's default only",
+    DESCRIBE_ACLS: "SECURITY_DISABLED",
+    ALTER_CONFIGS: "configs of topics only",
+    INCREMENTAL_ALTER_CONFIGS: "configs of topics only",
+    DESCRIBE_CLIENT_QUOTAS: "there are none",
+    DESCRIBE_USER_SCRAM_CREDENTIALS: "there are none",
+    LIST_TRANSACTIONS: "there are none",
+}
+
 
 def served(api_key: int) -> range:
     """Return the versions of a request that can be decoded and answered.
