@@ -173,7 +173,8 @@ async def _produce(
     cluster: LocalCluster, client: Client, rows: list[tuple[bytes, bytes]], progress: Progress
 ) -> None:
     loop = asyncio.get_running_loop()
-    async with open_producer(client, cluster) as producer:
+    servers = cluster.kafka_servers.replace("kafka://", "") or cluster.bootstrap_servers
+    async with open_producer(client, servers) as producer:
         started = loop.time()
         for number, (key, value) in enumerate(
             itertools.islice(itertools.cycle(rows), progress.total)

@@ -6,15 +6,13 @@ All write with acks=all and idempotence, and otherwise with the defaults of thei
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from enum import StrEnum
 from typing import Any, Protocol
 
 from quorate import Delivery, Producer
 from quorate.errors import QuorateError
-from quorate_cli.local import LocalCluster
 
 #: How often the loop asks librdkafka for outcomes, which is the precision of their times.
 POLL_S = 0.002
@@ -39,19 +37,17 @@ class Records(Protocol):
         """Give the client a record. Wait only while its buffer is full."""
 
 
-def open_producer(
-    client: Client, cluster: LocalCluster
-) -> contextlib.AbstractAsyncContextManager[Records]:
+def open_producer(client: Client, servers: str) -> AbstractAsyncContextManager[Records]:
     """Return a producer. At the end of its context every record has its outcome.
 
-    Raises ImportError if the library is not installed.
+    `servers` are the addresses of the listeners of the client's protocol. Raises ImportError if the
+    library is not installed.
     """
-    servers = cluster.kafka_servers.replace("kafka://", "")
     if client is Client.CONFLUENT:
         return _confluent(servers)
     if client is Client.AIOKAFKA:
         return _aiokafka(servers)
-    return _quorate(cluster.bootstrap_servers)
+    return _quorate(servers)
 
 
 class _OfQuorate:
