@@ -18,11 +18,12 @@ SEED       ?=
 QUORUM_SEEDS = $(if $(filter file default undefined,$(origin SEEDS)),700,$(SEEDS))
 STATE      ?=
 FLIPS      ?= 10000
+REQUESTS   ?= 1000000
 
 # Every node that a test or the demo starts would compile all modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test lint check proto docs sim sim-quorum sim-raft sim-groups sim-group-machine crash-points power-cuts bit-flips mutants kafka-tools bench clean
+.PHONY: setup demo test lint check proto docs sim sim-quorum sim-raft sim-groups sim-group-machine crash-points power-cuts bit-flips mutants fuzz-kafka kafka-tools bench clean
 
 setup: $(VENV)/.installed
 
@@ -85,6 +86,9 @@ power-cuts: setup
 
 bit-flips: setup
 	@$(BIN)/python -m tests.simulation.bit_flips $(if $(SEED),--seed $(SEED),--flips $(FLIPS) --first-seed $(FIRST_SEED)) $(if $(STATE),--state $(STATE)) $(ARGS)
+
+fuzz-kafka: setup
+	@$(BIN)/python -m tests.simulation.kafka_fuzz $(if $(SEED),--seed $(SEED),--requests $(REQUESTS) --first-seed $(FIRST_SEED)) $(ARGS)
 
 kafka-tools: setup
 	@test -n '$(KAFKA)' || { echo 'Name an unpacked release of Apache Kafka: make kafka-tools KAFKA=/path/to/kafka' >&2; exit 1; }

@@ -100,6 +100,11 @@ class BrokerServer(NodeServer[BrokerConfig]):
         return self._rooms.replicas
 
     @property
+    def kafka(self) -> KafkaListeners | None:
+        """The listeners for Kafka clients; None: there are none, or they do not accept yet."""
+        return None if self._rooms is None else self._rooms.kafka
+
+    @property
     def is_fenced(self) -> bool:
         """Whether this broker is fenced: it was never unfenced, or was fenced again."""
         return self._rooms is None or self._rooms.lifecycle.is_fenced

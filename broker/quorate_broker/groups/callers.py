@@ -30,6 +30,11 @@ class Callers:
         if future is not None and not future.done():
             future.set_result(answer)
 
+    def is_answered(self, ticket: int) -> bool:
+        """Whether the answer is there, so that `wait` takes no time."""
+        future = self._waiting.get(ticket)
+        return future is not None and future.done()
+
     async def answered(self, ticket: int) -> object:
         """Wait for the answer, which may be an error."""
         return await self._waiting[ticket]

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import structlog
 
+from quorate.aio.alarm import Alarm
 from quorate.aio.backoff import Backoff
 from quorate.aio.bell import Bell
 from quorate.aio.clock import loop_ms
@@ -106,7 +107,7 @@ class Shard:
         self._old_steps: StepLog | None = None
         self._callers = Callers()
         self._streams = MemberStreams()
-        self._timer: asyncio.TimerHandle | None = None
+        self._alarm = Alarm(self._tick)
         self._topics_changed: set[str] = set()
         self._backoff = Backoff(RELOAD_MS, RELOAD_MAX_MS)
         self._moved = Bell()
@@ -135,6 +136,8 @@ class Shard:
         ticket = self._callers.add()
         try:
             self._run(decide, partial(self._callers.answer, ticket))
+            if self._callers.is_answered(ticket):  # a timeout costs more than such a step
+                return await self._callers.wait(ticket)  # type: ignore[return-value]
             async with asyncio.timeout(self._host.commit_timeout_ms / 1000):
                 return await self._callers.wait(ticket)  # type: ignore[return-value]
         except TimeoutError:
@@ -335,9 +338,7 @@ class Shard:
     def _drop(self, error: QuorateError) -> None:
         """Drop the machine. Every caller and every stream that waits gets the error."""
         life, self._life = self._life, None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._alarm.set(None)
         if life is not None:
             life.steps.end()
         self._callers.fail(error)
@@ -355,27 +356,18 @@ class Shard:
     # -- time
 
     def _arm(self) -> None:
-        """Set the timer to the machine's next deadline."""
-        if self._life is None:
-            return
-        deadline_ms = self._life.machine.deadline()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if deadline_ms is not None:
-            # plus 1: rounding must not make the timer too early
-            self._set_timer((deadline_ms + 1) / 1000)
-
-    def _set_timer(self, when: float) -> None:
-        self._timer = asyncio.get_running_loop().call_at(when, self._tick)
+        """Set the alarm to the machine's next deadline."""
+        if self._life is not None:
+            deadline_ms = self._life.machine.deadline()
+            # plus 1: rounding must not make the alarm too early
+            self._alarm.set(None if deadline_ms is None else (deadline_ms + 1) / 1000)
 
     def _tick(self) -> None:
-        self._timer = None
         life = self._life
         if life is None or self.is_over:
             return
         if life.steps.is_full or not self.leader.machine.has_enough_replicas:
-            self._set_timer((loop_ms() + TICK_AGAIN_MS) / 1000)
+            self._alarm.set((loop_ms() + TICK_AGAIN_MS) / 1000)
             return
         self._pass_topics_on()
         if self._life is life:

@@ -7,7 +7,7 @@ needs a right on each of them as well, as in Kafka.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -28,7 +28,6 @@ from quorate_broker.groups.coordinator import Coordinator
 from quorate_broker.groups.embedded import in_words
 from quorate_broker.groups.image_topics import ImageTopics
 from quorate_broker.groups.machine.classic.values import DescribedClassicGroup
-from quorate_broker.groups.machine.shard import ShardMachine
 from quorate_broker.groups.machine.values import (
     CommitOffsets,
     Committed,
@@ -39,11 +38,11 @@ from quorate_broker.groups.machine.values import (
     ListedGroup,
     MemberState,
     RemoveMembers,
-    Step,
 )
 from quorate_broker.groups.member_stream import MemberStream
 from quorate_broker.groups.partitioning import partition_of
 from quorate_broker.groups.shard import Shard
+from quorate_broker.operations import group_steps
 from quorate_broker.operations.admin import answered_in_time
 from quorate_broker.operations.partitions import refuse_duplicates
 from quorate_broker.replicas.replicas import Replicas
@@ -71,8 +70,6 @@ GROUP_ID_BYTES_MAX = 249
 GROUPS_MAX = 1_000
 #: The most groups whose coordinators are found in one turn of the event loop.
 GROUPS_A_TURN = 100
-#: The most partitions of one step: with more, a request is several steps, each in another turn.
-PARTITIONS_A_STEP = 500
 #: How long a call waits until the controller has made __consumer_offsets.
 CREATE_TIMEOUT_MS = 5_000
 #: The most calls that wait until the controller has made __consumer_offsets.
@@ -115,7 +112,7 @@ class Groups:
         Makes __consumer_offsets at its first use. Raises InvalidRequestError if an id occurs twice,
         or if there are too many.
         """
-        _check_named(group_ids)
+        check_named(group_ids)
         caller = Caller(principal, self._authorizer)
         found: list[CoordinatorFound | QuorateError] = []
         for group_id in group_ids:
@@ -182,9 +179,9 @@ class Groups:
         }
         allowed = [one for one in request.offsets if one.partition not in refused]
         shard = self._coordinator.shard_of(request.group_id)
-        for part in _parts(allowed):
+        for part in group_steps.parts(allowed):
             committed = await shard.call(
-                partial(_commit, replace(request, offsets=part)), writes=True
+                partial(group_steps.commit, replace(request, offsets=part)), writes=True
             )
             refused.update(committed.refused)
         return Committed(refused)
@@ -207,8 +204,8 @@ class Groups:
         refusals = self._refusals(caller, DESCRIBE_TOPIC, (one[0] for one in request.partitions))
         allowed = [one for one in request.partitions if one[0] not in refusals]
         fetched: list[FetchedOffset] = []
-        for part in _parts(allowed):
-            found = await shard.call(partial(_fetch, replace(request, partitions=part)))
+        for part in group_steps.parts(allowed):
+            found = await shard.call(partial(group_steps.fetch, replace(request, partitions=part)))
             fetched.extend(found)
         answers = iter(fetched)
         return [refusals.get(one[0]) or next(answers) for one in request.partitions]
@@ -216,15 +213,23 @@ class Groups:
     async def _fetch_all(
         self, caller: Caller, shard: Shard, request: FetchOffsets
     ) -> list[FetchedOffset | QuorateError]:
-        """Return all that a group has committed, some topics in each step."""
-        topics = await shard.call(partial(_committed_topics, request.group_id))
+        """Return all that a group has committed: in one step, or some topics in each step."""
+        answer = await shard.call(partial(group_steps.fetch_if_small, request))
+        if not isinstance(answer, group_steps.Sizes):
+            return self._visible(caller, answer)
         found: list[FetchedOffset | QuorateError] = []
-        for names in _parts_by_size(topics) or [()]:
-            part = await shard.call(partial(_fetch, replace(request, topics=names)))
-            hidden = self._refusals(caller, DESCRIBE_TOPIC, (one.partition[0] for one in part))
-            found += [one for one in part if one.partition[0] not in hidden]
+        for names in group_steps.parts_by_size(answer.topics):
+            part = await shard.call(partial(group_steps.fetch, replace(request, topics=names)))
+            found += self._visible(caller, part)
             await asyncio.sleep(0)
         return found
+
+    def _visible(
+        self, caller: Caller, found: Sequence[FetchedOffset]
+    ) -> list[FetchedOffset | QuorateError]:
+        """Return the offsets of topics that the caller may see."""
+        hidden = self._refusals(caller, DESCRIBE_TOPIC, (one.partition[0] for one in found))
+        return [one for one in found if one.partition[0] not in hidden]
 
     # -- administration
 
@@ -241,7 +246,7 @@ class Groups:
         error: QuorateError | None = None
         for shard in self._coordinator.shards:
             try:
-                listed = await shard.call(_list)
+                listed = await shard.call(group_steps.list_groups)
             except (CoordinatorLoadingError, CoordinatorNotAvailableError, OverloadedError) as why:
                 error = why
                 continue
@@ -294,7 +299,7 @@ class Groups:
         ask: Callable[[Shard, str], Awaitable[T]],
     ) -> list[T | QuorateError]:
         """Ask for each group on its own. One group's error does not concern the others."""
-        _check_named(group_ids)
+        check_named(group_ids)
         caller = Caller(principal, self._authorizer)
         found: list[T | QuorateError] = []
         for group_id in group_ids:
@@ -403,7 +408,8 @@ def check_group(caller: Caller, required: Required, group_id: str) -> None:
         )
 
 
-def _check_named(group_ids: Sequence[str]) -> None:
+def check_named(group_ids: Sequence[str]) -> None:
+    """Raise InvalidRequestError if an id occurs twice, or if there are too many."""
     if len(group_ids) > GROUPS_MAX:
         raise InvalidRequestError(
             f"a request names {len(group_ids)} groups; {GROUPS_MAX} are allowed"
@@ -421,70 +427,14 @@ def _leader(topic: TopicImage, group_id: str) -> CoordinatorFound:
     return CoordinatorFound(state.leader, state.leader_epoch)
 
 
-def _parts(items: Sequence[T]) -> Iterator[Sequence[T]]:
-    """Yield the items in parts, each for one step. Without items, one empty part: it is checked."""
-    for first in range(0, max(len(items), 1), PARTITIONS_A_STEP):
-        yield items[first : first + PARTITIONS_A_STEP]
-
-
-def _parts_by_size(topics: Iterable[tuple[str, int]]) -> list[tuple[str, ...]]:
-    """Return names in parts that have together PARTITIONS_A_STEP partitions, or one topic more.
-
-    >>> _parts_by_size([("a", 400), ("b", 400), ("c", 1)])
-    [('a', 'b'), ('c',)]
-    """
-    parts: list[tuple[str, ...]] = []
-    part: list[str] = []
-    size = 0
-    for name, partitions in topics:
-        part.append(name)
-        size += partitions
-        if size >= PARTITIONS_A_STEP:
-            parts.append(tuple(part))
-            part, size = [], 0
-    return [*parts, tuple(part)] if part else parts
-
-
-def _committed_topics(
-    group_id: str, machine: ShardMachine, now_ms: int, wall_ms: int
-) -> Step[tuple[tuple[str, int], ...]]:
-    return machine.committed_topics(group_id)
-
-
-def _commit(
-    request: CommitOffsets, machine: ShardMachine, now_ms: int, wall_ms: int
-) -> Step[Committed]:
-    return machine.commit_offsets(request, now_ms, wall_ms)
-
-
-def _fetch(
-    request: FetchOffsets, machine: ShardMachine, now_ms: int, wall_ms: int
-) -> Step[tuple[FetchedOffset, ...]]:
-    return machine.fetch_offsets(request)
-
-
-def _list(machine: ShardMachine, now_ms: int, wall_ms: int) -> Step[tuple[ListedGroup, ...]]:
-    return machine.list_groups()
-
-
-def _describe(
-    group_id: str, machine: ShardMachine, now_ms: int, wall_ms: int
-) -> Step[DescribedGroup | DescribedClassicGroup]:
-    return machine.describe_group(group_id)
-
-
 async def _described(shard: Shard, group_id: str) -> DescribedGroup | DescribedClassicGroup:
-    return await shard.call(partial(_describe, group_id))
+    return await shard.call(partial(group_steps.describe, group_id))
 
 
 async def _deleted(shard: Shard, group_id: str) -> None:
     """Delete a group. Its offsets may be too many for one step; then the shard goes on itself."""
-    if await shard.call(partial(_delete, group_id), writes=True):
+    if await shard.call(partial(group_steps.delete, group_id), writes=True):
         return
     with suppress(GroupNotFoundError):
-        while not await shard.call(partial(_delete, group_id), writes=True):
+        while not await shard.call(partial(group_steps.delete, group_id), writes=True):
             pass
-
-
-def _delete(group_id: str, machine: ShardMachine, now_ms: int, wall_ms: int) -> Step[bool]:
-    return machine.delete_group(group_id, now_ms, wall_ms)

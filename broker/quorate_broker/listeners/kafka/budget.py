@@ -16,6 +16,8 @@ class Budget(Protocol):
     """The part of operations.produce.ByteBudget that is used here."""
 
     @property
+    def held(self) -> int: ...
+    @property
     def is_full(self) -> bool: ...
     def take(self, size: int) -> None: ...
     def give_back(self, size: int) -> None: ...
@@ -39,6 +41,11 @@ class ReadBudget:
         #: The connection that may go on although the budget is used up.
         self._favoured: Reader | None = None
         self._waiting: dict[Reader, None] = {}
+
+    @property
+    def held(self) -> int:
+        """The bytes that are taken and not given back."""
+        return self._budget.held
 
     def admits(self, reader: Reader) -> bool:
         """Return whether a connection may take memory now. If not, it is woken later."""

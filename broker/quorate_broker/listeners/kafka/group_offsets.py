@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
@@ -51,7 +52,7 @@ from quorate_broker.listeners.kafka.messages.offset_fetch import (
 )
 from quorate_broker.listeners.kafka.versions import OFFSET_COMMIT, OFFSET_DELETE, OFFSET_FETCH
 from quorate_broker.listeners.kafka.wire import NO_UUID
-from quorate_broker.operations.groups import Groups
+from quorate_broker.operations.groups import Groups, check_named
 from quorate_broker.replicas.replicas import Replicas
 
 #: The version from which topics are named by their ids: of OffsetCommit and OffsetFetch.
@@ -123,9 +124,11 @@ class GroupOffsetRequests:
     async def offset_fetch(self, call: Call[OffsetFetchRequest]) -> OffsetFetchResponse:
         request, version = call.request, call.version
         if version >= MANY_GROUPS_FROM:
-            groups = [
-                await self._fetched(call.client.principal, one, version) for one in request.groups
-            ]
+            check_named([one.group_id for one in request.groups])
+            groups = []
+            for one in request.groups:
+                groups.append(await self._fetched(call.client.principal, one, version))
+                await asyncio.sleep(0)
             return OffsetFetchResponse(groups=groups)
         topics = request.topics
         asked = OffsetFetchRequestGroup(

@@ -1,0 +1,197 @@
+"""Requests that are well formed and ask for too much: Kafka's own answer, or a closed connection.
+
+Bytes that are no request stand in tests/unit/quorate_broker/listeners/kafka/test_bad_input.py, and
+clients that do not read in test_transport.py and test_connection.py beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+import pytest
+import structlog
+
+from quorate_broker.listeners.kafka.messages.create_topics import (
+    CreatableTopic,
+    CreateTopicsRequest,
+)
+from quorate_broker.listeners.kafka.messages.fetch import FetchPartition, FetchRequest, FetchTopic
+from quorate_broker.listeners.kafka.messages.find_coordinator import FindCoordinatorRequest
+from quorate_broker.listeners.kafka.messages.join_group import (
+    JoinGroupRequest,
+    JoinGroupRequestProtocol,
+)
+from quorate_broker.listeners.kafka.messages.offset_commit import (
+    OffsetCommitRequest,
+    OffsetCommitRequestPartition,
+    OffsetCommitRequestTopic,
+)
+from quorate_broker.listeners.kafka.messages.offset_fetch import (
+    OffsetFetchRequest,
+    OffsetFetchRequestGroup,
+)
+from quorate_broker.listeners.kafka.messages.produce import (
+    PartitionProduceData,
+    ProduceRequest,
+    TopicProduceData,
+)
+from quorate_broker.listeners.kafka.messages.sync_group import (
+    SyncGroupRequest,
+    SyncGroupRequestAssignment,
+)
+from quorate_broker.listeners.kafka.versions import (
+    CREATE_TOPICS,
+    FETCH,
+    FIND_COORDINATOR,
+    JOIN_GROUP,
+    OFFSET_COMMIT,
+    OFFSET_FETCH,
+    PRODUCE,
+    SYNC_GROUP,
+)
+from quorate_broker.operations import group_steps
+from quorate_testing.simulated.loop import SimulatedLoop, simulate
+from tests.harness.kafka_direct import DirectConnection, KafkaCluster
+
+pytestmark = pytest.mark.simulation
+
+SEED = 20_261_130
+TOPIC = "zoo"
+GROUP = "g"
+MANY = 10_000
+UNKNOWN_TOPIC_OR_PARTITION = 3
+INVALID_RECORD = 87
+UNKNOWN_SERVER_ERROR = -1
+MIB = 1 << 20
+
+Use = Callable[[DirectConnection], Awaitable[None]]
+
+
+def with_broker(use: Use) -> None:
+    """Let a client use a broker that has one topic of one partition; the broker must bear it."""
+
+    async def run(loop: SimulatedLoop) -> None:
+        cluster = KafkaCluster(loop)
+        await cluster.begin()
+        client = cluster.connect()
+        await client.ask(CREATE_TOPICS, 5, CreateTopicsRequest([CreatableTopic(TOPIC, 1, 1)], 9000))
+        await use(client)
+        client.close()
+        await cluster.is_up()
+        cluster.end()
+
+    def program(loop: SimulatedLoop) -> Coroutine[Any, Any, None]:
+        return run(loop)
+
+    simulate(program, SEED)
+
+
+async def in_group(client: DirectConnection, metadata: bytes) -> Any:
+    """Join the group as its one member, as soon as its coordinator has loaded it."""
+    code, joined = 15, None
+    while code in (14, 15):
+        await client.ask(FIND_COORDINATOR, 3, FindCoordinatorRequest(GROUP))
+        protocols = [JoinGroupRequestProtocol("range", metadata)]
+        request = JoinGroupRequest(GROUP, 10_000, 10_000, "", None, "consumer", protocols)
+        joined = await client.ask(JOIN_GROUP, 3, request)
+        code = joined.error_code
+    return joined
+
+
+def test_ten_thousand_partitions_in_one_produce_request_are_answered_each() -> None:
+    async def use(client: DirectConnection) -> None:
+        data = [PartitionProduceData(number, b"") for number in range(MANY)]
+        topics = [TopicProduceData(name, partition_data=data[: MANY // 2]) for name in "ab"]
+        answer = await client.ask(PRODUCE, 9, ProduceRequest(None, -1, 1000, topics))
+        codes = [one.error_code for topic in answer.responses for one in topic.partition_responses]
+        assert codes == [UNKNOWN_TOPIC_OR_PARTITION] * MANY
+        topics = [TopicProduceData(TOPIC, partition_data=data)]
+        answer = await client.ask(PRODUCE, 9, ProduceRequest(None, -1, 1000, topics))
+        codes = [one.error_code for one in answer.responses[0].partition_responses]
+        assert codes == [INVALID_RECORD] * MANY
+
+    with_broker(use)
+
+
+def test_ten_thousand_partitions_in_one_fetch_request_are_answered_each() -> None:
+    async def use(client: DirectConnection) -> None:
+        partitions = [FetchPartition(number, partition_max_bytes=1000) for number in range(MANY)]
+        request = FetchRequest(max_wait_ms=10, topics=[FetchTopic(TOPIC, partitions=partitions)])
+        answer = await client.ask(FETCH, 12, request)
+        codes = [one.error_code for one in answer.responses[0].partitions]
+        assert codes == [0] + [UNKNOWN_TOPIC_OR_PARTITION] * (MANY - 1)
+
+    with_broker(use)
+
+
+def test_a_member_may_have_a_megabyte_of_metadata() -> None:
+    async def use(client: DirectConnection) -> None:
+        joined = await in_group(client, b"m" * MIB)
+        assert len(joined.members[0].metadata) == MIB
+        assignments = [SyncGroupRequestAssignment(joined.member_id, b"all")]
+        request = SyncGroupRequest(
+            GROUP, joined.generation_id, joined.member_id, assignments=assignments
+        )
+        assert (await client.ask(SYNC_GROUP, 3, request)).assignment == b"all"
+
+    with_broker(use)
+
+
+def test_metadata_that_no_record_can_hold_are_answered_as_kafka_does() -> None:
+    async def use(client: DirectConnection) -> None:
+        assert (await in_group(client, b"m" * 20 * MIB)).error_code == UNKNOWN_SERVER_ERROR
+        assert (await in_group(client, b"m")).error_code == 0
+
+    with_broker(use)
+
+
+@pytest.mark.parametrize(
+    ("named", "reason"),
+    [([GROUP, GROUP], "twice"), ([f"g{number}" for number in range(1001)], "1000 are allowed")],
+    ids=["twice", "1,001"],
+)
+def test_an_offset_fetch_names_each_group_once_and_not_too_many(
+    named: list[str], reason: str
+) -> None:
+    """A request of 250,000 groups would hold the event loop for ten seconds."""
+
+    async def use(client: DirectConnection) -> None:
+        request = OffsetFetchRequest(
+            groups=[OffsetFetchRequestGroup(one, topics=None) for one in named]
+        )
+        with (
+            structlog.testing.capture_logs() as lines,
+            pytest.raises(AssertionError, match="the broker closed"),
+        ):
+            await client.ask(OFFSET_FETCH, 8, request)
+        (ended,) = [one for one in lines if one["event"] == "kafka connection ended"]
+        assert reason in ended["reason"]
+
+    with_broker(use)
+
+
+def test_a_group_with_more_offsets_than_one_step_tells_them_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(group_steps, "PARTITIONS_A_STEP", 1)
+
+    async def use(client: DirectConnection) -> None:
+        await in_group(client, b"m")
+        await client.ask(CREATE_TOPICS, 5, CreateTopicsRequest([CreatableTopic("two", 1, 1)], 9000))
+        topics = [
+            OffsetCommitRequestTopic(name, partitions=[OffsetCommitRequestPartition(0, 7)])
+            for name in (TOPIC, "two")
+        ]
+        commit = OffsetCommitRequest("many", -1, "", topics=topics)
+        committed = await client.ask(OFFSET_COMMIT, 7, commit)
+        assert [one.partitions[0].error_code for one in committed.topics] == [0, 0]
+        asked = OffsetFetchRequest(groups=[OffsetFetchRequestGroup("many", topics=None)])
+        answer = await client.ask(OFFSET_FETCH, 8, asked)
+        told = answer.groups[0].topics
+        assert [(one.name, one.partitions[0].committed_offset) for one in told] == [
+            ("two", 7),
+            (TOPIC, 7),
+        ]
+
+    with_broker(use)
