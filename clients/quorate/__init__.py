@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from quorate.admin.admin import Admin
+    from quorate.admin.elections import LeaderElection
     from quorate.admin.new_topic import NewTopic
     from quorate.consumer.consumer import Consumer
     from quorate.errors import QuorateError
@@ -59,6 +60,7 @@ __all__ = [
     "FeatureDescription",
     "GroupDescription",
     "GroupListing",
+    "LeaderElection",
     "LeadershipTransfer",
     "LogDirDescription",
     "MemberDescription",
@@ -89,6 +91,7 @@ _HOMES = {
     "Admin": "quorate.admin.admin",
     "Consumer": "quorate.consumer.consumer",
     "Delivery": "quorate.producer.delivery",
+    "LeaderElection": "quorate.admin.elections",
     "NewTopic": "quorate.admin.new_topic",
     "Producer": "quorate.producer.producer",
     "QuorateError": "quorate.errors",

@@ -18,6 +18,7 @@ COMMANDS = {
     ),
     "topic": Later("topic:app", "Create, look at, write and read topics."),
     "group": Later("group:app", "Look at consumer groups; set their offsets; delete them."),
+    "partition": Later("partition:app", "Let the controller elect leaders of partitions."),
     "cluster": Later("cluster:app", "Look at the cluster as a whole."),
     "quorum": Later("quorum:app", "Look at the metadata quorum; change its voters and its leader."),
     "storage": Later("storage:app", "Make a node's disk ready; look at what is on it."),

@@ -124,6 +124,7 @@ OPENER = "broker/quorate_broker/replicas/opener.py"
 REPAIRS = "broker/quorate_broker/replicas/repairs.py"
 LOSSY_CLUSTER = "tests/simulation/test_cluster_damage.py"
 CONTROLLER_LOSSY = "tests/unit/quorate_quorum/controller/test_lossy_replicas.py"
+REQUESTED = "tests/unit/quorate_quorum/controller/test_requested_elections.py"
 LOG_START = "tests/unit/quorate_quorum/log/test_start.py"
 RETENTION = "tests/unit/quorate_broker/retention/test_policy.py"
 FOLLOWED_START = "tests/unit/quorate_broker/replica/test_log_start.py"
@@ -2130,6 +2131,44 @@ MUTANTS = (
             "tests/unit/quorate_quorum/controller/test_partitions.py"
             "::test_an_empty_log_does_not_lead_while_a_replica_outside_the_isr_is_silent",
         ),
+    ),
+    Mutant(
+        "clean-election",
+        "a preferred replica outside the ISR takes over on request",
+        "quorum/quorate_quorum/controller/decisions/requested_elections.py",
+        "if new is old and preferred in old.isr and image.is_eligible(old, preferred):",
+        "if new is old and image.is_eligible(old, preferred):",
+        (
+            f"{REQUESTED}::test_a_preferred_replica_that_leads_or_may_not_lead_changes_nothing",
+            f"{REQUESTED}::test_a_preferred_election_never_leads_outside_of_isr_and_elr",
+        ),
+    ),
+    Mutant(
+        "clean-election",
+        "a preferred replica whose broker is dead takes over on request",
+        "quorum/quorate_quorum/controller/decisions/requested_elections.py",
+        "if new is old and preferred in old.isr and image.is_eligible(old, preferred):",
+        "if new is old and preferred in old.isr:",
+        (f"{REQUESTED}::test_a_preferred_replica_that_leads_or_may_not_lead_changes_nothing",),
+    ),
+    Mutant(
+        "clean-election",
+        "an unclean election on request passes over a replica that has all records",
+        "quorum/quorate_quorum/controller/decisions/requested_elections.py",
+        """    new = elect(image, topic, old)
+    if new is not old:
+        return new
+    if not any""",
+        """    if not any""",
+        (f"{REQUESTED}::test_an_unclean_election_loses_nothing_where_there_is",),
+    ),
+    Mutant(
+        "clean-election",
+        "an unclean election on request takes a partition away from its leader",
+        "quorum/quorate_quorum/controller/decisions/requested_elections.py",
+        'if old.leader != NO_LEADER:\n        raise ElectionNotNeededError(f"broker',
+        'if False:\n        raise ElectionNotNeededError(f"broker',
+        (f"{REQUESTED}::test_an_unclean_election_loses_nothing_where_there_is",),
     ),
     Mutant(
         "owner-file",

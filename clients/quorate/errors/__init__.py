@@ -41,6 +41,9 @@
       AuthorizationError          the principal may not do this
         TopicAuthorizationFailedError  ClusterAuthorizationFailedError
         GroupAuthorizationFailedError
+      ElectionNotNeededError      the leader need not change
+      LeaderNotElectableError     no replica that was asked for may lead now
+        PreferredLeaderNotAvailableError  EligibleLeadersNotAvailableError
       UnsupportedError  StoppingError  SnapshotNotFoundError  ClosedError
       NetworkError                errors of the network
         PeerRefusedError  StreamBrokenError  DeadlineExceededError  PeerError
@@ -63,6 +66,12 @@ from quorate.errors.base import (
     from_wire as from_wire,
     raise_if_error as raise_if_error,
     to_wire as to_wire,
+)
+from quorate.errors.elections import (
+    ElectionNotNeededError as ElectionNotNeededError,
+    EligibleLeadersNotAvailableError as EligibleLeadersNotAvailableError,
+    LeaderNotElectableError as LeaderNotElectableError,
+    PreferredLeaderNotAvailableError as PreferredLeaderNotAvailableError,
 )
 from quorate.errors.groups import (
     CoordinatorLoadingError as CoordinatorLoadingError,

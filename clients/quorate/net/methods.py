@@ -79,6 +79,9 @@ DESCRIBE_FEATURES = _admin(admin.DescribeFeaturesRequest, admin.DescribeFeatures
 UPDATE_FEATURE = _admin(admin.UpdateFeatureRequest, admin.UpdateFeatureResponse)
 ADD_VOTER = _admin(admin.AddVoterRequest, admin.AddVoterResponse)
 REMOVE_VOTER = _admin(admin.RemoveVoterRequest, admin.RemoveVoterResponse)
+ELECT_LEADERS = _admin(
+    admin.ElectLeadersRequest, admin.ElectLeadersResponse, request_bytes_max=NAMES_BYTES_MAX
+)
 UNREGISTER_BROKER = _admin(admin.UnregisterBrokerRequest, admin.UnregisterBrokerResponse)
 DESCRIBE_HEALTH = _admin(admin.DescribeHealthRequest, admin.DescribeHealthResponse)
 DESCRIBE_LOG_DIRS = _admin(

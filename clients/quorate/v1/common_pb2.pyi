@@ -120,6 +120,12 @@ class _ErrorCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorCode.V
     """a client's assignor returned nonsense"""
     ERROR_CODE_GROUP_AUTHORIZATION_FAILED: _ErrorCode.ValueType  # 58
     """the principal may not do this on the group"""
+    ERROR_CODE_ELECTION_NOT_NEEDED: _ErrorCode.ValueType  # 59
+    """the leader is the one that was asked for, or there is one"""
+    ERROR_CODE_PREFERRED_LEADER_NOT_AVAILABLE: _ErrorCode.ValueType  # 60
+    """the first replica may not lead now"""
+    ERROR_CODE_ELIGIBLE_LEADERS_NOT_AVAILABLE: _ErrorCode.ValueType  # 61
+    """no replica may lead now"""
 
 class ErrorCode(_ErrorCode, metaclass=_ErrorCodeEnumTypeWrapper):
     """The result of a request. The numbers are part of the protocol and are never reused. Each code
@@ -223,6 +229,12 @@ ERROR_CODE_INVALID_ASSIGNMENT: ErrorCode.ValueType  # 57
 """a client's assignor returned nonsense"""
 ERROR_CODE_GROUP_AUTHORIZATION_FAILED: ErrorCode.ValueType  # 58
 """the principal may not do this on the group"""
+ERROR_CODE_ELECTION_NOT_NEEDED: ErrorCode.ValueType  # 59
+"""the leader is the one that was asked for, or there is one"""
+ERROR_CODE_PREFERRED_LEADER_NOT_AVAILABLE: ErrorCode.ValueType  # 60
+"""the first replica may not lead now"""
+ERROR_CODE_ELIGIBLE_LEADERS_NOT_AVAILABLE: ErrorCode.ValueType  # 61
+"""no replica may lead now"""
 Global___ErrorCode: _TypeAlias = ErrorCode  # noqa: Y015
 
 @_typing.final

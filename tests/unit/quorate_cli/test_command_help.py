@@ -10,6 +10,7 @@ COMMANDS = [
     [], ["up"], ["demo"],
     ["topic"], ["topic", "create"], ["topic", "list"], ["topic", "describe"], ["topic", "alter"],
     ["topic", "delete"], ["topic", "produce"], ["topic", "consume"],
+    ["partition"], ["partition", "elect"],
     ["cluster"], ["cluster", "info"], ["cluster", "health"], ["cluster", "config"],
     ["cluster", "features"], ["cluster", "unregister"],
     ["quorum"], ["quorum", "describe"], ["quorum", "transfer"], ["quorum", "add-voter"],

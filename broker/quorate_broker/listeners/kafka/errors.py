@@ -60,8 +60,10 @@ UNSUPPORTED_COMPRESSION_TYPE: Final = 76
 STALE_BROKER_EPOCH: Final = 77
 OFFSET_NOT_AVAILABLE: Final = 78
 MEMBER_ID_REQUIRED: Final = 79
+PREFERRED_LEADER_NOT_AVAILABLE: Final = 80
 GROUP_MAX_SIZE_REACHED: Final = 81
 FENCED_INSTANCE_ID: Final = 82
+ELIGIBLE_LEADERS_NOT_AVAILABLE: Final = 83
 ELECTION_NOT_NEEDED: Final = 84
 INVALID_RECORD: Final = 87
 PRODUCER_FENCED: Final = 90
@@ -148,6 +150,10 @@ CODES: Final[Mapping[type[errors.QuorateError], int]] = {
     errors.ClusterAuthorizationFailedError: CLUSTER_AUTHORIZATION_FAILED,
     errors.GroupAuthorizationFailedError: GROUP_AUTHORIZATION_FAILED,
     errors.UnsupportedError: UNSUPPORTED_VERSION,
+    errors.ElectionNotNeededError: ELECTION_NOT_NEEDED,
+    errors.LeaderNotElectableError: LEADER_NOT_AVAILABLE,
+    errors.PreferredLeaderNotAvailableError: PREFERRED_LEADER_NOT_AVAILABLE,
+    errors.EligibleLeadersNotAvailableError: ELIGIBLE_LEADERS_NOT_AVAILABLE,
     errors.StoppingError: NOT_LEADER_OR_FOLLOWER,
     errors.SnapshotNotFoundError: SNAPSHOT_NOT_FOUND,
     errors.ClosedError: UNKNOWN_SERVER_ERROR,

@@ -62,7 +62,7 @@ class KafkaListeners:
                 ClusterRequests(
                     operations, cluster_id, config.node_id, replicas.environment.wall_clock_ms
                 ),
-                ElectionRequests(operations.metadata, replicas, config.request_partitions_max),
+                ElectionRequests(operations.admin, replicas, config.request_partitions_max),
             )
         )
         self._connections_max = config.max_connections_total

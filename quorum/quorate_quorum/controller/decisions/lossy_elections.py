@@ -124,12 +124,17 @@ class LossyElections:
     answered, however long that takes: a replica that had left the ISR may hold nearly everything.
     Only if unclean elections are allowed may it lead after unclean.recovery.wait.ms.
 
+    An operator may ask for the election of a partition (`ask_for`). It counts as allowed, and as
+    having waited long enough, for the time that the operator gives it.
+
     The machine lives as long as a reign. Every image passed in is the pending one.
     """
 
     def __init__(self, unclean_recovery_wait_ms: int = 60_000) -> None:
         self._wait_ms = unclean_recovery_wait_ms
         self._leaderless: dict[Key, _Waiting | None] = {}
+        #: Elections that an operator asked for, and the time until which each counts.
+        self._requested: dict[Key, int] = {}
 
     def changed(self, image: MetadataImage, partitions: Iterable[Key]) -> None:
         """Take in partitions that changed or are new to this reign. Note those without a leader."""
@@ -139,6 +144,16 @@ class LossyElections:
                 self._leaderless.setdefault(key, None)
             elif self._leaderless:
                 self._leaderless.pop(key, None)
+                self._requested.pop(key, None)
+
+    def ask_for(self, partitions: Iterable[Key], until_ms: int) -> None:
+        """Elect leaders of these partitions although records may be lost, if it can be until then.
+
+        Each tick elects some. A partition that has a leader by then is left alone.
+        """
+        for key in partitions:
+            self._leaderless.setdefault(key, None)
+            self._requested[key] = max(until_ms, self._requested.get(key, until_ms))
 
     def answered(self, broker_id: int, broker_epoch: int, ends: Iterable[wire.ReplicaEnd]) -> None:
         """Take in the log ends that a broker told. An end that was not asked for is ignored."""
@@ -158,6 +173,7 @@ class LossyElections:
             topic, partition = image.topics.get(key[0]), image.partition(*key)
             if topic is None or partition is None or partition.leader != NO_LEADER:
                 del self._leaderless[key]
+                self._requested.pop(key, None)
                 continue
             # Move the partition to the end of the queue.
             self._leaderless[key] = self._leaderless.pop(key)
@@ -181,7 +197,8 @@ class LossyElections:
         now_ms: int,
     ) -> LossyElection | list[int]:
         """Return the election of one partition, or the ids of the brokers to ask before it."""
-        unclean = bool(image.config_value(topic, "unclean.leader.election.enable"))
+        is_requested = self._is_requested(key, now_ms)
+        unclean = is_requested or bool(image.config_value(topic, "unclean.leader.election.enable"))
         if (partition.isr or partition.elr) and not unclean:
             self._leaderless[key] = None  # wait: a replica with all records may come back
             return []
@@ -192,7 +209,7 @@ class LossyElections:
         if not back:
             # The wait for the others begins when the first replica is back.
             waiting.since_ms = now_ms
-        has_waited = now_ms - waiting.since_ms >= self._wait_ms
+        has_waited = is_requested or now_ms - waiting.since_ms >= self._wait_ms
         waited = unclean or has_waited
         if not back or not (waited or all(b in back for b in partition.broker_ids)):
             return []
@@ -209,6 +226,13 @@ class LossyElections:
             # An empty log may be of a wiped disk.
             ends = {b: end for b, end in ends.items() if end[1] > 0}
         return self._furthest(topic, key, partition, ends) if ends else ask
+
+    def _is_requested(self, key: Key, now_ms: int) -> bool:
+        until_ms = self._requested.get(key)
+        if until_ms is not None and now_ms > until_ms:
+            del self._requested[key]
+            return False
+        return until_ms is not None
 
     def _furthest(
         self,

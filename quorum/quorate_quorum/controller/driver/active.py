@@ -34,6 +34,7 @@ from quorate_quorum.controller.decisions.growth import Growth
 from quorate_quorum.controller.decisions.health import PartitionHealth, describe_health
 from quorate_quorum.controller.decisions.internal_topics import internal_topic
 from quorate_quorum.controller.decisions.outcome import Outcome
+from quorate_quorum.controller.decisions.requested_elections import RequestedElections
 from quorate_quorum.controller.driver.creations import Creations
 from quorate_quorum.controller.driver.leases import LeaseRaft, Leases
 from quorate_quorum.controller.driver.reign import Decided, Proposer, Reign
@@ -154,6 +155,20 @@ class ActiveController:
         for one in decided.response:
             response.MergeFrom(one)
         return Decided(response, decided.apply_offset)
+
+    async def elect_leaders(
+        self, request: admin.ElectLeadersRequest
+    ) -> Decided[admin.ElectLeadersResponse]:
+        """Elect preferred leaders; or leaders that may have lost records, for want of others."""
+        check_named(sum(len(one.partitions) for one in request.topics))
+        requested = RequestedElections(request)
+        end = await self.reign.run_in_turns(requested.next)
+        if requested.lossy:
+            await self.leases.elections.elect(requested.lossy, request.timeout_ms)
+            await self.reign.confirm()
+            requested.lossy_ended(self.reign.image)
+            end = self.reign.image.offset
+        return Decided(requested.response, end)
 
     async def register(self, request: RegisterRequest) -> Decided[RegisterResponse]:
         """Register a broker. Its lease begins when the registration is committed."""

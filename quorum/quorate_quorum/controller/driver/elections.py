@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
 import structlog
 
+from quorate.aio.clock import Deadline, loop_ms
 from quorate_quorum.controller.decisions.lossy_elections import (
     AskEnds,
     LossyElection,
@@ -12,6 +17,11 @@ from quorate_quorum.controller.decisions.lossy_elections import (
 )
 from quorate_quorum.controller.driver.reign import Reign
 from quorate_quorum.controller.driver.sessions import Sessions
+from quorate_quorum.metadata.partitions import NO_LEADER, Key
+
+#: The longest wait for an election that an operator asked for, and the pause between two looks.
+REQUESTED_WAIT_MS: Final = 10_000
+LOOK_AGAIN_S: Final = 0.05
 
 log = structlog.get_logger(__name__)
 
@@ -35,6 +45,22 @@ class Elections:
                 chosen.append(effect)
         if chosen:
             self._reign.attempt("recover", lambda i, c: elect_all(i, chosen, c.free_space))
+
+    async def elect(self, partitions: Sequence[Key], timeout_ms: int) -> None:
+        """Elect leaders although records may be lost. Wait until they are, or too late.
+
+        `timeout_ms`: how long the caller waits for its answer; 0: not known.
+        """
+        wait_ms = min(timeout_ms * 4 // 5 or REQUESTED_WAIT_MS, REQUESTED_WAIT_MS)
+        deadline, left = Deadline(wait_ms), list(partitions)
+        self._lossy_elections.ask_for(left, loop_ms() + wait_ms)
+        while left and not deadline.has_passed and not self._reign.is_over:
+            await asyncio.sleep(LOOK_AGAIN_S)
+            left = [key for key in left if self._is_leaderless(key)]
+
+    def _is_leaderless(self, key: Key) -> bool:
+        partition = self._reign.pending.partition(*key)
+        return partition is not None and partition.leader == NO_LEADER
 
     def _ask(self, effect: AskEnds) -> None:
         session = self._sessions.get(effect.broker_id)

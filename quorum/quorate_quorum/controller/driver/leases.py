@@ -93,7 +93,7 @@ class Leases:
             dial_timeout_ms=max(config.broker_disconnect_grace_ms // 2, 1),
         )
         self._lossy_elections = LossyElections(config.unclean_recovery_wait_ms)
-        self._elections = Elections(self._lossy_elections, reign, self.sessions)
+        self.elections = Elections(self._lossy_elections, reign, self.sessions)
         self.sweeper = Sweeper(
             reign,
             self.sessions,
@@ -347,7 +347,7 @@ class Leases:
             self.sweeper.complete_torn()
             self.fencing.fence_put_off()
             self.fencing.carry_out(self.liveness.tick(loop_ms()))
-            self._elections.tick(loop_ms())
+            self.elections.tick(loop_ms())
 
     # -- tasks
 

@@ -1,0 +1,112 @@
+"""`quorate partition`: elect."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from quorate import Admin, LeaderElection, TopicPartition
+from quorate.errors import ElectionNotNeededError
+from quorate_cli.output import SAID_NO, fail, print_json, print_table, usage_error
+from quorate_cli.session import Session, code_name, in_session
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.callback()
+def partition() -> None:
+    """Let the controller elect leaders of partitions."""
+
+
+@app.command()
+@in_session
+def elect(
+    session: Session,
+    named: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="TOPIC[/PARTITION]...", help="Several may be named."),
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="All partitions that need an election.")
+    ] = False,
+    unclean: Annotated[
+        bool,
+        typer.Option("--unclean", help="For partitions without a leader: elect one with a loss."),
+    ] = False,
+    accept_loss: Annotated[
+        bool, typer.Option("--accept-loss", help="With --unclean: acknowledged records may go.")
+    ] = False,
+) -> None:
+    """Let the preferred replica lead: the first of a partition's replicas.
+
+    It is elected if it is in the ISR and its broker is alive; nothing is lost.
+
+    With --unclean, a partition without a leader gets one even if no replica has surely all records.
+    The replica with the furthest log leads, and the others cut their logs to it: ACKNOWLEDGED
+    RECORDS MAY BE LOST, for good. Wait for the brokers that have them if they can come back.
+    """
+    if bool(named) == everything:
+        usage_error("name one or more TOPIC or TOPIC/PARTITION, or give --all")
+    if unclean != accept_loss:
+        usage_error(
+            "--unclean may lose acknowledged records for good: give --accept-loss with it"
+            if unclean
+            else "--accept-loss goes with --unclean"
+        )
+    chosen = [_parsed(one) for one in named or ()]
+
+    async def question(admin: Admin) -> dict[TopicPartition, LeaderElection]:
+        if everything:
+            return await admin.elect_leaders(unclean=unclean)
+        whole = [topic for topic, number in chosen if number is None]
+        described = await admin.describe_topics(whole)
+        partitions = [
+            TopicPartition(topic, index)
+            for topic, number in chosen
+            for index in (range(len(described[topic].partitions)) if number is None else (number,))
+        ]
+        return await admin.elect_leaders(partitions, unclean=unclean)
+
+    found = dict(sorted(session.ask(question).items()))
+    if session.as_json:
+        print_json([_document(*one) for one in found.items()])
+    else:
+        rows = [
+            (f"{key.topic}/{key.partition}", one.leader, _said(one)) for key, one in found.items()
+        ]
+        print_table(("partition", "leader", "result"), rows)
+    failed = sum(not _is_fine(one) for one in found.values())
+    if failed:
+        fail(f"{failed} of {len(found)} partitions had no election", SAID_NO)
+
+
+def _parsed(text: str) -> tuple[str, int | None]:
+    """Return the topic, and the number of the partition if there is one.
+
+    >>> _parsed("orders/3"), _parsed("orders")
+    (('orders', 3), ('orders', None))
+    """
+    topic, slash, number = text.partition("/")
+    if not topic or (slash and not (number.isascii() and number.isdigit() and len(number) < 10)):
+        usage_error(f"a partition is TOPIC/NUMBER, and all of a topic's are TOPIC; not {text!r}")
+    return topic, int(number) if slash else None
+
+
+def _is_fine(one: LeaderElection) -> bool:
+    return one.error is None or isinstance(one.error, ElectionNotNeededError)
+
+
+def _said(one: LeaderElection) -> str:
+    return "elected" if one.error is None else f"{one.error} [{code_name(one.error)}]"
+
+
+def _document(key: TopicPartition, one: LeaderElection) -> dict[str, object]:
+    return {
+        "topic": key.topic,
+        "partition": key.partition,
+        "leader": one.leader,
+        "elected": one.error is None,
+        "error": None if one.error is None else code_name(one.error),
+        "message": "" if one.error is None else str(one.error),
+    }

@@ -1,0 +1,182 @@
+"""Elections on request: of preferred leaders, and of leaders that may have lost records.
+
+A preferred leader is the first replica of the assignment. It takes over only if it is in the ISR
+and may lead, so nothing is lost; while the partition has no leader, a member of the ELR will do. An
+election that may lose records needs a partition that has no leader. If a replica can lead without
+loss after all, it is elected here. Otherwise LossyElections chooses the replica with the furthest
+log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from quorate.errors import (
+    ElectionNotNeededError,
+    EligibleLeadersNotAvailableError,
+    InvalidRequestError,
+    PreferredLeaderNotAvailableError,
+    QuorateError,
+    UnknownTopicError,
+    to_wire,
+)
+from quorate.v1 import admin_pb2 as admin
+from quorate_quorum.controller.decisions.outcome import Context, Outcome
+from quorate_quorum.controller.decisions.partitions import elect, moved
+from quorate_quorum.metadata.image import MetadataImage
+from quorate_quorum.metadata.partitions import NO_LEADER, Key, PartitionImage, partition_changed
+from quorate_quorum.metadata.topics import TopicImage
+from quorate_quorum.v1 import events_pb2 as ev
+
+#: The most partitions that one turn of the event loop looks at, and the most that it changes.
+LOOKED_MAX: Final = 1_000
+CHANGED_MAX: Final = 50
+#: The most partitions in the answer to a request that names none.
+ANSWERED_MAX: Final = 10_000
+
+
+def elect_preferred(image: MetadataImage, topic: TopicImage, old: PartitionImage) -> PartitionImage:
+    """Return the next state of a partition: its first replica leads.
+
+    Raises ElectionNotNeededError or PreferredLeaderNotAvailableError.
+    """
+    preferred = old.broker_ids[0]
+    if old.leader == preferred:
+        raise ElectionNotNeededError(f"the preferred replica, broker {preferred}, leads already")
+    new = elect(image, topic, old)
+    if new is old and preferred in old.isr and image.is_eligible(old, preferred):
+        new = moved(image, topic, old, isr=old.isr, leader=preferred)
+    if new.leader != preferred:
+        found = (
+            f"its replica is not in the ISR {list(old.isr)}"
+            if preferred not in old.isr
+            else "it is fenced or shutting down, or has lost the replica's directory"
+        )
+        raise PreferredLeaderNotAvailableError(
+            f"the preferred replica, broker {preferred}, may not lead: {found}"
+        )
+    return new
+
+
+def elect_any(
+    image: MetadataImage, topic: TopicImage, old: PartitionImage
+) -> PartitionImage | None:
+    """Return the next state of a partition without a leader; None: only with a possible loss.
+
+    Raises ElectionNotNeededError or EligibleLeadersNotAvailableError.
+    """
+    if old.leader != NO_LEADER:
+        raise ElectionNotNeededError(f"broker {old.leader} leads: no election may lose its records")
+    new = elect(image, topic, old)
+    if new is not old:
+        return new
+    if not any(image.is_eligible(old, broker_id) for broker_id in old.broker_ids):
+        raise EligibleLeadersNotAvailableError(
+            f"none of the brokers {list(old.broker_ids)} that have a replica is alive"
+        )
+    return None
+
+
+@dataclass(slots=True)
+class RequestedElections:
+    """The elections of one request, decided in parts: `next`, until its response is True.
+
+    `response` holds a result for each partition that the request names. If it names none, the
+    partitions that need no election are left out.
+    """
+
+    request: admin.ElectLeadersRequest
+    response: admin.ElectLeadersResponse = field(default_factory=admin.ElectLeadersResponse)
+    #: The partitions that only LossyElections may give a leader.
+    lossy: list[Key] = field(default_factory=list)
+    _left: Iterator[tuple[str, int]] = field(init=False)
+    _image: MetadataImage = field(init=False)
+    _answered: int = 0
+
+    def __post_init__(self) -> None:
+        named = dict.fromkeys(
+            (one.topic, index) for one in self.request.topics for index in one.partitions
+        )
+        if self.request.all_topics and named:
+            raise InvalidRequestError("a request names partitions, or asks for all topics")
+        self._left = self._every_partition() if self.request.all_topics else iter(named)
+
+    def next(self, image: MetadataImage, _context: Context) -> Outcome[bool]:
+        """Decide the next partitions. Response: whether these were the last ones."""
+        self._image = image
+        events: list[ev.MetadataEvent] = []
+        for looked, (name, index) in enumerate(self._left, 1):
+            try:
+                events.extend(self._decided(image, name, index))
+            except ElectionNotNeededError as error:
+                if not self.request.all_topics:
+                    self._answer(name, index, error)
+            except QuorateError as error:
+                self._answer(name, index, error)
+            if looked == LOOKED_MAX or len(events) == CHANGED_MAX:
+                return Outcome(tuple(events), False)
+        return Outcome(tuple(events), True)
+
+    def lossy_ended(self, image: MetadataImage) -> None:
+        """Answer for the partitions that LossyElections was asked to give a leader."""
+        for topic_id, index in self.lossy:
+            topic, partition = image.topics.get(topic_id), image.partition(topic_id, index)
+            if topic is None or partition is None:
+                continue  # deleted meanwhile
+            error = None
+            if partition.leader == NO_LEADER:
+                error = EligibleLeadersNotAvailableError(
+                    "no replica that is alive has told the end of its log in time: ask again"
+                )
+            self._answer(topic.name, index, error, partition)
+
+    def _every_partition(self) -> Iterator[tuple[str, int]]:
+        for name in sorted(self._image.topic_ids):
+            topic = _topic(self._image, name)
+            for index in range(0 if topic is None else len(topic.partitions)):
+                yield name, index
+
+    def _decided(self, image: MetadataImage, name: str, index: int) -> Iterator[ev.MetadataEvent]:
+        topic = _topic(image, name)
+        if topic is None:
+            raise UnknownTopicError(f"there is no topic {name[:249]!r}")
+        if not 0 <= index < len(topic.partitions):
+            raise UnknownTopicError(
+                f"topic {name!r} has partitions 0 to {len(topic.partitions) - 1}, and no {index}"
+            )
+        old = topic.partitions[index]
+        decide = elect_any if self.request.unclean else elect_preferred
+        new = decide(image, topic, old)
+        if new is None:
+            self.lossy.append((topic.id, index))
+            return
+        self._answer(name, index, None, new)
+        yield partition_changed(topic.id, index, old, new)
+
+    def _answer(
+        self,
+        name: str,
+        index: int,
+        error: QuorateError | None,
+        partition: PartitionImage | None = None,
+    ) -> None:
+        if self.request.all_topics and self._answered == ANSWERED_MAX:
+            return
+        self._answered += 1
+        topics = self.response.topics
+        if not topics or topics[-1].topic != name:
+            topics.add(topic=name)
+        if partition is None and (topic := _topic(self._image, name)) is not None:
+            partition = topic.partitions[index] if 0 <= index < len(topic.partitions) else None
+        result = topics[-1].partitions.add(
+            partition=index, leader=NO_LEADER if partition is None else partition.leader
+        )
+        if error is not None:
+            result.error.CopyFrom(to_wire(error))
+
+
+def _topic(image: MetadataImage, name: str) -> TopicImage | None:
+    topic_id = image.topic_ids.get(name)
+    return None if topic_id is None else image.topics.get(topic_id)

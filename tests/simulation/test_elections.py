@@ -1,0 +1,135 @@
+"""Elections on request, in a whole simulated cluster."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import pytest
+
+from quorate import Admin, LeaderElection, Producer, TopicPartition
+from quorate.errors import (
+    ElectionNotNeededError,
+    PreferredLeaderNotAvailableError,
+    UnknownTopicError,
+)
+from tests.harness.cluster_scene import TOPIC, Scene, play
+
+pytestmark = [pytest.mark.simulation, pytest.mark.timeout(120)]
+
+KEY = TopicPartition(TOPIC, 0)
+#: The longest time without an acknowledgement, while a leader takes over from another.
+GAP_S = 0.1
+T = TypeVar("T")
+
+
+async def ask(scene: Scene, question: Callable[[Admin], Awaitable[T]]) -> T:
+    async def run() -> T:
+        async with Admin(bootstrap_servers=scene.cluster.bootstrap_servers) as admin:
+            return await question(admin)
+
+    found: T = await scene.cluster.spawn_client(run)
+    return found
+
+
+async def elect(scene: Scene, *, unclean: bool = False) -> LeaderElection:
+    found = await ask(scene, lambda admin: admin.elect_leaders([KEY], unclean=unclean))
+    return found[KEY]
+
+
+async def flow(scene: Scene, gaps: list[float], is_over: asyncio.Event) -> None:
+    """Write one record after another, and note the time between two acknowledgements."""
+    async with Producer(bootstrap_servers=scene.cluster.bootstrap_servers, linger_ms=0) as producer:
+        before = None
+        while not is_over.is_set():
+            value = b"%d" % scene.sent
+            scene.sent += 1
+            found = await producer.send_and_wait(TOPIC, value, partition=0)
+            assert found.offset not in scene.acked
+            scene.acked[found.offset] = value
+            now = scene.loop.time()
+            if before is not None:
+                gaps.append(now - before)
+            before = now
+            await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_preferred_election_under_load_loses_nothing_and_makes_no_long_gap(seed: int) -> None:
+    async def story(scene: Scene) -> None:
+        preferred = scene.state.broker_ids[0]
+        name = f"broker-{preferred}"
+        gaps: list[float] = []
+        is_over = asyncio.Event()
+        writing = scene.cluster.spawn_client(lambda: flow(scene, gaps, is_over))
+        for _ in range(2):
+            await scene.cluster.stop(name)
+            assert scene.state.leader != preferred
+            refused = await elect(scene)
+            assert isinstance(refused.error, PreferredLeaderNotAvailableError)
+            scene.cluster.start(name)
+            await scene.whole()
+            await asyncio.sleep(0.2)
+            gaps.clear()
+            assert await elect(scene) == LeaderElection(preferred, None)
+            await asyncio.sleep(0.3)
+            assert len(gaps) > 50
+            assert max(gaps) < GAP_S
+            again = await elect(scene)
+            assert isinstance(again.error, ElectionNotNeededError)
+        is_over.set()
+        await writing
+        read = await scene.read()
+        assert read == scene.acked, "each record is there, once"
+        assert [int(value) for _, value in sorted(read.items())] == list(range(scene.sent))
+        await scene.until(scene.logs_are_equal, "the replicas have equal logs")
+
+    play(story, configs={"min.insync.replicas": "2"}, seed=seed)
+
+
+def test_all_partitions_have_their_election_and_others_are_refused() -> None:
+    async def story(scene: Scene) -> None:
+        preferred = scene.state.broker_ids[0]
+        await scene.cluster.stop(f"broker-{preferred}")
+        scene.cluster.start(f"broker-{preferred}")
+        await scene.whole()
+        found = await ask(scene, lambda admin: admin.elect_leaders())
+        assert found == {KEY: LeaderElection(preferred, None)}
+        assert await ask(scene, lambda admin: admin.elect_leaders()) == {}
+        wrong = [TopicPartition(TOPIC, 9), TopicPartition("nothing", 0)]
+        found = await ask(scene, lambda admin: admin.elect_leaders(wrong))
+        assert all(isinstance(one.error, UnknownTopicError) for one in found.values())
+        assert found.keys() == set(wrong)
+
+    play(story)
+
+
+def test_an_unclean_election_lets_the_furthest_of_the_replicas_that_are_alive_lead() -> None:
+    """The last member of the ISR is gone for good, and an operator accepts the loss."""
+
+    async def story(scene: Scene) -> None:
+        last, *others = scene.state.broker_ids
+        await scene.produce(20)
+        for broker_id in others:
+            scene.cluster.kill(f"broker-{broker_id}")
+            await scene.until(lambda gone=broker_id: gone not in scene.state.isr, "it left")  # type: ignore[misc]
+            await scene.produce(10)
+        scene.cluster.kill(f"broker-{last}")
+        await scene.until(lambda: scene.state.leader < 0, "no replica leads")
+        for broker_id in others:
+            scene.cluster.start(f"broker-{broker_id}")
+        await asyncio.sleep(3)
+        assert scene.state.leader < 0, "no replica leads by itself"
+        refused = await elect(scene)
+        assert isinstance(refused.error, PreferredLeaderNotAvailableError)
+        furthest = others[1]  # it left last
+        assert await elect(scene, unclean=True) == LeaderElection(furthest, None)
+        assert scene.state.recovered_epoch == scene.state.leader_epoch
+        assert "partition_recovered_with_possible_loss" in scene.told
+        read = await scene.read()
+        assert sorted(read) == list(range(30)), "the last 10 records are lost, and no other"
+        found = await elect(scene, unclean=True)
+        assert isinstance(found.error, ElectionNotNeededError)
+
+    play(story, configs={"min.insync.replicas": "1"})
