@@ -51,6 +51,7 @@ class World:
     has: set[TopicPartition] = field(default_factory=set)
 
     def __post_init__(self) -> None:
+        self.has_all = asyncio.Event()
         self.partitions: list[FakePartition] = self.cluster.add_topic(
             self.name, PARTITIONS
         ).partitions
@@ -77,6 +78,8 @@ class World:
 
     async def on_partitions_assigned(self, keys: list[TopicPartition]) -> None:
         self.has.update(keys)
+        if self.has == set(self.keys):
+            self.has_all.set()
         await asyncio.sleep(self.callback_s)
 
     async def on_partitions_revoked(self, keys: list[TopicPartition]) -> None:
@@ -235,7 +238,11 @@ async def ends_well(world: World) -> None:
 
 async def starts_again(world: World) -> None:
     assert world.has == set(), "told of partitions, and never that they are gone"
+    world.has_all.clear()
     await world.consumer.start()
+    # a start that was cancelled twice may not have left: the group waits until that member is gone
+    async with asyncio.timeout(PATIENCE_S):
+        await world.has_all.wait()
     await goes_on(world)
 
 
