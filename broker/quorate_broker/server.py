@@ -36,6 +36,7 @@ from quorate_broker.operations.classic_groups import ClassicGroups
 from quorate_broker.operations.delete_records import DeleteRecords
 from quorate_broker.operations.fetch import Fetch
 from quorate_broker.operations.full_fetch import FullFetch
+from quorate_broker.operations.group_members import GroupMembers
 from quorate_broker.operations.groups import Groups
 from quorate_broker.operations.log_dirs import LogDirs
 from quorate_broker.operations.metadata import Metadata
@@ -251,6 +252,7 @@ class _Rooms:
             Admin(self.client, self.publisher),
             LogDirs(self.replicas, authorizer),
             Groups(self.coordinator, self.replicas, self.client, config, authorizer),
+            GroupMembers(self.coordinator, authorizer),
             ClassicGroups(self.coordinator, authorizer, environment.new_id),
         )
         self.operations = operations

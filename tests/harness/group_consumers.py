@@ -3,12 +3,16 @@
 It has one stream at a time (two queues of messages), takes states in, gives partitions back, begins
 others at the committed offset, processes, and commits. It may crash, pause, and lose its stream. An
 error makes it drop all and join again.
+
+A client that *polls* has a connection in place of the stream: one call is on its way at a time, and
+it is told nothing but the answers.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import count
 
 from quorate.errors import QuorateError, StaleMemberEpochError
 from quorate_broker.groups.assignors.table import CLIENT, DEFAULT
@@ -17,6 +21,7 @@ from quorate_broker.groups.machine.target import assigned_by
 from quorate_broker.groups.machine.values import (
     JOIN,
     Committed,
+    Conversation,
     Heartbeat,
     MemberState,
     Proposal,
@@ -25,11 +30,16 @@ from quorate_broker.groups.machine.values import (
 )
 from quorate_broker.groups.records.values import Partition
 
+CONNECTIONS = count(1)
+
 
 @dataclass(eq=False)
 class Stream:
     """The messages on their way, and whether each side still has the stream."""
 
+    #: Of a client that polls: the number of the connection, and whether a call has no answer yet.
+    number: int = field(default_factory=lambda: next(CONNECTIONS))
+    is_asked: bool = False
     up: deque[Heartbeat] = field(default_factory=deque)
     down: deque[MemberState | QuorateError] = field(default_factory=deque)
     #: Nothing arrives any more in either direction.
@@ -39,8 +49,17 @@ class Stream:
 class Client:
     """A consumer. `owned`: what it processes, or is about to process, or has not given back."""
 
-    def __init__(self, group_id: str, name: str, instance_id: str, session_timeout_ms: int) -> None:
+    def __init__(
+        self,
+        group_id: str,
+        name: str,
+        instance_id: str,
+        session_timeout_ms: int,
+        *,
+        polls: bool = False,
+    ) -> None:
         self.group_id, self.instance_id = group_id, instance_id
+        self.polls = polls
         self._name = name
         self._lives = 0
         self._session_timeout_ms = session_timeout_ms
@@ -71,6 +90,8 @@ class Client:
         self.committing: dict[Partition, int] | None = None
         self.task: Task | None = None
         self.stream = None
+        #: It has something to say, and waits for the answer to its last call.
+        self.owes_call = False
         self.last_sent_ms = -1_000_000
 
     @property
@@ -84,13 +105,19 @@ class Client:
         """Open another stream, and say all."""
         self.stream = Stream()
         self.number = 0
-        # What it had not taken up when the stream broke is forgotten.
-        self.target = self.target & self.owned
+        if not self.polls:
+            # What it had not taken up when the stream broke is forgotten.
+            self.target = self.target & self.owned
         self.send()
 
     def send(self, *, member_epoch: int | None = None) -> None:
         """Send a heartbeat."""
         assert self.stream is not None
+        if self.polls and self.stream.is_asked and member_epoch is None:
+            # It says what it has with its next call.
+            self.owes_call = True
+            return
+        self.stream.is_asked, self.owes_call = True, False
         proposal = None
         if self.task is not None:
             proposal = Proposal(self.task.group_epoch, assigned_by(DEFAULT, self.task))
@@ -101,15 +128,17 @@ class Client:
                 self.id,
                 self.epoch if member_epoch is None else member_epoch,
                 self.number,
-                instance_id=self.instance_id,
+                instance_id=self.instance_id or (None if self.polls else ""),
                 rack=self.rack,
                 client_id=self._name,
-                session_timeout_ms=self._session_timeout_ms,
+                session_timeout_ms=None if self.polls else self._session_timeout_ms,
                 rebalance_timeout_ms=20_000,
-                subscription=self.subscription,
+                topics=self.subscription.topics,
+                pattern=self.subscription.pattern,
                 assignor=self.assignor,
                 owned=self.owned,
                 proposal=proposal if self.assignor == CLIENT else None,
+                conversation=Conversation(self.stream.number) if self.polls else None,
             )
         )
 
@@ -123,7 +152,11 @@ class Client:
             self.task = state.task
         if state.assignment is not None:
             self.number, self.target = state.state_number, state.assignment
-        if state.assignment is not None or state.task is not None:
+        assert self.stream is not None
+        self.stream.is_asked = False
+        if self.owes_call or (
+            not self.polls and (state.assignment is not None or state.task is not None)
+        ):
             self.send()
 
     # Work.

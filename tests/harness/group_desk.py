@@ -252,7 +252,13 @@ class Member:
         self.id = member_id
         self.group_id = group_id
         self.subscription = subscription
-        self.fields = {"instance_id": "", "rack": "", "assignor": "", **fields}
+        self.fields = {
+            "instance_id": "",
+            "rack": "",
+            "assignor": "",
+            "session_timeout_ms": 45_000,
+            **fields,
+        }
         self.epoch = 0
         self.number = 0
         self.target: PartitionSet = frozenset()
@@ -280,7 +286,8 @@ class Member:
             "state_number": self.number,
             "client_id": f"client-{self.id}",
             "client_host": "10.0.0.1",
-            "subscription": self.subscription,
+            "topics": self.subscription.topics,
+            "pattern": self.subscription.pattern,
             "owned": self.owned,
             **self.fields,
         }

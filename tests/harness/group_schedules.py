@@ -15,6 +15,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from quorate.errors import QuorateError
 from quorate_broker.groups.machine.config import GroupsConfig
@@ -27,6 +28,7 @@ from quorate_broker.groups.machine.values import (
     DescribedGroup,
     FetchedOffset,
     FetchOffsets,
+    Heartbeat,
     OffsetCommit,
     Push,
     Subscription,
@@ -69,6 +71,7 @@ class World:
         self._racks: dict[str, list[str]] = {}
         self.topics = FakeTopics([], {})
         config = GroupsConfig(
+            session_timeout_ms=SESSION_MS,
             names_per_step=chance.choice((1, 3, 2_000)),
             assignment_interval_ms=chance.choice((0, 100, 1_000)),
             members_per_step=chance.choice((1, 250)),
@@ -112,7 +115,7 @@ class World:
         heartbeat = stream.up.popleft()
         name = (client.group_id, heartbeat.member_id)
         machine = self.coordinator.machine
-        if self._streams.get(name) is not stream:
+        if not client.polls and self._streams.get(name) is not stream:
             self._streams[name] = stream
             machine.stream_opened(*name, self.now_ms)
 
@@ -132,11 +135,19 @@ class World:
         if stream is None:
             return
         stream.is_cut = True
+        if client.polls:
+            self._slow_requests.extend(partial(self._take_late, one) for one in stream.up)
         stream.up.clear()
         stream.down.clear()
         name = (client.group_id, client.id)
         if self._streams.get(name) is stream:
             self._broken.append((name, stream))
+
+    def _take_late(self, heartbeat: Heartbeat) -> None:
+        """The coordinator reads a call from a connection that the client has given up."""
+        machine = self.coordinator.machine
+        self.coordinator.take(machine.heartbeat(heartbeat, self.now_ms, self.wall_ms))
+        self.counts["late"] += 1
 
     def notice_break(self) -> None:
         """The coordinator notices that a stream broke, unless there is a newer one."""
@@ -206,12 +217,13 @@ class World:
         self._clients_made += 1
         number = self._clients_made
         instance_id = f"i{number}" if self.chance.random() < 0.3 else ""
-        client = Client(group_id, f"m{number}", instance_id, SESSION_MS)
+        polls = self.chance.random() < 0.4
+        client = Client(group_id, f"m{number}", instance_id, SESSION_MS, polls=polls)
         client.subscription = self.subscription()
-        client.assignor = self.chance.choice(ASSIGNORS)
+        client.assignor = self.chance.choice(ASSIGNORS[:-1] if polls else ASSIGNORS)
         client.rack = self.chance.choice("xy")
         self.clients.append(client)
-        self.tell(f"add {client.id}")
+        self.tell(f"{'add-polling' if polls else 'add'} {client.id}")
 
     def run_client(self, client: Client) -> None:
         """A client does the next thing that it has to do."""
@@ -478,6 +490,15 @@ def _cut(world: World) -> None:
         world.cut(client)
 
 
+def _give_up(world: World) -> None:
+    """A client that polls waits no longer for an answer. Its call may be read later."""
+    asking = [one for one in world.clients if one.polls and one.stream and one.stream.is_asked]
+    if asking:
+        client = world.chance.choice(asking)
+        world.tell(f"give-up {client.id}")
+        world.cut(client)
+
+
 def _subscribe(world: World) -> None:
     client = _client(world)
     if client is not None and client.stream is not None and not client.stream.is_cut:
@@ -491,7 +512,7 @@ ACTS: dict[Callable[[World], None], int] = {
     _run_some: 140,
     _commit_some: 90,
     World.deliver_request: 60,
-    World.deliver_slow_request: 3,
+    World.deliver_slow_request: 6,
     _pass_time: 20,
     World.notice_break: 6,
     World.see_image: 8,
@@ -500,6 +521,7 @@ ACTS: dict[Callable[[World], None], int] = {
     _crash: 2,
     _pause: 2,
     _cut: 3,
+    _give_up: 12,
     _subscribe: 3,
     World.create_topic: 2,
     World.delete_topic: 1,

@@ -114,6 +114,7 @@ MACHINES = [
     "broker/quorate_broker/groups/machine/classic/roster.py",
     "broker/quorate_broker/groups/machine/classic/values.py",
     "broker/quorate_broker/groups/machine/config.py",
+    "broker/quorate_broker/groups/machine/consumer_members.py",
     "broker/quorate_broker/groups/machine/consumer_rules.py",
     "broker/quorate_broker/groups/machine/steps.py",
     "broker/quorate_broker/groups/machine/consumer_protocol.py",

@@ -147,6 +147,7 @@ COMMITTED_OFFSETS = f"{GROUP_RULES}/test_offsets.py"
 GROUP_FAILOVER = f"{GROUP_RULES}/test_failover.py"
 PATTERNS = f"{GROUP_RULES}/test_patterns.py"
 CLIENT_ASSIGNOR = f"{GROUP_RULES}/test_client_assignor.py"
+POLLED_MEMBERS = f"{GROUP_RULES}/test_polled_members.py"
 CLASSIC_ROUNDS = "tests/unit/quorate_broker/groups/machine/classic/test_rounds.py"
 GROUP_RECORDS = "tests/unit/quorate_broker/groups/records/test_records.py"
 ASSIGNORS = "tests/unit/quorate_broker/groups/assignors/test_assignors.py"
@@ -3217,9 +3218,9 @@ MUTANTS = (
     Mutant(
         "patterns-by-rights",
         "the coordinator does not learn which principal a member is",
-        "broker/quorate_broker/operations/groups.py",
-        "told = replace(heartbeat, principal=self._caller.principal)",
-        "told = heartbeat",
+        "broker/quorate_broker/operations/group_members.py",
+        "return replace(heartbeat, principal=caller.principal)",
+        "return heartbeat",
         (
             "tests/unit/quorate_broker/operations/test_authorization.py::test_a_pattern_of_a_member_matches_only_topics_that_it_may_describe",
         ),
@@ -3227,7 +3228,7 @@ MUTANTS = (
     Mutant(
         "patterns-by-rights",
         "a new coordinator compares the topics before it knows the rights of all members",
-        f"{GROUPS}/machine/consumer_protocol.py",
+        f"{GROUPS}/machine/consumer_members.py",
         "not (self._assigning.can_see_topics and group.knows_rights)",
         "not self._assigning.can_see_topics",
         (
@@ -3319,6 +3320,48 @@ MUTANTS = (
         (f"{MACHINE_MEMBERSHIP}::test_a_member_gets_one_state_at_a_time",),
     ),
     Mutant(
+        "polled-states",
+        "the answer to a call on another connection counts as read",
+        f"{GROUP_MACHINE}/session.py",
+        "            self._forget_what_was_said()\n\n",
+        "\n",
+        (f"{POLLED_MEMBERS}::test_what_is_said_before_an_answer_was_read_gives_nothing_back",),
+    ),
+    Mutant(
+        "polled-states",
+        "a late call of a connection that was given up is taken",
+        f"{GROUP_MACHINE}/session.py",
+        "return conversation is not None and last is not None and conversation < last",
+        "return False",
+        (f"{POLLED_MEMBERS}::test_a_call_of_a_connection_that_was_given_up_changes_nothing",),
+    ),
+    Mutant(
+        "polled-states",
+        "the state of a member changes while it is not heard",
+        f"{GROUP_MACHINE}/reconciler.py",
+        "if session is not None and not session.polls:",
+        "if session is not None:",
+        (f"{POLLED_MEMBERS}::test_its_state_changes_only_while_it_is_heard",),
+    ),
+    Mutant(
+        "polled-states",
+        "a join whose answer was lost takes away what the first one gave",
+        f"{GROUP_MACHINE}/consumer_members.py",
+        "session.has_joined = session.has_stream or session.polls",
+        "session.has_joined = session.has_stream",
+        (f"{POLLED_MEMBERS}::test_a_join_whose_answer_was_lost_is_answered_again",),
+    ),
+    Mutant(
+        "polled-states",
+        "an error that is answered leaves the conversation as it was",
+        f"{KAFKA}/consumer_groups.py",
+        "        self._errors[client] += 1\n",
+        "        self._errors[client] += 0\n",
+        (
+            f"{KAFKA_TESTS}/test_consumer_groups.py::test_an_error_and_another_connection_begin_another_conversation",
+        ),
+    ),
+    Mutant(
         "freed-is-given-at-once",
         "partitions that were given back wait for a heartbeat of their next owner",
         f"{GROUP_MACHINE}/reconciler.py",
@@ -3329,7 +3372,7 @@ MUTANTS = (
     Mutant(
         "member-epochs-fence",
         "a member of an older epoch goes on with partitions that it has not any more",
-        f"{GROUP_MACHINE}/consumer_protocol.py",
+        f"{GROUP_MACHINE}/consumer_members.py",
         "if is_last and owned is not None and current.assigned.keys() >= owned:",
         "if is_last:",
         (f"{MACHINE_MEMBERSHIP}::test_the_previous_epoch_with_partitions_that_are_gone_is_fenced",),
@@ -3337,7 +3380,7 @@ MUTANTS = (
     Mutant(
         "member-epochs-fence",
         "a lost answer costs a member all that it has",
-        f"{GROUP_MACHINE}/consumer_protocol.py",
+        f"{GROUP_MACHINE}/consumer_members.py",
         "is_last = heartbeat.member_epoch == current.previous_epoch",
         "is_last = False",
         (f"{MACHINE_MEMBERSHIP}::test_a_lost_answer_is_made_good_by_the_previous_epoch",),
@@ -3411,7 +3454,7 @@ MUTANTS = (
     Mutant(
         "static-names",
         "a second holder of a name takes it from the first",
-        f"{GROUP_MACHINE}/consumer_protocol.py",
+        f"{GROUP_MACHINE}/consumer_members.py",
         "if not self.group.is_gone(holder, now_ms):",
         "if False:",
         (f"{STATIC_MEMBERS}::test_a_second_holder_of_a_name_is_refused_while_the_first_is_there",),
@@ -3419,7 +3462,7 @@ MUTANTS = (
     Mutant(
         "static-names",
         "the share of a static member goes to others when it restarts",
-        f"{GROUP_MACHINE}/consumer_protocol.py",
+        f"{GROUP_MACHINE}/consumer_members.py",
         "turn.write(state, key, TargetMemberValue(target))",
         "turn.write(state, key, TargetMemberValue(frozenset()))",
         (f"{STATIC_MEMBERS}::test_a_restart_within_the_session_moves_nothing",),
@@ -3514,7 +3557,7 @@ MUTANTS = (
     Mutant(
         "groups-outlive-coordinators",
         "a new coordinator takes topics that it has not matched yet for deleted ones",
-        f"{GROUP_MACHINE}/consumer_protocol.py",
+        f"{GROUP_MACHINE}/consumer_members.py",
         "if metadata is None or not (self._assigning.can_see_topics and group.knows_rights):",
         "if metadata is None or not group.knows_rights:",
         (f"{PATTERNS}::test_a_failover_of_a_group_with_a_pattern_moves_nothing",),
@@ -3522,7 +3565,7 @@ MUTANTS = (
     Mutant(
         "groups-outlive-coordinators",
         "topics that changed between two coordinators are not seen",
-        f"{GROUP_MACHINE}/consumer_protocol.py",
+        f"{GROUP_MACHINE}/consumer_members.py",
         "group.has_changed |= metadata.metadata_hash != metadata_hash(group)",
         "pass",
         (f"{PATTERNS}::test_topics_that_were_created_while_there_was_no_coordinator_are_found",),
@@ -3655,7 +3698,7 @@ MUTANTS = (
     Mutant(
         "proposals-are-checked",
         "a static member that came back during a task gets nothing",
-        f"{GROUP_MACHINE}/consumer_protocol.py",
+        f"{GROUP_MACHINE}/consumer_members.py",
         "        if self._assigning.asked is not None:\n",
         "        if False:\n",
         (

@@ -21,7 +21,6 @@ from quorate.errors import (
     InvalidRequestError,
     OverloadedError,
     QuorateError,
-    StoppingError,
 )
 from quorate.net.principal import Principal
 from quorate_broker.groups.coordinator import Coordinator
@@ -34,12 +33,9 @@ from quorate_broker.groups.machine.values import (
     DescribedGroup,
     FetchedOffset,
     FetchOffsets,
-    Heartbeat,
     ListedGroup,
-    MemberState,
     RemoveMembers,
 )
-from quorate_broker.groups.member_stream import MemberStream
 from quorate_broker.groups.partitioning import partition_of
 from quorate_broker.groups.shard import Shard
 from quorate_broker.operations import group_steps
@@ -151,12 +147,6 @@ class Groups:
         if topic is None:
             raise CoordinatorNotAvailableError(f"{OFFSETS_TOPIC} is not seen here yet: ask again")
         return topic
-
-    # -- membership
-
-    def stream(self, principal: Principal) -> GroupStream:
-        """Return the stream of one member."""
-        return GroupStream(self._coordinator, Caller(principal, self._authorizer))
 
     # -- offsets
 
@@ -336,67 +326,6 @@ class Groups:
                 if error is not None:
                     refusals[topic_id] = error
         return refusals
-
-
-class GroupStream:
-    """One Membership stream: a member's messages go in, and what it is told comes out.
-
-    The member's rights are checked at each message.
-    """
-
-    def __init__(self, coordinator: Coordinator, caller: Caller) -> None:
-        self._coordinator = coordinator
-        self._caller = caller
-        self._shard: Shard | None = None
-        self._states = MemberStream()
-
-    @property
-    def is_over(self) -> bool:
-        """Whether no further message is taken."""
-        return self._states.is_over
-
-    async def heartbeat(self, heartbeat: Heartbeat) -> None:
-        """Take the member's next message. Return when its answer is there to be taken.
-
-        The first message says which member of which group it is. An error is told on the stream.
-        """
-        try:
-            check_group(self._caller, READ, heartbeat.group_id)
-            if heartbeat.subscription is not None:
-                for topic in sorted(heartbeat.subscription.topics):
-                    self._caller.check(DESCRIBE_TOPIC, topic)
-            if self._shard is None:
-                shard = self._coordinator.shard_of(heartbeat.group_id)
-                self._states.belong_to(heartbeat.group_id, heartbeat.member_id)
-                shard.open(self._states)
-                self._shard = shard
-            told = replace(heartbeat, principal=self._caller.principal)
-            await self._shard.heartbeat(self._states, told)
-        except QuorateError as error:
-            self._states.tell(error)
-        await self._states.room()
-
-    async def next(self) -> MemberState | QuorateError | None:
-        """Wait for what the member is told next. None: the stream is over."""
-        return await self._states.next()
-
-    def refuse(self, error: QuorateError) -> None:
-        """End the stream with an error, after what waits: a message of it is impossible."""
-        self._states.tell(error)
-
-    def stop(self) -> None:
-        """Send the member away, because this broker stops."""
-        self._states.tell(StoppingError("this broker is stopping: look for the next coordinator"))
-
-    def done(self) -> None:
-        """End the stream after what waits: the member sends nothing more."""
-        self._states.end()
-
-    def close(self) -> None:
-        """Note that the stream is closed. Unless the member left, the machine waits for another."""
-        if self._shard is not None:
-            self._shard.close(self._states)
-        self._states.end()
 
 
 def check_group(caller: Caller, required: Required, group_id: str) -> None:

@@ -9,6 +9,7 @@ from quorate_broker.operations.classic_groups import ClassicGroups
 from quorate_broker.operations.delete_records import DeleteRecords
 from quorate_broker.operations.fetch import Fetch
 from quorate_broker.operations.full_fetch import FullFetch
+from quorate_broker.operations.group_members import GroupMembers
 from quorate_broker.operations.groups import Groups
 from quorate_broker.operations.log_dirs import LogDirs
 from quorate_broker.operations.metadata import Metadata
@@ -34,4 +35,5 @@ class Operations:
     admin: Admin
     log_dirs: LogDirs
     groups: Groups
+    group_members: GroupMembers
     classic_groups: ClassicGroups

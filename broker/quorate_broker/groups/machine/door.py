@@ -15,13 +15,13 @@ from quorate.topic_pattern import compiled
 from quorate_broker.groups.assignors.table import ASSIGNORS, CLIENT
 from quorate_broker.groups.machine.classic.values import JoinGroup
 from quorate_broker.groups.machine.config import GroupsConfig
-from quorate_broker.groups.machine.values import JOIN, LEAVE_STATIC, Heartbeat, Subscription
+from quorate_broker.groups.machine.values import JOIN, LEAVE_STATIC, Heartbeat
 
 #: Of the ids and names of classic members: what a record of Kafka's older encoding takes is more.
 STRING_BYTES_MAX: Final = 1_024
 #: The most protocols, which are assignors, that a member may support.
 PROTOCOLS_MAX: Final = 100
-#: Kafka Connect and Streams ask for as much as 32 bits hold.
+#: Kafka's clients may ask for as much as 32 bits hold.
 REBALANCE_TIMEOUT_MS_MAX: Final = 2**31 - 1
 
 
@@ -51,12 +51,13 @@ def check_heartbeat(heartbeat: Heartbeat, config: GroupsConfig) -> None:
             "leave, -2 for a static member that comes back"
         )
     _check_timeouts(heartbeat, config)
-    if heartbeat.subscription is not None:
-        _check_subscription(heartbeat.subscription, config)
-    if heartbeat.assignor and heartbeat.assignor not in {*ASSIGNORS, CLIENT}:
+    _check_subscription(heartbeat, config)
+    known = {*ASSIGNORS} if heartbeat.conversation is not None else {*ASSIGNORS, CLIENT}
+    if heartbeat.assignor and heartbeat.assignor not in known:
         raise UnsupportedAssignorError(
-            f"there is no assignor {heartbeat.assignor!r}; there are {sorted(ASSIGNORS)}, and "
-            f"{CLIENT!r} for a function of the application"
+            f"there is no assignor {heartbeat.assignor!r} for this member; there are "
+            f"{sorted(ASSIGNORS)}, and for a member with a stream {CLIENT!r}, a function of the "
+            "application"
         )
     if heartbeat.member_epoch == JOIN:
         _check_join(heartbeat)
@@ -89,7 +90,7 @@ def check_join_group(request: JoinGroup, config: GroupsConfig) -> None:
 
 
 def _check_join(heartbeat: Heartbeat) -> None:
-    if heartbeat.subscription is None:
+    if heartbeat.topics is None and heartbeat.pattern is None:
         raise InvalidRequestError("a member that joins must give its subscription")
     if heartbeat.owned:
         raise InvalidRequestError(
@@ -105,22 +106,24 @@ def _check_timeouts(heartbeat: Heartbeat, config: GroupsConfig) -> None:
         raise InvalidRequestError(
             f"session_timeout_ms is {session}; this cluster allows {low} to {high}"
         )
-    rebalance = heartbeat.rebalance_timeout_ms
-    if rebalance is not None and not 1 <= rebalance <= config.rebalance_timeout_ms_max:
+    rebalance, most = heartbeat.rebalance_timeout_ms, config.rebalance_timeout_ms_max
+    if heartbeat.conversation is not None:
+        most = REBALANCE_TIMEOUT_MS_MAX
+    if rebalance is not None and not 1 <= rebalance <= most:
         raise InvalidRequestError(
-            f"rebalance_timeout_ms is {rebalance}; this cluster allows 1 to "
-            f"{config.rebalance_timeout_ms_max}"
+            f"rebalance_timeout_ms is {rebalance}; this cluster allows 1 to {most}"
         )
 
 
-def _check_subscription(subscription: Subscription, config: GroupsConfig) -> None:
-    topics, most = len(subscription.topics), config.subscription_topics_max
+def _check_subscription(heartbeat: Heartbeat, config: GroupsConfig) -> None:
+    topics, most = len(heartbeat.topics or ()), config.subscription_topics_max
     if topics > most:
         raise InvalidRequestError(f"the subscription names {topics} topics; allowed are {most}")
-    size = len(subscription.pattern.encode())
+    pattern = heartbeat.pattern or ""
+    size = len(pattern.encode())
     if size > config.pattern_bytes_max:
         raise InvalidPatternError(
             f"the pattern has {size} bytes; allowed are {config.pattern_bytes_max}"
         )
-    if subscription.pattern:
-        compiled(subscription.pattern)
+    if pattern:
+        compiled(pattern)

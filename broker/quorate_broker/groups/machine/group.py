@@ -109,9 +109,11 @@ class Group:
             if rebalance_ms <= 0:
                 rebalance_ms = config.rebalance_timeout_ms
             number = next(self.shared.numbers)
-            session = Session(config.session_timeout_ms, rebalance_ms, 0, number)
+            session_ms = value.session_timeout_ms or config.session_timeout_ms
+            session = Session(session_ms, rebalance_ms, 0, number)
             session.has_stream = (self.id, member_id) in self.shared.streams
-            session.awaited_ms = None if session.has_stream else now_ms
+            is_awaited = value.has_stream and not session.has_stream
+            session.awaited_ms = now_ms if is_awaited else None
             session.renew(now_ms)
             # What its last state was, and whether it has it, is not known.
             session.state_changed(number, now_ms)

@@ -10,7 +10,11 @@ from quorate_broker.groups.machine.state import AWAY_EPOCH
 from quorate_broker.groups.machine.turn import Turn
 from quorate_broker.groups.machine.values import JOIN, MemberState, Push
 from quorate_broker.groups.records.keys import CurrentKey
-from quorate_broker.groups.records.values import CurrentValue, Partition
+from quorate_broker.groups.records.values import (
+    UNRELEASED_PARTITIONS,
+    CurrentValue,
+    Partition,
+)
 
 
 class Reconciler:
@@ -49,7 +53,9 @@ class Reconciler:
                 return True
             member_id = next(iter(self._to_check))
             del self._to_check[member_id]
-            if member_id in self.group.sessions:
+            session = self.group.sessions.get(member_id)
+            # A member that polls moves on when it is heard: nothing else tells it its epoch.
+            if session is not None and not session.polls:
                 self.advance(member_id, turn)
         return not self._to_check
 
@@ -115,7 +121,10 @@ class Reconciler:
         task = None if session.is_task_sent else session.task
         session.sent = session.number
         session.is_task_sent |= task is not None
-        interval_ms = session.heartbeat_interval_ms(self.interval_ms)
+        is_waiting = (
+            current.state == UNRELEASED_PARTITIONS or current.epoch < self.group.state.epoch
+        )
+        interval_ms = session.heartbeat_interval_ms(self.interval_ms, is_waiting=is_waiting)
         return MemberState(current.epoch, session.number, interval_ms, assignment, task)
 
     @property

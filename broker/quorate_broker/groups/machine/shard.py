@@ -100,8 +100,8 @@ class ShardMachine(ClassicCalls):
 
         def decide(turn: Turn) -> MemberState | QuorateError:
             check_heartbeat(heartbeat, self._config)
-            if heartbeat.subscription is not None:
-                view = View(heartbeat.subscription.pattern, heartbeat.principal)
+            if heartbeat.pattern:
+                view = View(heartbeat.pattern, heartbeat.principal)
                 self._shared.subscriptions.check_room(view)
             if heartbeat.member_epoch == JOIN:
                 protocol: MembersProtocol | None = self._groups.consumer(heartbeat.group_id, turn)

@@ -45,12 +45,24 @@ class Subscription:
     pattern: str = ""
 
 
+class Conversation(NamedTuple):
+    """A number of calls, each of them sent after a good answer to the one before.
+
+    A conversation that begins later is greater, whichever of the two is heard first.
+    """
+
+    #: Grows with each connection to this broker.
+    connection: int
+    #: Grows with each error that is answered on the connection: the state in it did not leave.
+    errors: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """A member's message. A field that is None is unchanged since the last one on this stream.
+    """A member's message. A field that is None is unchanged since the last one.
 
     A member that joins (member_epoch 0), and the first heartbeat of each stream, give all fields.
-    A string that the member has not (rack, instance, assignor) is then empty.
+    A string that the member has not (rack, instance, assignor, pattern) is then empty.
     """
 
     group_id: str
@@ -66,7 +78,9 @@ class Heartbeat:
     client_host: str = ""
     session_timeout_ms: int | None = None
     rebalance_timeout_ms: int | None = None
-    subscription: Subscription | None = None
+    #: What the member subscribes to: topics by name, and all that a pattern matches.
+    topics: frozenset[str] | None = None
+    pattern: str | None = None
     #: An assignor's name; empty: the group's default.
     assignor: str | None = None
     #: What the member has now. A partition is in it from before its `assigned` callback begins
@@ -75,6 +89,17 @@ class Heartbeat:
     proposal: Proposal | None = None
     #: Who sent it, as the listener knows it. A pattern matches what this principal may describe.
     principal: Principal = ANONYMOUS
+    #: Of a member without a stream. None: it has one.
+    conversation: Conversation | None = None
+
+    @property
+    def says_all(self) -> bool:
+        """Whether the member wants to be told all: so it says that it may have lost an answer."""
+        return (
+            self.rebalance_timeout_ms is not None
+            and self.owned is not None
+            and (self.topics is not None or self.pattern is not None)
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,8 +42,10 @@ from quorate_broker.groups.records.wire import (
 NO_TOPIC_ID: Final = bytes(UUID_BYTES)
 VERSION_0: Final = INT16.pack(0)
 OFFSET_VERSION: Final = INT16.pack(4)
-#: The tag of `partitions_at_first_commit`. Kafka counts its own tags of a record up from 0.
+#: Tags of ours: `partitions_at_first_commit` and `session_timeout_ms`. Kafka counts its own tags of
+#: a record up from 0.
 FIRST_COMMIT_TAG: Final = 10_000
+SESSION_TAG: Final = 10_000
 #: The id of a topic, and the number of one of its partitions.
 Partition = tuple[bytes, int]
 
@@ -137,9 +139,17 @@ class MemberValue:
     pattern: str | None
     rebalance_timeout_ms: int
     assignor: str | None
+    #: Of a member with a stream. 0: it has none, and the cluster's session timeout counts.
+    session_timeout_ms: int = 0
+
+    @property
+    def has_stream(self) -> bool:
+        """Whether the member has a stream while it is there."""
+        return self.session_timeout_ms > 0
 
     def encode(self) -> bytes:
         """Return the bytes of version 0, without the metadata of a classic member."""
+        tags = {SESSION_TAG: varint(self.session_timeout_ms)} if self.session_timeout_ms else {}
         return (
             VERSION_0
             + compact_string(self.instance_id)
@@ -150,7 +160,7 @@ class MemberValue:
             + compact_string(self.pattern)
             + INT32.pack(self.rebalance_timeout_ms)
             + compact_string(self.assignor)
-            + NO_TAGS
+            + tagged(tags)
         )
 
     @classmethod
@@ -158,7 +168,7 @@ class MemberValue:
         """Read version 0. The metadata of a classic member is passed over."""
         reader = Reader(data, "the value of a member")
         checked_version(reader, 0)
-        value = cls(
+        fields = (
             reader.nullable_string(),
             reader.nullable_string(),
             reader.compact_string(),
@@ -168,8 +178,8 @@ class MemberValue:
             reader.int32(),
             reader.nullable_string(),
         )
-        reader.tagged()
-        return value
+        tags = reader.tagged()
+        return cls(*fields, tags[SESSION_TAG].varint() if SESSION_TAG in tags else 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,6 @@ from quorate_broker.groups.machine.values import (
     MemberState,
     OffsetCommit,
     Proposal,
-    Subscription,
     Task,
 )
 from quorate_broker.operations.partitions import TOPIC_ID_BYTES
@@ -26,6 +25,7 @@ def heartbeat_of(
     message: wire.MemberHeartbeat, first: wire.MemberHeartbeat, client_host: str
 ) -> Heartbeat:
     """Return a member's message. `first` is the first one of its stream, which names the member."""
+    has_subscription = message.HasField("subscription")
     return Heartbeat(
         group_id=first.group_id,
         member_id=first.member_id,
@@ -41,17 +41,12 @@ def heartbeat_of(
         rebalance_timeout_ms=message.rebalance_timeout_ms
         if message.HasField("rebalance_timeout_ms")
         else None,
-        subscription=_subscription(message.subscription)
-        if message.HasField("subscription")
-        else None,
+        topics=frozenset(message.subscription.topics) if has_subscription else None,
+        pattern=message.subscription.pattern if has_subscription else None,
         assignor=message.assignor if message.HasField("assignor") else None,
         owned=partitions_of(message.owned) if message.HasField("owned") else None,
         proposal=_proposal(message.proposal) if message.HasField("proposal") else None,
     )
-
-
-def _subscription(message: wire.Subscription) -> Subscription:
-    return Subscription(frozenset(message.topics), message.pattern)
 
 
 def _proposal(message: wire.MembersAssignment) -> Proposal:

@@ -40,7 +40,7 @@ from quorate_broker.listeners.grpc.group_values import (
     state_message,
 )
 from quorate_broker.operations import groups
-from quorate_broker.operations.groups import GroupStream
+from quorate_broker.operations.group_members import GroupStream
 from quorate_broker.operations.operations import Operations
 from quorate_broker.replicas.replicas import Replicas
 from quorate_quorum.node.authorizer import Required
@@ -70,6 +70,7 @@ class GroupsService:
 
     def __init__(self, operations: Operations, replicas: Replicas, config: BrokerConfig) -> None:
         self._groups = operations.groups
+        self._members = operations.group_members
         self._replicas = replicas
         self._config = config
         self._streams: dict[GroupStream, None] = {}
@@ -119,7 +120,7 @@ class GroupsService:
     ) -> AsyncGenerator[wire.MemberState, None]:
         if self._is_stopping or len(self._streams) >= self._config.streams_max:
             raise StoppingError("this broker takes no more members: look for another coordinator")
-        stream = self._groups.stream(peer.principal)
+        stream = self._members.stream(peer.principal)
         self._streams[stream] = None
         hints = self._hints(peer)
         try:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, Generic, Protocol, TypeVar
 
 from quorate.net.principal import ANONYMOUS, Principal
@@ -38,6 +39,8 @@ class Client:
     principal: Principal = ANONYMOUS
     #: What ApiVersions said of the program.
     software: str = ""
+    #: Grows with each connection of this process.
+    number: int = field(default_factory=count(1).__next__)
     #: Called once, when the connection is closed.
     at_close: list[Callable[[], None]] = field(default_factory=list)
 

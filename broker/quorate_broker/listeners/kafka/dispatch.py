@@ -20,6 +20,8 @@ from quorate_broker.listeners.kafka.messages.api_versions import (
     ApiVersion,
     ApiVersionsRequest,
     ApiVersionsResponse,
+    FinalizedFeatureKey,
+    SupportedFeatureKey,
 )
 from quorate_broker.listeners.kafka.messages.apis import APIS
 from quorate_broker.listeners.kafka.versions import API_VERSIONS, PRODUCE
@@ -29,6 +31,9 @@ from quorate_broker.listeners.kafka.wire import MalformedRequest, Piece
 NAMED_FROM: Final = 3
 SOFTWARE: Final = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?")
 SOFTWARE_CHARS_MAX: Final = 200
+#: The level of Kafka's features that this broker has: groups of the consumer protocol (KIP-848).
+#: A feature that is told makes clients behave by it.
+FEATURES: Final = {"group.version": 1}
 
 #: The bytes of an answer; None: the client expects none.
 Answer = list[Piece] | None
@@ -100,7 +105,11 @@ class Dispatcher:
                 return ApiVersionsResponse(error_code=INVALID_REQUEST)
             call.client.software = " ".join(names)
         return ApiVersionsResponse(
-            error_code=NONE, api_keys=[_told(*one) for one in self.told.items()]
+            error_code=NONE,
+            api_keys=[_told(*one) for one in self.told.items()],
+            supported_features=[SupportedFeatureKey(one, 1, FEATURES[one]) for one in FEATURES],
+            finalized_features_epoch=0,
+            finalized_features=[FinalizedFeatureKey(*one, 1) for one in FEATURES.items()],
         )
 
 

@@ -182,9 +182,19 @@ OF_GROUPS: Final[Mapping[type[errors.QuorateError], int]] = {
     errors.StoppingError: NOT_COORDINATOR,
     errors.RecordTooLargeError: UNKNOWN_SERVER_ERROR,
 }
+#: In answers to ConsumerGroupHeartbeat.
+OF_CONSUMER_HEARTBEATS: Final[Mapping[type[errors.QuorateError], int]] = {
+    **OF_GROUPS,
+    errors.InvalidGroupIdError: INVALID_REQUEST,
+}
+#: In answers to OffsetFetch: a member that is fenced learns it from its heartbeat.
+OF_READS: Final[Mapping[type[errors.QuorateError], int]] = {
+    **OF_GROUPS,
+    errors.FencedMemberEpochError: STALE_MEMBER_EPOCH,
+}
 #: In answers to OffsetCommit.
 OF_COMMITS: Final[Mapping[type[errors.QuorateError], int]] = {
-    **OF_GROUPS,
+    **OF_READS,
     errors.NonEmptyGroupError: UNKNOWN_MEMBER_ID,
     errors.RecordTooLargeError: INVALID_COMMIT_OFFSET_SIZE,
 }

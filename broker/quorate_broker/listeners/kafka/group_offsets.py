@@ -22,6 +22,7 @@ from quorate_broker.listeners.kafka.errors import (
     NONE,
     OF_COMMITS,
     OF_GROUPS,
+    OF_READS,
     UNKNOWN_TOPIC_ID,
     UNKNOWN_TOPIC_OR_PARTITION,
     code_of,
@@ -187,7 +188,7 @@ class GroupOffsetRequests:
             ]
             found = await self._groups.fetch_offsets(principal, _request(asked, partitions))
         except QuorateError as error:
-            return OffsetFetchResponseGroup(asked.group_id, [], code_of(error, OF_GROUPS))
+            return OffsetFetchResponseGroup(asked.group_id, [], code_of(error, OF_READS))
         answers = iter(found)
         # Of a name that no topic has, nothing is committed: older clients ask for such topics.
         unknown = UNKNOWN_TOPIC_ID if version >= IDS_FROM else NONE
@@ -291,7 +292,7 @@ def _nothing(number: int, code: int) -> OffsetFetchResponsePartitions:
 
 def _offset(number: int, found: FetchedOffset | QuorateError) -> OffsetFetchResponsePartitions:
     if isinstance(found, QuorateError):
-        return _nothing(number, code_of(found, OF_GROUPS))
+        return _nothing(number, code_of(found, OF_READS))
     committed = found.committed
     if committed is None:
         return _nothing(number, NONE)

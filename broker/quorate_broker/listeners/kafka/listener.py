@@ -13,6 +13,7 @@ from quorate_broker.listeners.kafka.call import Client
 from quorate_broker.listeners.kafka.cluster import ClusterRequests
 from quorate_broker.listeners.kafka.configs import ConfigRequests
 from quorate_broker.listeners.kafka.connection import Limits
+from quorate_broker.listeners.kafka.consumer_groups import ConsumerGroupRequests
 from quorate_broker.listeners.kafka.dispatch import Dispatcher
 from quorate_broker.listeners.kafka.elections import ElectionRequests
 from quorate_broker.listeners.kafka.fetch import FetchRequests
@@ -55,6 +56,12 @@ class KafkaListeners:
                 FetchRequests(operations, replicas),
                 OffsetRequests(operations.offsets, replicas),
                 GroupRequests(operations.groups, operations.classic_groups, replicas),
+                ConsumerGroupRequests(
+                    operations.group_members,
+                    operations.groups,
+                    replicas,
+                    operations.classic_groups.new_member_id,
+                ),
                 GroupOffsetRequests(operations.groups, replicas),
                 TopicRequests(operations, replicas),
                 TopicPartitionRequests(operations.metadata),

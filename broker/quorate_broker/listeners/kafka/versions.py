@@ -47,6 +47,8 @@ DESCRIBE_USER_SCRAM_CREDENTIALS: Final = 50
 DESCRIBE_QUORUM: Final = 55
 DESCRIBE_CLUSTER: Final = 60
 LIST_TRANSACTIONS: Final = 66
+CONSUMER_GROUP_HEARTBEAT: Final = 68
+CONSUMER_GROUP_DESCRIBE: Final = 69
 DESCRIBE_TOPIC_PARTITIONS: Final = 75
 
 #: API key -> the versions that are served, where these are not all.
@@ -75,6 +77,8 @@ DIFFERS: Final[Mapping[int, str]] = {
     DESCRIBE_CLIENT_QUOTAS: "there are none",
     DESCRIBE_USER_SCRAM_CREDENTIALS: "there are none",
     LIST_TRANSACTIONS: "there are none",
+    CONSUMER_GROUP_HEARTBEAT: "a member that waits for its share is told to ask again after 1 s",
+    CONSUMER_GROUP_DESCRIBE: "what a member gives back counts as assigned",
 }
 
 

@@ -17,6 +17,7 @@ from quorate_broker.operations.classic_groups import ClassicGroups
 from quorate_broker.operations.delete_records import DeleteRecords
 from quorate_broker.operations.fetch import Fetch
 from quorate_broker.operations.full_fetch import FullFetch
+from quorate_broker.operations.group_members import GroupMembers
 from quorate_broker.operations.groups import Groups
 from quorate_broker.operations.log_dirs import LogDirs
 from quorate_broker.operations.metadata import Metadata
@@ -225,6 +226,7 @@ def operations(
         Admin(client, publisher),
         LogDirs(held, ALLOW_ALL),
         Groups(coordinator, held, client, config, ALLOW_ALL),
+        GroupMembers(coordinator, ALLOW_ALL),
         ClassicGroups(coordinator, ALLOW_ALL, held.environment.new_id),
     )
 

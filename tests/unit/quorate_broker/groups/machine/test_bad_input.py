@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from quorate.errors import InvalidGroupIdError, InvalidRequestError
-from quorate_broker.groups.machine.values import RemoveMembers, Subscription
+from quorate_broker.groups.machine.values import RemoveMembers
 from tests.harness.group_desk import Desk
 
 
@@ -28,12 +28,9 @@ from tests.harness.group_desk import Desk
         ({"session_timeout_ms": 1_800_001}, InvalidRequestError),
         ({"rebalance_timeout_ms": 0}, InvalidRequestError),
         ({"rebalance_timeout_ms": 1_800_001}, InvalidRequestError),
-        ({"member_epoch": 0, "subscription": None}, InvalidRequestError),
+        ({"member_epoch": 0, "topics": None, "pattern": None}, InvalidRequestError),
         ({"member_epoch": 0, "owned": frozenset({(bytes(16), 0)})}, InvalidRequestError),
-        (
-            {"subscription": Subscription(frozenset(f"t{at}" for at in range(10_001)))},
-            InvalidRequestError,
-        ),
+        ({"topics": frozenset(f"t{at}" for at in range(10_001))}, InvalidRequestError),
     ],
 )
 def test_an_impossible_heartbeat_is_refused_and_changes_nothing(

@@ -77,7 +77,7 @@ def test_a_pattern_that_does_not_compile_is_refused_and_the_group_goes_on(patter
     with pytest.raises(InvalidPatternError):
         follower(d, "b", pattern)
     with pytest.raises(InvalidPatternError):
-        a.send(subscription=Subscription(frozenset(), pattern))
+        a.send(topics=frozenset(), pattern=pattern)
     a.send()
     assert a.owned == d.of("eu-orders") | d.of("us-orders")
 
@@ -152,7 +152,7 @@ def test_a_shard_takes_so_many_different_patterns() -> None:
     with pytest.raises(OverloadedError, match="2 different patterns"):
         follower(d, "c", "cn-.*")
     with pytest.raises(OverloadedError):
-        a.send(subscription=Subscription(frozenset(), "cn-.*"))
+        a.send(topics=frozenset(), pattern="cn-.*")
     follower(d, "c", "us-.*").leave()
     b.leave()
     follower(d, "d", "cn-.*")
