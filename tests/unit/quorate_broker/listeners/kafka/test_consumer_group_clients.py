@@ -97,4 +97,4 @@ def test_members_share_partitions_commit_and_are_described(
     second.close()
     programs.running.remove(second)
     first.close()
-    assert sorted(programs.read) == sorted(one.value for one in RECORDS)
+    assert sorted(programs.read) == sorted(b"v%d" % i for i in range(COUNT))
