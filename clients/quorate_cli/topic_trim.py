@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import sys
+import time
+from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
@@ -75,10 +77,21 @@ async def _first_at(
 
 
 def _time(text: str) -> int:
+    now_ms = time.time_ns() // 1_000_000
     try:
-        return record_text.milliseconds_of(text)
+        since_ms = record_text.milliseconds_of(text)
     except ValueError:
         usage_error(
             f"--before takes an offset, a time since 1970 as 2026-01-31T12:00:00, or {END!r},"
             f" not {text!r}"
         )
+    if since_ms > now_ms:
+        usage_error(
+            f"--before takes a time that has passed, not {text!r}: it is {_utc(now_ms)} here;"
+            f" {END!r} deletes all records"
+        )
+    return since_ms
+
+
+def _utc(time_ms: int) -> str:
+    return datetime.fromtimestamp(time_ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

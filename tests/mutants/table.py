@@ -79,6 +79,9 @@ VERIFIER = "quorum/quorate_quorum/log/verifier.py"
 SCAN = "quorum/quorate_quorum/log/scan.py"
 FULL_DISK = "tests/unit/quorate_broker/replica/test_full_disk.py"
 LOG_READER = "tests/unit/quorate_quorum/log/test_reader.py"
+CORRUPTION = "clients/quorate/consumer/corruption.py"
+CONSUMER_TESTS = "tests/unit/quorate/consumer/test_consumer.py"
+CORRUPT_FOR_A_WHILE = "test_a_batch_that_is_corrupt_for_a_while_is_fetched_again_and_raises_nothing"
 DESCRIPTORS = "tests/unit/quorate_quorum/log/test_descriptors.py"
 SCRUB = "quorum/quorate_quorum/log/scrub.py"
 SCRUBS = "tests/unit/quorate_quorum/log/test_scrub.py"
@@ -3885,6 +3888,14 @@ MUTANTS = (
         (f"{DESCRIPTORS}::test_a_sync_beside_a_failed_sync_before_a_close_fails",),
     ),
     Mutant(
+        "failed-sync-is-final",
+        "a sync of what is synced does not wait for a sync that may get the error",
+        REAL_DISK,
+        "            await self._settled()\n            return\n",
+        "            return\n",
+        (f"{DESCRIPTORS}::test_a_sync_of_what_is_synced_waits_for_the_settle_under_way",),
+    ),
+    Mutant(
         "synced-once",
         "a file that changed since its last sync counts as synced",
         REAL_DISK,
@@ -3970,5 +3981,39 @@ MUTANTS = (
         "    if directory is None and (new.isr or new.elr):\n",
         "    if directory is None:\n",
         (f"{CLUSTER_DISKS}::test_an_only_replica_waits_for_its_directory_and_is_not_made_anew",),
+    ),
+    Mutant(
+        "corrupt-copy-is-left",
+        "a consumer tells the first corrupt batch, and asks no other replica",
+        CORRUPTION,
+        "if len(known.leaders) > 1 or waited >= CORRUPT_RETRY_S:",
+        "if True:",
+        (f"{CONSUMER_TESTS}::{CORRUPT_FOR_A_WHILE}",),
+    ),
+    Mutant(
+        "corrupt-copy-is-left",
+        "a consumer fetches a batch that stays corrupt for ever",
+        CORRUPTION,
+        "if len(known.leaders) > 1 or waited >= CORRUPT_RETRY_S:",
+        "if len(known.leaders) > 1:",
+        (
+            f"{CONSUMER_TESTS}::test_a_batch_that_stays_corrupt_is_told_after_a_bound_and_can_be_passed",
+        ),
+    ),
+    Mutant(
+        "corrupt-copy-is-left",
+        "a consumer waits although two replicas have sent the corrupt batch",
+        CORRUPTION,
+        "if len(known.leaders) > 1 or waited >= CORRUPT_RETRY_S:",
+        "if waited >= CORRUPT_RETRY_S:",
+        (f"{CONSUMER_TESTS}::test_a_batch_that_two_leaders_send_corrupt_is_told_at_once",),
+    ),
+    Mutant(
+        "corrupt-copy-is-left",
+        "a consumer does not look for another leader while a batch is corrupt",
+        CORRUPTION,
+        "        self._cluster.request_refresh()\n        state.is_backing_off = True\n",
+        "        state.is_backing_off = True\n",
+        (f"{CONSUMER_TESTS}::test_a_batch_that_two_leaders_send_corrupt_is_told_at_once",),
     ),
 )

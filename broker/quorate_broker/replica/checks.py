@@ -133,22 +133,26 @@ def from_producer(
         return record_batch.parse_header(stamped, from_producer=True), stamped, now_ms
     latest_ms = now_ms + config.message_timestamp_after_max_ms
     if header.max_timestamp > latest_ms:
-        raise InvalidTimestampError(
-            f"{_first_after(latest_ms, header, batch)} lies beyond {latest_ms} "
-            "(message.timestamp.after.max.ms)"
-        )
+        raise _too_late(latest_ms, header, batch)
     return header, batch, NO_TIMESTAMP
 
 
-def _first_after(latest_ms: int, header: BatchHeader, batch: Buffer) -> str:
+def _too_late(latest_ms: int, header: BatchHeader, batch: Buffer) -> InvalidTimestampError:
     """Name the first record of a batch that is later than a time, unless that takes too long."""
-    found = None
+    found, record = None, None
     with suppress(CorruptRecordError):
         if record_batch.decompressed_size_bound(batch, header) <= SEARCHED_IN_A_TURN_BYTES:
             found = record_batch.find_by_time(batch, header, latest_ms + 1)
     if found is None:
-        return f"timestamp {header.max_timestamp} of a batch of {header.count} records"
-    return f"timestamp {found[1]} of record {found[0] - header.base_offset} of its batch"
+        late = f"timestamp {header.max_timestamp} of a batch of {header.count} records"
+    else:
+        record = found[0] - header.base_offset
+        late = f"timestamp {found[1]} of record {record} of its batch"
+    error = InvalidTimestampError(
+        f"{late} lies beyond {latest_ms} (message.timestamp.after.max.ms)"
+    )
+    error.refused_record = record
+    return error
 
 
 async def from_leader(

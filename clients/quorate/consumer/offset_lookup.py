@@ -12,6 +12,7 @@ import contextlib
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
+from heapq import nsmallest
 from typing import NamedTuple
 
 from quorate.aio.backoff import backoff_ms
@@ -52,6 +53,8 @@ LEADERLESS_WAIT_S = 5.0
 PARTITIONS_MAX = 1000
 #: The most lookups at one broker at the same time.
 LOOKUPS_MAX = 4
+#: The most partitions that an error names.
+NAMED_MAX = 10
 
 
 class Listed(NamedTuple):
@@ -126,11 +129,11 @@ class OffsetLookup:
             now = loop.time()
             if now >= deadlines[1]:
                 raise RequestTimedOutError(
-                    f"the positions in {_names(unknown)} were not known within {TIMEOUT_S:.0f} s; "
-                    "their leaders do not answer"
+                    f"the positions in {_names_of(unknown)} were not known within "
+                    f"{TIMEOUT_S:.0f} s; their leaders do not answer"
                 )
             if now >= deadlines[0] and not any(map(self._endpoint_of, unknown)):
-                log.warning("no leader tells the positions in %s yet", _names(unknown))
+                log.warning("no leader tells the positions in %s yet", _names_of(unknown))
                 return
             left = min(one for one in deadlines if one > now) - now
             with contextlib.suppress(RequestTimedOutError):
@@ -248,7 +251,7 @@ class OffsetLookup:
             missing = {key: time for key, time in wanted.items() if key not in found}
             if deadline.has_passed:
                 raise RequestTimedOutError(
-                    f"the offsets of {sorted(missing)} were not known within {timeout_s:.0f} s "
+                    f"the offsets of {_names(missing)} were not known within {timeout_s:.0f} s "
                     f"(last: {last or self._hindrance(missing) or 'no leader'})"
                 )
             groups = await by_leader(self._cluster, missing)
@@ -363,8 +366,12 @@ def _no_position(key: TopicPartition) -> OffsetOutOfRangeError:
     )
 
 
-def _names(states: Collection[PartitionState]) -> str:
+def _names_of(states: Collection[PartitionState]) -> str:
+    return _names([one.topic_partition for one in states])
+
+
+def _names(keys: Collection[TopicPartition]) -> str:
     """Return the names of the first ten partitions, and the number of the others."""
-    named = [f"{one.topic}-{one.partition}" for one in (s.topic_partition for s in states)]
-    rest = f" and {len(named) - 10} more" if len(named) > 10 else ""
-    return ", ".join(sorted(named)[:10]) + rest
+    first = ", ".join(f"{one.topic}-{one.partition}" for one in nsmallest(NAMED_MAX, keys))
+    rest = len(keys) - NAMED_MAX
+    return f"{first} and {rest} more" if rest > 0 else first

@@ -20,6 +20,9 @@ class QuorateError(Exception):
     #: What the user can do. Tracebacks show it as a note below the message.
     advice: ClassVar[str] = ""
 
+    #: Of a refused batch: the index of the one record that is the reason; None: no single one is.
+    refused_record: int | None = None
+
     def __init_subclass__(cls) -> None:
         words = re.findall("[A-Z][a-z]+", cls.__name__.removesuffix("Error"))
         name = "_".join(("ERROR_CODE", *words)).upper()
@@ -57,14 +60,19 @@ class AuthorizationError(QuorateError):
 def to_wire(error: Exception) -> common_pb2.Error:
     """Return an error as a message. Its code is UNKNOWN if it is no QuorateError."""
     if isinstance(error, QuorateError):
-        return common_pb2.Error(code=error.code, message=str(error))
+        return common_pb2.Error(
+            code=error.code, message=str(error), refused_record=error.refused_record
+        )
     text = f"{type(error).__name__}: {error}"
     return common_pb2.Error(code=ErrorCode.ERROR_CODE_UNKNOWN, message=text)
 
 
 def from_wire(error: common_pb2.Error) -> QuorateError:
     """Return the error that a peer sent; UnknownServerError for an unknown code."""
-    return BY_CODE.get(error.code, UnknownServerError)(error.message)
+    found = BY_CODE.get(error.code, UnknownServerError)(error.message)
+    if error.HasField("refused_record"):
+        found.refused_record = error.refused_record
+    return found
 
 
 def raise_if_error(error: common_pb2.Error) -> None:

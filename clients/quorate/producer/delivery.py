@@ -53,8 +53,9 @@ class Delivery(Awaitable[RecordMetadata]):
         Raises asyncio.InvalidStateError if the outcome is not known yet.
         """
         batch = self._ended()
-        if batch.error is not None:
-            raise batch.error.with_traceback(None)
+        error = self._error_in(batch)
+        if error is not None:
+            raise error.with_traceback(None)
         offset = batch.base_offset + self._index if batch.base_offset >= 0 else -1
         timestamp = batch.append_time_ms if batch.append_time_ms >= 0 else self._timestamp_ms
         return RecordMetadata(batch.queue.topic, batch.queue.partition, offset, timestamp)
@@ -64,7 +65,7 @@ class Delivery(Awaitable[RecordMetadata]):
 
         Raises asyncio.InvalidStateError if the outcome is not known yet.
         """
-        return self._ended().error
+        return self._error_in(self._ended())
 
     def add_done_callback(
         self, callback: Callable[[Delivery], object], *, context: Context | None = None
@@ -97,6 +98,22 @@ class Delivery(Awaitable[RecordMetadata]):
             while not self._observed().done:
                 yield from _end_of(self._batch).__await__()
         return self.result()
+
+    def _error_in(self, batch: Batch) -> QuorateError | None:
+        """Return why this record was not acknowledged.
+
+        The broker writes a whole batch or nothing of it. So a record can fail because of another
+        record, which its error must name.
+        """
+        error = batch.error
+        if error is None or error.refused_record in (None, self._index):
+            return error
+        other = type(error)(
+            f"record {self._index} of its batch was not written, because the broker refused "
+            f"another record of the same batch, and so the whole batch: {error}"
+        )
+        other.refused_record = error.refused_record
+        return other
 
     def _current(self) -> Batch:
         """Return the batch that has the record now, which is a part if the batch was split."""

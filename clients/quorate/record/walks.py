@@ -76,10 +76,7 @@ def check_records(  # noqa: C901, PLR0912, PLR0915 - one hot loop, unrolled on p
             elif raw != 1:
                 raise corrupt_record(start, "its key's length")
             elif needs_keys:
-                raise InvalidRequestError(
-                    f"record {offset >> 1} of its batch is without a key, and the topic is "
-                    "compacted: only the last record of each key is kept there"
-                )
+                raise _without_key(offset >> 1)
 
             raw = data[position]
             position += 1
@@ -106,6 +103,15 @@ def check_records(  # noqa: C901, PLR0912, PLR0915 - one hot loop, unrolled on p
             f"a batch ends at byte {data_end}, within its record {offset >> 1}"
         ) from None
     return position
+
+
+def _without_key(index: int) -> InvalidRequestError:
+    error = InvalidRequestError(
+        f"record {index} of its batch is without a key, and the topic is compacted: only the last "
+        "record of each key is kept there"
+    )
+    error.refused_record = index
+    return error
 
 
 def find_by_time(

@@ -243,20 +243,26 @@ class Error(_message.Message):
 
     CODE_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    REFUSED_RECORD_FIELD_NUMBER: _builtins.int
     code: Global___ErrorCode.ValueType
     message: _builtins.str
     """A sentence: the request, the fault, what is allowed, what to do. Empty if code is NONE."""
+    refused_record: _builtins.int
+    """Of a refused batch: the index of the one record that is the reason. Absent: no single record is."""
     def __init__(
         self,
         *,
         code: Global___ErrorCode.ValueType = ...,
         message: _builtins.str = ...,
+        refused_record: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_refused_record", b"_refused_record", "refused_record", b"refused_record"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "message", b"message"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_refused_record", b"_refused_record", "code", b"code", "message", b"message", "refused_record", b"refused_record"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__refused_record: _TypeAlias = _typing.Literal["refused_record"]  # noqa: Y015
+    _WhichOneofArgType__refused_record: _TypeAlias = _typing.Literal["_refused_record", b"_refused_record"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__refused_record) -> _WhichOneofReturnType__refused_record | None: ...
 
 Global___Error: _TypeAlias = Error  # noqa: Y015
 

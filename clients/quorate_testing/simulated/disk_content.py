@@ -70,6 +70,32 @@ class Directory:
         del self.pending[:covered]
 
 
+def copy(directory: Directory, copies: dict[int, Inode | Directory]) -> Directory:
+    """Return a copy of a directory with all that is in it.
+
+    `copies`: by the id of the original, because a node can have several names.
+    """
+    made = copies[id(directory)] = Directory()
+
+    def of(node: Inode | Directory) -> Inode | Directory:
+        found = copies.get(id(node))
+        if found is None:
+            if isinstance(node, Directory):
+                return copy(node, copies)
+            found = copies[id(node)] = Inode(
+                bytearray(node.cached), bytearray(node.durable), list(node.pending), node.changed_s
+            )
+        return found
+
+    made.cached = {name: of(node) for name, node in directory.cached.items()}
+    made.durable = {name: of(node) for name, node in directory.durable.items()}
+    made.pending = [
+        Entry(one.name, None if one.node is None else of(one.node), one.gone)
+        for one in directory.pending
+    ]
+    return made
+
+
 def now_s() -> float:
     """Return the running loop's time; 0 if no loop runs yet."""
     try:

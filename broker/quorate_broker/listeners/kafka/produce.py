@@ -31,6 +31,7 @@ from quorate_broker.listeners.kafka.messages.init_producer_id import (
     InitProducerIdResponse,
 )
 from quorate_broker.listeners.kafka.messages.produce import (
+    BatchIndexAndErrorMessage,
     LeaderIdAndEpoch,
     NodeEndpoint,
     PartitionProduceData,
@@ -187,6 +188,10 @@ class ProduceRequests:
     def _failed(self, owed: _Owed, index: int, error: QuorateError) -> PartitionProduceResponse:
         topic_is_by_id = owed.topics[-1][0].topic_id != bytes(16)
         code = code_of(error, OF_PRODUCE, *((BY_ID,) if topic_is_by_id else ()))
+        if error.refused_record is not None:
+            # Clients tell each other record of the batch that it was refused because of this one.
+            record = BatchIndexAndErrorMessage(error.refused_record, str(error))
+            return _refused(index, code, str(error), records=(record,))
         if code != NOT_LEADER_OR_FOLLOWER:
             return _refused(index, code, str(error))
         leader = leader_in(error, owed.client, self._replicas)
@@ -254,12 +259,17 @@ def _batch(call: Call[ProduceRequest], data: PartitionProduceData) -> memoryview
 
 
 def _refused(
-    index: int, code: int, message: str, leader: LeaderIdAndEpoch | None = None
+    index: int,
+    code: int,
+    message: str,
+    leader: LeaderIdAndEpoch | None = None,
+    records: Sequence[BatchIndexAndErrorMessage] = (),
 ) -> PartitionProduceResponse:
     return PartitionProduceResponse(
         index,
         code,
         base_offset=-1,
+        record_errors=records,
         error_message=message,
         current_leader=LeaderIdAndEpoch() if leader is None else leader,
     )

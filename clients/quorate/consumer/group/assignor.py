@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from quorate.cluster.parts import Part, from_wire, to_wire
 from quorate.errors import InvalidAssignmentError
 from quorate.model import AssignorMember, TopicPartition
 from quorate.settings import refused
 from quorate.v1.groups_pb2 import AssignmentTask, MembersAssignment
+
+log = logging.getLogger(__name__)
+
+#: The shortest time between two log lines about an assignor that fails. Each change of the group
+#: is an attempt, and a large group has several a second.
+LOG_INTERVAL_S: Final = 10.0
 
 #: Called with the members and with the number of partitions of each topic, by name. Returns the
 #: partitions of each member, by member id. A member that is left out gets none.
@@ -26,6 +34,35 @@ class AssignorRule:
             said = "the name of an assignor, or a function (members, partition_counts)"
             raise TypeError(refused(call, name, said, given))
         return given
+
+
+class AssignorFailures:
+    """Tells the application of each attempt of its assignor that failed, and logs some of them.
+
+    The group goes on: the coordinator assigns with the default assignor.
+    """
+
+    def __init__(self, group_id: str, told: Callable[[Exception], None]) -> None:
+        self._group_id = group_id
+        self._told = told
+        self._unlogged = 0
+        self._silent_until = 0.0
+
+    def note(self, error: Exception) -> None:
+        """Take in the error of an assignor, or of the coordinator that refuses its assignment."""
+        self._told(error)
+        self._unlogged += 1
+        now = asyncio.get_running_loop().time()
+        if now < self._silent_until:
+            return
+        log.error(
+            "group %r: the assignor of this consumer has failed (attempts since the last line: "
+            "%d). The group uses the default assignor",
+            self._group_id,
+            self._unlogged,
+            exc_info=error,
+        )
+        self._unlogged, self._silent_until = 0, now + LOG_INTERVAL_S
 
 
 def proposal(assignor: Assignor | None, task: AssignmentTask) -> MembersAssignment:

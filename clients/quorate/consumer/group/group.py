@@ -15,7 +15,7 @@ from quorate.cluster.coordinators import Coordinators
 from quorate.cluster.group_offsets import NO_MEMBER, Committer, GroupOffsets
 from quorate.cluster.parts import Part
 from quorate.consumer.fetcher import Fetcher
-from quorate.consumer.group.assignor import Assignor, proposal
+from quorate.consumer.group.assignor import Assignor, AssignorFailures, proposal
 from quorate.consumer.group.commits import Commits
 from quorate.consumer.group.membership import MemberSettings, Membership
 from quorate.consumer.group.membership_stream import LEAVE_S, MembershipStream
@@ -72,7 +72,7 @@ class ConsumerGroup:
         self._cluster = cluster
         self._fetcher = fetcher
         self._subscription = subscription
-        self._told = told
+        self._assignor_failures = AssignorFailures(config.member.group_id, told)
         coordinators = Coordinators(cluster)
         self.offsets = GroupOffsets(coordinators, config.member.group_id)
         self._committer = Committer()
@@ -101,7 +101,7 @@ class ConsumerGroup:
             self._membership,
             changed=self.changed,
             lost=self._lost,
-            told=told,
+            refused=self._assignor_failures.note,
         )
         self._tasks: list[asyncio.Task[None]] = []
         self._reconciling: asyncio.Task[None] | None = None
@@ -287,8 +287,7 @@ class ConsumerGroup:
         try:
             self._membership.propose(proposal(self._config.assignor, task))
         except Exception as error:
-            log.exception("the assignor of this consumer failed")
-            self._told(error)
+            self._assignor_failures.note(error)
 
     def _lost(self) -> None:
         self._reconciler.hold_all()

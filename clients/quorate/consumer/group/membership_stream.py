@@ -44,7 +44,7 @@ class MembershipStream:
     """Sends what the membership wants to say, and gives it what the coordinator says.
 
     `changed` is called after each change of the membership, `lost` after the member was removed or
-    refused, and `told` with an error that the application must know of.
+    refused, and `refused` with the error if the coordinator refuses the assignor's assignment.
     """
 
     def __init__(
@@ -55,13 +55,13 @@ class MembershipStream:
         *,
         changed: Callable[[], None],
         lost: Callable[[], None],
-        told: Callable[[Exception], None],
+        refused: Callable[[InvalidAssignmentError], None],
     ) -> None:
         self._cluster = cluster
         self._coordinators = coordinators
         self._membership = membership
         self._group_id = membership.settings.group_id
-        self._changed, self._lost, self._told = changed, lost, told
+        self._changed, self._lost, self._refused = changed, lost, refused
         #: Ring it when a heartbeat may be due earlier than before.
         self.bell = Bell()
         self._backoff = Backoff(BACKOFF_MS, BACKOFF_MAX_MS, cluster.chance)
@@ -144,7 +144,7 @@ class MembershipStream:
                                 state.coordinator if state.HasField("coordinator") else None
                             )
                             return error
-                        self._told(error)
+                        self._refused(error)
                         continue
                     self._backoff.reset()
                     self._refused_since, self.last_failure = None, ""

@@ -315,6 +315,20 @@ def test_offsets_of_a_leader_that_cannot_be_reached_say_so_at_the_deadline() -> 
     with_cluster(program)
 
 
+def test_offsets_of_many_partitions_that_nobody_tells_are_a_short_error() -> None:
+    async def program(cluster: FakeCluster) -> None:
+        cluster.add_topic("t", 400)
+        async with consumer(cluster, "t") as c:
+            for broker in cluster.brokers:
+                broker.running.clear()
+            with pytest.raises(RequestTimedOutError) as late:
+                await c.end_offsets(TopicPartition("t", number) for number in range(400))
+        assert "t-0, t-1, t-2, t-3, t-4, t-5, t-6, t-7, t-8, t-9 and 390 more" in str(late.value)
+        assert len(str(late.value)) < 300
+
+    with_cluster(program)
+
+
 def test_offsets_that_nobody_tells_are_waited_for_until_the_deadline() -> None:
     async def program(cluster: FakeCluster) -> None:
         cluster.add_topic("t")

@@ -1332,5 +1332,24 @@ def test_nonsense_of_an_assignor_is_told_and_the_consumer_goes_on() -> None:
     with_cluster(program)
 
 
+def test_each_attempt_of_an_assignor_that_fails_is_told_and_few_are_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def program(cluster: FakeCluster) -> None:
+        four_partitions(cluster)
+        async with member(cluster, "t", assignor=lambda members, counts: None) as c:
+            for attempt in range(6):
+                with pytest.raises(InvalidAssignmentError, match="returned a NoneType"):
+                    await c.getone()
+                assert await c.getmany(timeout_ms=3000) == {}, attempt
+                cluster.coordinator.rebalance(cluster.coordinator.group("g"))
+                await asyncio.sleep(0.1)
+
+    with_cluster(program)
+    lines = [one.getMessage() for one in caplog.records if "assignor" in one.getMessage()]
+    assert ["last line: 1)" in lines[0], "last line: 4)" in lines[1]] == [True, True]
+    assert len(lines) == 2
+
+
 def test_parts_are_pairs() -> None:
     assert Part(b"t", 1) == (b"t", 1)

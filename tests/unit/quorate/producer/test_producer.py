@@ -13,6 +13,7 @@ from quorate.errors import (
     CorruptRecordError,
     DeliveryTimeoutError,
     InvalidPartitionsError,
+    InvalidRequestError,
     InvalidTimestampError,
     NotEnoughReplicasError,
     NotLeaderError,
@@ -156,6 +157,31 @@ def test_an_error_for_good_fails_its_batch_and_the_next_ones_go_on() -> None:
                 await delivery
             assert asyncio.get_running_loop().time() < 5
         assert topic.partitions[0].values() == [b"%d" % number for number in range(1, 6)]
+
+    with_cluster(program)
+
+
+def test_each_record_of_a_refused_batch_is_told_its_place_and_which_record_is_the_reason() -> None:
+    async def program(cluster: FakeCluster) -> None:
+        topic = cluster.add_topic("t")
+        refusal = InvalidRequestError("record 1 of its batch is without a key")
+        refusal.refused_record = 1
+        failures: list[QuorateError] = [refusal]
+        cluster.fault = lambda *_: failures.pop() if failures else None
+        async with producer(cluster) as p:
+            sent = [await p.send("t", b"%d" % number) for number in range(3)]
+            errors = [await _wait(delivery) for delivery in sent]
+            assert [type(error) for error in errors] == [InvalidRequestError] * 3
+            assert [delivery.exception() is None for delivery in sent] == [False] * 3
+            assert str(errors[1]) == "record 1 of its batch is without a key"
+            for number in (0, 2):
+                assert str(errors[number]) == (
+                    f"record {number} of its batch was not written, because the broker refused "
+                    "another record of the same batch, and so the whole batch: record 1 of its "
+                    "batch is without a key"
+                )
+            await p.send_and_wait("t", b"next")
+        assert topic.partitions[0].values() == [b"next"]
 
     with_cluster(program)
 

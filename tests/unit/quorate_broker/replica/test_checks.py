@@ -222,8 +222,9 @@ async def test_only_a_few_large_batches_are_decompressed_at_a_time() -> None:
 @pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS)
 async def test_a_record_without_key_is_found_under_every_codec(codec: int) -> None:
     await accepted(batch_of(codec, b"v" * 1000), COMPACT)
-    with pytest.raises(InvalidRequestError, match="without a key"):
+    with pytest.raises(InvalidRequestError, match="without a key") as refused:
         await accepted(batch_of(codec, b"v" * 1000, key=None), COMPACT)
+    assert refused.value.refused_record == 0
 
 
 @pytest.mark.parametrize("config", [COMPACT, PLAIN], ids=["compact", "delete"])

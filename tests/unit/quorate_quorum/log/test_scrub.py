@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from copy import deepcopy
 
 import pytest
 
@@ -51,7 +50,7 @@ async def test_any_flipped_bit_of_an_open_log_is_found_or_mended(
     whole, _ = await closed_log(kind)
     chance = random.Random(f"{kind} {is_read}")
     for _ in range(150):
-        disk = deepcopy(whole)
+        disk = whole.copy()
         log = await Log.open(disk, PATH, CONFIG, observer=Seen())
         await log.append([batch(log.log_end_offset, 3)])
         await log.checkpoint_high_watermark(log.log_end_offset, 3)

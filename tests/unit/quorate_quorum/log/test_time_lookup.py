@@ -6,7 +6,6 @@ import gc
 import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from copy import deepcopy
 from typing import TypeVar
 
 import pytest
@@ -107,7 +106,7 @@ async def test_no_flipped_bit_of_an_index_hides_a_record_from_a_lookup(order: st
         sound = disk.content(path)
         assert len(sound) > 12
         for bit in range(len(sound) * 8):
-            damaged = deepcopy(disk)
+            damaged = disk.copy()
             damaged.flip_bit(path, bit // 8, bit % 8)
             log = await Log.open(damaged, PATH, config)
             for start in (0, 5):
@@ -144,7 +143,7 @@ async def test_a_flipped_bit_in_a_header_gives_no_wrong_offset(seed: int) -> Non
     await log.close(clean=True)
     told = 0
     for _ in range(20):
-        disk = deepcopy(whole)
+        disk = whole.copy()
         path = chance.choice([path for path, _ in disk.files() if path.endswith(".log")][:-1])
         place = chance.choice(starts(disk.content(path)))
         disk.flip_bit(path, place + chance.randrange(HEADER_BYTES), chance.randrange(8))

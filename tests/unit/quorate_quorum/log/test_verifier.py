@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from copy import deepcopy
 
 import pytest
 
@@ -60,7 +59,7 @@ async def test_no_flipped_bit_of_a_log_reaches_a_reader(kind: str, seed: int) ->
     chance = random.Random(seed)
     opened = 0
     for _ in range(60):
-        disk = deepcopy(whole)
+        disk = whole.copy()
         path = chance.choice(log_files(disk))
         content = disk.content(path)
         place = chance.choice(starts(content))
@@ -91,7 +90,7 @@ async def test_an_offset_that_was_changed_within_a_gap_reaches_no_reader() -> No
     for path in log_files(whole):
         for place in starts(whole.content(path)):
             for bit in range(4):
-                disk = deepcopy(whole)
+                disk = whole.copy()
                 disk.flip_bit(path, place + 7, bit)  # the last byte of base_offset
                 try:
                     log = await Log.open(disk, PATH, CONFIG)
@@ -274,7 +273,7 @@ async def test_a_batch_at_another_offset_is_not_served(kind: str, *, has_indexes
     for path in paths:
         for place in starts(whole.content(path)):
             for bit in range(3):
-                disk = deepcopy(whole)
+                disk = whole.copy()
                 disk.flip_bit(path, place + 7, bit)
                 offset = parse_header(disk.content(path), place).base_offset
                 try:
@@ -293,7 +292,7 @@ async def test_a_flipped_bit_of_an_index_costs_no_batch(kind: str) -> None:
     chance = random.Random(1)
     paths = [path for path, size in whole.files() if size and path.endswith("index")]
     for _ in range(60):
-        disk = deepcopy(whole)
+        disk = whole.copy()
         path = chance.choice(paths)
         disk.flip_bit(path, chance.randrange(len(disk.content(path))), chance.randrange(8))
         log = await Log.open(disk, PATH, CONFIG)
@@ -333,6 +332,6 @@ async def test_a_read_whose_bytes_are_cut_while_they_are_verified_ends(kind: str
     """It asked for ever for bytes above the new end, and kept a core busy."""
     whole, batches = await closed_log(kind)
     for operations in range(12):
-        found = await read_beside_a_cut(deepcopy(whole), operations)
+        found = await read_beside_a_cut(whole.copy(), operations)
         assert found is not None, operations
         assert all(batches[one.base_offset] == data for one, data in split(found))

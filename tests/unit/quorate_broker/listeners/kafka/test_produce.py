@@ -180,6 +180,18 @@ async def test_the_outcome_of_a_batch_is_its_error(error: QuorateError, code: in
     assert found.responses[0].partition_responses[0].error_message == str(error)
 
 
+async def test_the_record_that_a_batch_is_refused_for_is_named() -> None:
+    """Clients give the other records of the batch an error of their own (Kafka's KIP-467)."""
+    world = World(p0=FakePartition())
+    response = await begun(world, request((0, batch())))
+    error = InvalidRequestError("record 2 is without a key")
+    error.refused_record = 2
+    world.fake.partitions[0].calls[0].outcome.set_exception(error)
+    (answer,) = (await response).responses[0].partition_responses
+    (named,) = answer.record_errors
+    assert (named.batch_index, named.batch_index_error_message) == (2, str(error))
+
+
 async def test_not_the_leader_names_the_leader_and_its_address() -> None:
     world = World(p0=FakePartition())
     response = await begun(world, request((0, batch())), 10)
