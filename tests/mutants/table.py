@@ -4008,12 +4008,4 @@ MUTANTS = (
         "if waited >= CORRUPT_RETRY_S:",
         (f"{CONSUMER_TESTS}::test_a_batch_that_two_leaders_send_corrupt_is_told_at_once",),
     ),
-    Mutant(
-        "corrupt-copy-is-left",
-        "a consumer does not look for another leader while a batch is corrupt",
-        CORRUPTION,
-        "        self._cluster.request_refresh()\n        state.is_backing_off = True\n",
-        "        state.is_backing_off = True\n",
-        (f"{CONSUMER_TESTS}::test_a_batch_that_two_leaders_send_corrupt_is_told_at_once",),
-    ),
 )

@@ -237,7 +237,8 @@ def test_a_batch_that_stays_corrupt_is_told_after_a_bound_and_can_be_passed() ->
             began = asyncio.get_running_loop().time()
             for _ in range(2):  # and again, as long as the program does not pass it
                 with pytest.raises(CorruptRecordError, match=r"CRC.* seek\(Topic.*, 1\)"):
-                    await c.getone()
+                    async with asyncio.timeout(2 * CORRUPT_RETRY_S):
+                        await c.getone()
             waited = asyncio.get_running_loop().time() - began
             assert CORRUPT_RETRY_S <= waited < CORRUPT_RETRY_S + 2
             c.seek(T0, 1)
