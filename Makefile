@@ -23,7 +23,7 @@ REQUESTS   ?= 1000000
 # Every node that a test or the demo starts would compile all modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test lint check proto docs sim sim-quorum sim-raft sim-groups sim-group-machine crash-points power-cuts bit-flips mutants fuzz-kafka kafka-tools bench clean
+.PHONY: setup demo test soak lint check proto docs sim sim-quorum sim-raft sim-groups sim-group-machine crash-points power-cuts bit-flips mutants fuzz-kafka kafka-tools bench clean
 
 setup: $(VENV)/.installed
 
@@ -42,6 +42,10 @@ demo: setup
 # One worker more than a small machine has cores: some tests wait for processes.
 test: setup
 	$(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
+
+# The same tests with many more seeds, points and bits where the number proves no new rule.
+soak: setup
+	SOAK=1 $(BIN)/python -m pytest -n 3 --dist worksteal --timeout 600 $(or $(ARGS),tests/simulation tests/unit)
 
 lint: setup
 	$(BIN)/ruff format --check $(SOURCES)

@@ -16,12 +16,13 @@ from quorate_cli.node_disks import format_broker
 from quorate_quorum.metadata.partitions import NO_LEADER, PartitionImage
 from quorate_testing.simulated.cluster import ClusterShape, SimulatedCluster, SimulatedNode
 from quorate_testing.simulated.loop import SimulatedLoop, simulate
+from tests.harness.amounts import few_or_many
 
 pytestmark = [pytest.mark.simulation, pytest.mark.timeout(120)]
 
 DIRECTORIES = ("/d1", "/d2")
 MIB = 1 << 20
-SEEDS = range(3)
+SEEDS = range(few_or_many(1, 3))
 Scene = Callable[[SimulatedCluster, Admin], Awaitable[None]]
 
 

@@ -16,10 +16,11 @@ from quorate_broker.server import BrokerServer
 from quorate_quorum.log.run_file import read_run
 from quorate_testing.simulated.cluster import ClusterShape, SimulatedCluster, SimulatedNode
 from quorate_testing.simulated.loop import SimulatedLoop, simulate
+from tests.harness.amounts import few_or_many
 
 pytestmark = [pytest.mark.simulation, pytest.mark.timeout(120)]
 
-SEEDS = range(3)
+SEEDS = range(few_or_many(1, 3))
 RECORDS = 20
 Scene = Callable[[SimulatedCluster], Awaitable[None]]
 

@@ -23,6 +23,7 @@ from quorate_quorum.controller.driver import reign
 from quorate_quorum.server import QuorumServer
 from quorate_testing.simulated.cluster import ClusterShape, SimulatedCluster, SimulatedNode
 from quorate_testing.simulated.loop import SimulatedLoop, simulate
+from tests.harness.amounts import few_or_many
 from tests.harness.invariants import partitions_of
 
 pytestmark = [pytest.mark.simulation, pytest.mark.timeout(120)]
@@ -139,7 +140,7 @@ def test_an_internal_topic_is_not_grown() -> None:
     with_cluster(scene)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(few_or_many(1, 3)))
 def test_a_controller_that_is_killed_amid_a_large_growth_is_no_hindrance(seed: int) -> None:
     async def scene(cluster: SimulatedCluster, admin: Admin) -> None:
         await admin.create_topic("t", 3, 3)
@@ -234,7 +235,7 @@ class Flow:
                 assert numbers == sorted(numbers), f"{policy}: t-{partition} is out of order"
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(few_or_many(1, 3)))
 def test_nothing_is_lost_or_passed_over_while_a_topic_grows_under_kills(seed: int) -> None:
     async def scene(cluster: SimulatedCluster, admin: Admin) -> None:
         chance = random.Random(seed)

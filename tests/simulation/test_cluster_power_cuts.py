@@ -10,13 +10,14 @@ from collections.abc import Sequence
 
 import pytest
 
+from tests.harness.amounts import few_or_many
 from tests.harness.power_cut import Outcome, Point, chosen, cut_at, record
 
 pytestmark = pytest.mark.simulation
 
 SEED = 1
-POINTS = 16
-SHARDS = 4
+POINTS = few_or_many(6, 16)
+SHARDS = 3
 
 
 @pytest.fixture(scope="module")

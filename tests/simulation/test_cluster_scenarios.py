@@ -10,13 +10,14 @@ import pytest
 from quorate_broker.server import BrokerServer
 from quorate_quorum.server import QuorumServer
 from quorate_testing.simulated.cluster import SimulatedNode
+from tests.harness.amounts import few_or_many
 from tests.harness.cluster_shape import Shape
 from tests.harness.invariants import partitions_of
 from tests.harness.world import World, run_faults
 
 pytestmark = [pytest.mark.simulation, pytest.mark.timeout(120)]
 
-SEEDS = range(3)
+SEEDS = range(few_or_many(1, 3))
 SESSION_TIMEOUT_S = 3.0
 
 

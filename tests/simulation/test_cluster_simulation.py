@@ -1,18 +1,17 @@
-"""Whole clusters under faults, in virtual time: some seeds; `make sim` runs 200 and more.
+"""Whole clusters under faults, in virtual time: a few seeds; `make sim` runs 200 and more.
 
 `make sim SEED=...` replays one, told aloud.
 """
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
+from tests.harness.amounts import few_or_many
 from tests.harness.world import run_seed
 
-SEEDS = int(os.environ.get("SIMULATION_SEEDS", "60"))
-PER_TEST = 5
+SEEDS = few_or_many(12, 60)
+PER_TEST = 2
 
 
 @pytest.mark.simulation

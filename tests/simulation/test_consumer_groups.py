@@ -14,6 +14,7 @@ from quorate import Admin, Consumer, Producer, Record, TopicPartition
 from quorate.errors import NonEmptyGroupError
 from quorate_testing.simulated.cluster import ClusterShape, SimulatedCluster
 from quorate_testing.simulated.loop import Process, SimulatedLoop, current_process, simulate
+from tests.harness.amounts import few_or_many
 
 pytestmark = [pytest.mark.simulation, pytest.mark.timeout(120)]
 
@@ -160,7 +161,7 @@ def test_two_members_share_the_work_and_each_record_is_read_once() -> None:
     in_a_cluster(scene)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(few_or_many(1, 3)))
 def test_a_member_that_is_killed_is_replaced_within_a_second(seed: int) -> None:
     async def scene(cluster: SimulatedCluster, admin: Admin) -> None:
         await write(cluster, range(60))
@@ -180,7 +181,7 @@ def test_a_member_that_is_killed_is_replaced_within_a_second(seed: int) -> None:
     in_a_cluster(scene, seed)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(few_or_many(1, 3)))
 def test_the_death_of_the_coordinator_moves_no_partition_and_loses_no_offset(seed: int) -> None:
     async def scene(cluster: SimulatedCluster, admin: Admin) -> None:
         await write(cluster, range(60))

@@ -17,11 +17,12 @@ from quorate_broker.groups.machine.consumer_rules import ConsumerRules
 from quorate_broker.groups.machine.reconciliation import reconciled
 from quorate_broker.groups.machine.session import Session
 from quorate_broker.groups.machine.state import GroupState
+from tests.harness.amounts import few_or_many
 from tests.harness.group_schedules import run_schedule
 from tests.harness.invariants import Violation
 
 ROOT = Path(__file__).resolve().parents[2]
-PARTS = 8
+PARTS = few_or_many(3, 8)
 SEEDS_EACH = 30
 #: At least one of these seeds must notice that a rule is taken out.
 SABOTAGED_SEEDS = range(300)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.harness.amounts import few_or_many
 from tests.harness.group_history import GroupHistory
 from tests.harness.group_world import run_group
 from tests.harness.invariants import Violation
@@ -13,7 +14,7 @@ KEY = (b"t" * 16, 0)
 
 @pytest.mark.simulation
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(few_or_many(3, 6)))
 def test_a_group_keeps_its_rules_under_faults(seed: int) -> None:
     outcome = run_group(seed)
     assert outcome.floors["commits"] > 50

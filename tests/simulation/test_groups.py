@@ -26,13 +26,14 @@ from quorate_broker.groups.partitioning import partition_of
 from quorate_broker.server import BrokerServer
 from quorate_testing.simulated.cluster import ClusterShape, SimulatedCluster
 from quorate_testing.simulated.loop import SimulatedLoop, simulate
+from tests.harness.amounts import few_or_many
 from tests.harness.group_clients import GroupCalls, Key, Member
 from tests.harness.invariants import partitions_of
 
 pytestmark = [pytest.mark.simulation, pytest.mark.timeout(120)]
 
 OFFSETS = "__consumer_offsets"
-SEEDS = range(3)
+SEEDS = range(few_or_many(1, 3))
 Scene = Callable[[SimulatedCluster, Admin], Awaitable[None]]
 
 

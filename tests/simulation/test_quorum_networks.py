@@ -12,6 +12,7 @@ import structlog
 
 from quorate_quorum.raft.machine.timing import Timing
 from quorate_testing.simulated.loop import SimulatedLoop, simulate
+from tests.harness.amounts import few_or_many
 from tests.harness.quorum_world import QuorumWorld, SimulatedVoter
 
 pytestmark = pytest.mark.simulation
@@ -78,7 +79,7 @@ SETTLED_WITHIN_S = 5 * Timing().election_timeout_ms / 1000
 
 
 @pytest.mark.parametrize(("links", "size"), MATRICES)
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(few_or_many(1, 4)))
 def test_a_quorum_that_can_still_commit_has_one_stable_leader_within_five_election_timeouts(
     links: Callable[[SimulatedVoter, list[SimulatedVoter]], list[Link]], size: int, seed: int
 ) -> None:
@@ -109,7 +110,7 @@ def test_a_quorum_that_can_still_commit_has_one_stable_leader_within_five_electi
     simulate(program, seed)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(few_or_many(1, 4)))
 def test_constrained_election_waits_for_a_link_and_changes_nothing_meanwhile(seed: int) -> None:
     """The only voter that reaches a majority has the shortest log.
 

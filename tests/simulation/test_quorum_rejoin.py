@@ -11,6 +11,7 @@ from quorate_quorum.raft.machine import role
 from quorate_quorum.raft.machine.follower import Follower
 from quorate_quorum.raft.machine.role import Role
 from quorate_quorum.raft.machine.transitions import ToCandidate, Transition
+from tests.harness.amounts import few_or_many
 from tests.harness.invariants import Violation
 from tests.harness.quorum_faults import Fault
 from tests.harness.quorum_rejoin import ACTS, WAYS
@@ -19,7 +20,7 @@ from tests.harness.quorum_seed import plan_of, run_seed
 pytestmark = pytest.mark.simulation
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(few_or_many(3, 8)))
 def test_who_comes_back_changes_no_leader(seed: int) -> None:
     """Rules no-disruption and partial-networks.
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness.amounts import few_or_many
 from tests.harness.quorum_faults import KINDS
 from tests.harness.quorum_seed import plan_of, run_seed, shortest
 
@@ -21,7 +22,7 @@ for seed in (3, 4):
 
 
 @pytest.mark.simulation
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(few_or_many(8, 20)))
 def test_a_quorum_keeps_every_rule_under_the_faults_of_a_seed(seed: int) -> None:
     outcome = run_seed(seed)
     assert outcome.counters["commits"] > 10

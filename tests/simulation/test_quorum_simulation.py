@@ -12,6 +12,7 @@ import pytest
 import structlog
 
 from quorate_testing.simulated.loop import SimulatedLoop, simulate
+from tests.harness.amounts import few_or_many
 from tests.harness.quorum_world import QuorumWorld, SimulatedVoter
 
 pytestmark = pytest.mark.simulation
@@ -26,7 +27,7 @@ def quiet() -> Iterator[None]:
 
 
 #: `make sim-quorum` runs a world with all of these faults, and more of them, under 700 seeds.
-SEEDS = range(30)
+SEEDS = range(few_or_many(8, 30))
 SECONDS = 30.0
 
 

@@ -15,6 +15,7 @@ import structlog
 
 from quorate.errors import InvalidRequestError, NotControllerError, OverloadedError, StoppingError
 from quorate_testing.simulated.loop import SimulatedLoop, simulate
+from tests.harness.amounts import few_or_many
 from tests.harness.quorum_world import QuorumWorld, SimulatedVoter
 
 pytestmark = pytest.mark.simulation
@@ -59,7 +60,7 @@ async def transfer(leader: SimulatedVoter, voter_id: int | None) -> asyncio.Task
     return task
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(few_or_many(2, 5)))
 def test_the_named_voter_leads_and_nothing_is_lost(seed: int) -> None:
     """Every voter is named in turn, while several writes are under way."""
 

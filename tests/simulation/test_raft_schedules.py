@@ -12,11 +12,12 @@ import pytest
 
 from quorate_quorum.raft.machine.ledger import Ledger
 from quorate_quorum.raft.machine.state import State
+from tests.harness.amounts import few_or_many
 from tests.harness.invariants import Violation
 from tests.harness.raft_schedules import run_schedule
 
 ROOT = Path(__file__).resolve().parents[2]
-GROUPS = 8
+GROUPS = few_or_many(3, 8)
 SEEDS_EACH = 20
 #: At least one of these seeds must notice that a rule is taken out.
 SABOTAGED_SEEDS = range(300)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import errno
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -181,19 +182,13 @@ class SimulatedDisk:
     # Faults and views for tests.
 
     def copy(self) -> SimulatedDisk:
-        """Return another disk with the same content, limits and future draws.
-
-        No process may use the disk. A copy is far cheaper than the writes that made the content.
-        """
-        assert not self.under_way
-        assert not self.locks
-        chance = random.Random()
-        chance.setstate(self._chance.getstate())
-        made = SimulatedDisk(chance, latency_max=self.latency_max, hook=self.hook)
+        """Return another disk with the same content and draws. No process may use this disk."""
+        assert not self.under_way and not self.locks, "a process uses the disk"  # noqa: PT018
+        made = copy.copy(self)
+        made._chance = copy.copy(self._chance)
         made._root = disk_content.copy(self._root, {})
-        made._boot, made._failing_syncs = self._boot, self._failing_syncs
-        made.space.free, made.space.limits = self.space.free, dict(self.space.limits)
-        made.slow, made.slow_sync, made.process = self.slow, self.slow_sync, self.process
+        made.space = self.space.copy(made._used)
+        made.under_way, made.locks = [], {}
         return made
 
     def crash_process(self) -> None:
@@ -247,10 +242,7 @@ class SimulatedDisk:
             self.space.limits[directory] = size
 
     def mend(self) -> None:
-        """Make the disk fast, with room and without planned failures.
-
-        Damaged bytes stay damaged.
-        """
+        """Make the disk fast, with room, without planned failures. Damaged bytes stay so."""
         self.slow = self.slow_sync = 0.0
         self._failing_syncs = 0
         self.space.mend()

@@ -19,6 +19,12 @@ class Space:
         #: Directory -> the most bytes that its files may have together.
         self.limits: dict[str, int] = {}
 
+    def copy(self, used: Callable[[str], int]) -> Space:
+        """Return the room on a copy of the disk."""
+        made = Space(used)
+        made.free, made.limits = self.free, dict(self.limits)
+        return made
+
     def mend(self) -> None:
         """Remove all limits."""
         self.free = None

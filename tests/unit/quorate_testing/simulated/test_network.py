@@ -30,6 +30,7 @@ from quorate.net.network import (
 from quorate_testing.simulated.links import LinkQuality
 from quorate_testing.simulated.loop import SimulatedLoop, SimulationError, simulate
 from quorate_testing.simulated.network import SimulatedNetwork
+from tests.harness.amounts import few_or_many
 from tests.unit.quorate.net.services import ECHO, STREAM, EchoService
 
 
@@ -339,7 +340,7 @@ def test_a_broken_invariant_in_a_handler_ends_the_simulation() -> None:
         run(program)
 
 
-@pytest.mark.parametrize("seed", range(15))
+@pytest.mark.parametrize("seed", range(few_or_many(4, 15)))
 def test_whatever_happens_a_call_ends_and_only_with_the_errors_of_the_seam(seed: int) -> None:
     """Random faults for a minute, then peace: everybody can talk, and nothing is left over."""
     hosts = ("a", "b", "c")
