@@ -6,6 +6,7 @@ All write with acks=all and idempotence, and otherwise with the defaults of thei
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from enum import StrEnum
@@ -105,7 +106,13 @@ async def _confluent(servers: str) -> AsyncIterator[Records]:
 
     records = _OfConfluent(
         confluent_kafka.Producer(
-            {"bootstrap.servers": servers, "acks": "all", "enable.idempotence": True}
+            {
+                "bootstrap.servers": servers,
+                "acks": "all",
+                "enable.idempotence": True,
+                # No line for each lost connection: the demo kills the other side.
+                "log_level": 0,
+            }
         )
     )
     polling = asyncio.ensure_future(records.poll())
@@ -136,6 +143,7 @@ class _OfAiokafka:
 async def _aiokafka(servers: str) -> AsyncIterator[Records]:
     import aiokafka
 
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # for the same reason
     async with aiokafka.AIOKafkaProducer(
         bootstrap_servers=servers, acks="all", enable_idempotence=True
     ) as producer:
