@@ -33,12 +33,18 @@ class EmbeddedNodes:
         self.servers: list[QuorumServer | BrokerServer] = []
 
     async def start(self) -> None:
-        """Start every node, and wait until all are registered."""
-        nodes = [*self.cluster.voters, *self.cluster.brokers]
-        self.servers = [_server(node) for node in nodes]
-        await asyncio.gather(*(server.start() for server in self.servers))
-        brokers = [server for server in self.servers if isinstance(server, BrokerServer)]
-        await asyncio.gather(*(broker.unfenced() for broker in brokers))
+        """Start every node, and wait until all are registered.
+
+        The voters start first: a broker that finds no voter waits before it tries again.
+        """
+        voters = [_server(node) for node in self.cluster.voters]
+        brokers = [_server(node) for node in self.cluster.brokers]
+        self.servers = [*voters, *brokers]
+        for servers in (voters, brokers):
+            await asyncio.gather(*(server.start() for server in servers))
+        await asyncio.gather(
+            *(one.unfenced() for one in self.servers if isinstance(one, BrokerServer))
+        )
 
     async def stop(self) -> None:
         """Stop every node cleanly."""
