@@ -159,6 +159,7 @@ class BrokerServer(NodeServer[BrokerConfig]):
             rooms.kafka = KafkaListeners(
                 rooms.operations, rooms.replicas, self.config, rooms.cluster_id
             )
+            rooms.client.subscribe(rooms.kafka.recently_fenced)
         return await rooms.kafka.open(self.environment.sockets, address)
 
     # -- stop

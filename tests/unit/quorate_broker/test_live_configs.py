@@ -18,6 +18,7 @@ from quorate_broker.compaction.compactor import Compactor
 from quorate_broker.listeners.kafka.call import Call, Client
 from quorate_broker.listeners.kafka.messages.metadata import MetadataRequest, MetadataRequestTopic
 from quorate_broker.listeners.kafka.metadata import MetadataRequests
+from quorate_broker.listeners.kafka.recently_fenced import RecentlyFenced
 from quorate_broker.operations.metadata import Metadata
 from quorate_quorum.configs import CONFIGS
 from quorate_quorum.controller.decisions.creation import Creation
@@ -223,7 +224,9 @@ async def topics_that_a_kafka_client_creates(world: World) -> list[str]:
     created, ready = Created(), asyncio.Event()
     ready.set()
     metadata = Metadata(cast(Any, SimpleNamespace(image=world.image)), ready, ALLOW_ALL)
-    requests = MetadataRequests(metadata, cast(Any, created), "cluster", 1)
+    requests = MetadataRequests(
+        metadata, cast(Any, created), RecentlyFenced(lambda: 0.0), "cluster", 1
+    )
     asked = MetadataRequest([MetadataRequestTopic(name="new")])
     await requests.metadata(Call(asked, 9, Client("client", "kafka")))
     return created

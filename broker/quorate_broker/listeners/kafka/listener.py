@@ -23,6 +23,7 @@ from quorate_broker.listeners.kafka.groups import GroupRequests
 from quorate_broker.listeners.kafka.metadata import MetadataRequests
 from quorate_broker.listeners.kafka.offsets import OffsetRequests
 from quorate_broker.listeners.kafka.produce import ProduceRequests
+from quorate_broker.listeners.kafka.recently_fenced import RecentlyFenced
 from quorate_broker.listeners.kafka.topic_partitions import TopicPartitionRequests
 from quorate_broker.listeners.kafka.topics import TopicRequests
 from quorate_broker.listeners.kafka.transport import Transport
@@ -44,11 +45,14 @@ class KafkaListeners:
     def __init__(
         self, operations: Operations, replicas: Replicas, config: BrokerConfig, cluster_id: str
     ) -> None:
+        #: Must be told of every new image.
+        self.recently_fenced = RecentlyFenced(lambda: asyncio.get_running_loop().time())
         self.dispatcher = Dispatcher(
             (
                 MetadataRequests(
                     operations.metadata,
                     AutoCreation(operations.admin),
+                    self.recently_fenced,
                     cluster_id,
                     config.node_id,
                 ),

@@ -24,6 +24,7 @@ from quorate_broker.listeners.kafka.messages.metadata import (
     MetadataResponseTopic,
 )
 from quorate_broker.listeners.kafka.reach import reachable
+from quorate_broker.listeners.kafka.recently_fenced import RecentlyFenced
 from quorate_broker.listeners.kafka.versions import METADATA
 from quorate_broker.operations.metadata import Metadata, TopicMissing, check_count
 from quorate_broker.operations.partitions import PARTITIONS_A_TURN
@@ -47,10 +48,16 @@ class MetadataRequests:
     """Answers Metadata from this broker's image, after the creation of missing topics."""
 
     def __init__(
-        self, metadata: Metadata, auto_creation: AutoCreation, cluster_id: str, broker_id: int
+        self,
+        metadata: Metadata,
+        auto_creation: AutoCreation,
+        recently_fenced: RecentlyFenced,
+        cluster_id: str,
+        broker_id: int,
     ) -> None:
         self._metadata = metadata
         self._auto_creation = auto_creation
+        self._recently_fenced = recently_fenced
         self._cluster_id = cluster_id
         self._broker_id = broker_id
 
@@ -71,12 +78,13 @@ class MetadataRequests:
             await _topic(topic, image, addresses, call.version, refused)
             for topic in self._topics(call, image)
         ]
+        named = addresses | self._recently_fenced.reachable(call.client, image)
         return MetadataResponse(
             brokers=[
                 MetadataResponseBroker(
                     broker_id, address.host, address.port, image.brokers[broker_id].rack or None
                 )
-                for broker_id, address in addresses.items()
+                for broker_id, address in named.items()
             ],
             cluster_id=self._cluster_id,
             # Admin clients send their requests to this broker. The controller of a quorum does not

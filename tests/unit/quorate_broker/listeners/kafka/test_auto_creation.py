@@ -35,6 +35,7 @@ from quorate_broker.listeners.kafka.messages.metadata import (
     MetadataResponse,
 )
 from quorate_broker.listeners.kafka.metadata import MetadataRequests
+from quorate_broker.listeners.kafka.recently_fenced import RecentlyFenced
 from quorate_broker.operations.admin import Admin
 from quorate_broker.operations.metadata import Metadata
 from quorate_quorum.configs import ClusterConfig
@@ -109,7 +110,9 @@ def requests(controller: Controller, authorizer: Any = ALLOW_ALL) -> MetadataReq
     ready = asyncio.Event()
     ready.set()
     metadata = Metadata(cast(Any, _ClientOf(controller)), ready, authorizer)
-    return MetadataRequests(metadata, creation(controller), "cluster-id", 0)
+    return MetadataRequests(
+        metadata, creation(controller), RecentlyFenced(lambda: 0.0), "cluster-id", 0
+    )
 
 
 class _ClientOf:

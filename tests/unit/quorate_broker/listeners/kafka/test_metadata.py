@@ -16,7 +16,9 @@ from quorate_broker.listeners.kafka.messages.metadata import (
     MetadataResponse,
 )
 from quorate_broker.listeners.kafka.metadata import MetadataRequests
+from quorate_broker.listeners.kafka.recently_fenced import NAMED_S, RecentlyFenced
 from quorate_broker.operations.metadata import TOPICS_MAX, Metadata
+from quorate_quorum.metadata.delta import MetadataDelta
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.node.authorizer import ALLOW_ALL
 from tests.unit.quorate_broker.listeners.kafka.families import (
@@ -51,14 +53,18 @@ async def told(
 
 
 async def answered(
-    version: int, request: MetadataRequest, image: MetadataImage = IMAGE
+    version: int,
+    request: MetadataRequest,
+    image: MetadataImage = IMAGE,
+    recently_fenced: RecentlyFenced | None = None,
 ) -> MetadataResponse:
     ready = asyncio.Event()
     ready.set()
     client = SimpleNamespace(image=image, leader_id=100, quorum_generation=1)
     metadata = Metadata(client, ready, ALLOW_ALL)  # type: ignore[arg-type]
     without_creation = replace(request, allow_auto_topic_creation=False)
-    handlers = MetadataRequests(metadata, NO_CREATION, "cluster-id", 3)
+    fenced = recently_fenced or RecentlyFenced(lambda: 0.0)
+    handlers = MetadataRequests(metadata, NO_CREATION, fenced, "cluster-id", 3)
     return await handlers.metadata(call(without_creation, version))
 
 
@@ -128,3 +134,46 @@ async def test_the_topics_of_a_request_are_bounded() -> None:
     topics = [MetadataRequestTopic(name=f"t{i}") for i in range(TOPICS_MAX + 1)]
     with pytest.raises(InvalidRequestError):
         await answered(9, MetadataRequest(topics))
+
+
+# brokers that were fenced a moment ago
+
+
+def image_with(*fenced: int) -> MetadataImage:
+    """Return an image of three brokers, some of them fenced. The lowest other one leads a topic."""
+    brokers = [broker(one, fenced=one in fenced) for one in range(3)]
+    leader = min({0, 1, 2} - set(fenced))
+    return image_of(brokers, zoo=[partition(leader, 0, 1, 2)])
+
+
+async def test_a_broker_that_was_just_fenced_is_named_for_some_seconds_and_leads_nothing() -> None:
+    now = 100.0
+    fenced = RecentlyFenced(lambda: now)
+    before, after = image_with(), image_with(0)
+    fenced.image_changed(MetadataDelta.between(before, after), after)
+    request = MetadataRequest([MetadataRequestTopic(name=NAME)])
+    for seconds, named in ((0.0, [1, 2, 0]), (NAMED_S, [1, 2, 0]), (NAMED_S + 0.1, [1, 2])):
+        now = 100.0 + seconds
+        response = await answered(9, request, after, fenced)
+        assert [one.node_id for one in response.brokers] == named
+        assert response.topics[0].partitions[0].leader_id == 1
+
+
+async def test_a_broker_that_is_back_is_named_once() -> None:
+    fenced = RecentlyFenced(lambda: 0.0)
+    before, after = image_with(), image_with(0)
+    fenced.image_changed(MetadataDelta.between(before, after), after)
+    fenced.image_changed(MetadataDelta.between(after, before), before)
+    response = await answered(9, MetadataRequest([]), before, fenced)
+    assert [one.node_id for one in response.brokers] == [0, 1, 2]
+    fenced.image_changed(MetadataDelta.between(image_with(2), after), after)
+    response = await answered(9, MetadataRequest([]), after, fenced)
+    assert [one.node_id for one in response.brokers] == [1, 2, 0]
+
+
+async def test_a_broker_that_was_fenced_at_the_start_is_not_named() -> None:
+    fenced = RecentlyFenced(lambda: 0.0)
+    old, new = image_with(0), image_with(0, 1)
+    fenced.image_changed(MetadataDelta.between(old, new), new)
+    response = await answered(9, MetadataRequest([]), new, fenced)
+    assert [one.node_id for one in response.brokers] == [2, 1]
