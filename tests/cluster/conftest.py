@@ -18,7 +18,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.cluster)
 
 
-@pytest.fixture(scope="session")
+# Until the last test of this folder: six idle processes cost a tenth of a core.
+@pytest.fixture(scope="package")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
     """Three voters, three brokers in two racks. A test that kills a node starts it again."""
     shape = Shape(racks=("R1", "R2"), port=free_port(3))

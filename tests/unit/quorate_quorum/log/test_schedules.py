@@ -21,6 +21,7 @@ from quorate_quorum.log.disk_errors import TryAgainError
 from quorate_quorum.log.log import Log, LogConfig
 from quorate_quorum.log.run_file import UNKNOWN
 from quorate_testing.simulated.disk import SimulatedDisk
+from tests.harness.amounts import few_or_many
 from tests.unit.quorate_quorum.log.builders import (
     PATH,
     SAME_BOOT,
@@ -34,6 +35,9 @@ from tests.unit.quorate_quorum.log.builders import (
 #: Two batches of 109 bytes: segments begin at 0, 2, 4, 6, 8 and 10.
 SMALL = LogConfig(segment_bytes=250, index_interval_bytes=100)
 QUIET = ("read", "open")
+#: Every third operation is tried, and each one by some case of a test. Writes and syncs alternate,
+#: so every second one would always be of the same kind.
+STEP = few_or_many(3, 1)
 
 
 async def offsets(log: Log) -> list[int]:
@@ -73,7 +77,7 @@ async def test_compaction_beside_retention_of_the_same_segments(
     """
     run = UNKNOWN if power else SAME_BOOT
     new = [1, 5, *range(6, 12)]
-    for number in count(1):
+    for number in count(1 + (start // 2 + is_retention_first) % STEP, STEP):
         disk = await new_disk()
         log = await Log.open(disk, PATH, SMALL, observer=Seen())
         await append(log, 12)
@@ -131,7 +135,7 @@ async def test_a_copy_that_begins_inside_a_batch_and_is_cut_in_a_gap(
     """A follower begins again below its leader's start, in a log with gaps, and dies."""
     run = UNKNOWN if power else SAME_BOOT
     copied = [wide(4, 5), wide(12, 2), wide(20, 1), wide(30, 3, epoch=2), wide(40, 1, epoch=2)]
-    for number in count(1):
+    for number in count(1 + (cut // 7) % STEP, STEP):
         disk = await new_disk()
         log = await Log.open(disk, PATH, SMALL, observer=Seen())
         await append(log, 3)
