@@ -122,7 +122,10 @@ class Clients:
         """Read all that is written, for as long as the cluster lives."""
         last: dict[int, int] = {}
         async with Consumer(
-            TOPIC, bootstrap_servers=self.cluster.bootstrap_servers, auto_offset_reset="earliest"
+            TOPIC,
+            bootstrap_servers=self.cluster.bootstrap_servers,
+            client_rack=self.shape.reads_in or None,
+            auto_offset_reset="earliest",
         ) as consumer:
             while True:
                 record = await self._next(consumer)

@@ -34,6 +34,9 @@ class Shape:
     #: The codec of the producer, and compression.type of the topic.
     codec: str = "none"
     topic_codec: str = "producer"
+    #: The rack of the consumer that runs all the time, which reads from followers there; empty: it
+    #: reads from leaders.
+    reads_in: str = ""
     #: More is damaged than the cluster is promised to survive: every loss must be told.
     beyond: bool = False
 
@@ -53,6 +56,7 @@ class Shape:
         words += [] if self.is_patient else [f"delivery in {self.delivery_timeout_ms} ms"]
         words += [f"kept for {self.retention_ms} ms"] if self.retention_ms else []
         words += [f"codec {self.codec}"] if self.codec != "none" else []
+        words += [f"read in {self.reads_in}"] if self.reads_in else []
         words += [f"topic {self.topic_codec}"] if self.topic_codec != "producer" else []
         named = ("cancels", "recreates", "grows", "trims", "compacts", "beyond")
         return ", ".join(words + [name for name in named if getattr(self, name)])
@@ -84,4 +88,5 @@ def draw_shape(chance: random.Random) -> Shape:
         codec=chance.choice(NAMES),
         topic_codec=chance.choice(TOPIC_CODECS),
         grows=not recreates and chance.random() < 0.3,
+        reads_in=chance.choice(("", "R1", "R2")),
     )

@@ -25,8 +25,8 @@ START_S = 30.0
 class EmbeddedCluster:
     """Voters and brokers, with listeners for both protocols."""
 
-    def __init__(self, folder: Path, *, brokers: int = 1) -> None:
-        shape = Shape(voters=1, brokers=brokers, port=ANY_PORT, kafka_port=ANY_PORT)
+    def __init__(self, folder: Path, *, brokers: int = 1, racks: tuple[str, ...] = ()) -> None:
+        shape = Shape(voters=1, brokers=brokers, racks=racks, port=ANY_PORT, kafka_port=ANY_PORT)
         self._cluster = LocalCluster(folder, shape)
         self._nodes = EmbeddedNodes(self._cluster)
         self._started: Future[None] = Future()

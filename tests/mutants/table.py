@@ -127,6 +127,11 @@ OPENER = "broker/quorate_broker/replicas/opener.py"
 REPAIRS = "broker/quorate_broker/replicas/repairs.py"
 LOSSY_CLUSTER = "tests/simulation/test_cluster_damage.py"
 CONTROLLER_LOSSY = "tests/unit/quorate_quorum/controller/test_lossy_replicas.py"
+SERVED_BY_FOLLOWERS = "broker/quorate_broker/replica/follower_reads.py"
+FOLLOWER_READS = "tests/unit/quorate_broker/replica/test_follower_reads.py"
+READ_REPLICAS = "broker/quorate_broker/operations/read_replicas.py"
+READ_REPLICA_TESTS = "tests/unit/quorate_broker/operations/test_read_replicas.py"
+READ_REPLICAS_SIM = "tests/simulation/test_read_replicas.py"
 REQUESTED = "tests/unit/quorate_quorum/controller/test_requested_elections.py"
 LOG_START = "tests/unit/quorate_quorum/log/test_start.py"
 RETENTION = "tests/unit/quorate_broker/retention/test_policy.py"
@@ -2135,6 +2140,56 @@ MUTANTS = (
             "tests/unit/quorate_quorum/controller/test_partitions.py"
             "::test_an_empty_log_does_not_lead_while_a_replica_outside_the_isr_is_silent",
         ),
+    ),
+    Mutant(
+        "follower-reads",
+        "a follower serves records that are not committed",
+        SERVED_BY_FOLLOWERS,
+        "batches = await self._read(offset, high_watermark, bytes_max, at_least_one)",
+        "batches = await self._read(offset, end, bytes_max, at_least_one)",
+        (f"{FOLLOWER_READS}::test_nothing_above_its_own_high_watermark_is_read",),
+    ),
+    Mutant(
+        "follower-reads",
+        "a follower serves what it called committed before a lossy election",
+        SERVED_BY_FOLLOWERS,
+        "if not self._machine.has_matched:",
+        "if False:",
+        (f"{FOLLOWER_READS}::test_nothing_is_read_before_the_leader_has_confirmed_its_log",),
+    ),
+    Mutant(
+        "follower-reads",
+        "a follower that has left the ISR keeps its consumers",
+        SERVED_BY_FOLLOWERS,
+        "elif replica.state is None or replica.broker_id not in replica.state.isr:",
+        "elif False:",
+        (f"{FOLLOWER_READS}::test_one_that_has_left_the_isr_sends_its_consumers_to_the_leader",),
+    ),
+    Mutant(
+        "follower-reads",
+        "a follower that is cut off keeps its consumers",
+        SERVED_BY_FOLLOWERS,
+        "elif self.contact.is_silent(loop_ms(), lag_ms):",
+        "elif False:",
+        (f"{FOLLOWER_READS}::test_one_that_does_not_hear_its_leader_sends_its_consumers_away",),
+    ),
+    Mutant(
+        "follower-reads",
+        "a leader sends consumers to a replica that lags",
+        READ_REPLICAS,
+        "for broker_id in leader.isr:",
+        "for broker_id in leader.replicas:",
+        (
+            f"{READ_REPLICA_TESTS}::test_the_replica_is_in_the_rack_in_sync_alive_reachable_and_has_the_position",
+        ),
+    ),
+    Mutant(
+        "follower-reads",
+        "a consumer believes a follower that its position is gone",
+        FETCH_STREAM,
+        "if self._read_replicas.refused(state):",
+        "if False:",
+        (f"{READ_REPLICAS_SIM}::test_a_follower_s_word_about_a_position_is_not_final",),
     ),
     Mutant(
         "clean-election",

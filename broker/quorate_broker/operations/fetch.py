@@ -14,10 +14,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from quorate.aio.clock import loop_ms
 from quorate.errors import QuorateError
 from quorate.net.principal import Principal
 from quorate_broker.operations.partitions import locate
-from quorate_broker.replica.leader_replica import Fetched
+from quorate_broker.operations.read_replicas import Reader, read_replica
+from quorate_broker.replica.fetched import HERE, Fetched
+from quorate_broker.replica.follower_reads import FollowerReads
+from quorate_broker.replica.leader_replica import LeaderReplica
 from quorate_broker.replica.partition import Partition
 from quorate_broker.replica.replica import Key
 from quorate_broker.replicas.replicas import Replicas
@@ -48,8 +52,10 @@ class Position:
     #: The number of the last request that set this position. Answers to earlier requests leave the
     #: partition out.
     named_by: int = 0
-    #: Records were sent from this position. The partition is not read again until the consumer
-    #: asks.
+    #: The leader reads for this position, even if the consumer's rack has a replica.
+    stays_here: bool = False
+    #: Records were sent from this position, or the consumer was sent to another replica. The
+    #: partition is not read again until the consumer asks.
     is_sent: bool = False
     told_error: int = 0
     told_high_watermark: int = -1
@@ -67,7 +73,7 @@ class Position:
         if isinstance(found, QuorateError):
             self.told_error = found.code
             return
-        self.is_sent = self.is_sent or bool(found.batches)
+        self.is_sent = self.is_sent or bool(found.batches) or found.read_replica != HERE
         self.told_high_watermark = found.high_watermark
         self.told_log_start = found.log_start_offset
 
@@ -90,11 +96,22 @@ class Look:
 
     @property
     def is_news(self) -> bool:
-        """Whether the read found an error or a log start that the consumer does not know yet."""
+        """Whether the consumer must be told at once.
+
+        The read found an error or a log start that the consumer does not know yet, or another
+        replica from which it should read.
+        """
         if isinstance(self.found, QuorateError):
             return self.found.code != self.position.told_error
+        if self.is_elsewhere:
+            return True
         told = self.position.told_log_start
         return told >= 0 and told != self.found.log_start_offset
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether the consumer should read from another replica."""
+        return not isinstance(self.found, QuorateError) and self.found.read_replica != HERE
 
     @property
     def has_new_bound(self) -> bool:
@@ -143,9 +160,9 @@ class Fetch:
         self._config = config
         self._authorizer = authorizer
 
-    def session(self, principal: Principal) -> FetchSession:
+    def session(self, principal: Principal, reader: Reader) -> FetchSession:
         """Return a session for one consumer on one stream."""
-        return FetchSession(self._replicas, Caller(principal, self._authorizer))
+        return FetchSession(self._replicas, Caller(principal, self._authorizer), reader)
 
     def wanted(self, number: int, min_bytes: int, max_bytes: int, wait_ms: int) -> Wanted:
         """Return the limits of a request, reduced to the broker's bounds."""
@@ -160,9 +177,11 @@ class FetchSession:
     `changed` is set when a partition or the session has changed.
     """
 
-    def __init__(self, replicas: Replicas, caller: Caller) -> None:
+    def __init__(self, replicas: Replicas, caller: Caller, reader: Reader) -> None:
         self._replicas = replicas
         self._caller = caller
+        #: It may be set before the first partition is named.
+        self.reader = reader
         self.changed = asyncio.Event()
         self._positions: dict[Key, Position] = {}
         #: Partitions to read, in the order of their turns. An OrderedDict removes its first key in
@@ -189,13 +208,14 @@ class FetchSession:
         bytes_max: int,
         last_epoch: int = -1,
         was_corrupt: bool = False,
+        stays_here: bool = False,
         named_by: int = 0,
     ) -> None:
         """Set the position in a partition, and make the partition due.
 
         `last_epoch` is the epoch of the last record below `offset` that the consumer knows; -1: do
         not compare the logs. `was_corrupt`: the batch that was sent from this position failed its
-        CRC.
+        CRC. `stays_here`: do not send the consumer to a replica in its rack.
         """
         position = self._positions.get(key)
         if position is None:
@@ -204,6 +224,7 @@ class FetchSession:
         position.leader_epoch = leader_epoch
         position.bytes_max = bytes_max
         position.last_epoch = last_epoch
+        position.stays_here = stays_here
         partition = self._replicas.find(*key) if was_corrupt else None
         if partition is not None and self._caller.may(REQUIRED, partition.topic):
             partition.damage.suspect(offset)
@@ -324,9 +345,14 @@ class FetchSession:
                 answer.add(key, look)
             return True
         position.told_error = 0
-        if look.size or look.has_new_bound:
+        if look.size or look.is_elsewhere or look.has_new_bound:
             answer.add(key, look)
-        return look.size > 0 or size == 0 or position.offset >= found.high_watermark
+        return (
+            look.is_elsewhere
+            or look.size > 0
+            or size == 0
+            or position.offset >= found.high_watermark
+        )
 
     async def _read_one(
         self, key: Key, position: Position, bytes_max: int, is_first: bool
@@ -334,7 +360,12 @@ class FetchSession:
         try:
             partition = locate(self._replicas, self._caller, REQUIRED, *key, position.leader_epoch)
             self._watch(key, position, partition)
-            return await partition.as_leader(position.leader_epoch).fetch(
+            source = source_of(partition, self.reader, position.leader_epoch)
+            elsewhere = self._read_replica(source, position)
+            if elsewhere != HERE:
+                bytes_max, is_first = 0, False
+            # the leader checks the position also if the consumer should read elsewhere
+            found = await source.fetch(
                 position.offset,
                 bytes_max=min(position.bytes_max, bytes_max),
                 last_epoch=position.last_epoch,
@@ -342,6 +373,13 @@ class FetchSession:
             )
         except QuorateError as error:
             return error
+        return found if elsewhere == HERE else found._replace(read_replica=elsewhere)
+
+    def _read_replica(self, source: LeaderReplica | FollowerReads, position: Position) -> int:
+        if not self.reader.rack or position.stays_here or not isinstance(source, LeaderReplica):
+            return HERE
+        image, offset = self._replicas.image, position.offset
+        return read_replica(image, source.machine, self.reader, offset, loop_ms())
 
     def _watch(self, key: Key, position: Position, partition: Partition) -> None:
         """Let a change of a partition wake this session.
@@ -360,3 +398,14 @@ class FetchSession:
 
         position.watched = partition
         position.unwatch = partition.watches.add(wake)
+
+
+def source_of(
+    partition: Partition, reader: Reader, leader_epoch: int
+) -> LeaderReplica | FollowerReads:
+    """Return what serves a consumer. Raises the errors of Partition.as_leader.
+
+    Only a consumer that names its rack reads from followers. Others, which are here because their
+    metadata is old, must find the leader.
+    """
+    return partition.as_source(leader_epoch) if reader.rack else partition.as_leader(leader_epoch)

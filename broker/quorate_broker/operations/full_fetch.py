@@ -8,14 +8,15 @@ from typing import NamedTuple
 
 from quorate.errors import QuorateError
 from quorate.net.principal import Principal
-from quorate_broker.operations.fetch import REQUIRED, Fetch, Wanted
+from quorate_broker.operations.fetch import REQUIRED, Fetch, Wanted, source_of
 from quorate_broker.operations.partitions import (
     PARTITIONS_A_TURN,
     check_count,
     locate,
     refuse_duplicates,
 )
-from quorate_broker.replica.leader_replica import Fetched
+from quorate_broker.operations.read_replicas import Reader
+from quorate_broker.replica.fetched import Fetched
 from quorate_broker.replicas.replicas import Replicas
 from quorate_quorum.node.authorizer import Authorizer, Caller
 from quorate_quorum.node.config import BrokerConfig
@@ -48,7 +49,7 @@ class FullFetch:
         check_count(named, self._partitions_max, self._replicas)
 
     async def once(
-        self, principal: Principal, asked: Sequence[FetchAsked], wanted: Wanted
+        self, principal: Principal, reader: Reader, asked: Sequence[FetchAsked], wanted: Wanted
     ) -> list[Fetched | QuorateError]:
         """Read without a session. Return the result for each partition, in the order of `asked`.
 
@@ -56,7 +57,7 @@ class FullFetch:
         InvalidRequestError if a partition occurs twice.
         """
         refuse_duplicates((one.topic_id, one.partition) for one in asked)
-        session = self._fetch.session(principal)
+        session = self._fetch.session(principal, reader)
         try:
             for index, one in enumerate(asked, 1):
                 session.name(
@@ -74,12 +75,14 @@ class FullFetch:
         found: list[Fetched | QuorateError] = []
         for index, one in enumerate(asked, 1):
             look = looks.get((one.topic_id, one.partition))
-            found.append(self._bounds(principal, one) if look is None else look.found)
+            found.append(self._bounds(principal, reader, one) if look is None else look.found)
             if index % PARTITIONS_A_TURN == 0:
                 await asyncio.sleep(0)
         return found
 
-    def _bounds(self, principal: Principal, asked: FetchAsked) -> Fetched | QuorateError:
+    def _bounds(
+        self, principal: Principal, reader: Reader, asked: FetchAsked
+    ) -> Fetched | QuorateError:
         """Return a result without records, for a partition that was not read."""
         caller = Caller(principal, self._authorizer)
         try:
@@ -91,7 +94,7 @@ class FullFetch:
                 asked.partition,
                 asked.leader_epoch,
             )
-            partition.as_leader(asked.leader_epoch)
+            source_of(partition, reader, asked.leader_epoch)
         except QuorateError as error:
             return error
         return Fetched(b"", partition.high_watermark, partition.log_start_offset)

@@ -54,10 +54,10 @@ class Damage:
         self.noting: asyncio.Task[None] | None = None
 
     def suspect(self, offset: int) -> None:
-        """Check the batch at `offset` of this leader's log: a receiver reports a wrong CRC."""
+        """Check the batch at `offset` of this log: a receiver reports a wrong CRC."""
         now_ms = loop_ms()
         is_busy = self._looking or now_ms < self._look_again_ms
-        if self.reason is not None or not self._replica.is_leader or is_busy:
+        if self.reason is not None or is_busy:
             return
         self._look_again_ms = now_ms + LOOK_INTERVAL_MS
         self._looking = True
@@ -87,7 +87,7 @@ class Damage:
         try:
             await self._log.log.verification.check_batch(offset)
         except LogCorruptError as error:
-            self.found(str(error))
+            self._replica.found_damage(str(error))
         except QuorateError as error:
             # the read failed without damage: the log is closed, or `offset` is out of range now
             log_line.info("not looked at", partition=self._replica.name, reason=str(error))

@@ -20,6 +20,7 @@ from quorate_broker.replica.follower import (
     Step,
     Truncate,
 )
+from quorate_broker.replica.follower_reads import FollowerReads
 from quorate_broker.replica.replica import Replica
 from quorate_broker.replica.replica_log import ReplicaLog
 from quorate_broker.v1.replica_pb2 import ReplicaFetched
@@ -31,7 +32,9 @@ log_line = structlog.get_logger(__name__)
 class FetchPosition(NamedTuple):
     """The position at which a follower fetches.
 
-    All records below `offset` are written; with flush.on.ack they are also synced.
+    All records below `offset` are written; with flush.on.ack they are also synced. `high_watermark`
+    is -1 until the leader has confirmed the log's end in its leader_epoch: then the leader answers
+    even if nothing has changed.
     """
 
     leader: int
@@ -68,11 +71,13 @@ class FollowerReplica:
         self.leader_epoch = state.leader_epoch
         #: Whether the batches for the present position were bad. The next fetch reports this.
         self.was_corrupt = False
+        #: The reads of consumers.
+        self.reads = FollowerReads(replica, log, self.machine)
         self.is_over = False
 
     def end(self) -> None:
         """Stop following this leader."""
-        self.is_over = True
+        self.is_over = self.reads.is_over = True
 
     async def fetch_position(self) -> FetchPosition | None:
         """Return the position at which to fetch; None if this replica does not follow any more.
@@ -99,7 +104,7 @@ class FollowerReplica:
                 log.log_end_offset,
                 log.last_epoch,
                 log.log_start_offset,
-                self.machine.high_watermark,
+                self.machine.high_watermark if self.machine.has_matched else -1,
                 self.was_corrupt,
             )
 

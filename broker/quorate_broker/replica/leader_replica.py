@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from quorate.aio.clock import loop_ms
 from quorate.errors import (
@@ -19,6 +19,7 @@ from quorate.errors import (
 from quorate_broker.replica.checks import NO_TIMESTAMP
 from quorate_broker.replica.damage import Damage
 from quorate_broker.replica.divergence import Divergence, divergence
+from quorate_broker.replica.fetched import Fetched
 from quorate_broker.replica.hints import hinted
 from quorate_broker.replica.in_sync_replicas import Proposal
 from quorate_broker.replica.leader import Leader, ReplicaStream
@@ -41,15 +42,6 @@ EARLIEST = -2
 LATEST = -1
 #: Pause before the next try of a sync that failed for the moment (too many open files).
 SYNC_AGAIN_S = 0.1
-
-
-class Fetched(NamedTuple):
-    """Whole batches below the high watermark, with the high watermark and the log's start."""
-
-    batches: bytes
-    high_watermark: int
-    log_start_offset: int
-    has_gaps: bool = False
 
 
 class DivergedError(LogTruncatedError):

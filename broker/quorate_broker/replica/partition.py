@@ -8,6 +8,7 @@ from typing import Final, Protocol
 import structlog
 
 from quorate_broker.replica.damage import Damage
+from quorate_broker.replica.follower_reads import FollowerReads
 from quorate_broker.replica.follower_replica import FollowerReplica
 from quorate_broker.replica.in_sync_replicas import Proposal
 from quorate_broker.replica.leader_replica import LeaderReplica
@@ -134,6 +135,17 @@ class Partition(Replica):
             self.check_epoch(leader_epoch, self.role.leader_epoch)
         return self.role
 
+    def as_source(self, leader_epoch: int = -1) -> LeaderReplica | FollowerReads:
+        """Return what serves consumers that may read from followers.
+
+        The errors are those of `as_leader`. A follower may refuse the read itself.
+        """
+        if not isinstance(self.role, FollowerReplica):
+            return self.as_leader(leader_epoch)
+        if leader_epoch != -1:
+            self.check_epoch(leader_epoch, self.role.leader_epoch)
+        return self.role.reads
+
     @property
     def must_resign(self) -> bool:
         """Whether the image makes this replica the leader, but it cannot serve its whole log.
@@ -219,10 +231,13 @@ class Partition(Replica):
             and (may_lead or not self.is_leader)
             and (may_follow or self.follower is None)
         )
+        was_in_sync = self.broker_id in self.isr
         self.state = state
         if self.offline is not None:
             return False
         if is_same_reign:
+            if was_in_sync and self.broker_id not in self.isr:
+                self.watches.wake()  # consumers that read from this follower go to the leader
             if isinstance(self.role, LeaderReplica):
                 with self.replica_log.guard:
                     self.role.update(state, min_isr)

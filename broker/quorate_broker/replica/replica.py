@@ -140,6 +140,10 @@ class Replica(ABC):
         """Take note of an append to the log."""
 
     @abstractmethod
+    def found_damage(self, reason: str) -> None:
+        """Have a damaged log repaired, as the role demands."""
+
+    @abstractmethod
     def retention_wanted(self) -> None:
         """Ask the retention keeper to check the log soon."""
 

@@ -15,10 +15,12 @@ from itertools import islice
 
 import structlog
 
+from quorate.aio.clock import loop_ms
 from quorate.aio.tasks import Tasks
 from quorate.errors import InvalidRequestError, QuorateError, raise_if_error
 from quorate.net.frame import Frame
 from quorate_broker.methods import REPLICA_FETCH
+from quorate_broker.replica.contact import Contact
 from quorate_broker.replica.follower_replica import FetchPosition
 from quorate_broker.replica.partition import Partition
 from quorate_broker.replica.replica import Key
@@ -122,6 +124,7 @@ class LeaderStream:
         self._replicas = fetchers.replicas
         self._config = fetchers.replicas.config
         self._followed: dict[Key, Followed] = {}
+        self._contact = Contact()
         #: The positions for the next requests. `_forgotten` has the partitions that the leader must
         #: stop sending.
         self._named: dict[Key, ReplicaFetchPartition] = {}
@@ -183,6 +186,8 @@ class LeaderStream:
         If the stream has the partition already, send its position again, because its leader_epoch
         has changed.
         """
+        if partition.follower is not None:
+            partition.follower.reads.contact = self._contact
         followed = self._followed.get(partition.key)
         if followed is None or followed.partition is not partition:
             followed = self._followed[partition.key] = Followed(
@@ -236,6 +241,7 @@ class LeaderStream:
             stream = connection.stream(REPLICA_FETCH, self._requests())
             async with aclosing(stream), asyncio.timeout(silence) as timeout:
                 async for frame in stream:
+                    self._contact.heard_ms = loop_ms()
                     self._take(frame)
                     timeout.reschedule(None)
                     await self._room()

@@ -18,6 +18,7 @@ from quorate.consumer.buffer import Buffer
 from quorate.consumer.corruption import Corruptions
 from quorate.consumer.fetch_session import Asked, FetchSession
 from quorate.consumer.partition_state import UNKNOWN, PartitionState, Reset
+from quorate.consumer.read_replicas import ReadReplicas
 from quorate.consumer.record_reader import whole_batches
 from quorate.net.frame import Frame
 from quorate.net.methods import FETCH
@@ -66,6 +67,7 @@ class FetchStream(LeaderStream[FetchRequest, Frame[FetchHeader]]):
         config: FetchConfig,
         buffer: Buffer,
         corruptions: Corruptions,
+        read_replicas: ReadReplicas,
         changed: Callable[[PartitionState], None],
         no_room: Callable[[PartitionState], None],
     ) -> None:
@@ -76,6 +78,7 @@ class FetchStream(LeaderStream[FetchRequest, Frame[FetchHeader]]):
         self._config = config
         self._buffer = buffer
         self._corruptions = corruptions
+        self._read_replicas = read_replicas
         self._changed = changed
         self._no_room = no_room
         #: The first request of the next stream, until it is sent; None: no stream must be opened.
@@ -106,6 +109,8 @@ class FetchStream(LeaderStream[FetchRequest, Frame[FetchHeader]]):
     def broke(self, error: errors.QuorateError) -> None:
         self._first = None
         self.session.restart()
+        for state in self.session.members():
+            self._read_replicas.refused(state)
         if not isinstance(error, errors.PeerError) or error.status not in REFUSALS:
             return
         self._refusals += 1
@@ -153,6 +158,7 @@ class FetchStream(LeaderStream[FetchRequest, Frame[FetchHeader]]):
                     max_bytes=config.max_partition_bytes,
                     last_fetched_epoch=state.fetch_epoch if state.fetch_epoch >= 0 else None,
                     was_corrupt=state.was_corrupt,
+                    stays_here=self._read_replicas.stays(state),
                 )
             )
         return request
@@ -179,6 +185,9 @@ class FetchStream(LeaderStream[FetchRequest, Frame[FetchHeader]]):
             if part.error.code != ErrorCode.ERROR_CODE_NONE:
                 self._failed(state, part)
                 continue
+            if part.HasField("read_replica"):
+                self._read_replicas.sent(state, part.read_replica)
+                continue
             state.high_watermark = part.high_watermark
             state.log_start_offset = part.log_start_offset
             if data:
@@ -194,7 +203,7 @@ class FetchStream(LeaderStream[FetchRequest, Frame[FetchHeader]]):
                 data, state.fetch_offset, leader_epoch=state.asked_epoch, gaps=gaps
             )
         except errors.CorruptRecordError as error:
-            # a new version: the next request tells the leader of the corrupt batch
+            # a new version: the next request tells the broker of the corrupt batch
             state.version += 1
             state.error = self._corruptions.found(state, state.fetch_offset, error)
         else:
@@ -203,6 +212,11 @@ class FetchStream(LeaderStream[FetchRequest, Frame[FetchHeader]]):
 
     def _failed(self, state: PartitionState, part: FetchedPartition) -> None:
         error = errors.from_wire(part.error)
+        if self._read_replicas.refused(state):
+            # only the leader knows what is wrong with the partition, if something is
+            self.cluster.learn(*state.topic_partition, part.leader)
+            self._changed(state)
+            return
         # a new version puts the partition into the next request, so the broker answers for it again
         state.version += 1
         if isinstance(error, errors.LogTruncatedError):

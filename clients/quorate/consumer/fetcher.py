@@ -19,6 +19,7 @@ from quorate.consumer.corruption import Corruptions
 from quorate.consumer.fetch_stream import FetchConfig, FetchStream
 from quorate.consumer.offset_lookup import OffsetLookup
 from quorate.consumer.partition_state import PartitionState
+from quorate.consumer.read_replicas import ReadReplicas
 from quorate.consumer.record_reader import RecordReader
 from quorate.consumer.subscription import Change, Subscription
 from quorate.errors import QuorateError, RequestTimedOutError
@@ -53,6 +54,9 @@ class Fetcher:
         #: Rings when there may be something to read.
         self.arrived = Bell()
         self._streams: LeaderStreams[FetchStream] = LeaderStreams(cluster)
+        self._read_replicas = ReadReplicas(
+            cluster, asyncio.get_running_loop().time, self._place_again
+        )
         self._homes: dict[PartitionState, FetchStream] = {}
         self._homeless: dict[PartitionState, None] = {}
         self._is_placing = False
@@ -113,6 +117,7 @@ class Fetcher:
         for state in change.removed:
             self._leave_home(state)
             self._homeless.pop(state, None)
+            self._read_replicas.forget(state)
             self.changed(state)
         for state in change.added:
             self._place(state)
@@ -152,7 +157,7 @@ class Fetcher:
         self.offsets.look_soon()
 
     def _place(self, state: PartitionState) -> None:
-        endpoint = self.endpoint_of(state)
+        endpoint = self._read_replicas.endpoint_of(state) or self.endpoint_of(state)
         home = self._homes.get(state)
         if home is not None and home.endpoint == endpoint:
             return
@@ -164,6 +169,13 @@ class Fetcher:
         home = self._homes[state] = self._stream_with_room(endpoint)
         home.session.add(state)
         home.wake()
+
+    def _place_again(self, state: PartitionState) -> None:
+        """Place a partition whose broker may be another one, and fetch it again."""
+        self._place(state)
+        home = self._homes.get(state)
+        if home is not None:
+            home.touch(state)
 
     def _leave_home(self, state: PartitionState) -> None:
         home = self._homes.pop(state, None)
@@ -182,6 +194,7 @@ class Fetcher:
                 self._config,
                 self.buffer,
                 self._corruptions,
+                self._read_replicas,
                 self.changed,
                 self._no_room,
             )
@@ -203,5 +216,6 @@ class Fetcher:
             if now - looked_at >= LOOK_INTERVAL_S:
                 looked_at = now
                 self._look_again()
+                self._read_replicas.tick()
             if self._streams.tick(now) or self._homeless:
                 self.cluster.request_refresh()

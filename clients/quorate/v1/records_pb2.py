@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from quorate.v1 import common_pb2 as quorate_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18quorate/v1/records.proto\x12\nquorate.v1\x1a\x17quorate/v1/common.proto\"J\n\x0cProduceFrame\x12)\n\x06header\x18\x01 \x01(\x0b\x32\x19.quorate.v1.ProduceHeader\x12\x0f\n\x07payload\x18\x0f \x01(\x0c\"\x8a\x01\n\rProduceHeader\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\x0c\n\x04\x61\x63ks\x18\x02 \x01(\x11\x12\x12\n\ntimeout_ms\x18\x03 \x01(\r\x12\x30\n\npartitions\x18\x04 \x03(\x0b\x32\x1c.quorate.v1.ProducePartition\x12\x11\n\tclient_id\x18\x05 \x01(\t\"p\n\x10ProducePartition\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x14\n\x0cleader_epoch\x18\x03 \x01(\x05\x12\x0c\n\x04size\x18\x04 \x01(\r\x12\x13\n\x0bin_doubt_ms\x18\x05 \x01(\r\"=\n\x0fProduceResponse\x12*\n\x07results\x18\x01 \x03(\x0b\x32\x19.quorate.v1.ProduceResult\"\xc7\x01\n\rProduceResult\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\r\n\x05index\x18\x02 \x01(\r\x12 \n\x05\x65rror\x18\x03 \x01(\x0b\x32\x11.quorate.v1.Error\x12\x13\n\x0b\x62\x61se_offset\x18\x04 \x01(\x03\x12\x1a\n\x12log_append_time_ms\x18\x05 \x01(\x03\x12\x18\n\x10log_start_offset\x18\x06 \x01(\x03\x12&\n\x06leader\x18\x07 \x01(\x0b\x32\x16.quorate.v1.LeaderHint\"\xe4\x01\n\x0c\x46\x65tchRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\x13\n\x0bmax_wait_ms\x18\x02 \x01(\r\x12\x11\n\tmin_bytes\x18\x03 \x01(\r\x12\x11\n\tmax_bytes\x18\x04 \x01(\r\x12.\n\npartitions\x18\x05 \x03(\x0b\x32\x1a.quorate.v1.FetchPartition\x12-\n\tforgotten\x18\x06 \x03(\x0b\x32\x1a.quorate.v1.FetchPartition\x12\x11\n\tclient_id\x18\x07 \x01(\t\x12\x13\n\x0b\x63lient_rack\x18\x08 \x01(\t\"\xc1\x01\n\x0e\x46\x65tchPartition\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x14\n\x0c\x66\x65tch_offset\x18\x03 \x01(\x03\x12\x14\n\x0cleader_epoch\x18\x04 \x01(\x05\x12\x11\n\tmax_bytes\x18\x05 \x01(\r\x12\x1f\n\x12last_fetched_epoch\x18\x06 \x01(\x05H\x00\x88\x01\x01\x12\x13\n\x0bwas_corrupt\x18\x07 \x01(\x08\x42\x15\n\x13_last_fetched_epoch\"F\n\nFetchFrame\x12\'\n\x06header\x18\x01 \x01(\x0b\x32\x17.quorate.v1.FetchHeader\x12\x0f\n\x07payload\x18\x0f \x01(\x0c\"S\n\x0b\x46\x65tchHeader\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\x30\n\npartitions\x18\x02 \x03(\x0b\x32\x1c.quorate.v1.FetchedPartition\"\x95\x02\n\x10\x46\x65tchedPartition\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12 \n\x05\x65rror\x18\x03 \x01(\x0b\x32\x11.quorate.v1.Error\x12\x16\n\x0ehigh_watermark\x18\x04 \x01(\x03\x12\x18\n\x10log_start_offset\x18\x05 \x01(\x03\x12\x0c\n\x04size\x18\x06 \x01(\r\x12&\n\x06leader\x18\x07 \x01(\x0b\x32\x16.quorate.v1.LeaderHint\x12\x14\n\x0c\x66\x65tch_offset\x18\x08 \x01(\x03\x12*\n\ndivergence\x18\t \x01(\x0b\x32\x16.quorate.v1.Divergence\x12\x10\n\x08has_gaps\x18\n \x01(\x08\"/\n\nDivergence\x12\r\n\x05\x65poch\x18\x01 \x01(\x05\x12\x12\n\nend_offset\x18\x02 \x01(\x03\"J\n\x12ListOffsetsRequest\x12\x34\n\npartitions\x18\x01 \x03(\x0b\x32 .quorate.v1.ListOffsetsPartition\"g\n\x14ListOffsetsPartition\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x14\n\x0ctimestamp_ms\x18\x03 \x01(\x03\x12\x14\n\x0cleader_epoch\x18\x04 \x01(\x05\"C\n\x13ListOffsetsResponse\x12,\n\npartitions\x18\x01 \x03(\x0b\x32\x18.quorate.v1.ListedOffset\"\xe9\x01\n\x0cListedOffset\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12 \n\x05\x65rror\x18\x03 \x01(\x0b\x32\x11.quorate.v1.Error\x12\x0e\n\x06offset\x18\x04 \x01(\x03\x12\x14\n\x0ctimestamp_ms\x18\x05 \x01(\x03\x12\x14\n\x0cleader_epoch\x18\x06 \x01(\x05\x12&\n\x06leader\x18\x07 \x01(\x0b\x32\x16.quorate.v1.LeaderHint\x12\x1b\n\x0ehigh_watermark\x18\x08 \x01(\x03H\x00\x88\x01\x01\x42\x11\n\x0f_high_watermark\"b\n\x14\x44\x65leteRecordsRequest\x12\x36\n\npartitions\x18\x01 \x03(\x0b\x32\".quorate.v1.DeleteRecordsPartition\x12\x12\n\ntimeout_ms\x18\x02 \x01(\r\"j\n\x16\x44\x65leteRecordsPartition\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x15\n\rbefore_offset\x18\x03 \x01(\x03\x12\x14\n\x0cleader_epoch\x18\x04 \x01(\x05\"G\n\x15\x44\x65leteRecordsResponse\x12.\n\npartitions\x18\x01 \x03(\x0b\x32\x1a.quorate.v1.DeletedRecords\"\x99\x01\n\x0e\x44\x65letedRecords\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12 \n\x05\x65rror\x18\x03 \x01(\x0b\x32\x11.quorate.v1.Error\x12\x18\n\x10log_start_offset\x18\x04 \x01(\x03\x12&\n\x06leader\x18\x05 \x01(\x0b\x32\x16.quorate.v1.LeaderHint\"D\n\x15InitProducerIdRequest\x12\x13\n\x0bproducer_id\x18\x01 \x01(\x03\x12\x16\n\x0eproducer_epoch\x18\x02 \x01(\x05\"g\n\x16InitProducerIdResponse\x12 \n\x05\x65rror\x18\x01 \x01(\x0b\x32\x11.quorate.v1.Error\x12\x13\n\x0bproducer_id\x18\x02 \x01(\x03\x12\x16\n\x0eproducer_epoch\x18\x03 \x01(\x05\x32\x8d\x03\n\x07Records\x12\x44\n\x07Produce\x12\x18.quorate.v1.ProduceFrame\x1a\x1b.quorate.v1.ProduceResponse(\x01\x30\x01\x12=\n\x05\x46\x65tch\x12\x18.quorate.v1.FetchRequest\x1a\x16.quorate.v1.FetchFrame(\x01\x30\x01\x12N\n\x0bListOffsets\x12\x1e.quorate.v1.ListOffsetsRequest\x1a\x1f.quorate.v1.ListOffsetsResponse\x12T\n\rDeleteRecords\x12 .quorate.v1.DeleteRecordsRequest\x1a!.quorate.v1.DeleteRecordsResponse\x12W\n\x0eInitProducerId\x12!.quorate.v1.InitProducerIdRequest\x1a\".quorate.v1.InitProducerIdResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18quorate/v1/records.proto\x12\nquorate.v1\x1a\x17quorate/v1/common.proto\"J\n\x0cProduceFrame\x12)\n\x06header\x18\x01 \x01(\x0b\x32\x19.quorate.v1.ProduceHeader\x12\x0f\n\x07payload\x18\x0f \x01(\x0c\"\x8a\x01\n\rProduceHeader\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\x0c\n\x04\x61\x63ks\x18\x02 \x01(\x11\x12\x12\n\ntimeout_ms\x18\x03 \x01(\r\x12\x30\n\npartitions\x18\x04 \x03(\x0b\x32\x1c.quorate.v1.ProducePartition\x12\x11\n\tclient_id\x18\x05 \x01(\t\"p\n\x10ProducePartition\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x14\n\x0cleader_epoch\x18\x03 \x01(\x05\x12\x0c\n\x04size\x18\x04 \x01(\r\x12\x13\n\x0bin_doubt_ms\x18\x05 \x01(\r\"=\n\x0fProduceResponse\x12*\n\x07results\x18\x01 \x03(\x0b\x32\x19.quorate.v1.ProduceResult\"\xc7\x01\n\rProduceResult\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\r\n\x05index\x18\x02 \x01(\r\x12 \n\x05\x65rror\x18\x03 \x01(\x0b\x32\x11.quorate.v1.Error\x12\x13\n\x0b\x62\x61se_offset\x18\x04 \x01(\x03\x12\x1a\n\x12log_append_time_ms\x18\x05 \x01(\x03\x12\x18\n\x10log_start_offset\x18\x06 \x01(\x03\x12&\n\x06leader\x18\x07 \x01(\x0b\x32\x16.quorate.v1.LeaderHint\"\xe4\x01\n\x0c\x46\x65tchRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\x13\n\x0bmax_wait_ms\x18\x02 \x01(\r\x12\x11\n\tmin_bytes\x18\x03 \x01(\r\x12\x11\n\tmax_bytes\x18\x04 \x01(\r\x12.\n\npartitions\x18\x05 \x03(\x0b\x32\x1a.quorate.v1.FetchPartition\x12-\n\tforgotten\x18\x06 \x03(\x0b\x32\x1a.quorate.v1.FetchPartition\x12\x11\n\tclient_id\x18\x07 \x01(\t\x12\x13\n\x0b\x63lient_rack\x18\x08 \x01(\t\"\xd5\x01\n\x0e\x46\x65tchPartition\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x14\n\x0c\x66\x65tch_offset\x18\x03 \x01(\x03\x12\x14\n\x0cleader_epoch\x18\x04 \x01(\x05\x12\x11\n\tmax_bytes\x18\x05 \x01(\r\x12\x1f\n\x12last_fetched_epoch\x18\x06 \x01(\x05H\x00\x88\x01\x01\x12\x13\n\x0bwas_corrupt\x18\x07 \x01(\x08\x12\x12\n\nstays_here\x18\x08 \x01(\x08\x42\x15\n\x13_last_fetched_epoch\"F\n\nFetchFrame\x12\'\n\x06header\x18\x01 \x01(\x0b\x32\x17.quorate.v1.FetchHeader\x12\x0f\n\x07payload\x18\x0f \x01(\x0c\"S\n\x0b\x46\x65tchHeader\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\x30\n\npartitions\x18\x02 \x03(\x0b\x32\x1c.quorate.v1.FetchedPartition\"\xc1\x02\n\x10\x46\x65tchedPartition\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12 \n\x05\x65rror\x18\x03 \x01(\x0b\x32\x11.quorate.v1.Error\x12\x16\n\x0ehigh_watermark\x18\x04 \x01(\x03\x12\x18\n\x10log_start_offset\x18\x05 \x01(\x03\x12\x0c\n\x04size\x18\x06 \x01(\r\x12&\n\x06leader\x18\x07 \x01(\x0b\x32\x16.quorate.v1.LeaderHint\x12\x14\n\x0c\x66\x65tch_offset\x18\x08 \x01(\x03\x12*\n\ndivergence\x18\t \x01(\x0b\x32\x16.quorate.v1.Divergence\x12\x10\n\x08has_gaps\x18\n \x01(\x08\x12\x19\n\x0cread_replica\x18\x0b \x01(\x05H\x00\x88\x01\x01\x42\x0f\n\r_read_replica\"/\n\nDivergence\x12\r\n\x05\x65poch\x18\x01 \x01(\x05\x12\x12\n\nend_offset\x18\x02 \x01(\x03\"J\n\x12ListOffsetsRequest\x12\x34\n\npartitions\x18\x01 \x03(\x0b\x32 .quorate.v1.ListOffsetsPartition\"g\n\x14ListOffsetsPartition\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x14\n\x0ctimestamp_ms\x18\x03 \x01(\x03\x12\x14\n\x0cleader_epoch\x18\x04 \x01(\x05\"C\n\x13ListOffsetsResponse\x12,\n\npartitions\x18\x01 \x03(\x0b\x32\x18.quorate.v1.ListedOffset\"\xe9\x01\n\x0cListedOffset\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12 \n\x05\x65rror\x18\x03 \x01(\x0b\x32\x11.quorate.v1.Error\x12\x0e\n\x06offset\x18\x04 \x01(\x03\x12\x14\n\x0ctimestamp_ms\x18\x05 \x01(\x03\x12\x14\n\x0cleader_epoch\x18\x06 \x01(\x05\x12&\n\x06leader\x18\x07 \x01(\x0b\x32\x16.quorate.v1.LeaderHint\x12\x1b\n\x0ehigh_watermark\x18\x08 \x01(\x03H\x00\x88\x01\x01\x42\x11\n\x0f_high_watermark\"b\n\x14\x44\x65leteRecordsRequest\x12\x36\n\npartitions\x18\x01 \x03(\x0b\x32\".quorate.v1.DeleteRecordsPartition\x12\x12\n\ntimeout_ms\x18\x02 \x01(\r\"j\n\x16\x44\x65leteRecordsPartition\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x15\n\rbefore_offset\x18\x03 \x01(\x03\x12\x14\n\x0cleader_epoch\x18\x04 \x01(\x05\"G\n\x15\x44\x65leteRecordsResponse\x12.\n\npartitions\x18\x01 \x03(\x0b\x32\x1a.quorate.v1.DeletedRecords\"\x99\x01\n\x0e\x44\x65letedRecords\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12 \n\x05\x65rror\x18\x03 \x01(\x0b\x32\x11.quorate.v1.Error\x12\x18\n\x10log_start_offset\x18\x04 \x01(\x03\x12&\n\x06leader\x18\x05 \x01(\x0b\x32\x16.quorate.v1.LeaderHint\"D\n\x15InitProducerIdRequest\x12\x13\n\x0bproducer_id\x18\x01 \x01(\x03\x12\x16\n\x0eproducer_epoch\x18\x02 \x01(\x05\"g\n\x16InitProducerIdResponse\x12 \n\x05\x65rror\x18\x01 \x01(\x0b\x32\x11.quorate.v1.Error\x12\x13\n\x0bproducer_id\x18\x02 \x01(\x03\x12\x16\n\x0eproducer_epoch\x18\x03 \x01(\x05\x32\x8d\x03\n\x07Records\x12\x44\n\x07Produce\x12\x18.quorate.v1.ProduceFrame\x1a\x1b.quorate.v1.ProduceResponse(\x01\x30\x01\x12=\n\x05\x46\x65tch\x12\x18.quorate.v1.FetchRequest\x1a\x16.quorate.v1.FetchFrame(\x01\x30\x01\x12N\n\x0bListOffsets\x12\x1e.quorate.v1.ListOffsetsRequest\x1a\x1f.quorate.v1.ListOffsetsResponse\x12T\n\rDeleteRecords\x12 .quorate.v1.DeleteRecordsRequest\x1a!.quorate.v1.DeleteRecordsResponse\x12W\n\x0eInitProducerId\x12!.quorate.v1.InitProducerIdRequest\x1a\".quorate.v1.InitProducerIdResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,35 +45,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FETCHREQUEST']._serialized_start=662
   _globals['_FETCHREQUEST']._serialized_end=890
   _globals['_FETCHPARTITION']._serialized_start=893
-  _globals['_FETCHPARTITION']._serialized_end=1086
-  _globals['_FETCHFRAME']._serialized_start=1088
-  _globals['_FETCHFRAME']._serialized_end=1158
-  _globals['_FETCHHEADER']._serialized_start=1160
-  _globals['_FETCHHEADER']._serialized_end=1243
-  _globals['_FETCHEDPARTITION']._serialized_start=1246
-  _globals['_FETCHEDPARTITION']._serialized_end=1523
-  _globals['_DIVERGENCE']._serialized_start=1525
-  _globals['_DIVERGENCE']._serialized_end=1572
-  _globals['_LISTOFFSETSREQUEST']._serialized_start=1574
-  _globals['_LISTOFFSETSREQUEST']._serialized_end=1648
-  _globals['_LISTOFFSETSPARTITION']._serialized_start=1650
-  _globals['_LISTOFFSETSPARTITION']._serialized_end=1753
-  _globals['_LISTOFFSETSRESPONSE']._serialized_start=1755
-  _globals['_LISTOFFSETSRESPONSE']._serialized_end=1822
-  _globals['_LISTEDOFFSET']._serialized_start=1825
-  _globals['_LISTEDOFFSET']._serialized_end=2058
-  _globals['_DELETERECORDSREQUEST']._serialized_start=2060
-  _globals['_DELETERECORDSREQUEST']._serialized_end=2158
-  _globals['_DELETERECORDSPARTITION']._serialized_start=2160
-  _globals['_DELETERECORDSPARTITION']._serialized_end=2266
-  _globals['_DELETERECORDSRESPONSE']._serialized_start=2268
-  _globals['_DELETERECORDSRESPONSE']._serialized_end=2339
-  _globals['_DELETEDRECORDS']._serialized_start=2342
-  _globals['_DELETEDRECORDS']._serialized_end=2495
-  _globals['_INITPRODUCERIDREQUEST']._serialized_start=2497
-  _globals['_INITPRODUCERIDREQUEST']._serialized_end=2565
-  _globals['_INITPRODUCERIDRESPONSE']._serialized_start=2567
-  _globals['_INITPRODUCERIDRESPONSE']._serialized_end=2670
-  _globals['_RECORDS']._serialized_start=2673
-  _globals['_RECORDS']._serialized_end=3070
+  _globals['_FETCHPARTITION']._serialized_end=1106
+  _globals['_FETCHFRAME']._serialized_start=1108
+  _globals['_FETCHFRAME']._serialized_end=1178
+  _globals['_FETCHHEADER']._serialized_start=1180
+  _globals['_FETCHHEADER']._serialized_end=1263
+  _globals['_FETCHEDPARTITION']._serialized_start=1266
+  _globals['_FETCHEDPARTITION']._serialized_end=1587
+  _globals['_DIVERGENCE']._serialized_start=1589
+  _globals['_DIVERGENCE']._serialized_end=1636
+  _globals['_LISTOFFSETSREQUEST']._serialized_start=1638
+  _globals['_LISTOFFSETSREQUEST']._serialized_end=1712
+  _globals['_LISTOFFSETSPARTITION']._serialized_start=1714
+  _globals['_LISTOFFSETSPARTITION']._serialized_end=1817
+  _globals['_LISTOFFSETSRESPONSE']._serialized_start=1819
+  _globals['_LISTOFFSETSRESPONSE']._serialized_end=1886
+  _globals['_LISTEDOFFSET']._serialized_start=1889
+  _globals['_LISTEDOFFSET']._serialized_end=2122
+  _globals['_DELETERECORDSREQUEST']._serialized_start=2124
+  _globals['_DELETERECORDSREQUEST']._serialized_end=2222
+  _globals['_DELETERECORDSPARTITION']._serialized_start=2224
+  _globals['_DELETERECORDSPARTITION']._serialized_end=2330
+  _globals['_DELETERECORDSRESPONSE']._serialized_start=2332
+  _globals['_DELETERECORDSRESPONSE']._serialized_end=2403
+  _globals['_DELETEDRECORDS']._serialized_start=2406
+  _globals['_DELETEDRECORDS']._serialized_end=2559
+  _globals['_INITPRODUCERIDREQUEST']._serialized_start=2561
+  _globals['_INITPRODUCERIDREQUEST']._serialized_end=2629
+  _globals['_INITPRODUCERIDRESPONSE']._serialized_start=2631
+  _globals['_INITPRODUCERIDRESPONSE']._serialized_end=2734
+  _globals['_RECORDS']._serialized_start=2737
+  _globals['_RECORDS']._serialized_end=3134
 # @@protoc_insertion_point(module_scope)

@@ -199,7 +199,7 @@ class FetchRequest(_message.Message):
     client_id: _builtins.str
     """first request only"""
     client_rack: _builtins.str
-    """first request only"""
+    """first request only; empty: read from leaders only"""
     @_builtins.property
     def partitions(self) -> _containers.RepeatedCompositeFieldContainer[Global___FetchPartition]:
         """new ones, and those whose position changed"""
@@ -237,6 +237,7 @@ class FetchPartition(_message.Message):
     MAX_BYTES_FIELD_NUMBER: _builtins.int
     LAST_FETCHED_EPOCH_FIELD_NUMBER: _builtins.int
     WAS_CORRUPT_FIELD_NUMBER: _builtins.int
+    STAYS_HERE_FIELD_NUMBER: _builtins.int
     topic_id: _builtins.bytes
     partition: _builtins.int
     fetch_offset: _builtins.int
@@ -247,6 +248,8 @@ class FetchPartition(_message.Message):
     """The epoch of the last record before fetch_offset that the client has; absent: do not compare."""
     was_corrupt: _builtins.bool
     """the batch that was sent from fetch_offset did not pass its CRC"""
+    stays_here: _builtins.bool
+    """do not send the consumer to a replica in its rack"""
     def __init__(
         self,
         *,
@@ -257,10 +260,11 @@ class FetchPartition(_message.Message):
         max_bytes: _builtins.int = ...,
         last_fetched_epoch: _builtins.int | None = ...,
         was_corrupt: _builtins.bool = ...,
+        stays_here: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_last_fetched_epoch", b"_last_fetched_epoch", "last_fetched_epoch", b"last_fetched_epoch"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_last_fetched_epoch", b"_last_fetched_epoch", "fetch_offset", b"fetch_offset", "last_fetched_epoch", b"last_fetched_epoch", "leader_epoch", b"leader_epoch", "max_bytes", b"max_bytes", "partition", b"partition", "topic_id", b"topic_id", "was_corrupt", b"was_corrupt"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_last_fetched_epoch", b"_last_fetched_epoch", "fetch_offset", b"fetch_offset", "last_fetched_epoch", b"last_fetched_epoch", "leader_epoch", b"leader_epoch", "max_bytes", b"max_bytes", "partition", b"partition", "stays_here", b"stays_here", "topic_id", b"topic_id", "was_corrupt", b"was_corrupt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__last_fetched_epoch: _TypeAlias = _typing.Literal["last_fetched_epoch"]  # noqa: Y015
     _WhichOneofArgType__last_fetched_epoch: _TypeAlias = _typing.Literal["_last_fetched_epoch", b"_last_fetched_epoch"]  # noqa: Y015
@@ -331,6 +335,7 @@ class FetchedPartition(_message.Message):
     FETCH_OFFSET_FIELD_NUMBER: _builtins.int
     DIVERGENCE_FIELD_NUMBER: _builtins.int
     HAS_GAPS_FIELD_NUMBER: _builtins.int
+    READ_REPLICA_FIELD_NUMBER: _builtins.int
     topic_id: _builtins.bytes
     partition: _builtins.int
     high_watermark: _builtins.int
@@ -341,6 +346,11 @@ class FetchedPartition(_message.Message):
     """the position that this answers; ignore it if yours is another"""
     has_gaps: _builtins.bool
     """the log is compacted: a batch may begin above the end of the last"""
+    read_replica: _builtins.int
+    """Read from this broker from now on: it has a replica in the client's rack (KIP-392). There are no
+    records. A broker that serves the replica no longer answers with an error, and the leader decides
+    again.
+    """
     @_builtins.property
     def error(self) -> _common_pb2.Error: ...
     @_builtins.property
@@ -362,12 +372,15 @@ class FetchedPartition(_message.Message):
         fetch_offset: _builtins.int = ...,
         divergence: Global___Divergence | None = ...,
         has_gaps: _builtins.bool = ...,
+        read_replica: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["divergence", b"divergence", "error", b"error", "leader", b"leader"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_read_replica", b"_read_replica", "divergence", b"divergence", "error", b"error", "leader", b"leader", "read_replica", b"read_replica"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["divergence", b"divergence", "error", b"error", "fetch_offset", b"fetch_offset", "has_gaps", b"has_gaps", "high_watermark", b"high_watermark", "leader", b"leader", "log_start_offset", b"log_start_offset", "partition", b"partition", "size", b"size", "topic_id", b"topic_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_read_replica", b"_read_replica", "divergence", b"divergence", "error", b"error", "fetch_offset", b"fetch_offset", "has_gaps", b"has_gaps", "high_watermark", b"high_watermark", "leader", b"leader", "log_start_offset", b"log_start_offset", "partition", b"partition", "read_replica", b"read_replica", "size", b"size", "topic_id", b"topic_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__read_replica: _TypeAlias = _typing.Literal["read_replica"]  # noqa: Y015
+    _WhichOneofArgType__read_replica: _TypeAlias = _typing.Literal["_read_replica", b"_read_replica"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__read_replica) -> _WhichOneofReturnType__read_replica | None: ...
 
 Global___FetchedPartition: _TypeAlias = FetchedPartition  # noqa: Y015
 

@@ -8,6 +8,7 @@ changed offset or timestamp in a header would let readers pass over records.
 from __future__ import annotations
 
 from contextlib import suppress
+from itertools import zip_longest
 
 import structlog
 
@@ -19,6 +20,7 @@ from quorate.record.batch import (
     decompressed_size_bound,
     find_by_time,
     parse_header,
+    records,
 )
 from quorate_quorum.disk import Disk
 from quorate_quorum.log.disk_errors import done_without
@@ -37,13 +39,19 @@ async def first_at(
 ) -> tuple[int, int] | None:
     """Return (offset, timestamp) of the first record in [start, end) at or after the timestamp.
 
-    The timestamp None means the greatest one in the log. Returns None if there is no such record.
-    Raises OSError, CorruptRecordError.
+    The timestamp None means the greatest one in the log. If the record that has it is at or above
+    `end`, none is found, as in Kafka; if that record is below `start`, it does not count. Returns
+    None if there is no such record. Raises OSError, CorruptRecordError.
     """
     while True:
         replacements = segments.replacements
         try:
-            wanted_ms = await _latest(segments) if timestamp_ms is None else timestamp_ms
+            if timestamp_ms is None:
+                wanted_ms = await _latest(segments)
+                if await _is_below(segments, wanted_ms, start):
+                    wanted_ms = await _latest_from(segments, start, end)
+            else:
+                wanted_ms = timestamp_ms
             found = await _first_at(segments, verifier, wanted_ms, start, end)
         except (OSError, CorruptRecordError):
             if not await segments.were_replaced_since(replacements):
@@ -64,6 +72,78 @@ async def _latest(segments: Segments) -> int:
             if segment in segments.all:
                 raise  # otherwise the segment was removed meanwhile
     return found
+
+
+async def _is_below(segments: Segments, timestamp_ms: int, start: int) -> bool:
+    """Return whether the first batch with the greatest timestamp holds records below `start`.
+
+    A start within a segment leaves deleted records in the segment, and in its greatest timestamp.
+    """
+    for segment in list(segments.all):
+        if segment.base_offset >= start:
+            return False
+        with suppress(OSError):  # the segment was removed meanwhile
+            if await segment.max_timestamp() < timestamp_ms:
+                continue
+            newest = (await segment.loaded_index()).newest
+            segments.used_index_of(segment)
+            return newest[0] == timestamp_ms and await _begins_below(segment, newest[1], start)
+    return False
+
+
+async def _begins_below(segment: Segment, relative: int, start: int) -> bool:
+    """Return whether the batch with this relative last offset begins below `start`."""
+    last = segment.base_offset + relative
+    if last < start:
+        return True
+    position = await segment.position_of(last)
+    header = parse_header(await segment.file.read_at(position, HEADER_BYTES))
+    return header.base_offset < start
+
+
+async def _latest_from(segments: Segments, start: int, end: int) -> int:
+    """Return the greatest timestamp of the records from `start` on; -1 if there is none.
+
+    Of the segment that holds `start`, it reads the batches from there to `end`: one segment, once.
+    """
+    found = -1
+    for segment, following in zip_longest(segments.all[:], segments.all[1:]):
+        if segment.base_offset >= start:
+            found = max(found, await segment.max_timestamp())
+        elif following is None or following.base_offset > start:
+            found = max(found, await _latest_in(segments.disk, segment, start, end))
+        segments.used_index_of(segment)
+    return found
+
+
+async def _latest_in(disk: Disk, segment: Segment, start: int, end: int) -> int:
+    """Return the greatest timestamp of a segment's records in [start, end); -1 if it has none."""
+    latest = -1
+    position = await segment.position_of(start)
+    while position < segment.size:
+        chunk = await segment.scan(position, checked=False)
+        for where, header in chunk.found:
+            if header.base_offset >= end:
+                return latest
+            if header.max_timestamp <= latest:
+                continue
+            if header.base_offset >= start:
+                latest = header.max_timestamp
+            else:
+                batch = await segment.file.read_at(where, header.size)
+                check(batch, header)
+                latest = max(latest, await disk.in_thread(_latest_of, batch, header, start))
+        if chunk.bad is not None:
+            raise CorruptRecordError(chunk.bad)
+        position = chunk.position
+    return latest
+
+
+def _latest_of(batch: bytes, header: BatchHeader, start: int) -> int:
+    """Return the greatest timestamp of a batch's records from `start` on; -1 if it has none."""
+    return max(
+        (one.timestamp_ms for one in records(batch, header) if one.offset >= start), default=-1
+    )
 
 
 async def _first_at(

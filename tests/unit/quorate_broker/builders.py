@@ -173,7 +173,9 @@ class World:
         lag_ms: int = 10_000,
         network_of: Callable[[str], Network] | None = None,
         topic: str = TOPIC,
+        racks: Mapping[int, str] | None = None,
     ) -> None:
+        self.racks = racks or {}
         self.lag_ms = lag_ms
         self.topic = topic
         shared = InProcessNetwork()
@@ -256,6 +258,7 @@ class World:
                     broker_id=broker.id,
                     broker_epoch=self.image.offset,
                     incarnation=broker.incarnation,
+                    rack=self.racks.get(broker.id, ""),
                     **listening_at(broker.endpoint),
                     directories=[ev.Directory(directory_id=directory_id(broker.id))],
                     fenced=True,

@@ -31,7 +31,9 @@ from quorate.v1.records_pb2 import (
 from quorate_broker.listeners.grpc.answers import Hints, error_of
 from quorate_broker.operations.fetch import Fetch, Look, Position, Wanted
 from quorate_broker.operations.partitions import refuse_duplicates
-from quorate_broker.replica.leader_replica import DivergedError, Fetched
+from quorate_broker.operations.read_replicas import Reader
+from quorate_broker.replica.fetched import HERE, Fetched
+from quorate_broker.replica.leader_replica import DivergedError
 from quorate_broker.replica.replica import Key
 from quorate_quorum.node.config import BrokerConfig
 
@@ -54,7 +56,7 @@ class FetchStream:
 
     def __init__(self, fetch: Fetch, peer: Peer, hints: Hints, config: BrokerConfig) -> None:
         self._fetch = fetch
-        self._session = fetch.session(peer.principal)
+        self._session = fetch.session(peer.principal, Reader(listener=peer.listener))
         self._hints = hints
         self._partitions_max = config.fetch_session_partitions_max
         #: The most requests in flight. Further requests are not read yet.
@@ -130,6 +132,8 @@ class FetchStream:
         self._last_request_id = request.request_id
         if self._stopping:
             return
+        if request.client_rack and not self._arrived:
+            self._session.reader = self._session.reader._replace(rack=request.client_rack)
         self._arrived += 1
         # If an answer is being made now, it is for an earlier request. It leaves out the partitions
         # of this request.
@@ -162,6 +166,7 @@ class FetchStream:
             bytes_max=named.max_bytes,
             last_epoch=named.last_fetched_epoch if named.HasField("last_fetched_epoch") else -1,
             was_corrupt=named.was_corrupt,
+            stays_here=named.stays_here,
             named_by=self._arrived,
         )
         self._sent.pop(key, None)
@@ -265,4 +270,5 @@ def _fetched(position: Position, found: Fetched) -> FetchedPartition:
         size=len(found.batches),
         fetch_offset=position.offset,
         has_gaps=found.has_gaps,
+        read_replica=None if found.read_replica == HERE else found.read_replica,
     )

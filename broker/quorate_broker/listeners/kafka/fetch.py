@@ -31,7 +31,9 @@ from quorate_broker.listeners.kafka.reach import leader_in
 from quorate_broker.listeners.kafka.versions import FETCH
 from quorate_broker.operations.full_fetch import FetchAsked
 from quorate_broker.operations.operations import Operations
-from quorate_broker.replica.leader_replica import DivergedError, Fetched
+from quorate_broker.operations.read_replicas import Reader
+from quorate_broker.replica.fetched import Fetched
+from quorate_broker.replica.leader_replica import DivergedError
 from quorate_broker.replicas.replicas import Replicas
 
 #: The version from which topics are named by their ids.
@@ -81,7 +83,10 @@ class FetchRequests:
         wanted = self._fetch.wanted(
             0, max(request.min_bytes, 0), max(request.max_bytes, 0), wait_ms
         )
-        found = iter(await self._full_fetch.once(call.client.principal, asked, wanted))
+        # versions below 11 have no rack
+        reader = Reader(request.rack_id, call.client.listener)
+        principal = call.client.principal
+        found = iter(await self._full_fetch.once(principal, reader, asked, wanted))
         nodes: dict[int, NodeEndpoint] = {}
         responses = [
             FetchableTopicResponse(
@@ -119,6 +124,7 @@ class FetchRequests:
                 found.high_watermark,
                 found.log_start_offset,
                 aborted_transactions=None,
+                preferred_read_replica=found.read_replica,
                 records=found.batches,
             )
         if isinstance(found, DivergedError):

@@ -13,7 +13,7 @@ from quorate.v1.records_pb2 import FetchPartition, FetchRequest
 from quorate_broker.listeners.grpc.answers import Hints
 from quorate_broker.listeners.grpc.fetch import FetchStream
 from quorate_broker.operations.fetch import Fetch
-from quorate_broker.replica.leader_replica import Fetched
+from quorate_broker.replica.fetched import Fetched
 from quorate_quorum.node.authorizer import ALLOW_ALL
 from quorate_quorum.node.config import BrokerConfig
 from tests.harness.fake_leaders import FakeCluster, with_cluster

@@ -25,6 +25,7 @@ from quorate_broker.operations.offsets import Offsets
 from quorate_broker.operations.operations import Operations
 from quorate_broker.operations.produce import Produce
 from quorate_broker.operations.producer_ids import ProducerIds
+from quorate_broker.replica.fetched import Fetched
 from quorate_quorum.metadata.brokers import BrokerImage
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.node.authorizer import ALLOW_ALL, Operation, Resource
@@ -40,13 +41,6 @@ class Produced(NamedTuple):
     base_offset: int
     log_append_time_ms: int = -1
     log_start_offset: int = 0
-
-
-class Fetched(NamedTuple):
-    batches: bytes
-    high_watermark: int
-    log_start_offset: int
-    has_gaps: bool = False
 
 
 @dataclass

@@ -11,6 +11,7 @@ from quorate.errors import (
     TopicAuthorizationFailedError,
 )
 from quorate_broker.operations.fetch import Fetch
+from quorate_broker.operations.read_replicas import Reader
 from quorate_quorum.node.authorizer import ALLOW_ALL
 from tests.unit.quorate_broker.operations.builders import (
     ANN,
@@ -28,7 +29,7 @@ class Consumer:
 
     def __init__(self, replicas: FakeReplicas, authorizer: Any = ALLOW_ALL) -> None:
         self.fetch = Fetch(cast(Any, replicas), config(), authorizer)
-        self.session = self.fetch.session(ANN)
+        self.session = self.fetch.session(ANN, Reader())
         for partition in sorted(replicas.partitions):
             self.name(partition, 0)
 
@@ -118,6 +119,8 @@ async def test_whoever_may_not_read_the_topic_is_refused() -> None:
 async def test_only_a_caller_that_may_read_has_a_suspected_batch_looked_at() -> None:
     for authorizer, suspected in ((ALLOW_ALL, [7]), (DenyAll(), [])):
         partition = FakePartition(b"abc", 3)
-        session = Fetch(cast(Any, FakeReplicas(p0=partition)), config(), authorizer).session(ANN)
+        session = Fetch(cast(Any, FakeReplicas(p0=partition)), config(), authorizer).session(
+            ANN, Reader()
+        )
         session.name((TOPIC, 0), 7, leader_epoch=-1, bytes_max=100, was_corrupt=True)
         assert partition.suspected == suspected

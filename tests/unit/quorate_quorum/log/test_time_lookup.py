@@ -202,3 +202,36 @@ async def test_a_bad_batch_costs_lookups_and_reads_one_scan_of_its_segment(
     assert await cost() <= 40
     await log.append([batch(3001)])
     await log.close(clean=False)
+
+
+@pytest.mark.parametrize(
+    ("times", "start", "end", "expected"),
+    [
+        ([[10], [30], [20]], 0, 3, (1, 30)),
+        ([[30], [10], [20]], 1, 3, (2, 20)),  # the greatest one is deleted
+        ([[30], [10], [20], [30]], 1, 4, (3, 30)),  # a later one is as great
+        ([[30, 10, 20], [15]], 1, 4, (2, 20)),  # the start lies within a batch
+        ([[10, 30, 20], [15]], 1, 4, (1, 30)),
+        ([[30], [10], [40]], 1, 2, None),  # the greatest one is not committed
+        ([[30], [10], [20]], 3, 3, None),
+        ([[9], [8], [7], [6], [5], [4]], 4, 6, (4, 5)),
+    ],
+)
+@pytest.mark.parametrize("segment_bytes", [1 << 20, 100])
+async def test_the_greatest_timestamp_is_that_of_a_record_that_is_there(
+    times: list[list[int]],
+    start: int,
+    end: int,
+    expected: tuple[int, int] | None,
+    segment_bytes: int,
+) -> None:
+    log = await Log.open(await new_disk(), PATH, LogConfig(segment_bytes=segment_bytes))
+    for some in times:
+        builder = BatchBuilder()
+        for time in some:
+            builder.append(time, None, b"x")
+        made = builder.build(base_offset=log.log_end_offset, leader_epoch=0)
+        await log.append([(parse_header(made), [made])])
+    await log.move_start(start)
+    assert await log.offset_for_time(None, end=end) == expected
+    await log.close(clean=False)
