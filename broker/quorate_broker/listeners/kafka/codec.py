@@ -55,6 +55,12 @@ class RequestHeader(NamedTuple):
     client_id: str | None
 
 
+class EncodedBody(NamedTuple):
+    """A response that its handler has encoded, without its header: see in_parts."""
+
+    pieces: list[Piece]
+
+
 def is_flexible(api_key: int, version: int) -> bool:
     """Return whether this version of an API has the compact encoding, also in its headers."""
     return version >= APIS[api_key].flexible
@@ -101,7 +107,11 @@ def decode_request(api_key: int, version: int, frame: Buffer, position: int) -> 
 
 def encode_response(api_key: int, version: int, correlation_id: int, response: Any) -> list[Piece]:
     """Return a response with its header, as pieces. Records are pieces of their own."""
-    pieces: list[Piece] = messages_of(api_key).RESPONSE_ENCODERS[version](response)
+    pieces: list[Piece]
+    if isinstance(response, EncodedBody):
+        pieces = list(response.pieces)
+    else:
+        pieces = messages_of(api_key).RESPONSE_ENCODERS[version](response)
     # A client that asks for the versions does not know yet whether the broker has flexible ones.
     has_tags = api_key != API_VERSIONS and is_flexible(api_key, version)
     pieces.insert(0, (_FLEXIBLE if has_tags else _CORRELATION_ID).pack(correlation_id))

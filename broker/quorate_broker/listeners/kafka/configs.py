@@ -5,9 +5,8 @@ Topics have configs that may be altered. Those of brokers can only be read.
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from quorate.errors import (
@@ -21,8 +20,10 @@ from quorate.net import methods
 from quorate.v1 import admin_pb2 as admin
 from quorate_broker.listeners.kafka import config_entries, versions
 from quorate_broker.listeners.kafka.call import Call, Handler
+from quorate_broker.listeners.kafka.codec import EncodedBody
 from quorate_broker.listeners.kafka.config_entries import Entry
 from quorate_broker.listeners.kafka.errors import NONE, code_of
+from quorate_broker.listeners.kafka.in_parts import encoded_in_parts
 from quorate_broker.listeners.kafka.messages import alter_configs as ac
 from quorate_broker.listeners.kafka.messages import describe_configs as dc
 from quorate_broker.listeners.kafka.messages import incremental_alter_configs as iac
@@ -61,25 +62,37 @@ class ConfigRequests:
             versions.INCREMENTAL_ALTER_CONFIGS: self.incremental_alter_configs,
         }
 
-    async def describe_configs(
-        self, call: Call[dc.DescribeConfigsRequest]
-    ) -> dc.DescribeConfigsResponse:
+    async def describe_configs(self, call: Call[dc.DescribeConfigsRequest]) -> EncodedBody:
         check_count(len(call.request.resources))
         image = await self._metadata.image(0)
-        results: list[dc.DescribeConfigsResult] = []
-        for number, resource in enumerate(call.request.resources, 1):
-            kind, name = resource.resource_type, resource.resource_name
-            try:
-                entries = self._entries(call, image, resource)
-            except QuorateError as error:
-                failed = dc.DescribeConfigsResult(code_of(error), str(error), kind, name)
-                results.append(failed)
-            else:
-                told = _told(entries, call.request, resource, is_read_only=kind == BROKER)
-                results.append(dc.DescribeConfigsResult(NONE, None, kind, name, told))
-            if number % RESOURCES_A_TURN == 0:
-                await asyncio.sleep(0)
-        return dc.DescribeConfigsResponse(results=results)
+        return await encoded_in_parts(
+            versions.DESCRIBE_CONFIGS,
+            call.version,
+            lambda results: dc.DescribeConfigsResponse(results=results),
+            self._described(call, image),
+        )
+
+    async def _described(
+        self, call: Call[dc.DescribeConfigsRequest], image: MetadataImage
+    ) -> AsyncIterator[list[dc.DescribeConfigsResult]]:
+        resources = call.request.resources
+        for first in range(0, len(resources), RESOURCES_A_TURN):
+            portion = resources[first : first + RESOURCES_A_TURN]
+            yield [self._result(call, image, one) for one in portion]
+
+    def _result(
+        self,
+        call: Call[dc.DescribeConfigsRequest],
+        image: MetadataImage,
+        resource: dc.DescribeConfigsResource,
+    ) -> dc.DescribeConfigsResult:
+        kind, name = resource.resource_type, resource.resource_name
+        try:
+            entries = self._entries(call, image, resource)
+        except QuorateError as error:
+            return dc.DescribeConfigsResult(code_of(error), str(error), kind, name)
+        told = _told(entries, call.request, resource, is_read_only=kind == BROKER)
+        return dc.DescribeConfigsResult(NONE, None, kind, name, told)
 
     def _entries(
         self,
