@@ -157,6 +157,11 @@ def create(servers: Servers, topic: str, partitions: int) -> None:
     raise SystemExit(f"{servers.name}: the replicas of {topic} are not in sync")
 
 
+def delete(servers: Servers, topic: str) -> None:
+    admin = AdminClient({"bootstrap.servers": servers.bootstrap})
+    admin.delete_topics([topic])[topic].result(PATIENCE_S)
+
+
 def client(kind: str, **arguments: Any) -> dict[str, float]:
     """Run a client in a process of its own."""
     program = [sys.executable, "-m", "bench.kafka_client", kind, json.dumps(arguments)]
@@ -175,7 +180,9 @@ def measure(
         for servers in clusters if number % 2 else reversed(clusters):
             records = work.records if number else work.records // 4
             asked = {"servers": servers.bootstrap, "records": records}
-            topic = made.get(servers.name, f"{kind}-{work.size}-{work.partitions}-{number}")
+            topic = made.get(
+                servers.name, f"bench-{os.getpid()}-{work.size}-{work.partitions}-{number}"
+            )
             if kind == "produce" or servers.name not in made:
                 create(servers, topic, work.partitions)
             if kind == "consume" and servers.name not in made:
@@ -186,10 +193,13 @@ def measure(
                 asked |= {"size": work.size, "keyed": work.keyed}
             before = servers.cpu_s()
             run = client(kind, **asked, topic=topic)
+            used = servers.cpu_s() - before
+            if kind == "produce" or number == runs:
+                delete(servers, topic)
             if number:
                 figures = found[servers.name]
                 figures.rates.append(records / run["s"])
-                figures.cpu.append((servers.cpu_s() - before) / records * 1e6)
+                figures.cpu.append(used / records * 1e6)
                 figures.client_cpu.append(run["cpu"] / records * 1e6)
     return found
 
