@@ -1,0 +1,103 @@
+"""Records that are checked together are taken and refused as those that are checked one by one."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from quorate.errors import QuorateError
+from quorate.record import walks
+from quorate.record.batch import HEADER_BYTES, BatchBuilder
+from quorate.record.walks import check_records
+
+TIME_MS = 1_790_000_000_000
+
+
+def records(
+    sizes: list[int], *, key: bytes | None = None, step_ms: float = 0.0, headers: bool = False
+) -> bytes:
+    """Return the records of a batch, whose values have these sizes."""
+    builder = BatchBuilder()
+    for number, size in enumerate(sizes):
+        with_headers = (("h", b"v"),) if headers else ()
+        builder.append(TIME_MS + int(number * step_ms), key, b"v" * size, with_headers)
+    return builder.build()[HEADER_BYTES:]
+
+
+def outcome(data: bytes, stop: int, **more: Any) -> tuple[int, str]:
+    """Return the position after the records, or what is wrong with them."""
+    try:
+        return check_records(data, 0, first=0, stop=stop, base_timestamp=TIME_MS, **more), ""
+    except QuorateError as error:
+        return -1, f"{type(error).__name__}: {error}"
+
+
+def one_by_one(data: bytes, stop: int, **more: Any) -> tuple[int, str]:
+    """Return the same, where no records are checked together."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(walks, "OFFSETS_ALIKE", 0)
+        return outcome(data, stop, **more)
+
+
+@pytest.mark.parametrize("size", [0, 1, 60, 100, 1024, 9000])
+@pytest.mark.parametrize("step_ms", [0.0, 1.0, 40.0])
+@pytest.mark.parametrize("key", [None, b"", b"k", b"k" * 63, b"k" * 64])
+def test_records_of_one_size_are_taken(size: int, step_ms: float, key: bytes | None) -> None:
+    data = records([size] * 300, key=key, step_ms=step_ms)
+    assert outcome(data, 300) == (len(data), "")
+
+
+@pytest.mark.parametrize("count", [63, 64, 65, 8193])
+def test_the_sizes_of_offsets_change_within_a_batch(count: int) -> None:
+    data = records([1] * count)
+    assert outcome(data, count) == (len(data), "")
+    assert outcome(data, count + 1) == one_by_one(data, count + 1)
+
+
+def test_most_records_of_one_size_are_checked_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = records([100] * 64 + [1] + [100] * 64)
+    single: list[int] = []
+    check = walks._check_single
+
+    def counted(*arguments: Any, first: int, stop: int, **more: Any) -> int:
+        single.append(stop - first)
+        return check(*arguments, first=first, stop=stop, **more)
+
+    monkeypatch.setattr(walks, "_check_single", counted)
+    assert outcome(data, 129) == (len(data), "")
+    assert sum(single) == walks.SINGLE_MIN
+
+
+def test_a_record_without_a_key_is_found_among_others() -> None:
+    data = records([9] * 100)
+    assert outcome(data, 100, needs_keys=True) == one_by_one(data, 100, needs_keys=True)
+    assert "record 0 of its batch is without a key" in outcome(data, 100, needs_keys=True)[1]
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    sizes=st.lists(st.sampled_from([3, 3, 3, 70, 200]), min_size=1, max_size=40),
+    repeat=st.integers(1, 30),
+    key=st.sampled_from([None, b"key"]),
+    headers=st.booleans(),
+    seed=st.integers(0, 1 << 30),
+)
+def test_changed_bytes_are_judged_alike(
+    *, sizes: list[int], repeat: int, key: bytes | None, headers: bool, seed: int
+) -> None:
+    chance = random.Random(seed)
+    wanted = [size for size in sizes for _ in range(repeat)]
+    data = bytearray(records(wanted, key=key, step_ms=chance.choice((0, 1)), headers=headers))
+    for _ in range(chance.choice((0, 1, 1, 2))):
+        at = chance.randrange(len(data))
+        data[at] = chance.choice((0, 1, 2, 0x7F, 0x80, 0xFF, data[at] ^ 1))
+    if chance.random() < 0.3:
+        del data[chance.randrange(len(data)) :]
+    changed, stop = bytes(data), len(wanted)
+    for needs_keys in (False, True):
+        found = outcome(changed, stop, needs_keys=needs_keys)
+        assert found == one_by_one(changed, stop, needs_keys=needs_keys)
