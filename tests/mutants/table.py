@@ -36,6 +36,7 @@ MEMBERSHIP = "tests/unit/quorate/consumer/group/test_membership.py"
 NEW_PARTITIONS = "tests/unit/quorate/consumer/test_new_partitions.py"
 GROWTH = "quorum/quorate_quorum/controller/decisions/growth.py"
 GROWTH_TESTS = "tests/unit/quorate_quorum/controller/test_growth.py"
+WALKS = "tests/unit/quorate/record/test_walks.py"
 CHECKS = "tests/unit/quorate_broker/replica/test_checks.py"
 RECOMPRESSION = "tests/unit/quorate_broker/replica/test_recompression.py"
 KAFKA = "broker/quorate_broker/listeners/kafka"
@@ -1946,6 +1947,38 @@ MUTANTS = (
         "                _, position = decode_headers(data, position, end)\n",
         "                position = end\n",
         (f"{CHECKS}::test_a_batch_whose_records_no_consumer_can_decode_is_refused",),
+    ),
+    Mutant(
+        "readable-batches",
+        "records are alike if the first one is good",
+        "clients/quorate/record/walks.py",
+        "        count = len(column) - len(column.lstrip(column[:1]))\n",
+        "        count = len(column)\n",
+        (WALKS,),
+    ),
+    Mutant(
+        "readable-batches",
+        "offsets of records that are alike are not compared",
+        "clients/quorate/record/walks.py",
+        "            offsets == _OFFSET_LOW_BYTES[first : first + count]\n            and high",
+        "            high",
+        (WALKS,),
+    ),
+    Mutant(
+        "readable-batches",
+        "times of records that are alike are not looked at",
+        "clients/quorate/record/walks.py",
+        "        is_good = is_good and times.isascii()\n",
+        "        is_good = is_good and True\n",
+        (WALKS,),
+    ),
+    Mutant(
+        "readable-batches",
+        "the headers of records that are alike are not looked at",
+        "clients/quorate/record/walks.py",
+        "is_good and data[headers_at] == 0 and count",
+        "is_good and count",
+        (WALKS,),
     ),
     Mutant(
         "bounded-messages",

@@ -78,6 +78,40 @@ def test_a_record_without_a_key_is_found_among_others() -> None:
     assert "record 0 of its batch is without a key" in outcome(data, 100, needs_keys=True)[1]
 
 
+# The layout of a record with a value of 100 bytes: the place of each byte that matters.
+PLACES = {
+    "length": 0,
+    "second byte of the length": 1,
+    "time": 3,
+    "offset": 4,
+    "second byte of the offset": 5,
+    "key's length": 6,
+    "value's length": 7,
+    "second byte of the value's length": 8,
+    "headers": -1,
+}
+
+
+@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES.keys())
+@pytest.mark.parametrize("number", [64, 100, 199])
+def test_one_wrong_byte_among_records_alike_is_found(place: int, number: int) -> None:
+    before, whole = records([100] * number), records([100] * 200)
+    size = len(records([100] * (number + 1))) - len(before)
+    data = bytearray(whole)
+    data[len(before) + (place if place >= 0 else size + place)] ^= 0x80 if place == 3 else 2
+    found = outcome(bytes(data), 200)
+    assert found == one_by_one(bytes(data), 200)
+    assert found[1].startswith("CorruptRecordError")
+
+
+def test_every_record_may_have_the_same_headers_and_they_are_looked_into() -> None:
+    data = records([3] * 50, headers=True)
+    assert outcome(data, 50) == (len(data), "")
+    wrong = data.replace(b"h", b"\xff")
+    assert outcome(wrong, 50) == one_by_one(wrong, 50)
+    assert outcome(wrong, 50)[0] == -1
+
+
 @settings(deadline=None, max_examples=40)
 @given(
     sizes=st.lists(st.sampled_from([3, 3, 3, 70, 200]), min_size=1, max_size=40),
