@@ -108,8 +108,12 @@ def test_every_record_may_have_the_same_headers_and_they_are_looked_into() -> No
     data = records([3] * 50, headers=True)
     assert outcome(data, 50) == (len(data), "")
     wrong = data.replace(b"h", b"\xff")
-    assert outcome(wrong, 50) == one_by_one(wrong, 50)
-    assert outcome(wrong, 50)[0] == -1
+    without = bytearray(records([3] * 50))
+    size = len(without) // 50
+    without[size - 1 :: size] = b"\x02" * 50  # each says one header, and has none
+    for bad in (wrong, bytes(without)):
+        assert outcome(bad, 50) == one_by_one(bad, 50)
+        assert outcome(bad, 50)[0] == -1
 
 
 @settings(deadline=None, max_examples=40)
