@@ -16,13 +16,23 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from quorate.errors import QuorateError
+from quorate_broker.groups.embedded import in_words
+from quorate_broker.groups.machine.classic.values import (
+    DescribedClassicGroup,
+    JoinGroup,
+    LeaveGroup,
+    MemberRequest,
+    SyncGroup,
+)
 from quorate_broker.groups.machine.config import GroupsConfig
 from quorate_broker.groups.machine.topics import Topic, TopicChanges
 from quorate_broker.groups.machine.values import (
     LEAVE,
     LEAVE_STATIC,
+    PARKED,
     CommitOffsets,
     Committed,
     DescribedGroup,
@@ -31,9 +41,11 @@ from quorate_broker.groups.machine.values import (
     Heartbeat,
     OffsetCommit,
     Push,
+    Step,
     Subscription,
 )
 from quorate_broker.groups.records.values import Partition
+from tests.harness.group_classic_consumers import ClassicClient, Request
 from tests.harness.group_consumers import Client, Stream
 from tests.harness.group_coordinators import Coordinator
 from tests.harness.group_desk import WALL_MS, FakeTopics
@@ -42,6 +54,7 @@ from tests.harness.invariants import Violation
 GROUPS = ("g", "h")
 NAMES = ("a1", "a2", "b1", "b2")
 PATTERNS = ("a.*", ".*1", "b.|a2", ".*")
+KINDS = ("add", "add", "add-polling", "add-eager", "add-cooperative")
 ASSIGNORS = ("", "", "uniform", "range", "rack-uniform", "client")
 ACTS_MAX = 500
 SESSION_MS = 10_000
@@ -69,9 +82,11 @@ class World:
         self._ids_made = 0
         self._clients_made = 0
         self._racks: dict[str, list[str]] = {}
-        self.topics = FakeTopics([], {})
+        #: The topics, and those of the last image that the coordinator has seen.
+        self.topics = self.seen = FakeTopics([], {})
         config = GroupsConfig(
             session_timeout_ms=SESSION_MS,
+            initial_rebalance_delay_ms=chance.choice((0, 500)),
             names_per_step=chance.choice((1, 3, 2_000)),
             assignment_interval_ms=chance.choice((0, 100, 1_000)),
             members_per_step=chance.choice((1, 250)),
@@ -113,21 +128,39 @@ class World:
     def deliver_up(self, client: Client, stream: Stream) -> None:
         """A heartbeat reaches the coordinator."""
         heartbeat = stream.up.popleft()
-        name = (client.group_id, heartbeat.member_id)
+        name = (client.group_id, client.id)
         machine = self.coordinator.machine
         if not client.polls and self._streams.get(name) is not stream:
             self._streams[name] = stream
             machine.stream_opened(*name, self.now_ms)
 
+        ticket = next(self.coordinator.tickets)
+
         def reply(answer: object) -> None:
-            if not stream.is_cut:
+            if answer is PARKED:
+                self.counts["parked"] += 1
+                self.coordinator.waiting[ticket] = reply
+            elif not stream.is_cut:
                 stream.down.append(answer)  # type: ignore[arg-type]
 
-        answer = self.coordinator.take(
-            machine.heartbeat(heartbeat, self.now_ms, self.wall_ms), reply
-        )
+        answer = self.coordinator.take(self._asked(heartbeat, ticket), reply)
         if isinstance(answer, QuorateError):
-            self.tell(f"{type(answer).__name__} for {heartbeat.member_id}")
+            self.tell(f"{type(answer).__name__} for {client.id}")
+
+    def _asked(self, request: Heartbeat | Request, ticket: int) -> Step[Any]:
+        """Return what the machine decides on a request of a member."""
+        machine, times = self.coordinator.machine, (self.now_ms, self.wall_ms)
+        match request:
+            case Heartbeat():
+                return machine.heartbeat(request, *times)
+            case JoinGroup():
+                return machine.join_group(request, ticket, *times)
+            case SyncGroup():
+                return machine.sync_group(request, ticket, *times)
+            case LeaveGroup():
+                return machine.leave_group(request, *times)
+            case MemberRequest():
+                return machine.classic_heartbeat(request, *times)
 
     def cut(self, client: Client) -> None:
         """A client's stream breaks. Each side notices in its time; what was on its way is lost."""
@@ -143,10 +176,9 @@ class World:
         if self._streams.get(name) is stream:
             self._broken.append((name, stream))
 
-    def _take_late(self, heartbeat: Heartbeat) -> None:
+    def _take_late(self, request: Heartbeat | Request) -> None:
         """The coordinator reads a call from a connection that the client has given up."""
-        machine = self.coordinator.machine
-        self.coordinator.take(machine.heartbeat(heartbeat, self.now_ms, self.wall_ms))
+        self.coordinator.take(self._asked(request, next(self.coordinator.tickets)))
         self.counts["late"] += 1
 
     def notice_break(self) -> None:
@@ -175,6 +207,7 @@ class World:
         """The coordinator sees the next image."""
         if self._images:
             topics, name = self._images.pop(0)
+            self.seen = topics
             changes = TopicChanges(frozenset({name}))
             machine = self.coordinator.machine
             step = machine.topics_changed(topics, changes, self.now_ms, self.wall_ms)
@@ -217,13 +250,26 @@ class World:
         self._clients_made += 1
         number = self._clients_made
         instance_id = f"i{number}" if self.chance.random() < 0.3 else ""
-        polls = self.chance.random() < 0.4
-        client = Client(group_id, f"m{number}", instance_id, SESSION_MS, polls=polls)
+        kind = self.chance.choice(KINDS)
+        client = self._made(kind, group_id, f"m{number}", instance_id)
         client.subscription = self.subscription()
-        client.assignor = self.chance.choice(ASSIGNORS[:-1] if polls else ASSIGNORS)
+        client.assignor = self.chance.choice(ASSIGNORS[:-1] if client.polls else ASSIGNORS)
         client.rack = self.chance.choice("xy")
         self.clients.append(client)
-        self.tell(f"{'add-polling' if polls else 'add'} {client.id}")
+        self.tell(f"{kind} {client.id}")
+
+    def _made(self, kind: str, group_id: str, name: str, instance_id: str) -> Client:
+        if kind not in ("add-eager", "add-cooperative"):
+            return Client(group_id, name, instance_id, SESSION_MS, polls=kind == "add-polling")
+        return ClassicClient(
+            group_id,
+            name,
+            instance_id,
+            SESSION_MS,
+            lambda: self.seen,
+            is_wanted,
+            is_cooperative=kind == "add-cooperative",
+        )
 
     def run_client(self, client: Client) -> None:
         """A client does the next thing that it has to do."""
@@ -352,6 +398,7 @@ class World:
         self._streams.clear()
         self._broken.clear()
         self._images.clear()
+        self.seen = self.topics
         self._requests.clear()
         self._slow_requests.clear()
         self.coordinator.fail_over(surviving, self.topics, self.now_ms, self.wall_ms)
@@ -375,6 +422,13 @@ class World:
         answer = self.coordinator.machine.describe_group(group_id).answer
         return answer if isinstance(answer, DescribedGroup) else None
 
+    def _in_words(self, group_id: str) -> DescribedGroup | None:
+        """Return the description of a group, of a classic one as well."""
+        answer = self.coordinator.machine.describe_group(group_id).answer
+        if isinstance(answer, DescribedClassicGroup):
+            return in_words(answer, self.topics)
+        return None if isinstance(answer, QuorateError) else answer
+
     def check(self) -> None:
         """Whoever is a member owns only what the coordinator knows that it has, and it alone."""
         for group_id in GROUPS:
@@ -391,16 +445,19 @@ class World:
                 if client.group_id != group_id:
                     continue
                 mine = next((m for m in group.members if m.member_id == client.id), None)
-                if mine is not None and client.owned - mine.assignment:
-                    extra = sorted(client.owned - mine.assignment)
-                    raise Violation(f"{client.id} owns {extra}, which it does not have")
+                extra = set() if mine is None else client.owned - mine.assignment
+                if isinstance(client, ClassicClient):
+                    # It cannot name a topic that is deleted, and says nothing of it.
+                    extra = {one for one in extra if self.seen.with_id(one[0]) is not None}
+                if extra:
+                    raise Violation(f"{client.id} owns {sorted(extra)}, which it does not have")
 
     def why_not_shared_out(self) -> str | None:
         """Return what is not as it must be in the end; None: each client has its share."""
         return next((why for why in map(self._why_not, GROUPS) if why is not None), None)
 
     def _why_not(self, group_id: str) -> str | None:
-        group = self.described(group_id)
+        group = self._in_words(group_id)
         clients = [one for one in self.clients if one.group_id == group_id]
         if not clients:
             return None
@@ -456,7 +513,8 @@ def _leave(world: World) -> None:
     if client is None or client.stream is None or client.stream.is_cut or not client.epoch:
         return
     client.owned = frozenset()
-    epoch = LEAVE_STATIC if client.instance_id and world.chance.random() < 0.7 else LEAVE
+    may_come_back = client.instance_id and not isinstance(client, ClassicClient)
+    epoch = LEAVE_STATIC if may_come_back and world.chance.random() < 0.7 else LEAVE
     client.send(member_epoch=epoch)
     world.tell(f"leave {client.id} {epoch}")
     while client.stream.up:

@@ -156,6 +156,7 @@ COMMITTED_OFFSETS = f"{GROUP_RULES}/test_offsets.py"
 GROUP_FAILOVER = f"{GROUP_RULES}/test_failover.py"
 PATTERNS = f"{GROUP_RULES}/test_patterns.py"
 CLIENT_ASSIGNOR = f"{GROUP_RULES}/test_client_assignor.py"
+MIXED_GROUPS = f"{GROUP_RULES}/test_mixed_groups.py"
 POLLED_MEMBERS = f"{GROUP_RULES}/test_polled_members.py"
 CLASSIC_ROUNDS = "tests/unit/quorate_broker/groups/machine/classic/test_rounds.py"
 GROUP_RECORDS = "tests/unit/quorate_broker/groups/records/test_records.py"
@@ -3546,7 +3547,7 @@ MUTANTS = (
         "static-names",
         "a second holder of a name takes it from the first",
         f"{GROUP_MACHINE}/consumer_members.py",
-        "if not self.group.is_gone(holder, now_ms):",
+        "if not is_classic and not self.group.is_gone(holder, now_ms):",
         "if False:",
         (f"{STATIC_MEMBERS}::test_a_second_holder_of_a_name_is_refused_while_the_first_is_there",),
     ),
@@ -3741,8 +3742,8 @@ MUTANTS = (
         "offsets-expire-unused",
         "a refused JoinGroup makes a group forget since when it is empty",
         f"{GROUP_MACHINE}/registry.py",
-        '            self._check_empty(protocol, "the consumer protocol (KIP-848)")\n',
-        '            self._check_empty(protocol, "the consumer protocol (KIP-848)")\n'
+        "            protocol = ClassicProtocol(protocol.group, None, turn.now_ms)\n",
+        "            protocol = ClassicProtocol(protocol.group, None, turn.now_ms)\n"
         "            protocol.group.forget_consumer_protocol(turn)\n",
         (
             "tests/unit/quorate_broker/groups/machine/classic/test_bounds.py::"
@@ -3761,14 +3762,58 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "classic-generations",
-        "a group has members of two protocols",
-        f"{GROUP_MACHINE}/registry.py",
-        "        if protocol.member_count:\n            raise",
-        "        if False:\n            raise",
+        "mixed-groups",
+        "what classic members have is free when the group takes others",
+        f"{GROUP_MACHINE}/conversion.py",
+        "dict.fromkeys(sorted(share), epoch))",
+        "{})",
         (
-            f"{CLASSIC_ROUNDS}::test_an_empty_group_changes_its_protocol_and_one_with_members_does_not",
+            f"{MIXED_GROUPS}::test_a_partition_is_given_only_after_a_classic_member_has_given_it_back",
         ),
+    ),
+    Mutant(
+        "mixed-groups",
+        "a classic member that joins has given all back",
+        f"{GROUP_MACHINE}/mixed.py",
+        "owned=frozenset() if epoch == JOIN else owned,",
+        "owned=frozenset(),",
+        (
+            f"{MIXED_GROUPS}::test_a_partition_is_given_only_after_a_classic_member_has_given_it_back",
+        ),
+    ),
+    Mutant(
+        "mixed-groups",
+        "a partition that two classic members have is taken over",
+        f"{GROUP_MACHINE}/conversion.py",
+        "        if given & share:\n",
+        "        if False:\n",
+        (f"{MIXED_GROUPS}::test_a_partition_that_a_leader_gave_to_two_members_is_not_taken_over",),
+    ),
+    Mutant(
+        "mixed-groups",
+        "a classic member of an older generation commits",
+        f"{GROUP_MACHINE}/consumer_rules.py",
+        "if self._is_classic(request.member_id) and request.member_epoch != epoch:",
+        "if False:",
+        (
+            f"{MIXED_GROUPS}::test_a_classic_member_commits_in_its_generation_for_its_own_partitions",
+        ),
+    ),
+    Mutant(
+        "mixed-groups",
+        "a classic member may take as long to join again as it likes",
+        f"{GROUP_MACHINE}/mixed.py",
+        "        if session.settle_by_ms is None:\n",
+        "        if False:\n",
+        (f"{MIXED_GROUPS}::test_a_classic_member_that_does_not_join_again_in_time_is_removed",),
+    ),
+    Mutant(
+        "mixed-groups",
+        "a group of classic members alone stays as it is",
+        f"{GROUP_MACHINE}/registry.py",
+        "protocol = to_classic(protocol, turn) or protocol",
+        "pass",
+        (f"{MIXED_GROUPS}::test_the_group_is_classic_again_when_the_last_other_member_has_left",),
     ),
     Mutant(
         "proposals-are-checked",

@@ -23,24 +23,31 @@ from tests.harness.invariants import Violation
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = few_or_many(3, 8)
-SEEDS_EACH = 30
+SEEDS_EACH = 20
 #: At least one of these seeds must notice that a rule is taken out.
 SABOTAGED_SEEDS = range(300)
 #: Each of these happens at least so often in the seeds of one part.
 FLOORS = {
-    "add": 80,
-    "leave": 5,
-    "crash": 15,
-    "pause": 15,
-    "cut": 30,
-    "subscribe": 20,
-    "create": 40,
-    "grow": 10,
-    "delete": 5,
-    "failover,": 20,
+    "add": 25,
+    "add-polling": 8,
+    "add-eager": 5,
+    "add-cooperative": 5,
+    "leave": 3,
+    "crash": 10,
+    "pause": 10,
+    "cut": 20,
+    "give-up": 30,
+    "late": 1,
+    "subscribe": 12,
+    "create": 25,
+    "grow": 7,
+    "delete": 2,
+    "failover,": 12,
+    "parked": 15,
     "committed": 300,
     "refused-partition": 10,
     "UnknownMemberIdError": 5,
+    "RebalanceInProgressError": 10,
 }
 PROGRAM = """
 from tests.harness.group_schedules import run_schedule

@@ -55,6 +55,7 @@ def _described(state: GroupState, member_id: str) -> DescribedMember:
         Subscription(*subscription_of(value)),
         frozenset((*current.assigned, *current.revoking)),
         state.target_of(member_id),
+        value.classic is not None,
     )
 
 

@@ -42,7 +42,7 @@ def member_value(heartbeat: Heartbeat, old: MemberValue) -> MemberValue:
     """Return what a member has told so far, with what this heartbeat adds."""
     changes: dict[str, Any] = {
         name: getattr(heartbeat, name) or None
-        for name in ("instance_id", "rack", "assignor", "pattern")
+        for name in ("instance_id", "rack", "assignor", "pattern", "classic")
         if getattr(heartbeat, name) is not None
     }
     for name in ("client_id", "client_host"):
@@ -100,7 +100,10 @@ class ConsumerMembers(ConsumerRules):
         holder = self.group.state.instances.get(heartbeat.instance_id or "")
         if holder is None or holder == heartbeat.member_id:
             return None
-        if not self.group.is_gone(holder, now_ms):
+        members = self.group.state.members
+        # In the classic protocol the newer holder of a name wins (KIP-345).
+        is_classic = heartbeat.classic is not None or members[holder].classic is not None
+        if not is_classic and not self.group.is_gone(holder, now_ms):
             raise UnreleasedInstanceIdError(
                 f"member {holder!r} of group {self.group.id!r} has the group_instance_id "
                 f"{heartbeat.instance_id!r}, and is there. It is free once that member leaves, "
@@ -126,7 +129,7 @@ class ConsumerMembers(ConsumerRules):
     def _hear(self, heartbeat: Heartbeat, turn: Turn) -> None:
         """A member that has an epoch says how it is."""
         group, member_id = self.group, heartbeat.member_id
-        value = self._known(heartbeat)
+        value = self._sender(heartbeat)
         session = group.sessions[member_id]
         if heartbeat.instance_id is not None and heartbeat.instance_id != (value.instance_id or ""):
             raise InvalidRequestError(
@@ -142,7 +145,7 @@ class ConsumerMembers(ConsumerRules):
 
     def _check_epoch(self, heartbeat: Heartbeat) -> None:
         """Fence a member whose epoch is another one than its last, or the one before."""
-        self._known(heartbeat)
+        self._sender(heartbeat)
         current = self.group.state.current_of(heartbeat.member_id)
         if heartbeat.member_epoch == current.epoch:
             return
@@ -174,7 +177,7 @@ class ConsumerMembers(ConsumerRules):
     def _leave(self, heartbeat: Heartbeat, turn: Turn) -> None:
         """A member leaves. A static one that comes back keeps its share, and gives it back now."""
         group, member_id = self.group, heartbeat.member_id
-        self._known(heartbeat)
+        self._sender(heartbeat)
         if heartbeat.member_epoch == LEAVE_STATIC and group.is_static(member_id):
             current = group.state.current_of(member_id)
             session = group.sessions[member_id]
@@ -193,24 +196,35 @@ class ConsumerMembers(ConsumerRules):
         self._members.freed((*current.assigned, *current.revoking))
         self.group.has_changed = True
 
-    def _known(self, heartbeat: Heartbeat) -> MemberValue:
+    def known(
+        self, member_id: str, instance_id: str | None = None, *, is_classic: bool = False
+    ) -> MemberValue:
         """Return a member. Raises FencedInstanceIdError if another one has its static name now.
 
-        A member with a stream was told that on the stream, and may ask for the name again.
+        UnknownMemberIdError: there is no such member, or it uses the other protocol.
         """
-        state, member_id = self.group.state, heartbeat.member_id
-        holder = state.instances.get(heartbeat.instance_id or "", member_id)
-        if holder != member_id and heartbeat.conversation is not None:
+        state = self.group.state
+        if instance_id and state.instances.get(instance_id, member_id) != member_id:
             raise FencedInstanceIdError(
-                f"the group_instance_id {heartbeat.instance_id!r} of group {self.group.id!r} "
-                f"belongs to another member than {member_id!r}"
+                f"the group_instance_id {instance_id!r} of group {self.group.id!r} belongs to "
+                f"another member than {member_id!r}"
             )
         value = state.members.get(member_id)
-        if value is None:
+        if value is None or (value.classic is not None) != is_classic:
             raise UnknownMemberIdError(
-                f"group {self.group.id!r} has no member {member_id!r}; join with the epoch 0"
+                f"group {self.group.id!r} has no member {member_id!r} of this protocol; join with "
+                "the epoch 0"
             )
         return value
+
+    def _sender(self, heartbeat: Heartbeat) -> MemberValue:
+        """Return the member that speaks.
+
+        One with a stream was told there that its name has another holder, and may ask for it again.
+        """
+        instance_id = None if heartbeat.conversation is None else heartbeat.instance_id
+        is_classic = heartbeat.classic is not None
+        return self.known(heartbeat.member_id, instance_id, is_classic=is_classic)
 
     def _tell(
         self, heartbeat: Heartbeat, value: MemberValue, old: MemberValue | None, turn: Turn
@@ -243,6 +257,7 @@ class ConsumerMembers(ConsumerRules):
         session = Session(config.session_timeout_ms, config.rebalance_timeout_ms, 0, number)
         session.has_stream = (self.group.id, heartbeat.member_id) in self.group.shared.streams
         session.begin_conversation(heartbeat.conversation)
+        session.is_classic = heartbeat.classic is not None
         session.has_joined = session.has_stream or session.polls
         self._set_timeouts(session, heartbeat)
         session.renew(now_ms)
@@ -250,6 +265,8 @@ class ConsumerMembers(ConsumerRules):
 
     @staticmethod
     def _set_timeouts(session: Session, heartbeat: Heartbeat) -> None:
+        if heartbeat.classic is not None:
+            session.session_timeout_ms = heartbeat.classic.session_timeout_ms
         if heartbeat.session_timeout_ms is not None:
             session.session_timeout_ms = heartbeat.session_timeout_ms
         if heartbeat.rebalance_timeout_ms is not None:

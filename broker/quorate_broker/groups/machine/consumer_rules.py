@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from quorate.errors import (
     FencedMemberEpochError,
+    IllegalGenerationError,
     NonEmptyGroupError,
     QuorateError,
+    RebalanceInProgressError,
     StaleMemberEpochError,
     UnknownMemberIdError,
 )
@@ -49,6 +51,11 @@ class ConsumerRules:
         if request.member_id:
             self._check_member(request.member_id)
             epoch = group.state.current_of(request.member_id).epoch
+            if self._is_classic(request.member_id) and request.member_epoch != epoch:
+                raise IllegalGenerationError(
+                    f"member {request.member_id!r} sent the generation {request.member_epoch}; its "
+                    f"epoch in group {group.id!r} is {epoch}"
+                )
             if request.member_epoch > epoch:
                 raise FencedMemberEpochError(
                     f"member {request.member_id!r} of group {group.id!r} sent the epoch "
@@ -71,6 +78,11 @@ class ConsumerRules:
         since = current.assigned.get(partition, current.revoking.get(partition))
         if since is not None and since <= request.member_epoch:
             return None
+        if self._is_classic(request.member_id):
+            return RebalanceInProgressError(
+                f"partition {partition[1]} of topic id {partition[0].hex()} does not belong to "
+                f"member {request.member_id!r}, or not any more"
+            )
         what = f"member {request.member_id!r} of group {group.id!r} sent the epoch"
         if request.member_epoch < current.epoch:
             return StaleMemberEpochError(
@@ -95,6 +107,9 @@ class ConsumerRules:
                 f"member {request.member_id!r} of group {self.group.id!r} sent the epoch "
                 f"{request.member_epoch}; its epoch is {epoch}"
             )
+
+    def _is_classic(self, member_id: str) -> bool:
+        return self.group.state.members[member_id].classic is not None
 
     def _check_member(self, member_id: str) -> None:
         if member_id not in self.group.state.members:

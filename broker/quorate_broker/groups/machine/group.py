@@ -52,7 +52,7 @@ class Shared:
     timers: Timers[TimerName] = field(default_factory=Timers)
     #: Members (group and member id) that have a stream.
     streams: set[tuple[str, str]] = field(default_factory=set)
-    #: Bytes of the members of all classic groups, and of their assignments.
+    #: Bytes of what classic members told, and of the assignments of classic groups.
     classic_bytes: Tally = field(default_factory=Tally)
     #: The numbers of the states that members get. 0 in a heartbeat means "none yet".
     numbers: Iterator[int] = field(default_factory=lambda: count(1))
@@ -82,6 +82,8 @@ class Group:
         self._follows: dict[str, Followed] = {}
         self._followed: Counter[Followed] = Counter()
         self._named: Counter[str] = Counter()
+        #: How many members are of the classic protocol, in a group of the consumer protocol.
+        self.classic_count = 0
         #: Members with a pattern that this coordinator has not heard yet.
         self._unheard: set[str] = set()
         #: Members joined, left, or subscribe otherwise: the group needs a new assignment.
@@ -97,6 +99,7 @@ class Group:
         config = self.shared.config
         topics = self.shared.subscriptions.topics
         for member_id, value in self.state.members.items():
+            self._count_classic(value, 1)
             if value.pattern:
                 self._unheard.add(member_id)
                 share = {topic_id for topic_id, _ in self.state.target_of(member_id)}
@@ -109,8 +112,10 @@ class Group:
             if rebalance_ms <= 0:
                 rebalance_ms = config.rebalance_timeout_ms
             number = next(self.shared.numbers)
-            session_ms = value.session_timeout_ms or config.session_timeout_ms
+            classic_ms = 0 if value.classic is None else value.classic.session_timeout_ms
+            session_ms = classic_ms or value.session_timeout_ms or config.session_timeout_ms
             session = Session(session_ms, rebalance_ms, 0, number)
+            session.is_classic = value.classic is not None
             session.has_stream = (self.id, member_id) in self.shared.streams
             is_awaited = value.has_stream and not session.has_stream
             session.awaited_ms = now_ms if is_awaited else None
@@ -149,7 +154,10 @@ class Group:
         self, member_id: str, value: MemberValue, principal: Principal, turn: Turn
     ) -> None:
         """Write what a member told about itself, if it differs; a new subscription counts."""
-        if self.state.members.get(member_id) != value:
+        old = self.state.members.get(member_id)
+        if old != value:
+            self._count_classic(old, -1)
+            self._count_classic(value, 1)
             turn.write(self.state, MemberKey(self.id, member_id), value)
         view = View(value.pattern, principal) if value.pattern else None
         self._unheard.discard(member_id)
@@ -161,11 +169,17 @@ class Group:
         self.shared.timers.forget((self.id, member_id))
         turn.write(self.state, CurrentKey(self.id, member_id), None)
         turn.write(self.state, TargetMemberKey(self.id, member_id), None)
+        self._count_classic(self.state.members[member_id], -1)
         turn.write(self.state, MemberKey(self.id, member_id), None)
         self._unheard.discard(member_id)
         self._unfollow(self._follows.pop(member_id))
         if reason is not None and session.has_stream:
             turn.pushes.append(Push(self.id, member_id, reason))
+
+    def _count_classic(self, value: MemberValue | None, by: int) -> None:
+        if value is not None and value.classic is not None:
+            self.classic_count += by
+            self.shared.classic_bytes.total += by * value.classic.size
 
     # Subscriptions.
 

@@ -12,6 +12,7 @@ from quorate_broker.groups.machine.values import JOIN, MemberState, Push
 from quorate_broker.groups.records.keys import CurrentKey
 from quorate_broker.groups.records.values import (
     UNRELEASED_PARTITIONS,
+    UNREVOKED_PARTITIONS,
     CurrentValue,
     Partition,
 )
@@ -79,6 +80,15 @@ class Reconciler:
         if following is current:
             return
         self.set_current(member_id, following, turn)
+        if (
+            session.is_classic
+            and following.state == UNREVOKED_PARTITIONS
+            and session.owned is not None
+            and not following.revoking.keys() & session.owned
+        ):
+            # It gave all back before it joined.
+            self.advance(member_id, turn, has_released=True)
+            return
         if (following.epoch, following.assigned) != (current.epoch, current.assigned):
             session.state_changed(next(group.shared.numbers), turn.now_ms)
             group.watch(member_id)

@@ -7,15 +7,16 @@ from collections.abc import Iterable
 from quorate.errors import (
     CoordinatorLoadingError,
     GroupNotFoundError,
-    InconsistentGroupProtocolError,
     OverloadedError,
     UnknownMemberIdError,
 )
 from quorate_broker.groups.machine.administration import listed
 from quorate_broker.groups.machine.classic.protocol import ClassicProtocol
 from quorate_broker.groups.machine.consumer_protocol import ConsumerProtocol
+from quorate_broker.groups.machine.conversion import to_classic, to_consumer
 from quorate_broker.groups.machine.door import check_group_id
 from quorate_broker.groups.machine.group import Group, Shared
+from quorate_broker.groups.machine.mixed import MixedMembers
 from quorate_broker.groups.machine.state import GroupState
 from quorate_broker.groups.machine.turn import Turn
 from quorate_broker.groups.machine.values import ListedGroup
@@ -24,6 +25,8 @@ from quorate_broker.groups.records.values import decode_value
 
 #: How the members of a group come to what they read: each group has one of these.
 MembersProtocol = ClassicProtocol | ConsumerProtocol
+#: Who takes the requests of classic members.
+ClassicMembership = ClassicProtocol | MixedMembers
 
 
 class Groups:
@@ -88,23 +91,27 @@ class Groups:
     def consumer(self, group_id: str, turn: Turn) -> ConsumerProtocol:
         """Return the group that a member of the consumer protocol joins; make it if need be.
 
-        Raises InconsistentGroupProtocolError if the group has classic members; OverloadedError.
-        """
-        protocol = self._made(group_id, turn)
-        if isinstance(protocol, ClassicProtocol):
-            self._check_empty(protocol, "the classic protocol (Kafka clients)")
-            protocol = self._protocols[group_id] = ConsumerProtocol(protocol.group)
-        return protocol
-
-    def classic(self, group_id: str, turn: Turn) -> ClassicProtocol:
-        """Return the group that a member of the classic protocol joins; make it if need be.
-
-        Raises InconsistentGroupProtocolError if the group has members of the consumer protocol;
+        A classic group is converted. Raises InconsistentGroupProtocolError if that cannot be;
         OverloadedError.
         """
         protocol = self._made(group_id, turn)
+        if isinstance(protocol, ClassicProtocol):
+            if protocol.member_count:
+                protocol = to_consumer(protocol, turn)
+            else:
+                protocol = ConsumerProtocol(protocol.group)
+            self._protocols[group_id] = protocol
+        return protocol
+
+    def classic(self, group_id: str, turn: Turn) -> ClassicMembership:
+        """Return the group that a member of the classic protocol joins; make it if need be.
+
+        Raises OverloadedError.
+        """
+        protocol = self._made(group_id, turn)
         if isinstance(protocol, ConsumerProtocol):
-            self._check_empty(protocol, "the consumer protocol (KIP-848)")
+            if protocol.member_count:
+                return MixedMembers(protocol)
             protocol = ClassicProtocol(protocol.group, None, turn.now_ms)
             self._protocols[group_id] = protocol
         return protocol
@@ -114,13 +121,6 @@ class Groups:
         protocol = self.find(group_id, turn.now_ms)
         assert protocol is not None, "made just now"
         return protocol
-
-    def _check_empty(self, protocol: MembersProtocol, name: str) -> None:
-        if protocol.member_count:
-            raise InconsistentGroupProtocolError(
-                f"group {protocol.group.id!r} has {protocol.member_count} members of {name}; "
-                "stop them first, or use another group"
-            )
 
     def existing(self, group_id: str, now_ms: int) -> MembersProtocol:
         """Return a group. Errors: InvalidGroupIdError, GroupNotFoundError."""
@@ -150,11 +150,16 @@ class Groups:
     def tidy(self, group_id: str, turn: Turn) -> None:
         """See after a decision that the log tells of one protocol, and drop a blank group.
 
+        A group that has classic members alone is a classic one.
+
         An empty group that gets members of the other protocol keeps its old records until it has
         new ones: they tell since when the group was empty, and its offsets expire by that time. If
         no member joined after all, the group keeps its old protocol.
         """
         protocol, state = self._protocols.get(group_id), self._states.get(group_id)
+        if isinstance(protocol, ConsumerProtocol):
+            protocol = to_classic(protocol, turn) or protocol
+            self._protocols[group_id] = protocol
         if isinstance(protocol, ClassicProtocol):
             if protocol.group.state.classic is not None:
                 protocol.group.forget_consumer_protocol(turn)

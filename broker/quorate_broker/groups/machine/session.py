@@ -41,6 +41,9 @@ class Session:
     #: Of a member that polls: the last conversation in which it was heard. None: it has a stream,
     #: or was not heard here yet.
     conversation: Conversation | None = None
+    #: It is a member of the classic protocol. What it has when it joins is all that it will have
+    #: until it is answered, so a join is the echo of its last state.
+    is_classic: bool = False
     #: The member joined on this stream, or polls and was not heard since. If it sends that again,
     #: it waits for the answer still.
     has_joined: bool = False
@@ -98,6 +101,8 @@ class Session:
             self.echoed = heartbeat.state_number
             return
         self.echoed = self.sent if heartbeat.member_epoch == epoch else 0
+        if self.is_classic:
+            self.echoed = self.number
         if heartbeat.member_epoch != JOIN:
             self.has_joined = False
         if heartbeat.says_all or not self.echoed:

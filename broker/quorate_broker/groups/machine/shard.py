@@ -248,7 +248,7 @@ class ShardMachine(ClassicCalls):
                 request, turn
             )
 
-        return self._decided(decide, now_ms, wall_ms)
+        return self._decided_for(request.group_id, decide, now_ms, wall_ms)
 
     # Time and news.
 

@@ -10,7 +10,7 @@ from typing import Final, Generic, NamedTuple, TypeVar
 from quorate.errors import QuorateError
 from quorate.net.principal import ANONYMOUS, Principal
 from quorate_broker.groups.assignors.values import PartitionSet, TaskMember, TaskTopic
-from quorate_broker.groups.records.values import Partition
+from quorate_broker.groups.records.values import ClassicMetadata, Partition
 
 T = TypeVar("T")
 
@@ -57,6 +57,10 @@ class Conversation(NamedTuple):
     errors: int = 0
 
 
+#: Before all that a broker numbers.
+FIRST_CONVERSATION: Final = Conversation(0)
+
+
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
     """A member's message. A field that is None is unchanged since the last one.
@@ -89,6 +93,8 @@ class Heartbeat:
     proposal: Proposal | None = None
     #: Who sent it, as the listener knows it. A pattern matches what this principal may describe.
     principal: Principal = ANONYMOUS
+    #: What a classic member told beside this when it joined. None: it is no classic member.
+    classic: ClassicMetadata | None = None
     #: Of a member without a stream. None: it has one.
     conversation: Conversation | None = None
 
@@ -278,6 +284,8 @@ class DescribedMember:
     assignment: PartitionSet
     #: What it shall have.
     target: PartitionSet
+    #: It is a member of the classic protocol.
+    is_classic: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ from quorate_broker.groups.records.wire import (
     Reader,
     checked_version,
     compact_array,
+    compact_bytes,
     compact_string,
     int32s,
     tagged,
@@ -46,6 +47,9 @@ OFFSET_VERSION: Final = INT16.pack(4)
 #: a record up from 0.
 FIRST_COMMIT_TAG: Final = 10_000
 SESSION_TAG: Final = 10_000
+#: Kafka's tag of the metadata of a classic member; a struct that is not null begins with this byte.
+CLASSIC_TAG: Final = 0
+PRESENT: Final = b"\1"
 #: The id of a topic, and the number of one of its partitions.
 Partition = tuple[bytes, int]
 
@@ -128,6 +132,41 @@ class GroupValue:
 
 
 @dataclass(frozen=True, slots=True)
+class ClassicMetadata:
+    """What a member of the classic protocol told beside that, in a group of the other protocol."""
+
+    session_timeout_ms: int
+    #: The protocols that it supports, the dearest first, each with its metadata.
+    protocols: tuple[tuple[str, bytes], ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all protocols."""
+        return sum(len(name) + len(data) for name, data in self.protocols)
+
+    def encode(self) -> bytes:
+        """Return the bytes of the tagged field."""
+        protocols = (
+            compact_string(name) + compact_bytes(data) + NO_TAGS for name, data in self.protocols
+        )
+        timeout = INT32.pack(self.session_timeout_ms)
+        return PRESENT + timeout + compact_array(protocols) + NO_TAGS
+
+    @classmethod
+    def decode(cls, reader: Reader) -> ClassicMetadata | None:
+        """Read the tagged field, which may be null."""
+        if reader.take(1) != PRESENT:
+            return None
+
+        def protocol() -> tuple[str, bytes]:
+            found = reader.compact_string(), reader.compact_bytes()
+            reader.tagged()
+            return found
+
+        return cls(reader.int32(), tuple(reader.array(protocol)))
+
+
+@dataclass(frozen=True, slots=True)
 class MemberValue:
     """What a member told about itself. None: it has no such thing."""
 
@@ -141,6 +180,8 @@ class MemberValue:
     assignor: str | None
     #: Of a member with a stream. 0: it has none, and the cluster's session timeout counts.
     session_timeout_ms: int = 0
+    #: None: it is a member of the consumer protocol.
+    classic: ClassicMetadata | None = None
 
     @property
     def has_stream(self) -> bool:
@@ -148,8 +189,10 @@ class MemberValue:
         return self.session_timeout_ms > 0
 
     def encode(self) -> bytes:
-        """Return the bytes of version 0, without the metadata of a classic member."""
-        tags = {SESSION_TAG: varint(self.session_timeout_ms)} if self.session_timeout_ms else {}
+        """Return the bytes of version 0."""
+        tags = {} if self.classic is None else {CLASSIC_TAG: self.classic.encode()}
+        if self.session_timeout_ms:
+            tags[SESSION_TAG] = varint(self.session_timeout_ms)
         return (
             VERSION_0
             + compact_string(self.instance_id)
@@ -165,7 +208,7 @@ class MemberValue:
 
     @classmethod
     def decode(cls, data: bytes) -> MemberValue:
-        """Read version 0. The metadata of a classic member is passed over."""
+        """Read version 0."""
         reader = Reader(data, "the value of a member")
         checked_version(reader, 0)
         fields = (
@@ -179,7 +222,9 @@ class MemberValue:
             reader.nullable_string(),
         )
         tags = reader.tagged()
-        return cls(*fields, tags[SESSION_TAG].varint() if SESSION_TAG in tags else 0)
+        session_timeout_ms = tags[SESSION_TAG].varint() if SESSION_TAG in tags else 0
+        classic = ClassicMetadata.decode(tags[CLASSIC_TAG]) if CLASSIC_TAG in tags else None
+        return cls(*fields, session_timeout_ms, classic)
 
 
 @dataclass(frozen=True, slots=True)

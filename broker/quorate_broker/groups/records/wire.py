@@ -50,6 +50,11 @@ def compact_string(text: str | None) -> bytes:
     return varint(len(data) + 1) + data
 
 
+def compact_bytes(data: bytes) -> bytes:
+    """Return compact bytes: one more than their length, then themselves."""
+    return varint(len(data) + 1) + data
+
+
 def compact_array(items: Iterable[bytes]) -> bytes:
     """Return a compact array of items that are encoded already."""
     encoded = list(items)

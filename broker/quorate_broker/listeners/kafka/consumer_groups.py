@@ -39,7 +39,7 @@ NO_MEMBER_ID_UNTIL: Final = 0
 #: No timeout is named.
 NO_TIMEOUT: Final = -1
 #: The kinds of members in ConsumerGroupDescribe.
-CONSUMER_MEMBER: Final = 1
+CLASSIC_MEMBER, CONSUMER_MEMBER = 0, 1
 DEAD: Final = "Dead"
 
 
@@ -156,7 +156,7 @@ class ConsumerGroupRequests:
             member.subscription.pattern or None,
             self._named(member.assignment),
             self._named(member.target),
-            CONSUMER_MEMBER,
+            CLASSIC_MEMBER if member.is_classic else CONSUMER_MEMBER,
         )
 
     def _named(self, partitions: Collection[Partition]) -> describe.Assignment:

@@ -16,6 +16,7 @@ from quorate_broker.groups.machine.classic.values import (
     MemberRequest,
     SyncGroup,
 )
+from quorate_broker.groups.machine.values import Conversation
 from quorate_broker.groups.machine.values import ListedGroup as Listed
 from quorate_broker.listeners.kafka.call import Call, Client, Handler
 from quorate_broker.listeners.kafka.errors import (
@@ -175,6 +176,7 @@ class GroupRequests:
             tuple((one.name, bytes(one.metadata)) for one in request.protocols),
             is_id_required=version >= ID_REQUIRED_FROM,
             can_skip_assignment=version >= SKIPS_ASSIGNMENT_FROM,
+            conversation=Conversation(call.client.number),
         )
         no_protocol = None if version >= NULL_PROTOCOL_FROM else ""
         try:

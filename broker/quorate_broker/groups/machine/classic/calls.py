@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from quorate.errors import InvalidRequestError, QuorateError
-from quorate_broker.groups.machine.classic.protocol import ClassicProtocol
 from quorate_broker.groups.machine.classic.values import (
     Joined,
     JoinGroup,
@@ -14,8 +13,10 @@ from quorate_broker.groups.machine.classic.values import (
     Synced,
     SyncGroup,
 )
+from quorate_broker.groups.machine.consumer_protocol import ConsumerProtocol
 from quorate_broker.groups.machine.door import check_group_id, check_join_group
-from quorate_broker.groups.machine.registry import unknown_member
+from quorate_broker.groups.machine.mixed import MixedMembers
+from quorate_broker.groups.machine.registry import ClassicMembership, unknown_member
 from quorate_broker.groups.machine.steps import Steps
 from quorate_broker.groups.machine.turn import Turn
 from quorate_broker.groups.machine.values import Parked, Step
@@ -41,7 +42,9 @@ class ClassicCalls(Steps):
 
         def decide(turn: Turn) -> Joined | MemberIdRequired | Parked:
             check_join_group(request, self._config)
-            if request.member_id:
+            found = self._groups.find(request.group_id, turn.now_ms)
+            protocol: ClassicMembership
+            if request.member_id and not isinstance(found, ConsumerProtocol):
                 protocol = self._of_member(request, turn)
             else:
                 protocol = self._groups.classic(request.group_id, turn)
@@ -92,11 +95,11 @@ class ClassicCalls(Steps):
                     f"a request names {len(request.members)} members; a group has at most "
                     f"{self._config.members_max}"
                 )
-            protocol = self._groups.find(request.group_id, turn.now_ms)
+            protocol = self._classic(request.group_id, turn)
             errors: list[QuorateError | None] = []
             for leaving in request.members:
                 try:
-                    if not isinstance(protocol, ClassicProtocol):
+                    if protocol is None:
                         raise unknown_member(request.group_id, leaving.member_id)
                     protocol.leave(leaving, turn)
                     errors.append(None)
@@ -106,9 +109,16 @@ class ClassicCalls(Steps):
 
         return self._decided_for(request.group_id, decide, now_ms, wall_ms)
 
-    def _of_member(self, request: JoinGroup | MemberRequest, turn: Turn) -> ClassicProtocol:
+    def _of_member(self, request: JoinGroup | MemberRequest, turn: Turn) -> ClassicMembership:
         check_group_id(request.group_id, self._config)
-        protocol = self._groups.find(request.group_id, turn.now_ms)
-        if not isinstance(protocol, ClassicProtocol):
+        protocol = self._classic(request.group_id, turn)
+        if protocol is None:
             raise unknown_member(request.group_id, request.member_id)
+        return protocol
+
+    def _classic(self, group_id: str, turn: Turn) -> ClassicMembership | None:
+        """Return who takes the requests of the group's classic members; None: it has none."""
+        protocol = self._groups.find(group_id, turn.now_ms)
+        if isinstance(protocol, ConsumerProtocol):
+            return MixedMembers(protocol) if protocol.member_count else None
         return protocol

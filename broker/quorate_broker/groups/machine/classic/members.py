@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from quorate.errors import (
     FencedInstanceIdError,
     GroupMaxSizeError,
@@ -65,6 +67,42 @@ class ClassicMembers:
             return None
         value = self.group.state.classic
         return 0 if value is None else max(value.timestamp_ms, 0)
+
+    @property
+    def members(self) -> list[Member]:
+        """The members, in the order in which they came."""
+        return [*self._roster]
+
+    @property
+    def generation(self) -> int:
+        """The number of the last generation; 0: there was none."""
+        return self._round.generation
+
+    @property
+    def protocol_type(self) -> str:
+        """What kind of programs the members are."""
+        return self._round.protocol_type
+
+    def begin_with(
+        self, members: Sequence[Member], generation: int, protocol_type: str, turn: Turn
+    ) -> None:
+        """Begin with members that come from another protocol. They join the next generation."""
+        for member in members:
+            self._roster.add(member)
+            self._watch(member)
+        self._round.follow(generation, protocol_type, turn)
+
+    def dissolve(self, turn: Turn) -> list[Member]:
+        """Give the members away to another protocol. Those that wait are told to join again."""
+        members = self.members
+        for member in members:
+            self._round.answer_join(member, self._round.in_progress(), turn)
+            self._round.answer_sync(member, self._round.in_progress(), turn)
+            self._roster.remove(member.member_id)
+        for name in (None, *self._pending, *(one.member_id for one in members)):
+            self.group.shared.timers.forget((self.group.id, name))
+        self._pending.clear()
+        return members
 
     def postpone(self, by_ms: int) -> None:
         """The coordinator stood still for so long; what members sent meanwhile waits unread."""

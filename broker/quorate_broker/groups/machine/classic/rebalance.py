@@ -94,6 +94,15 @@ class Rebalance:
         self.protocol, self.leader = value.protocol, value.leader
         self.phase = Phase.STABLE if value.members else Phase.EMPTY
 
+    def follow(self, generation: int, protocol_type: str, turn: Turn) -> None:
+        """Begin after a generation of another protocol, with the members that are in the roster."""
+        self.protocol_type, self.generation = protocol_type, generation
+        self.protocol = self._roster.voted()
+        self.leader = next(iter(self._roster)).member_id
+        self.phase = Phase.STABLE
+        self.write(turn)
+        self.prepare(turn)
+
     def postpone(self, by_ms: int) -> None:
         """The coordinator stood still for so long."""
         if self._join_by_ms is not None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from quorate.errors import QuorateError
+from quorate_broker.groups.machine.values import FIRST_CONVERSATION, Conversation
 
 #: The generation of a caller that is no member.
 NO_GENERATION: Final = -1
@@ -33,6 +34,8 @@ class JoinGroup:
     is_id_required: bool = False
     #: The member understands that it leads, and need not assign (version 9).
     can_skip_assignment: bool = False
+    #: The connection by which it came.
+    conversation: Conversation = FIRST_CONVERSATION
 
 
 class JoinedMember(NamedTuple):

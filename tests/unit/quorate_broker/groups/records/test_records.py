@@ -26,6 +26,7 @@ from quorate_broker.groups.records.keys import (
 from quorate_broker.groups.records.values import (
     STABLE,
     UNREVOKED_PARTITIONS,
+    ClassicMetadata,
     CurrentValue,
     GroupValue,
     MemberValue,
@@ -83,6 +84,17 @@ VALUES: dict[str, Value] = {
     "group": GroupValue(12, -77),
     "group-no-hash": GroupValue(1),
     "member": MemberValue("i1", "r1", "c", "/10.0.0.1", ("a", "b"), "x.*", 300_000, "uniform"),
+    "member-classic": MemberValue(
+        None,
+        None,
+        "c",
+        "h",
+        ("a",),
+        None,
+        5,
+        None,
+        classic=ClassicMetadata(45_000, (("range", b"\x01\x02\x03"),)),
+    ),
     "member-nulls": MemberValue(None, None, "", "h", (), None, -1, None),
     "classic-v3": classic(3),
     "classic-empty-v3": ClassicValue("consumer", 8, None, None, 5),
@@ -100,7 +112,6 @@ READ: dict[str, Value] = {
     **{f"offset-v{version}": OffsetValue(OFFSET, -1, NOTE, AT_MS) for version in range(3)},
     "offset-v3": OffsetValue(OFFSET, 5, NOTE, AT_MS),
     **{f"classic-v{version}": classic(version) for version in (0, 1, 2, 4)},
-    "member-classic": MemberValue(None, None, "c", "h", ("a",), None, 5, None),
     "current-no-epochs": CurrentValue(12, 11, STABLE, {(ONE, 4): 12}, {}),
 }
 

@@ -37,14 +37,20 @@ def topic(cluster: EmbeddedCluster) -> str:
     return name
 
 
-def consumer(cluster: EmbeddedCluster, group: str, **more: Any) -> Consumer:
+#: A member of the classic protocol that hears soon that it must join again.
+CLASSIC = {"session.timeout.ms": 6000, "heartbeat.interval.ms": 500}
+
+
+def consumer(
+    cluster: EmbeddedCluster, group: str, protocol: str = "consumer", **more: Any
+) -> Consumer:
     return Consumer(
         {
             "bootstrap.servers": cluster.kafka_servers,
             "group.id": group,
-            "group.protocol": "consumer",
             "auto.offset.reset": "earliest",
             "enable.auto.commit": False,
+            **({"group.protocol": "consumer"} if protocol == "consumer" else CLASSIC),
             **{name.replace("_", "."): value for name, value in more.items()},
         }
     )
@@ -97,4 +103,29 @@ def test_members_share_partitions_commit_and_are_described(
     second.close()
     programs.running.remove(second)
     first.close()
+    assert sorted(programs.read) == sorted(b"v%d" % i for i in range(COUNT))
+
+
+def test_a_group_moves_from_one_protocol_to_the_other_and_back(
+    cluster: EmbeddedCluster, topic: str
+) -> None:
+    group = f"g-{topic}"
+    programs = Programs()
+    old = consumer(cluster, group, "classic", partition_assignment_strategy="cooperative-sticky")
+    old.subscribe([topic])
+    programs.running.append(old)
+    programs.until(lambda: len(programs.read) == COUNT)
+    old.commit(asynchronous=False)
+    new = consumer(cluster, group)
+    new.subscribe([topic])
+    programs.running.append(new)
+    programs.until(lambda: bool(owned(new)) and len(owned(old) | owned(new)) == PARTITIONS)
+    assert owned(old)
+    assert not owned(old) & owned(new)
+    here = [TopicPartition(topic, number, COUNT // PARTITIONS) for number in owned(old)]
+    old.commit(offsets=here, asynchronous=False)
+    new.close()
+    programs.running.remove(new)
+    programs.until(lambda: len(owned(old)) == PARTITIONS)
+    old.close()
     assert sorted(programs.read) == sorted(b"v%d" % i for i in range(COUNT))

@@ -1,0 +1,330 @@
+"""Groups with classic members, members that poll, and members with a stream."""
+
+from __future__ import annotations
+
+import pytest
+
+from quorate.errors import (
+    FencedInstanceIdError,
+    IllegalGenerationError,
+    InconsistentGroupProtocolError,
+    RebalanceInProgressError,
+    RecordTooLargeError,
+    UnknownMemberIdError,
+)
+from quorate_broker.groups.machine.values import CommitOffsets, OffsetCommit, RemoveMembers
+from tests.harness.classic_desk import ClassicDesk, ClassicMember
+from tests.harness.embedded_members import EmbeddedMember, calm
+from tests.harness.group_desk import GROUP, Member
+from tests.harness.polled_members import PolledMember, polled
+
+KINDS = pytest.mark.parametrize("is_cooperative", [False, True], ids=["eager", "cooperative"])
+
+
+def desk(**config: int) -> ClassicDesk:
+    return ClassicDesk({"orders": 6}, initial_rebalance_delay_ms=0, **config)
+
+
+def classic_pair(d: ClassicDesk, *, is_cooperative: bool = False) -> list[EmbeddedMember]:
+    """Return two classic members in a stable generation."""
+    pair = [EmbeddedMember(d, name, "orders", is_cooperative=is_cooperative) for name in "ab"]
+    calm(d, *pair)
+    assert [len(one.owned) for one in pair] == [3, 3]
+    assert d.phase() == "Stable"
+    return pair
+
+
+def kind_of(d: ClassicDesk) -> str:
+    """Return the protocol of the group."""
+    (listed,) = d.take(d.machine.list_groups())
+    return str(listed.protocol)
+
+
+def check_shared(d: ClassicDesk, *members: EmbeddedMember | Member) -> None:
+    """Every partition has one owner, and the shares are equal."""
+    owned = [one for member in members for one in member.owned]
+    assert sorted(owned) == sorted(d.of("orders"))
+    sizes = [len(member.owned) for member in members]
+    assert max(sizes) - min(sizes) <= 1
+
+
+@KINDS
+def test_members_of_three_kinds_share_the_partitions(is_cooperative: bool) -> None:
+    d = desk()
+    a, b = classic_pair(d, is_cooperative=is_cooperative)
+    c = polled(d, "c", "orders")
+    assert kind_of(d) == "consumer"
+    calm(d, a, b, c)
+    check_shared(d, a, b, c)
+    e = d.joined("e", "orders")
+    calm(d, a, b, c, e)
+    check_shared(d, a, b, c, e)
+    assert d.described().state == "Stable"
+    assert {one.member_id: one.is_classic for one in d.described().members} == {
+        a.id: True,
+        b.id: True,
+        "c": False,
+        "e": False,
+    }
+
+
+@KINDS
+def test_the_group_is_classic_again_when_the_last_other_member_has_left(
+    is_cooperative: bool,
+) -> None:
+    d = desk()
+    a, b = classic_pair(d, is_cooperative=is_cooperative)
+    c = polled(d, "c", "orders")
+    calm(d, a, b, c)
+    c.leave()
+    assert kind_of(d) == "classic"
+    calm(d, a, b)
+    check_shared(d, a, b)
+    assert d.phase() == "Stable"
+
+
+def test_the_group_is_classic_again_when_the_last_other_member_is_silent_or_removed() -> None:
+    for is_removed in (False, True):
+        d = desk(session_timeout_ms=5_000)
+        a, b = classic_pair(d)
+        c = polled(d, "c", "orders")
+        calm(d, a, b, c)
+        if is_removed:
+            request = RemoveMembers(GROUP, ["c"])
+            d.take(d.machine.remove_members(request, d.now_ms, d.wall_ms))
+        else:
+            for _ in range(6):
+                d.run(1_000)
+                a.go_on()
+                b.go_on()
+        assert kind_of(d) == "classic"
+        calm(d, a, b)
+        check_shared(d, a, b)
+
+
+@KINDS
+def test_a_classic_member_joins_a_group_of_the_consumer_protocol(is_cooperative: bool) -> None:
+    d = desk()
+    c, e = polled(d, "c", "orders"), d.joined("e", "orders")
+    d.settle(c, e)
+    a = EmbeddedMember(d, "a", "orders", is_cooperative=is_cooperative)
+    calm(d, c, e, a)
+    check_shared(d, a, c, e)
+    a.leave()
+    calm(d, c, e)
+    check_shared(d, c, e)
+    assert d.phase() == "Stable"
+
+
+def test_a_partition_is_given_only_after_a_classic_member_has_given_it_back() -> None:
+    d = desk()
+    a, b = classic_pair(d, is_cooperative=True)
+    c = polled(d, "c", "orders")
+    d.run(1_000)
+    for _ in range(3):
+        c.catch_up()
+    assert c.target == frozenset()
+    with pytest.raises(RebalanceInProgressError):
+        a.beat()
+    a.forget_call()
+    a.begin()
+    a.take_join()
+    a.sync({})
+    # It knows now what it shall give back, and has not done so.
+    for _ in range(3):
+        c.catch_up()
+    assert c.target == frozenset()
+    before = a.owned
+    a.go_on()
+    a.begin()
+    c.catch_up()
+    c.catch_up()
+    assert c.owned == before - a.owned != frozenset()
+    calm(d, a, b, c)
+    check_shared(d, a, b, c)
+
+
+def test_a_failover_of_a_mixed_group_moves_nothing() -> None:
+    d = desk()
+    a, b = classic_pair(d)
+    c = polled(d, "c", "orders")
+    calm(d, a, b, c)
+    before = [one.owned for one in (a, b, c)]
+    d.fail_over(d.compacted())
+    c.connect()
+    calm(d, a, b, c)
+    assert [one.owned for one in (a, b, c)] == before
+    assert (a.generation, b.generation) == (c.epoch, c.epoch)
+    for _ in range(100):
+        d.run(3_000)
+        for one in (a, b):
+            one.beat()
+        c.send()
+    assert len(d.described().members) == 3
+
+
+def test_a_classic_member_commits_in_its_generation_for_its_own_partitions() -> None:
+    d = desk()
+    a, b = classic_pair(d)
+    c = polled(d, "c", "orders")
+    calm(d, a, b, c)
+
+    def commit(generation: int) -> set[object]:
+        offsets = [OffsetCommit(one, 7) for one in sorted(d.of("orders"))]
+        request = CommitOffsets(GROUP, offsets, a.id, generation)
+        answer = d.take(d.machine.commit_offsets(request, d.now_ms, d.wall_ms))
+        assert {type(one) for one in answer.refused.values()} <= {RebalanceInProgressError}
+        return {*answer.refused}
+
+    assert commit(a.generation) == d.of("orders") - a.owned
+    with pytest.raises(IllegalGenerationError):
+        commit(a.generation - 1)
+
+
+def test_a_classic_member_that_does_not_join_again_in_time_is_removed() -> None:
+    d = desk()
+    a, b = classic_pair(d)
+    for one in (a, b):
+        one.rebalance_timeout_ms = 5_000
+    a.forget_call()
+    calm(d, a, b)
+    c = polled(d, "c", "orders")
+    with pytest.raises(RebalanceInProgressError):
+        a.beat()
+    for _ in range(7):
+        d.run(1_000)
+        b.go_on()
+        c.catch_up()
+        if a.id in {one.member_id for one in d.described().members}:
+            with pytest.raises(RebalanceInProgressError):
+                a.beat()
+    with pytest.raises(UnknownMemberIdError):
+        a.beat()
+
+
+def test_a_silent_classic_member_is_removed_when_its_own_session_ends() -> None:
+    d = desk()
+    a, b = classic_pair(d)
+    c = polled(d, "c", "orders")
+    calm(d, a, b, c)
+    for _ in range(11):
+        d.run(1_000)
+        b.go_on()
+        c.catch_up()
+    with pytest.raises(UnknownMemberIdError):
+        a.beat()
+    calm(d, b, c)
+    check_shared(d, b, c)
+
+
+def test_members_that_wait_in_a_round_are_told_to_join_again() -> None:
+    d = ClassicDesk({"orders": 6}, initial_rebalance_delay_ms=3_000)
+    a = EmbeddedMember(d, "a", "orders")
+    a.begin()
+    assert a.waits
+    c = polled(d, "c", "orders")
+    with pytest.raises(RebalanceInProgressError):
+        a.take_join()
+    calm(d, a, c)
+    check_shared(d, a, c)
+
+
+def test_a_static_name_goes_from_one_protocol_to_the_other() -> None:
+    d = desk()
+    a = EmbeddedMember(d, "a", "orders", instance_id="i")
+    b = EmbeddedMember(d, "b", "orders")
+    calm(d, a, b)
+    again = PolledMember(d, "again", "orders", instance_id="i")
+    again.join()
+    with pytest.raises(FencedInstanceIdError):
+        a.beat()
+    calm(d, b, again)
+    check_shared(d, b, again)
+    back = EmbeddedMember(d, "back", "orders", instance_id="i")
+    calm(d, b, back)
+    assert kind_of(d) == "classic"
+    check_shared(d, b, back)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"protocol_type": "connect"},
+        {"protocols": (("range", b"x"),)},
+        {"protocols": (("range", b"\xff\xff\0\0\0\0"),)},
+    ],
+)
+def test_other_programs_than_consumers_keep_a_group_for_themselves(
+    fields: dict[str, object],
+) -> None:
+    d = desk()
+    a = ClassicMember(d, "a", **fields)  # type: ignore[arg-type]
+    d.stable(a)
+    written = len(d.log)
+    with pytest.raises(InconsistentGroupProtocolError):
+        polled(d, "c", "orders")
+    a.beat()
+    assert len(d.log) == written
+    other = ClassicDesk({"orders": 6})
+    polled(other, "c", "orders")
+    with pytest.raises(InconsistentGroupProtocolError):
+        ClassicMember(other, "a", **fields).join()  # type: ignore[arg-type]
+
+
+def test_a_partition_that_a_leader_gave_to_two_members_is_not_taken_over() -> None:
+    d = desk()
+    a, b = classic_pair(d)
+    a.forget_call()
+    calm(d, a, b, rounds=1)
+    for one in (a, b):
+        one.forget_call()
+        one.begin()
+    answers = [one.take_join() for one in (a, b)]
+    leader = next(one for one in (a, b) if one.leads)
+    both = leader.plan()
+    leader.sync(dict.fromkeys(both, both[leader.id]))
+    assert answers
+    with pytest.raises(InconsistentGroupProtocolError, match="two members"):
+        polled(d, "c", "orders")
+
+
+def test_what_classic_members_tell_is_bounded() -> None:
+    d = desk(classic_group_bytes_max=300)
+    c = polled(d, "c", "orders")
+    a = EmbeddedMember(d, "a", "orders", *(f"topic-{at}" for at in range(20)))
+    with pytest.raises(RecordTooLargeError):
+        a.begin()
+    c.send()
+
+
+def test_a_call_of_the_other_protocol_is_refused() -> None:
+    d = desk()
+    a, b = classic_pair(d)
+    c = polled(d, "c", "orders")
+    calm(d, a, b, c)
+    wrong = PolledMember(d, a.id, "orders")
+    wrong.connect()
+    wrong.epoch = a.generation
+    with pytest.raises(UnknownMemberIdError):
+        wrong.send()
+    other = EmbeddedMember(d, "x", "orders")
+    other.id, other.generation = "c", c.epoch
+    for call in (other.beat, other.leave):
+        with pytest.raises(UnknownMemberIdError):
+            call()
+    check_shared(d, a, b, c)
+
+
+def test_a_member_that_was_removed_gives_up_what_it_has_before_it_joins() -> None:
+    d = desk()
+    a, b = classic_pair(d, is_cooperative=True)
+    c = polled(d, "c", "orders")
+    calm(d, a, b, c)
+    d.take(d.machine.remove_members(RemoveMembers(GROUP, [a.id]), d.now_ms, d.wall_ms))
+    a.forget_call()
+    with pytest.raises(UnknownMemberIdError):
+        a.begin()
+    a.forget_call()
+    a.id, a.owned = "", frozenset()
+    calm(d, a, b, c)
+    check_shared(d, a, b, c)
