@@ -63,6 +63,7 @@ proto: setup
 docs: setup
 	@$(BIN)/python -m tests.house.configuration_page > docs/configuration.new && mv docs/configuration.new docs/configuration.md
 	@$(BIN)/python -m tests.house.kafka_requests
+	@$(BIN)/python -m tests.compat.page
 
 sim: setup
 	@$(BIN)/python -m tests.simulation.run $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --first-seed $(FIRST_SEED)) $(if $(STATE),--state $(STATE)) $(ARGS)
@@ -97,6 +98,14 @@ fuzz-kafka: setup
 kafka-tools: setup
 	@test -n '$(KAFKA)' || { echo 'Name an unpacked release of Apache Kafka: make kafka-tools KAFKA=/path/to/kafka' >&2; exit 1; }
 	@$(BIN)/python -m tests.kafka.dump_log '$(KAFKA)' $(ARGS)
+
+# Suites that other projects wrote, against Apache Kafka and then against Quorate.
+SUITES  := kafka-tools streams connect kafka-python clients librdkafka
+SERVERS ?= kafka quorate
+
+.PHONY: $(SUITES:%=compat-%)
+$(SUITES:%=compat-%): compat-%: setup
+	@$(BIN)/python -m tests.compat.run $* --servers $(SERVERS) $(ARGS)
 
 bench: setup
 	$(BIN)/python -m bench

@@ -1,4 +1,4 @@
-"""DescribeConfigs, AlterConfigs and IncrementalAlterConfigs.
+"""DescribeConfigs, AlterConfigs, IncrementalAlterConfigs and ListConfigResources.
 
 Topics have configs that may be altered. Those of brokers can only be read.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from itertools import islice
 from typing import Any, Final, TypeVar
 
 from quorate.errors import (
@@ -22,11 +23,12 @@ from quorate_broker.listeners.kafka import config_entries, versions
 from quorate_broker.listeners.kafka.call import Call, Handler
 from quorate_broker.listeners.kafka.codec import EncodedBody
 from quorate_broker.listeners.kafka.config_entries import Entry
-from quorate_broker.listeners.kafka.errors import NONE, code_of
+from quorate_broker.listeners.kafka.errors import NONE, UNSUPPORTED_VERSION, code_of
 from quorate_broker.listeners.kafka.in_parts import encoded_in_parts
 from quorate_broker.listeners.kafka.messages import alter_configs as ac
 from quorate_broker.listeners.kafka.messages import describe_configs as dc
 from quorate_broker.listeners.kafka.messages import incremental_alter_configs as iac
+from quorate_broker.listeners.kafka.messages import list_config_resources as lc
 from quorate_broker.operations.metadata import check_count
 from quorate_broker.operations.operations import Operations
 from quorate_quorum.configs import CONFIGS, effective
@@ -37,12 +39,18 @@ from quorate_quorum.node.config import BrokerConfig
 #: Kafka's numbers of resource types.
 TOPIC: Final = 2
 BROKER: Final = 4
+BROKER_LOGGER: Final = 8
+CLIENT_METRICS: Final = 16
+GROUP: Final = 32
+#: What Kafka lists if a request names no types. There are no resources of the last three.
+LISTED: Final = (TOPIC, BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP)
 #: Kafka's numbers of the operations of IncrementalAlterConfigs.
 SET, DELETE, APPEND, SUBTRACT = range(4)
 #: The most configs that one request may alter.
 CONFIGS_MAX: Final = 10_000
-#: The resources that are described in one turn of the loop.
+#: The resources that are described, and listed, in one turn of the loop.
 RESOURCES_A_TURN: Final = 20
+LISTED_A_TURN: Final = 1_000
 
 Resource = TypeVar("Resource", ac.AlterConfigsResource, iac.AlterConfigsResource)
 
@@ -60,6 +68,7 @@ class ConfigRequests:
             versions.DESCRIBE_CONFIGS: self.describe_configs,
             versions.ALTER_CONFIGS: self.alter_configs,
             versions.INCREMENTAL_ALTER_CONFIGS: self.incremental_alter_configs,
+            versions.LIST_CONFIG_RESOURCES: self.list_config_resources,
         }
 
     async def describe_configs(self, call: Call[dc.DescribeConfigsRequest]) -> EncodedBody:
@@ -142,6 +151,36 @@ class ConfigRequests:
                 for (kind, name), error in results.items()
             ]
         )
+
+    async def list_config_resources(
+        self, call: Call[lc.ListConfigResourcesRequest]
+    ) -> lc.ListConfigResourcesResponse | EncodedBody:
+        """List what has configs. Version 0 asks for the resources of client metrics alone."""
+        asked = frozenset(call.request.resource_types or LISTED)
+        if call.version == 0:
+            asked = frozenset((CLIENT_METRICS,))
+        if not asked <= frozenset(LISTED):
+            return lc.ListConfigResourcesResponse(error_code=UNSUPPORTED_VERSION)
+        image = await self._metadata.image(0)
+        return await encoded_in_parts(
+            versions.LIST_CONFIG_RESOURCES,
+            call.version,
+            lambda found: lc.ListConfigResourcesResponse(config_resources=found),
+            self._listed(call, image, asked),
+        )
+
+    async def _listed(
+        self,
+        call: Call[lc.ListConfigResourcesRequest],
+        image: MetadataImage,
+        asked: frozenset[int],
+    ) -> AsyncIterator[list[lc.ConfigResource]]:
+        if TOPIC in asked:
+            topics = self._metadata.all_topics(image, call.client.principal)
+            while portion := list(islice(topics, LISTED_A_TURN)):
+                yield [lc.ConfigResource(topic.name, TOPIC) for topic in portion]
+        if BROKER in asked:
+            yield [lc.ConfigResource(str(one.id), BROKER) for one in image.sorted_brokers()]
 
     async def _alter(
         self,

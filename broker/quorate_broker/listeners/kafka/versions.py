@@ -49,6 +49,7 @@ DESCRIBE_CLUSTER: Final = 60
 LIST_TRANSACTIONS: Final = 66
 CONSUMER_GROUP_HEARTBEAT: Final = 68
 CONSUMER_GROUP_DESCRIBE: Final = 69
+LIST_CONFIG_RESOURCES: Final = 74
 DESCRIBE_TOPIC_PARTITIONS: Final = 75
 
 #: API key -> the versions that are served, where these are not all.
@@ -79,6 +80,7 @@ DIFFERS: Final[Mapping[int, str]] = {
     LIST_TRANSACTIONS: "there are none",
     CONSUMER_GROUP_HEARTBEAT: "a member that waits for its share is told to ask again after 1 s",
     CONSUMER_GROUP_DESCRIBE: "what a member gives back counts as assigned",
+    LIST_CONFIG_RESOURCES: "topics and brokers only: nothing else has configs",
 }
 
 

@@ -71,5 +71,6 @@ APIS: Final[dict[int, Api]] = {
     66: Api(66, "ListTransactions", "list_transactions", range(0, 3), 0),
     68: Api(68, "ConsumerGroupHeartbeat", "consumer_group_heartbeat", range(0, 2), 0),
     69: Api(69, "ConsumerGroupDescribe", "consumer_group_describe", range(0, 2), 0),
+    74: Api(74, "ListConfigResources", "list_config_resources", range(0, 2), 0),
     75: Api(75, "DescribeTopicPartitions", "describe_topic_partitions", range(0, 1), 0),
 }

@@ -298,6 +298,14 @@ def test_kafka_python_describes_the_cluster(older: Any, topic: str) -> None:
     assert codes == {0: ELECTION_NOT_NEEDED, 7: UNKNOWN_TOPIC_OR_PARTITION}
 
 
+def test_kafka_python_lists_what_has_configs(older: Any, topic: str) -> None:
+    older.create_topics([kafka_python_admin.NewTopic(topic, 1, 1)])
+    told = older.list_config_resources()
+    assert topic in told["topic"]
+    assert sorted(told["broker"]) == ["0", "1"]
+    assert older.list_config_resources(["CLIENT_METRICS", "GROUP"]) == {}
+
+
 def test_partitions_are_told_in_portions(older: Any, topic: str) -> None:
     other = f"{topic}-other"
     older.create_topics(

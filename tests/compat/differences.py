@@ -1,0 +1,15 @@
+"""Why a case passes on Apache Kafka and not on Quorate: a sentence for each."""
+
+from __future__ import annotations
+
+DIFFERENCES: dict[str, dict[str, str]] = {
+    "kafka-tools": {
+        "kafka-configs of brokers: --alter": (
+            "configs of the cluster are altered by `quorate cluster config`, and those of a broker"
+            " in its file"
+        ),
+        "kafka-configs of groups: --describe, --alter": "a group has no configs of its own",
+        "kafka-features describe": "Kafka's features are not told: there is no metadata.version",
+        "kafka-reassign-partitions --execute, --verify": "replicas are not moved on request",
+    },
+}

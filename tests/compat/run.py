@@ -1,0 +1,72 @@
+"""`make compat-SUITE`: run an outside suite against Apache Kafka, then against Quorate.
+
+What passes on Apache Kafka is the measure. The results are files in tests/compat/results, and
+`make docs` makes the page docs/compatibility.md of them. `--only` runs some cases, and replaces
+their results alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from tests.compat import clients, connect, jars, kafka_python, kafka_tools, librdkafka, streams
+from tests.compat.results import KAFKA, QUORATE, Case, Result
+from tests.compat.servers import Servers, running
+
+#: A suite yields its cases as they end. It gets the cluster, a folder of its own, and the names of
+#: the only cases to run (none: all).
+Suite = Callable[[Servers, Path, list[str]], Iterator[Case]]
+SUITES: dict[str, Suite] = {
+    "kafka-tools": kafka_tools.run,
+    "streams": streams.run,
+    "connect": connect.run,
+    "kafka-python": kafka_python.run,
+    "clients": clients.run,
+    "librdkafka": librdkafka.run,
+}
+
+
+def run_on(suites: list[str], server: str, only: list[str]) -> Iterator[Result]:
+    """Run suites, one after another, against a new cluster of one kind."""
+    folder = Path(tempfile.mkdtemp(prefix=f"compat-{server}-"))
+    with running(server, folder / "servers") as servers:
+        for suite in suites:
+            (folder / suite).mkdir()
+            yield _run(suite, servers, folder / suite, only)
+    print(f"logs: {folder}")
+
+
+def _run(suite: str, servers: Servers, folder: Path, only: list[str]) -> Result:
+    started = time.monotonic()
+    result = Result(suite, servers.name, servers.version)
+    for case in SUITES[suite](servers, folder, only):
+        result.cases.append(case)
+        print(f"{case.outcome:8}{case.name}  {case.note.partition(chr(10))[0]}", flush=True)
+    took = time.monotonic() - started
+    counts = (len(result.named("passed")), len(result.named("failed")))
+    print(f"{suite} on {servers.name} {servers.version}: {counts[0]} passed, {counts[1]} failed,")
+    print(f"  {len(result.named('skipped'))} skipped, in {took:.0f} s", flush=True)
+    return result
+
+
+def main() -> int:
+    """Run the suites on each server that is named."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("suites", choices=sorted(SUITES), nargs="+")
+    parser.add_argument("--servers", nargs="+", choices=(KAFKA, QUORATE), default=[KAFKA, QUORATE])
+    parser.add_argument("--only", nargs="*", default=[], help="names of the cases to run")
+    asked = parser.parse_args()
+    jars.bring()
+    for server in asked.servers:
+        for result in run_on(asked.suites, server, asked.only):
+            print(f"wrote {result.save(into_the_last=bool(asked.only))}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,168 @@
+"""The two clusters that a suite runs against: Apache Kafka, the measure, and Quorate."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from importlib.metadata import version as version_of
+from pathlib import Path
+from typing import Protocol
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+from quorate_cli.local import LocalCluster
+from quorate_cli.local_shape import ANY_PORT, HOST, Shape, free_port
+from tests.compat import jars
+
+BROKERS = 3
+START_S = 240
+STORAGE = "kafka.tools.StorageTool"
+CLUSTER_ID = "cXVvcmF0ZS1jb21wYXQtMQ"
+
+
+class Servers(Protocol):
+    """A cluster of three brokers, which can be killed and started again by their index."""
+
+    name: str
+    version: str
+    #: host:port of every broker, separated by commas.
+    bootstrap: str
+    #: The id of the broker with index 0.
+    first_id: int
+
+    def start(self, index: int) -> None:
+        """Start a broker that was killed."""
+
+    def kill(self, index: int) -> None:
+        """Kill a broker, as a lost machine would."""
+
+
+class QuorateServers:
+    """Three voters and three brokers of Quorate, as `quorate up` starts them."""
+
+    name = "quorate"
+    first_id = 0
+
+    def __init__(self, folder: Path) -> None:
+        self.version = version_of("quorate")
+        self._cluster = LocalCluster(
+            folder, Shape(brokers=BROKERS, port=ANY_PORT, kafka_port=ANY_PORT)
+        )
+        self.bootstrap = ",".join(node.kafka for node in self._cluster.brokers)
+
+    def up(self) -> None:
+        """Start all nodes, and wait until all are there."""
+        self._cluster.prepare()
+        self._cluster.start()
+        asyncio.run(self._cluster.wait_ready(timeout=START_S))
+
+    def down(self) -> None:
+        """Stop all nodes."""
+        self._cluster.stop()
+
+    def start(self, index: int) -> None:
+        self._cluster.start([index])
+
+    def kill(self, index: int) -> None:
+        self._cluster.kill(index)
+
+
+class KafkaServers:
+    """Three nodes of Apache Kafka, each a broker and a controller, with their own defaults."""
+
+    name = "kafka"
+    first_id = 1
+
+    def __init__(self, folder: Path) -> None:
+        self.version = jars.version()
+        self._folder = folder
+        first = free_port(BROKERS)
+        self._ports = [first + 100 * i for i in range(BROKERS)]
+        self.bootstrap = ",".join(f"{HOST}:{port}" for port in self._ports)
+        self._processes: dict[int, subprocess.Popen[bytes]] = {}
+
+    def up(self) -> None:
+        """Format the disks, start all nodes, and wait until all are there."""
+        for index in range(BROKERS):
+            self._format(index)
+        for index in range(BROKERS):
+            self.start(index)
+        end = time.monotonic() + START_S
+        admin = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
+        while time.monotonic() < end:
+            with contextlib.suppress(KafkaException):
+                if len(admin.list_topics(timeout=2).brokers) == BROKERS:
+                    return
+            time.sleep(0.2)
+        raise TimeoutError(f"Apache Kafka did not start within {START_S} s: see {self._folder}")
+
+    def down(self) -> None:
+        """Kill all nodes: their disks are thrown away."""
+        for process in self._processes.values():
+            process.kill()
+            process.wait()
+
+    def start(self, index: int) -> None:
+        with (self._folder / f"node-{index}.log").open("ab") as output:
+            self._processes[index] = subprocess.Popen(
+                jars.java("kafka.Kafka", self._properties(index), heap="512m"),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+
+    def kill(self, index: int) -> None:
+        self._processes[index].send_signal(signal.SIGKILL)
+        self._processes[index].wait()
+
+    def _properties(self, index: int) -> Path:
+        return self._folder / f"node-{index}.properties"
+
+    def _format(self, index: int) -> None:
+        port = self._ports[index]
+        voters = ",".join(f"{1 + i}@{HOST}:{port + 1}" for i, port in enumerate(self._ports))
+        settings = {
+            "process.roles": "broker,controller",
+            "node.id": self.first_id + index,
+            "listeners": f"PLAINTEXT://{HOST}:{port},CONTROLLER://{HOST}:{port + 1}",
+            "advertised.listeners": f"PLAINTEXT://{HOST}:{port}",
+            "controller.listener.names": "CONTROLLER",
+            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "controller.quorum.voters": voters,
+            "log.dirs": self._folder / f"node-{index}",
+            "group.initial.rebalance.delay.ms": 500,
+            # A busy machine starts three JVMs slowly.
+            "initial.broker.registration.timeout.ms": 1000 * START_S,
+        }
+        lines = [f"{key}={value}\n" for key, value in settings.items()]
+        self._properties(index).write_text("".join(lines))
+        asked = ["format", "-t", CLUSTER_ID, "-c", self._properties(index)]
+        subprocess.run(jars.java(STORAGE, *asked), check=True, stdout=subprocess.DEVNULL)
+
+
+@contextlib.contextmanager
+def running(server: str, folder: Path) -> Iterator[Servers]:
+    """Yield a cluster that is up; take it down at the end in any case."""
+    folder.mkdir(parents=True)
+    servers = KafkaServers(folder) if server == "kafka" else QuorateServers(folder / "cluster")
+    try:
+        servers.up()
+        yield servers
+    finally:
+        servers.down()
+
+
+def ports(number: int) -> list[int]:
+    """Return ports that are free now."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
+        for one in sockets:
+            one.bind((HOST, 0))
+        return [int(one.getsockname()[1]) for one in sockets]
