@@ -181,20 +181,26 @@ def test_a_classic_member_commits_in_its_generation_for_its_own_partitions() -> 
         commit(a.generation - 1)
 
 
-def test_a_classic_member_that_does_not_join_again_in_time_is_removed() -> None:
+@pytest.mark.parametrize("has_settled", [False, True])
+def test_a_classic_member_that_does_not_join_again_in_time_is_removed(*, has_settled: bool) -> None:
+    """The time begins with the conversion, and again with each later heartbeat that is told so."""
     d = desk()
     a, b = classic_pair(d)
     for one in (a, b):
         one.rebalance_timeout_ms = 5_000
     a.forget_call()
     calm(d, a, b)
-    c = polled(d, "c", "orders")
+    polling = [polled(d, "c", "orders")]
+    if has_settled:
+        calm(d, a, b, *polling)
+        polling.append(polled(d, "e", "orders"))
     with pytest.raises(RebalanceInProgressError):
         a.beat()
     for _ in range(7):
         d.run(1_000)
         b.go_on()
-        c.catch_up()
+        for one in polling:
+            one.catch_up()
         if a.id in {one.member_id for one in d.described().members}:
             with pytest.raises(RebalanceInProgressError):
                 a.beat()
