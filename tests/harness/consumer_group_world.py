@@ -151,18 +151,22 @@ class World:
         if len(self._living()) < PROGRAMS_MAX:
             self._add()
 
+    def _staying(self) -> list[Program]:
+        """Return the programs that have not been told to leave. One of them stays to the end."""
+        return [one for one in self._living() if not one.leaves.is_set()]
+
     async def _die(self) -> None:
-        living = self._living()
-        if len(living) > 1:
-            victim = self.chance.choice(living)
+        staying = self._staying()
+        if len(staying) > 1:
+            victim = self.chance.choice(staying)
             if victim.process is not None:
                 victim.is_over = victim.is_excused = True
                 victim.process.kill()
 
     async def _leave(self) -> None:
-        living = self._living()
-        if len(living) > 1:
-            self.chance.choice(living).leaves.set()
+        staying = self._staying()
+        if len(staying) > 1:
+            self.chance.choice(staying).leaves.set()
 
     async def _hang(self) -> None:
         victim = self.chance.choice(self._living())
