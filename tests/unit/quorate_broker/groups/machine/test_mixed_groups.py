@@ -199,8 +199,8 @@ def test_a_classic_member_that_does_not_join_again_in_time_is_removed(*, has_set
     for _ in range(7):
         d.run(1_000)
         b.go_on()
-        for one in polling:
-            one.catch_up()
+        for member in polling:
+            member.catch_up()
         if a.id in {one.member_id for one in d.described().members}:
             with pytest.raises(RebalanceInProgressError):
                 a.beat()
