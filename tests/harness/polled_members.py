@@ -14,7 +14,8 @@ CONVERSATIONS = count(1)
 class PolledMember(Member):
     """A member as Kafka's clients are: it says again only what has changed.
 
-    It says all when it joins, and after a call that had no good answer.
+    It says all when it joins, and after a call that had no good answer; and what it has, when it
+    has taken up an assignment.
     """
 
     def __init__(self, desk: Desk, member_id: str, *topics: str, **fields: Any) -> None:
@@ -70,6 +71,7 @@ class PolledMember(Member):
             return False
         self.has_news = False
         self.owned = self.target
+        self._said = None  # it answers each assignment, also one that changes nothing for it
         self.send()
         return True
 

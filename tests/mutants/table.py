@@ -1959,6 +1959,14 @@ MUTANTS = (
     ),
     Mutant(
         "readable-batches",
+        "a length of three bytes passes for null",
+        "clients/quorate/record/walks.py",
+        "LONG: Final = 3",
+        "LONG: Final = NULL",
+        (WALKS,),
+    ),
+    Mutant(
+        "readable-batches",
         "offsets of records that are alike are not compared",
         "clients/quorate/record/walks.py",
         "            offsets == _OFFSET_LOW_BYTES[first : first + count]\n            and high",
@@ -3418,6 +3426,14 @@ MUTANTS = (
         "            self._forget_what_was_said()\n\n",
         "\n",
         (f"{POLLED_MEMBERS}::test_what_is_said_before_an_answer_was_read_gives_nothing_back",),
+    ),
+    Mutant(
+        "polled-states",
+        "what was said before an assignment answers it",
+        f"{GROUP_MACHINE}/session.py",
+        "            self.owned = None\n        self.settle",
+        "            pass\n        self.settle",
+        (f"{POLLED_MEMBERS}::test_a_heartbeat_that_names_no_partitions_gives_nothing_back",),
     ),
     Mutant(
         "polled-states",

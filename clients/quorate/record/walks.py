@@ -28,6 +28,8 @@ OFFSETS_OF_A_BYTE: Final = 64
 OFFSETS_ALIKE: Final = 8192
 #: The varint of -1, which is the length of null.
 NULL: Final = 1
+#: Stands for a varint of three bytes or more. As a length it is -2, which is no length.
+LONG: Final = 3
 #: The varints of the offset deltas, as columns: those of one byte, and both bytes of the others.
 _OFFSET_BYTES: Final = bytes(2 * delta for delta in range(OFFSETS_OF_A_BYTE))
 _OFFSET_LOW_BYTES: Final = bytes(2 * delta & 0x7F | 0x80 for delta in range(OFFSETS_ALIKE))
@@ -130,12 +132,12 @@ def _check_alike(
 
 
 def _short(data: bytes, position: int) -> int:
-    """Return the varint of one or two bytes; of a longer one 1, which is no length of records."""
+    """Return the varint of one or two bytes; of a longer one LONG."""
     low = data[position]
     if low < 0x80:
         return low
     high = data[position + 1]
-    return (low & 0x7F) | (high << 7) if high < 0x80 else 1
+    return (low & 0x7F) | (high << 7) if high < 0x80 else LONG
 
 
 def _check_single(  # noqa: C901, PLR0912, PLR0915 - one hot loop, unrolled on purpose

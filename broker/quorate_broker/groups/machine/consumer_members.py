@@ -182,6 +182,7 @@ class ConsumerMembers(ConsumerRules):
             current = group.state.current_of(member_id)
             session = group.sessions[member_id]
             session.has_stream, session.settle_by_ms = False, None
+            session.has_joined = False
             session.renew(turn.now_ms)
             away = replace(NOTHING, epoch=AWAY_EPOCH, previous_epoch=current.epoch)
             self._members.set_current(member_id, away, turn)

@@ -7,6 +7,8 @@ group again when only classic members are left.
 
 from __future__ import annotations
 
+from typing import Final
+
 from quorate.errors import CorruptRecordError, InconsistentGroupProtocolError
 from quorate_broker.groups.machine.classic.embedded import (
     CONSUMER,
@@ -38,6 +40,10 @@ from quorate_broker.groups.records.values import (
     TargetValue,
 )
 
+#: The most bytes of the classic members of a group that is converted. About twice as many are
+#: written, in one batch and in one turn of the event loop.
+CONVERTED_BYTES_MAX: Final = 2 << 20
+
 
 def to_consumer(classic: ClassicProtocol, turn: Turn) -> ConsumerProtocol:
     """Return a classic group as one of the consumer protocol.
@@ -48,6 +54,12 @@ def to_consumer(classic: ClassicProtocol, turn: Turn) -> ConsumerProtocol:
     group = classic.group
     values = [_member_of(member, group) for member in classic.members]
     shares = _shares(classic)
+    if classic.size > CONVERTED_BYTES_MAX:
+        raise _refused(
+            group,
+            f"they have {classic.size} bytes of metadata and assignments, and "
+            f"{CONVERTED_BYTES_MAX} are allowed, because all are written again at once",
+        )
     if classic.protocol_type != CONSUMER and values:
         raise _refused(group, f"its members are of type {classic.protocol_type!r}")
     epoch = max(classic.generation, 1)

@@ -19,7 +19,7 @@ from quorate_broker.groups.machine.group import Group, Shared
 from quorate_broker.groups.machine.mixed import MixedMembers
 from quorate_broker.groups.machine.state import GroupState
 from quorate_broker.groups.machine.turn import Turn
-from quorate_broker.groups.machine.values import ListedGroup
+from quorate_broker.groups.machine.values import Heartbeat, ListedGroup
 from quorate_broker.groups.records.keys import decode_key
 from quorate_broker.groups.records.values import decode_value
 
@@ -88,15 +88,17 @@ class Groups:
             self._protocols[group_id] = protocol
         return protocol
 
-    def consumer(self, group_id: str, turn: Turn) -> ConsumerProtocol:
+    def consumer(self, heartbeat: Heartbeat, turn: Turn) -> ConsumerProtocol:
         """Return the group that a member of the consumer protocol joins; make it if need be.
 
-        A classic group is converted. Raises InconsistentGroupProtocolError if that cannot be;
-        OverloadedError.
+        A classic group is converted. Raises InconsistentGroupProtocolError or GroupMaxSizeError if
+        that cannot be: nothing is changed then; OverloadedError.
         """
+        group_id = heartbeat.group_id
         protocol = self._made(group_id, turn)
         if isinstance(protocol, ClassicProtocol):
             if protocol.member_count:
+                protocol.check_newcomer(heartbeat.member_id, heartbeat.instance_id)
                 protocol = to_consumer(protocol, turn)
             else:
                 protocol = ConsumerProtocol(protocol.group)

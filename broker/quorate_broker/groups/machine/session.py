@@ -146,6 +146,10 @@ class Session:
     def state_changed(self, number: int, now_ms: int) -> None:
         """The member's epoch or assignment is another one now."""
         self.number = number
+        if self.polls and not self.is_classic:
+            # What it said before this state is no answer to it. Its next heartbeats may name no
+            # partitions while its program still takes up those of the state before.
+            self.owned = None
         self.settle_by_ms = now_ms + self.rebalance_timeout_ms
 
     def due_ms(self, grace_ms: int, *, is_static: bool) -> int:

@@ -104,7 +104,7 @@ class ShardMachine(ClassicCalls):
                 view = View(heartbeat.pattern, heartbeat.principal)
                 self._shared.subscriptions.check_room(view)
             if heartbeat.member_epoch == JOIN:
-                protocol: MembersProtocol | None = self._groups.consumer(heartbeat.group_id, turn)
+                protocol: MembersProtocol | None = self._groups.consumer(heartbeat, turn)
             else:
                 protocol = self._groups.find(heartbeat.group_id, turn.now_ms)
             if not isinstance(protocol, ConsumerProtocol):

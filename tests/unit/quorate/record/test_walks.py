@@ -139,3 +139,16 @@ def test_changed_bytes_are_judged_alike(
     for needs_keys in (False, True):
         found = outcome(changed, stop, needs_keys=needs_keys)
         assert found == one_by_one(changed, stop, needs_keys=needs_keys)
+
+
+@pytest.mark.parametrize("length", [b"\xfe\xff\x00", b"\x80\x80\x00", b"\x81\x80\x00"])
+@pytest.mark.parametrize("place", ["record", "key", "value"])
+def test_lengths_of_three_bytes_are_judged_alike(length: bytes, place: str) -> None:
+    """None of them has what it says; the last byte would pass as a count of headers."""
+    data = b""
+    for number in range(10):
+        key, value = (length if place == one else b"\x01" for one in ("key", "value"))
+        body = bytes((0, 0, 2 * number)) + key + value + (b"\x00" if place == "record" else b"")
+        data += (length if place == "record" else bytes((2 * len(body),))) + body
+    assert outcome(data, 10)[0] == -1
+    assert outcome(data, 10) == one_by_one(data, 10)

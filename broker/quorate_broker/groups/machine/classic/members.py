@@ -74,6 +74,11 @@ class ClassicMembers:
         return [*self._roster]
 
     @property
+    def size(self) -> int:
+        """Bytes of all members, as in the record of the group."""
+        return self._roster.size
+
+    @property
     def generation(self) -> int:
         """The number of the last generation; 0: there was none."""
         return self._round.generation
@@ -140,15 +145,26 @@ class ClassicMembers:
                 f"{self.group.id!r}; they have {sorted(self._roster.common())[:10]} in common"
             )
 
-    def _check_room(self, request: JoinGroup, old: Member | None = None) -> None:
-        """Raise GroupMaxSizeError if a member is too many, or RecordTooLargeError."""
-        config = self.group.shared.config
-        is_new = old is None and request.member_id not in self._pending
-        if is_new and self.member_count >= config.members_max:
+    def check_newcomer(self, member_id: str, instance_id: str | None) -> None:
+        """Raise GroupMaxSizeError if a member of the consumer protocol is one too many.
+
+        A member that has the id or the static name of another one takes its place.
+        """
+        if self._roster.find(member_id) is None and instance_id not in self._roster.instances:
+            self._check_count()
+
+    def _check_count(self) -> None:
+        most = self.group.shared.config.members_max
+        if self.member_count >= most:
             raise GroupMaxSizeError(
                 f"group {self.group.id!r} has {self.member_count} members; group.max.size allows "
-                f"{config.members_max}"
+                f"{most}"
             )
+
+    def _check_room(self, request: JoinGroup, old: Member | None = None) -> None:
+        """Raise GroupMaxSizeError if a member is too many, or RecordTooLargeError."""
+        if old is None and request.member_id not in self._pending:
+            self._check_count()
         names = (
             request.member_id or request.new_member_id,
             request.instance_id or "",

@@ -6,12 +6,14 @@ import pytest
 
 from quorate.errors import (
     FencedInstanceIdError,
+    GroupMaxSizeError,
     IllegalGenerationError,
     InconsistentGroupProtocolError,
     RebalanceInProgressError,
     RecordTooLargeError,
     UnknownMemberIdError,
 )
+from quorate_broker.groups.machine import conversion
 from quorate_broker.groups.machine.values import CommitOffsets, OffsetCommit, RemoveMembers
 from tests.harness.classic_desk import ClassicDesk, ClassicMember
 from tests.harness.embedded_members import EmbeddedMember, calm
@@ -334,3 +336,38 @@ def test_a_member_that_was_removed_gives_up_what_it_has_before_it_joins() -> Non
     a.id, a.owned = "", frozenset()
     calm(d, a, b, c)
     check_shared(d, a, b, c)
+
+
+def test_a_member_too_many_leaves_a_classic_group_as_it_is() -> None:
+    d = desk(members_max=2)
+    a, b = classic_pair(d)
+    before = len(d.log)
+    with pytest.raises(GroupMaxSizeError):
+        polled(d, "c", "orders")
+    assert (d.phase(), len(d.log)) == ("Stable", before)
+    a.beat()
+    b.beat()
+
+
+def test_a_member_takes_the_place_of_a_classic_one_in_a_full_group() -> None:
+    d = desk(members_max=2)
+    a = EmbeddedMember(d, "a", "orders", instance_id="i")
+    b = EmbeddedMember(d, "b", "orders")
+    calm(d, a, b)
+    again = polled(d, "again", "orders", instance_id="i")
+    calm(d, b, again)
+    check_shared(d, b, again)
+
+
+def test_a_classic_group_that_is_too_large_for_one_batch_stays_as_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    d = desk()
+    a, b = classic_pair(d)
+    before = len(d.log)
+    monkeypatch.setattr(conversion, "CONVERTED_BYTES_MAX", 100)
+    with pytest.raises(InconsistentGroupProtocolError, match="bytes of metadata and assignments"):
+        polled(d, "c", "orders")
+    assert (d.phase(), len(d.log)) == ("Stable", before)
+    a.beat()
+    b.beat()

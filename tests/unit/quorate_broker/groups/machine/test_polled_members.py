@@ -221,3 +221,45 @@ def test_it_reads_offsets_with_its_present_epoch_alone() -> None:
     d.settle(a)
     with pytest.raises(StaleMemberEpochError):
         d.take(d.machine.fetch_offsets(FetchOffsets(GROUP, [*d.of("orders")], "a", a.epoch - 1)))
+
+
+def test_a_heartbeat_that_names_no_partitions_gives_nothing_back() -> None:
+    """A Java consumer sends such ones while its program still takes up an assignment."""
+    d = Desk({"orders": 4})
+    a, b = polled(d, "a", "orders"), polled(d, "b", "orders")
+    for _ in range(10):
+        d.run(1_000)
+        a.catch_up()
+        b.catch_up()
+    assert (len(a.owned), len(b.owned)) == (2, 2)
+    b.leave()
+    for _ in range(3):
+        d.run(1_000)
+        a.send()
+    assert a.target == d.of("orders"), "its program takes these up, and says nothing yet"
+    c = polled(d, "c", "orders")
+    for _ in range(4):
+        d.run(1_000)
+        a.send()
+        c.catch_up()
+        assert not c.owned
+    for _ in range(4):
+        d.run(1_000)
+        a.catch_up()
+        c.catch_up()
+    assert (len(a.owned), len(c.owned)) == (2, 2)
+    assert a.owned | c.owned == d.of("orders")
+
+
+def test_a_static_member_that_left_before_its_second_heartbeat_comes_back() -> None:
+    d = Desk({"orders": 4})
+    a = polled(d, "a", "orders", instance_id="i")
+    d.beat(a.heartbeat(member_epoch=LEAVE_STATIC))
+    d.run(1_000)
+    a.epoch, a.owned = JOIN, frozenset()
+    a.connect()
+    state = d.beat(a.heartbeat())
+    assert state.member_epoch > 0
+    a.take(state)
+    a.catch_up()
+    assert a.owned == d.of("orders")
