@@ -6,7 +6,7 @@ import asyncio
 import functools
 import logging
 import random
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 
 import pytest
 import structlog
@@ -19,11 +19,9 @@ pytestmark = pytest.mark.simulation
 
 
 @pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
+def quiet() -> None:
     """Log no changes of role: a simulated quorum has hundreds of them."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
-    yield
-    structlog.reset_defaults()
 
 
 #: `make sim-quorum` runs a world with all of these faults, and more of them, under 700 seeds.

@@ -84,12 +84,6 @@ def framed(api_key: int, version: int, message: Any) -> bytes:
     return struct.pack(">i", len(data)) + data
 
 
-@pytest.fixture(autouse=True)
-def _all_lines() -> None:
-    """A command that another test ran in this process may have told structlog to drop lines."""
-    structlog.reset_defaults()
-
-
 @pytest.fixture
 async def listening() -> AsyncIterator[Listening]:
     made = Listening(request_partitions_max=100)

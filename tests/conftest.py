@@ -1,0 +1,20 @@
+"""What holds for every test of this folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+
+@pytest.fixture(autouse=True)
+def logging_of_its_own() -> Iterator[None]:
+    """Begin and end with structlog's defaults.
+
+    structlog's configuration belongs to the process. A command that a test ran here, or a scene
+    that went quiet, would otherwise hide the lines that the next test looks for.
+    """
+    structlog.reset_defaults()
+    yield
+    structlog.reset_defaults()
