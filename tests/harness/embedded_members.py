@@ -64,8 +64,7 @@ class EmbeddedMember(ClassicMember):
         self.conversation = Conversation(next(CONVERSATIONS))
 
     def request(self) -> JoinGroup:
-        names = {topic.id: topic.name for topic in self.desk.topics.every()}
-        owned = frozenset((names[one[0]], one[1]) for one in self.owned if one[0] in names)
+        owned = frozenset((self.desk.made[one[0]].name, one[1]) for one in self.owned)
         metadata = subscription_bytes(self.topics, owned)
         self.protocols = (("sticky" if self.is_cooperative else "range", metadata),)
         self.protocols += (("shared", metadata),)

@@ -79,7 +79,8 @@ class Desk:
         self.now_ms = 1_000_000
         self.log: list[LogRecord] = []
         self.pushes: defaultdict[str, list[MemberState | QuorateError]] = defaultdict(list)
-        self._ids_made = 0
+        #: All topics that were ever made, by id: members know their names, also of hidden ones.
+        self.made: dict[bytes, Topic] = {}
         self._racks: dict[str, Sequence[str]] = {}
         self.topics = FakeTopics([self._topic(name, size) for name, size in topics.items()], {})
         self.machine = self._new_machine()
@@ -91,8 +92,9 @@ class Desk:
         )
 
     def _topic(self, name: str, partitions: int) -> Topic:
-        self._ids_made += 1
-        return Topic(self._ids_made.to_bytes(16, "big"), name, partitions)
+        made = Topic((len(self.made) + 1).to_bytes(16, "big"), name, partitions)
+        self.made[made.id] = made
+        return made
 
     @property
     def wall_ms(self) -> int:
@@ -150,6 +152,15 @@ class Desk:
     def delete(self, name: str) -> None:
         """Delete a topic."""
         self._change([one for one in self.topics.every() if one.name != name], name)
+
+    def hide(self, name: str) -> None:
+        """Let the coordinator not see a topic that members see: its image is older than theirs."""
+        self.delete(name)
+
+    def show(self, name: str) -> None:
+        """Let the coordinator see a topic again that was hidden."""
+        hidden = [one for one in self.made.values() if one.name == name]
+        self._change([*self.topics.every(), *hidden], name)
 
     def grow(self, name: str, partitions: int) -> None:
         """Give a topic more partitions."""

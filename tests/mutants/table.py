@@ -3807,6 +3807,16 @@ MUTANTS = (
     ),
     Mutant(
         "mixed-groups",
+        "what classic members have of a topic that is not seen yet is free when it is seen",
+        f"{GROUP_MACHINE}/conversion.py",
+        "        group.set_unseen(member.member_id, unseen[member.member_id])\n",
+        "",
+        (
+            f"{MIXED_GROUPS}::test_a_partition_of_a_topic_that_the_coordinator_does_not_see_yet_keeps_its_owner",
+        ),
+    ),
+    Mutant(
+        "mixed-groups",
         "a classic member of an older generation commits",
         f"{GROUP_MACHINE}/consumer_rules.py",
         "if self._is_classic(request.member_id) and request.member_epoch != epoch:",

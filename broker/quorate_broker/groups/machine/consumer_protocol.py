@@ -10,6 +10,8 @@ A heartbeat is taken in first (consumer_members.py); then `settle` does all that
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from quorate.errors import (
     FencedMemberEpochError,
     InvalidAssignmentError,
@@ -17,6 +19,7 @@ from quorate.errors import (
     QuorateError,
 )
 from quorate_broker.groups.machine.administration import members_named
+from quorate_broker.groups.machine.classic.embedded import known, unknown
 from quorate_broker.groups.machine.consumer_members import ConsumerMembers
 from quorate_broker.groups.machine.group import Group
 from quorate_broker.groups.machine.target import metadata_hash
@@ -38,12 +41,17 @@ def too_wide(pattern: str, group: Group) -> InvalidPatternError:
     most = group.shared.config.subscription_topics_max
     return InvalidPatternError(
         f"the pattern {pattern[:200]!r} matches more than {most} topics, which is the most that a "
-        "subscription may have; the member was removed from the group"
+        "subscription may have, so its member has no place in the group"
     )
 
 
 class ConsumerProtocol(ConsumerMembers):
     """How members of one group come to their partitions."""
+
+    def __init__(self, group: Group) -> None:
+        super().__init__(group)
+        #: The image in which partitions were looked for that were not seen before.
+        self._looked_in = group.shared.subscriptions.topics
 
     def heartbeat(self, heartbeat: Heartbeat, turn: Turn) -> MemberState | QuorateError:
         """Take a heartbeat in, do what follows, and return the member's state."""
@@ -130,6 +138,7 @@ class ConsumerProtocol(ConsumerMembers):
         `asker`: the member that gets its state as the answer.
         """
         group = self.group
+        self._take_unseen(turn)
         self._remove_too_wide(turn)
         if group.has_changed:
             self._grow_epoch(turn)
@@ -138,6 +147,24 @@ class ConsumerProtocol(ConsumerMembers):
         if not self._members.advance_some(turn, asker):
             group.shared.timers.at(turn.now_ms, (group.id, None))
         self._members.push(turn, self._assigning.asked, asker)
+
+    def _take_unseen(self, turn: Turn) -> None:
+        """Note as a classic member's own what it has of topics that are seen now.
+
+        Before it has given that back, no other member may have it.
+        """
+        group, topics = self.group, self.group.shared.subscriptions.topics
+        if topics is self._looked_in:
+            return
+        self._looked_in = topics
+        for member_id, named in [*group.unseen.items()]:
+            group.set_unseen(member_id, unknown(named, topics))
+            current = group.state.current_of(member_id)
+            seen = known(named, topics).difference(group.state.holders)
+            if seen:
+                assigned = {**current.assigned, **dict.fromkeys(sorted(seen), current.epoch)}
+                self._members.set_current(member_id, replace(current, assigned=assigned), turn)
+                self._members.check(member_id)
 
     def _grow_epoch(self, turn: Turn) -> None:
         group = self.group

@@ -16,6 +16,7 @@ from quorate_broker.groups.machine.classic.embedded import (
     known,
     read_assignment,
     read_subscription,
+    unknown,
 )
 from quorate_broker.groups.machine.classic.member import Member
 from quorate_broker.groups.machine.classic.protocol import ClassicProtocol
@@ -35,7 +36,6 @@ from quorate_broker.groups.records.values import (
     CurrentValue,
     GroupValue,
     MemberValue,
-    Partition,
     TargetMemberValue,
     TargetValue,
 )
@@ -43,6 +43,8 @@ from quorate_broker.groups.records.values import (
 #: The most bytes of the classic members of a group that is converted. About twice as many are
 #: written, in one batch and in one turn of the event loop.
 CONVERTED_BYTES_MAX: Final = 2 << 20
+#: The most partitions of its members that the coordinator does not see (Group.unseen).
+UNSEEN_MAX: Final = 10_000
 
 
 def to_consumer(classic: ClassicProtocol, turn: Turn) -> ConsumerProtocol:
@@ -52,8 +54,12 @@ def to_consumer(classic: ClassicProtocol, turn: Turn) -> ConsumerProtocol:
     generation. Raises InconsistentGroupProtocolError if that cannot be: nothing is changed then.
     """
     group = classic.group
+    topics = group.shared.subscriptions.topics
     values = [_member_of(member, group) for member in classic.members]
     shares = _shares(classic)
+    unseen = {member_id: unknown(share, topics) for member_id, share in shares.items()}
+    if sum(map(len, unseen.values())) > UNSEEN_MAX:
+        raise _refused(group, f"they have more than {UNSEEN_MAX} partitions that do not exist")
     if classic.size > CONVERTED_BYTES_MAX:
         raise _refused(
             group,
@@ -66,10 +72,11 @@ def to_consumer(classic: ClassicProtocol, turn: Turn) -> ConsumerProtocol:
     members = classic.dissolve(turn)
     state = group.state
     for member, value in zip(members, values, strict=True):
-        share = shares[member.member_id]
+        share = known(shares[member.member_id], topics)
+        group.set_unseen(member.member_id, unseen[member.member_id])
         turn.write(state, MemberKey(group.id, member.member_id), value)
         key = TargetMemberKey(group.id, member.member_id)
-        turn.write(state, key, TargetMemberValue(frozenset(share)))
+        turn.write(state, key, TargetMemberValue(share))
         current = CurrentValue(epoch, epoch, STABLE, dict.fromkeys(sorted(share), epoch))
         turn.write(state, CurrentKey(group.id, member.member_id), current)
     turn.write(state, GroupKey(group.id), GroupValue(epoch))
@@ -96,27 +103,25 @@ def _member_of(member: Member, group: Group) -> MemberValue:
     )
 
 
-def _shares(classic: ClassicProtocol) -> dict[str, frozenset[Partition]]:
+def _shares(classic: ClassicProtocol) -> dict[str, frozenset[tuple[str, int]]]:
     """Return what each member has. A partition that two members have cannot be taken over.
 
     A cooperative member has, until it joins again, what it had when it joined the last time, though
     its assignment does not name it any more. The leader gives that to no other member.
     """
-    group, topics = classic.group, classic.group.shared.subscriptions.topics
-    shares: dict[str, frozenset[Partition]] = {}
-    given: set[Partition] = set()
+    shares: dict[str, frozenset[tuple[str, int]]] = {}
+    given: set[tuple[str, int]] = set()
     for member in classic.members:
         try:
-            named = read_assignment(member.assignment)
+            share = read_assignment(member.assignment)
         except CorruptRecordError as error:
-            raise _refused(group, f"of member {member.member_id!r}, {error}") from error
-        share = known(named, topics)
+            raise _refused(classic.group, f"of member {member.member_id!r}, {error}") from error
         if given & share:
-            raise _refused(group, "its leader gave a partition to two members")
+            raise _refused(classic.group, "its leader gave a partition to two members")
         given |= share
         shares[member.member_id] = share
     for member in classic.members:
-        kept = known(read_subscription(member.protocols[0][1]).owned, topics) - given
+        kept = read_subscription(member.protocols[0][1]).owned - given
         given |= kept
         shares[member.member_id] |= kept
     return shares

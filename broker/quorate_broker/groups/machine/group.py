@@ -84,6 +84,9 @@ class Group:
         self._named: Counter[str] = Counter()
         #: How many members are of the classic protocol, in a group of the consumer protocol.
         self.classic_count = 0
+        #: Topic names and numbers of partitions that classic members have and that this coordinator
+        #: does not see: they are deleted, or its image is older than that of the members.
+        self.unseen: dict[str, frozenset[tuple[str, int]]] = {}
         #: Members with a pattern that this coordinator has not heard yet.
         self._unheard: set[str] = set()
         #: Members joined, left, or subscribe otherwise: the group needs a new assignment.
@@ -172,14 +175,22 @@ class Group:
         self._count_classic(self.state.members[member_id], -1)
         turn.write(self.state, MemberKey(self.id, member_id), None)
         self._unheard.discard(member_id)
+        self.unseen.pop(member_id, None)
         self._unfollow(self._follows.pop(member_id))
         if reason is not None and session.has_stream:
             turn.pushes.append(Push(self.id, member_id, reason))
 
+    def set_unseen(self, member_id: str, named: frozenset[tuple[str, int]]) -> None:
+        """Note what a member has of topics that this coordinator does not see."""
+        if named:
+            self.unseen[member_id] = named
+        else:
+            self.unseen.pop(member_id, None)
+
     def _count_classic(self, value: MemberValue | None, by: int) -> None:
         if value is not None and value.classic is not None:
             self.classic_count += by
-            self.shared.classic_bytes.total += by * value.classic.size
+            self.shared.classic_bytes.total += by * value.classic_bytes
 
     # Subscriptions.
 

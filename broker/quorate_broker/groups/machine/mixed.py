@@ -33,6 +33,7 @@ from quorate_broker.groups.machine.classic.values import (
     Synced,
     SyncGroup,
 )
+from quorate_broker.groups.machine.consumer_members import UNTOLD, member_value
 from quorate_broker.groups.machine.consumer_protocol import ConsumerProtocol
 from quorate_broker.groups.machine.session import Session
 from quorate_broker.groups.machine.turn import Turn
@@ -62,10 +63,12 @@ class MixedMembers:
             # A member that was removed and does not know it must give up what it has.
             self._protocol.known(request.member_id, request.instance_id, is_classic=True)
         heartbeat = self._heartbeat(request, subscription)
-        self._check_room(heartbeat.member_id, request)
+        self._check_room(heartbeat)
         told = self._protocol.heartbeat(heartbeat, turn)
         if isinstance(told, QuorateError):
             raise told
+        unseen = self._group.unseen.get(heartbeat.member_id, frozenset())
+        self._group.set_unseen(heartbeat.member_id, unseen & subscription.owned)
         session = self._group.sessions[heartbeat.member_id]
         self._wait(heartbeat.member_id, session, turn)
         name, _ = request.protocols[0]
@@ -124,22 +127,19 @@ class MixedMembers:
             )
         return subscription
 
-    def _check_room(self, member_id: str, request: JoinGroup) -> None:
+    def _check_room(self, heartbeat: Heartbeat) -> None:
         """Raise the error if what classic members told is too much."""
         config, members = self._group.shared.config, self._group.state.members
-        size = ClassicMetadata(0, request.protocols).size
-        others = sum(
-            value.classic.size
-            for other, value in members.items()
-            if value.classic is not None and other != member_id
-        )
-        if size + others > config.classic_group_bytes_max:
+        size = member_value(heartbeat, UNTOLD).classic_bytes
+        old = members.get(heartbeat.member_id, UNTOLD).classic_bytes
+        group_size = size - old + sum(value.classic_bytes for value in members.values())
+        if group_size > config.classic_group_bytes_max:
             raise RecordTooLargeError(
                 f"the classic members of group {self._group.id!r} would have told "
-                f"{size + others} bytes; {config.classic_group_bytes_max} are allowed"
+                f"{group_size} bytes; {config.classic_group_bytes_max} are allowed"
             )
         total = self._group.shared.classic_bytes.total
-        if total + size > config.classic_shard_bytes_max:
+        if total + size - old > config.classic_shard_bytes_max:
             raise OverloadedError(
                 f"the classic members of this coordinator have told {total} bytes; "
                 f"{config.classic_shard_bytes_max} are allowed"

@@ -12,12 +12,13 @@ from quorate.errors import (
 )
 from quorate_broker.groups.machine.administration import listed
 from quorate_broker.groups.machine.classic.protocol import ClassicProtocol
-from quorate_broker.groups.machine.consumer_protocol import ConsumerProtocol
+from quorate_broker.groups.machine.consumer_protocol import ConsumerProtocol, too_wide
 from quorate_broker.groups.machine.conversion import to_classic, to_consumer
 from quorate_broker.groups.machine.door import check_group_id
 from quorate_broker.groups.machine.group import Group, Shared
 from quorate_broker.groups.machine.mixed import MixedMembers
 from quorate_broker.groups.machine.state import GroupState
+from quorate_broker.groups.machine.subscriptions import View
 from quorate_broker.groups.machine.turn import Turn
 from quorate_broker.groups.machine.values import Heartbeat, ListedGroup
 from quorate_broker.groups.records.keys import decode_key
@@ -91,14 +92,17 @@ class Groups:
     def consumer(self, heartbeat: Heartbeat, turn: Turn) -> ConsumerProtocol:
         """Return the group that a member of the consumer protocol joins; make it if need be.
 
-        A classic group is converted. Raises InconsistentGroupProtocolError or GroupMaxSizeError if
-        that cannot be: nothing is changed then; OverloadedError.
+        A classic group is converted. Raises InconsistentGroupProtocolError, GroupMaxSizeError or
+        InvalidPatternError if that cannot be: nothing is changed then; OverloadedError.
         """
         group_id = heartbeat.group_id
         protocol = self._made(group_id, turn)
         if isinstance(protocol, ClassicProtocol):
             if protocol.member_count:
                 protocol.check_newcomer(heartbeat.member_id, heartbeat.instance_id)
+                view = View(heartbeat.pattern or "", heartbeat.principal)
+                if self._shared.subscriptions.is_too_wide(view):
+                    raise too_wide(view.pattern, protocol.group)
                 protocol = to_consumer(protocol, turn)
             else:
                 protocol = ConsumerProtocol(protocol.group)

@@ -142,7 +142,7 @@ class ClassicMetadata:
     @property
     def size(self) -> int:
         """Bytes of all protocols."""
-        return sum(len(name) + len(data) for name, data in self.protocols)
+        return sum(len(name.encode()) + len(data) for name, data in self.protocols)
 
     def encode(self) -> bytes:
         """Return the bytes of the tagged field."""
@@ -187,6 +187,16 @@ class MemberValue:
     def has_stream(self) -> bool:
         """Whether the member has a stream while it is there."""
         return self.session_timeout_ms > 0
+
+    @property
+    def classic_bytes(self) -> int:
+        """Bytes of what a classic member told: its topics, and its protocols with their metadata.
+
+        0: it is a member of the consumer protocol.
+        """
+        if self.classic is None:
+            return 0
+        return self.classic.size + sum(len(name.encode()) for name in self.topics)
 
     def encode(self) -> bytes:
         """Return the bytes of version 0."""

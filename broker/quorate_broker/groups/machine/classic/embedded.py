@@ -74,6 +74,13 @@ def known(named: Collection[tuple[str, int]], topics: Topics) -> frozenset[Parti
     )
 
 
+def unknown(named: Collection[tuple[str, int]], topics: Topics) -> frozenset[tuple[str, int]]:
+    """Return those of the partitions that there are not, or that this coordinator sees later."""
+    found = {name: topics.named(name) for name, _ in named}
+    sizes = {name: 0 if topic is None else topic.partitions for name, topic in found.items()}
+    return frozenset(one for one in named if not 0 <= one[1] < sizes[one[0]])
+
+
 def assignment_bytes(partitions: Collection[Partition], topics: Topics) -> bytes:
     """Return an assignment. Topics that are deleted are left out."""
     numbers: defaultdict[str, list[int]] = defaultdict(list)

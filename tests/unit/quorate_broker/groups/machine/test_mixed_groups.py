@@ -9,12 +9,19 @@ from quorate.errors import (
     GroupMaxSizeError,
     IllegalGenerationError,
     InconsistentGroupProtocolError,
+    InvalidPatternError,
+    OverloadedError,
     RebalanceInProgressError,
     RecordTooLargeError,
     UnknownMemberIdError,
 )
 from quorate_broker.groups.machine import conversion
-from quorate_broker.groups.machine.values import CommitOffsets, OffsetCommit, RemoveMembers
+from quorate_broker.groups.machine.values import (
+    CommitOffsets,
+    OffsetCommit,
+    RemoveMembers,
+    Subscription,
+)
 from tests.harness.classic_desk import ClassicDesk, ClassicMember
 from tests.harness.embedded_members import EmbeddedMember, calm
 from tests.harness.group_desk import GROUP, Member
@@ -371,3 +378,91 @@ def test_a_classic_group_that_is_too_large_for_one_batch_stays_as_it_is(
     assert (d.phase(), len(d.log)) == ("Stable", before)
     a.beat()
     b.beat()
+
+
+def test_a_classic_group_with_too_many_partitions_that_do_not_exist_stays_as_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    d = desk()
+    a, b = classic_pair(d)
+    d.hide("orders")
+    monkeypatch.setattr(conversion, "UNSEEN_MAX", 5)
+    with pytest.raises(InconsistentGroupProtocolError, match="5 partitions that do not exist"):
+        polled(d, "c", "orders")
+    a.beat()
+    b.beat()
+
+
+def test_a_member_with_a_pattern_that_is_known_to_be_too_wide_leaves_a_classic_group_as_it_is() -> (
+    None
+):
+    d = ClassicDesk(
+        {"orders": 6, **{f"t-{at}": 1 for at in range(30)}},
+        initial_rebalance_delay_ms=0,
+        subscription_topics_max=20,
+        names_per_step=25,
+    )
+    a, b = classic_pair(d)
+    subscription = Subscription(frozenset(), "t-.*")
+    # Another group has the pattern: it was matched against 25 of the names, and 20 is the most.
+    other = Member(d, "x", subscription, group_id="other")
+    other.join()
+    d.take(d.machine.tick(d.now_ms, d.wall_ms))
+    before = len(d.log)
+    newcomer = PolledMember(d, "c")
+    newcomer.subscription = subscription
+    with pytest.raises(InvalidPatternError, match="20 topics"):
+        newcomer.join()
+    assert (d.phase(), len(d.log)) == ("Stable", before)
+    a.beat()
+    b.beat()
+
+
+def test_the_topics_of_classic_members_count_in_a_mixed_group() -> None:
+    """A member's record has its topics beside its metadata."""
+    names = [f"topic-{at}" for at in range(20)]
+    d = desk(classic_group_bytes_max=500)
+    c = polled(d, "c", "orders")
+    a = EmbeddedMember(d, "a", *names)
+    size = sum(len(name) + len(metadata) for name, metadata in a.request().protocols)
+    assert size < 500 < size + sum(map(len, names))
+    with pytest.raises(RecordTooLargeError):
+        a.begin()
+    c.send()
+
+
+def test_a_classic_member_that_says_the_same_again_needs_no_more_room() -> None:
+    d = desk(classic_shard_bytes_max=130)
+    c = polled(d, "c", "orders")
+    a = EmbeddedMember(d, "a", "orders")
+    a.begin()
+    c.send()
+    with pytest.raises(OverloadedError):
+        EmbeddedMember(d, "b", "orders").begin()
+    a.forget_call()
+    a.begin()
+
+
+@KINDS
+def test_a_partition_of_a_topic_that_the_coordinator_does_not_see_yet_keeps_its_owner(
+    is_cooperative: bool,
+) -> None:
+    """The members may have a newer image of the cluster than the coordinator has."""
+    d = ClassicDesk({"orders": 2, "new": 2}, initial_rebalance_delay_ms=0)
+    a = EmbeddedMember(d, "a", "orders", "new", is_cooperative=is_cooperative)
+    calm(d, a)
+    assert a.owned == d.of("orders") | d.of("new")
+    new = d.of("new")
+    d.hide("new")
+    c = polled(d, "c", "orders", "new")
+    for _ in range(3):
+        c.catch_up()
+    d.show("new")
+    d.run(1_000)
+    for _ in range(3):
+        c.catch_up()
+    assert c.owned & a.owned == frozenset()
+    calm(d, a, c)
+    assert a.owned | c.owned == d.of("orders") | new
+    assert a.owned & c.owned == frozenset()
+    assert len(a.owned) == len(c.owned) == 2
