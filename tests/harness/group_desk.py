@@ -201,12 +201,12 @@ class Desk:
 
     def commit(
         self,
-        offsets: Mapping[Partition, int],
+        offsets: Mapping[Partition, int | None],
         member: Member | None = None,
         metadata: str = "",
         group_id: str = GROUP,
     ) -> Committed:
-        """Commit offsets, as a member or as no member."""
+        """Commit offsets, as a member or as no member. None takes away what is committed."""
         one_by_one = [OffsetCommit(one, at, 3, metadata) for one, at in offsets.items()]
         request = CommitOffsets(group_id, one_by_one)
         if member is not None:

@@ -367,6 +367,7 @@ class World:
             return
         self.counts["refused-partition"] += len(answer.refused)
         for one, old in zip(request.offsets, before, strict=True):
+            assert one.offset is not None, "no schedule takes an offset away"
             is_taken = one.partition not in answer.refused
             if is_taken and old.committed is not None and old.committed.offset > one.offset:
                 raise Violation(

@@ -298,6 +298,10 @@ def test_a_fenced_member_commits_nothing_and_no_partition_of_another() -> None:
             await calls.commit({mine: 2}, member_id="m0", member_epoch=members[0].epoch + 7)
         assert await calls.committed() == {mine: 1}
         assert mine[0] == t
+        # Only a caller that is no member takes an offset away.
+        refused = await calls.commit({mine: -1}, **who)  # type: ignore[arg-type]
+        assert isinstance(refused[mine], InvalidRequestError)
+        assert await calls.committed() == {mine: 1}
         for task in tasks:
             task.cancel()
 

@@ -8,7 +8,6 @@ from typing import Protocol
 
 from quorate.errors import (
     InvalidPartitionsError,
-    InvalidRequestError,
     OffsetMetadataTooLargeError,
     QuorateError,
     UnknownTopicError,
@@ -17,7 +16,6 @@ from quorate_broker.groups.machine.group import Group
 from quorate_broker.groups.machine.topics import Topic, Topics
 from quorate_broker.groups.machine.turn import Turn
 from quorate_broker.groups.machine.values import (
-    FORGET,
     CommitOffsets,
     Committed,
     CommittedOffset,
@@ -62,16 +60,17 @@ def commit(rules: Rules, request: CommitOffsets, turn: Turn) -> Committed:
             refused[one.partition] = refusal
             continue
         assert topic is not None, "refused above"
-        key = OffsetKey(group.id, topic.name, number)
-        value = OffsetValue(
-            one.offset,
-            one.leader_epoch,
-            one.metadata,
-            turn.wall_ms,
-            topic_id,
-            _partitions_at_first_commit(group, topic, number),
-        )
-        turn.write(group.state, key, None if one.offset == FORGET else value)
+        value = None
+        if one.offset is not None:
+            value = OffsetValue(
+                one.offset,
+                one.leader_epoch,
+                one.metadata,
+                turn.wall_ms,
+                topic_id,
+                _partitions_at_first_commit(group, topic, number),
+            )
+        turn.write(group.state, OffsetKey(group.id, topic.name, number), value)
     return Committed(refused)
 
 
@@ -100,11 +99,6 @@ def _refusal(
         return UnknownTopicError(
             f"topic {topic.name!r} has no partition {number}; the coordinator knows of "
             f"{topic.partitions} partitions"
-        )
-    may_forget = not request.member_id
-    if one.offset < (FORGET if may_forget else 0):
-        return InvalidRequestError(
-            f"the offset for partition {number} of {topic.name!r} is {one.offset}; 0 is the first"
         )
     size, most = len(one.metadata.encode()), rules.group.shared.config.offset_metadata_bytes_max
     if size > most:

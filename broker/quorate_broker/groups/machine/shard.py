@@ -138,9 +138,8 @@ class ShardMachine(ClassicCalls):
 
         Errors of the request: InvalidGroupIdError, UnknownMemberIdError, FencedMemberEpochError,
         NonEmptyGroupError, OverloadedError. Errors of a partition: UnknownTopicError,
-        InvalidPartitionsError, InvalidRequestError (negative offset), OffsetMetadataTooLargeError,
-        StaleMemberEpochError (repeat it with the newer epoch), FencedMemberEpochError (it is not
-        the member's partition).
+        InvalidPartitionsError, OffsetMetadataTooLargeError, StaleMemberEpochError (repeat it with
+        the newer epoch), FencedMemberEpochError (it is not the member's partition).
         """
 
         def decide(turn: Turn) -> Committed:

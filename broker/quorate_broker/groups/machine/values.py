@@ -21,8 +21,6 @@ LEAVE: Final = -1
 LEAVE_STATIC: Final = -2
 #: The epoch of a caller that is no member.
 NO_MEMBER: Final = -1
-#: The offset that takes a committed offset away.
-FORGET: Final = -1
 
 
 class LogRecord(NamedTuple):
@@ -187,8 +185,9 @@ class OffsetCommit(NamedTuple):
     """An offset to commit for one partition."""
 
     partition: Partition
-    #: The next record to read; FORGET takes away what is committed.
-    offset: int
+    #: The next record to read; None takes away what is committed. Kafka clients alone commit
+    #: negative offsets, which are stored like others: they read them as "none is committed".
+    offset: int | None
     #: Of the last record before the offset; -1: not known.
     leader_epoch: int = -1
     metadata: str = ""

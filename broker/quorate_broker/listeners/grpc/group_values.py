@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
-from quorate.errors import InvalidRequestError
+from quorate.errors import InvalidRequestError, QuorateError
 from quorate.v1 import groups_pb2 as wire
 from quorate_broker.groups.machine.values import (
     DescribedGroup,
     DescribedMember,
+    FetchedOffset,
     Heartbeat,
     MemberState,
     OffsetCommit,
@@ -19,6 +21,8 @@ from quorate_broker.operations.partitions import TOPIC_ID_BYTES
 
 #: The id of a topic, and the number of one of its partitions.
 Key = tuple[bytes, int]
+#: In a commit: take away what is committed. In an answer: nothing is committed.
+NO_OFFSET: Final = -1
 
 
 def heartbeat_of(
@@ -70,16 +74,42 @@ def keys_of(topics: Iterable[wire.TopicPartitions]) -> list[Key]:
     return keys
 
 
-def commits_of(topics: Iterable[wire.CommitTopic]) -> list[OffsetCommit]:
-    """Return the offsets to commit, in the order of the message."""
+def commits_of(
+    topics: Iterable[wire.CommitTopic], *, is_member: bool
+) -> tuple[list[OffsetCommit], dict[Key, QuorateError]]:
+    """Return the offsets to commit, and why others are refused: the negative ones.
+
+    The coordinator stores any offset, as Kafka clients expect. A program that commits a negative
+    one here has made a mistake.
+    """
     commits: list[OffsetCommit] = []
+    refused: dict[Key, QuorateError] = {}
     for topic in topics:
         topic_id = checked_id(topic.topic_id)
-        commits.extend(
-            OffsetCommit((topic_id, one.partition), one.offset, one.leader_epoch, one.metadata)
-            for one in topic.partitions
-        )
-    return commits
+        for one in topic.partitions:
+            key, is_forgotten = (topic_id, one.partition), one.offset == NO_OFFSET and not is_member
+            if one.offset < 0 and not is_forgotten:
+                refused[key] = InvalidRequestError(
+                    f"the offset for partition {one.partition} is {one.offset}; 0 is the first"
+                )
+                continue
+            offset = None if is_forgotten else one.offset
+            commits.append(OffsetCommit(key, offset, one.leader_epoch, one.metadata))
+    return commits, refused
+
+
+def offset_message(partition: int, found: FetchedOffset) -> wire.OffsetsPartition:
+    """Return what is committed for a partition. A negative offset of a Kafka client is none."""
+    if found.committed is None:
+        return wire.OffsetsPartition(partition=partition, offset=NO_OFFSET, leader_epoch=-1)
+    return wire.OffsetsPartition(
+        partition=partition,
+        offset=max(found.committed.offset, NO_OFFSET),
+        leader_epoch=found.committed.leader_epoch,
+        metadata=found.committed.metadata,
+        committed_at_ms=found.committed.committed_at_ms,
+        partitions_at_first_commit=found.committed.partitions_at_first_commit,
+    )
 
 
 def checked_id(topic_id: bytes) -> bytes:

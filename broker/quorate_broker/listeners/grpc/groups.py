@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, nullcontext
-from itertools import groupby
 from typing import Any, Final
 
 from quorate.aio.beside import beside
@@ -31,12 +30,14 @@ from quorate_broker.groups.machine.values import (
 )
 from quorate_broker.listeners.grpc.answers import Hints, error_of
 from quorate_broker.listeners.grpc.group_values import (
+    NO_OFFSET,
     Key,
     commits_of,
     group_message,
     heartbeat_of,
     keys_of,
     member_message,
+    offset_message,
     state_message,
 )
 from quorate_broker.operations import groups
@@ -140,22 +141,23 @@ class GroupsService:
         self, request: wire.CommitOffsetsRequest, peer: Peer
     ) -> wire.CommitOffsetsResponse:
         try:
-            commits = commits_of(request.topics)
+            commits, refused = commits_of(request.topics, is_member=bool(request.member_id))
             asked = CommitOffsets(
                 request.group_id, commits, request.member_id, request.member_epoch
             )
             committed = await self._groups.commit_offsets(peer.principal, asked)
+            refused.update(committed.refused)
         except QuorateError as error:
             return wire.CommitOffsetsResponse(
                 error=error_of(error), coordinator=self._hints(peer).of(error)
             )
         response = wire.CommitOffsetsResponse()
-        for topic_id, named in groupby((one.partition for one in commits), key=lambda key: key[0]):
-            topic = response.topics.add(topic_id=topic_id)
-            for key in named:
-                refused = committed.refused.get(key)
+        for asked_topic in request.topics:
+            topic = response.topics.add(topic_id=asked_topic.topic_id)
+            for one in asked_topic.partitions:
+                refusal = refused.get((asked_topic.topic_id, one.partition))
                 topic.partitions.add(
-                    partition=key[1], error=None if refused is None else error_of(refused)
+                    partition=one.partition, error=None if refusal is None else error_of(refusal)
                 )
         return response
 
@@ -276,26 +278,15 @@ async def _fetched(
             key, name = one.partition, one.topic
         if topic is None or topic.topic_id != key[0]:
             topic = response.topics.add(topic_id=key[0], name=name)
-        topic.partitions.append(_offset(key[1], one))
+        topic.partitions.append(
+            offset_message(key[1], one)
+            if isinstance(one, FetchedOffset)
+            else wire.OffsetsPartition(
+                partition=key[1], error=error_of(one), offset=NO_OFFSET, leader_epoch=-1
+            )
+        )
         await _let_others_run(number + 1)
     return response
-
-
-def _offset(partition: int, one: FetchedOffset | QuorateError) -> wire.OffsetsPartition:
-    if isinstance(one, QuorateError):
-        return wire.OffsetsPartition(
-            partition=partition, error=error_of(one), offset=-1, leader_epoch=-1
-        )
-    if one.committed is None:
-        return wire.OffsetsPartition(partition=partition, offset=-1, leader_epoch=-1)
-    return wire.OffsetsPartition(
-        partition=partition,
-        offset=one.committed.offset,
-        leader_epoch=one.committed.leader_epoch,
-        metadata=one.committed.metadata,
-        committed_at_ms=one.committed.committed_at_ms,
-        partitions_at_first_commit=one.committed.partitions_at_first_commit,
-    )
 
 
 async def _let_others_run(number: int) -> None:

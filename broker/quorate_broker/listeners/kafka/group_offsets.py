@@ -10,7 +10,6 @@ from typing import Final
 from quorate.errors import QuorateError
 from quorate.net.principal import Principal
 from quorate_broker.groups.machine.values import (
-    FORGET,
     CommitOffsets,
     FetchedOffset,
     FetchOffsets,
@@ -224,7 +223,7 @@ class GroupOffsetRequests:
         asked = CommitOffsets(
             request.group_id,
             [
-                OffsetCommit((topic_id, one.partition_index), FORGET)
+                OffsetCommit((topic_id, one.partition_index), None)
                 for topic_id, topic in zip(ids, request.topics, strict=True)
                 if topic_id is not None
                 for one in topic.partitions

@@ -7,7 +7,6 @@ import pytest
 from quorate.errors import (
     FencedMemberEpochError,
     InvalidPartitionsError,
-    InvalidRequestError,
     NonEmptyGroupError,
     OffsetMetadataTooLargeError,
     OverloadedError,
@@ -17,7 +16,7 @@ from quorate.errors import (
     UnknownTopicError,
 )
 from quorate_broker.groups.machine import shard
-from quorate_broker.groups.machine.values import FORGET, FetchOffsets, LogRecord
+from quorate_broker.groups.machine.values import FetchOffsets, LogRecord
 from quorate_broker.groups.records.keys import OffsetKey, encode_key
 from quorate_broker.groups.records.values import OffsetValue, Partition
 from tests.harness.group_desk import GROUP, Desk, Member
@@ -82,7 +81,7 @@ def test_the_first_commit_after_an_offset_was_forgotten_is_a_first_one() -> None
     d = desk()
     d.commit({one(d): 3})
     d.grow("orders", 8)
-    d.commit({one(d): FORGET})
+    d.commit({one(d): None})
     d.commit({one(d): 5})
     assert first_counts(d) == {0: 8}
 
@@ -193,21 +192,43 @@ def test_a_commit_for_a_partition_of_another_member_is_refused_and_the_rest_is_n
 
 
 @pytest.mark.parametrize(
-    ("number", "offset", "error"),
-    [
-        (0, -1, InvalidRequestError),
-        (0, -2, InvalidRequestError),
-        (-1, 0, InvalidPartitionsError),
-        (6, 0, UnknownTopicError),
-    ],
+    ("number", "error"), [(-1, InvalidPartitionsError), (6, UnknownTopicError)]
 )
-def test_an_impossible_commit_is_refused(
-    number: int, offset: int, error: type[QuorateError]
+def test_a_commit_for_an_impossible_partition_is_refused(
+    number: int, error: type[QuorateError]
 ) -> None:
     d = desk()
     a = d.joined("a", "orders")
     d.settle(a)
-    assert isinstance(why(d, one(d, number), offset, a), error)
+    assert isinstance(why(d, one(d, number), 0, a), error)
+
+
+#: Kafka clients commit -1 and -2, too, and have a meaning of their own for them.
+ANY_OFFSETS = (-(2**63), -1001, -2, -1, 0, 2**63 - 1)
+
+
+@pytest.mark.parametrize("is_member", [True, False])
+def test_every_offset_of_64_bits_is_stored_and_outlives_a_fail_over(is_member: bool) -> None:
+    d = desk()
+    a = d.joined("a", "orders") if is_member else None
+    if a is not None:
+        d.settle(a)
+    offsets = dict(zip(d.of("orders"), ANY_OFFSETS, strict=True))
+    assert d.commit(offsets, a).refused == {}
+    for _ in range(2):
+        assert d.committed(*offsets) == [*ANY_OFFSETS]
+        assert {key: value.offset for key, value in d.every_offset().items()} == offsets
+        d.fail_over(d.compacted())
+
+
+def test_a_negative_offset_expires_like_any_other() -> None:
+    d = desk(offsets_retention_ms=60 * MINUTE_MS, offsets_check_interval_ms=MINUTE_MS)
+    d.commit({one(d): -2, one(d, 1): -1})
+    d.run(59 * MINUTE_MS)
+    assert d.committed(one(d), one(d, 1)) == [-2, -1]
+    d.run(3 * MINUTE_MS)
+    assert d.committed(one(d), one(d, 1)) == [None, None]
+    assert d.take(d.machine.list_groups()) == ()
 
 
 def test_a_commit_for_an_unknown_topic_is_refused() -> None:
@@ -235,9 +256,9 @@ def test_commits_make_no_more_groups_than_there_may_be() -> None:
 def test_an_administrator_takes_an_offset_away() -> None:
     d = desk()
     d.commit({one(d): 5, one(d, 1): 6})
-    d.commit({one(d): FORGET})
+    d.commit({one(d): None})
     assert d.committed(one(d), one(d, 1)) == [None, 6]
-    d.commit({one(d, 1): FORGET})
+    d.commit({one(d, 1): None})
     assert d.take(d.machine.list_groups()) == ()
 
 

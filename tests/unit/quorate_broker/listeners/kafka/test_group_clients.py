@@ -19,6 +19,7 @@ from confluent_kafka import ConsumerGroupTopicPartitions
 from confluent_kafka import TopicPartition as ConfluentPartition
 from confluent_kafka.admin import AdminClient
 
+from quorate import Admin, Consumer, TopicPartition
 from tests.harness.embedded_cluster import EmbeddedCluster
 from tests.harness.kafka_clients import PARTITIONS, WAIT_S, Sent, kafka_python, produce
 
@@ -250,3 +251,43 @@ def test_groups_are_listed_described_altered_and_deleted(
     assert {(one.partition, one.offset) for one in offsets.topic_partitions} == {(0, 7), (1, 3)}
     admin.delete_consumer_groups([group])[group].result()
     assert group not in {one.group_id for one in admin.list_consumer_groups().result().valid}
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_negative_offsets_are_read_back_and_quorates_own_clients_have_none_committed(
+    cluster: EmbeddedCluster, topic: str
+) -> None:
+    """KafkaJS commits -2 for "the beginning", for example, and reads it as "none"."""
+    group = f"g-{topic}"
+    admin = kafka_python.KafkaAdminClient(bootstrap_servers=cluster.kafka_servers)
+    committed = dict(enumerate((-2, -(2**63), 7)))
+    asked = {
+        kafka_python.TopicPartition(topic, number): kafka_python.OffsetAndMetadata(offset, "x", -1)
+        for number, offset in committed.items()
+    }
+
+    def is_taken() -> bool:
+        return {one.errno for one in admin.alter_group_offsets(group, asked).values()} == {0}
+
+    until(is_taken, lambda: None)  # the first commit of a cluster makes __consumer_offsets
+    told = admin.list_group_offsets(group)
+    told = told.get(group, told)
+    assert {key.partition: value.offset for key, value in told.items()} == committed
+    admin.close()
+    asyncio.run(_reads_all_but_what_was_committed(cluster, topic, group))
+
+
+async def _reads_all_but_what_was_committed(
+    cluster: EmbeddedCluster, topic: str, group: str
+) -> None:
+    servers = cluster.bootstrap_servers
+    async with Admin(bootstrap_servers=servers) as admin:
+        found = await admin.list_group_offsets(group)
+        assert {key.partition: value.offset for key, value in found.items()} == {2: 7}
+        named = await admin.list_group_offsets(group, [TopicPartition(topic, n) for n in (0, 1)])
+        assert named == {}
+    async with Consumer(
+        topic, bootstrap_servers=servers, group_id=group, auto_offset_reset="earliest"
+    ) as consumer:
+        positions = [await consumer.position(TopicPartition(topic, n)) for n in range(PARTITIONS)]
+        assert positions == [0, 0, 7]
