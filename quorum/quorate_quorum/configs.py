@@ -17,7 +17,7 @@ import dataclasses
 import difflib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Final, Generic, Literal, TypeVar
 
 from quorate.errors import InvalidConfigError
 from quorate.record import compression
@@ -237,6 +237,10 @@ class TopicConfig:
         return cls(**_values(cls, own, cluster))
 
 
+#: Replicas of a topic if neither it nor the cluster says, and there are enough brokers.
+DEFAULT_REPLICATION_MAX: Final = 3
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterConfig:
     """Every setting that only the cluster has. A change applies to topics created afterwards."""
@@ -269,6 +273,17 @@ class ClusterConfig:
         whole(MIB, 2048 * MIB - 1),
         "Bytes of one segment of __consumer_offsets when it is made.",
     )
+
+    def replication_factor(self, registered: int) -> int:
+        """Return the replicas of a topic that does not say, with so many registered brokers.
+
+        If it is configured, it may be more than there are brokers.
+
+        >>> [ClusterConfig().replication_factor(brokers) for brokers in (1, 2, 5)]
+        [1, 2, 3]
+        """
+        configured = self.default_replication_factor
+        return configured if configured > 0 else min(DEFAULT_REPLICATION_MAX, registered)
 
     @classmethod
     def of(cls, cluster: Mapping[str, str]) -> ClusterConfig:

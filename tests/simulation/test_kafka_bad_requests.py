@@ -12,24 +12,36 @@ from typing import Any
 import pytest
 import structlog
 
+from quorate_broker.listeners.kafka.messages.consumer_group_describe import (
+    ConsumerGroupDescribeRequest,
+)
 from quorate_broker.listeners.kafka.messages.create_topics import (
     CreatableTopic,
     CreateTopicsRequest,
 )
+from quorate_broker.listeners.kafka.messages.delete_groups import DeleteGroupsRequest
+from quorate_broker.listeners.kafka.messages.describe_groups import DescribeGroupsRequest
 from quorate_broker.listeners.kafka.messages.fetch import FetchPartition, FetchRequest, FetchTopic
 from quorate_broker.listeners.kafka.messages.find_coordinator import FindCoordinatorRequest
 from quorate_broker.listeners.kafka.messages.join_group import (
     JoinGroupRequest,
     JoinGroupRequestProtocol,
 )
+from quorate_broker.listeners.kafka.messages.leave_group import LeaveGroupRequest
 from quorate_broker.listeners.kafka.messages.offset_commit import (
     OffsetCommitRequest,
     OffsetCommitRequestPartition,
     OffsetCommitRequestTopic,
 )
+from quorate_broker.listeners.kafka.messages.offset_delete import (
+    OffsetDeleteRequest,
+    OffsetDeleteRequestPartition,
+    OffsetDeleteRequestTopic,
+)
 from quorate_broker.listeners.kafka.messages.offset_fetch import (
     OffsetFetchRequest,
     OffsetFetchRequestGroup,
+    OffsetFetchRequestTopics,
 )
 from quorate_broker.listeners.kafka.messages.produce import (
     PartitionProduceData,
@@ -41,11 +53,16 @@ from quorate_broker.listeners.kafka.messages.sync_group import (
     SyncGroupRequestAssignment,
 )
 from quorate_broker.listeners.kafka.versions import (
+    CONSUMER_GROUP_DESCRIBE,
     CREATE_TOPICS,
+    DELETE_GROUPS,
+    DESCRIBE_GROUPS,
     FETCH,
     FIND_COORDINATOR,
     JOIN_GROUP,
+    LEAVE_GROUP,
     OFFSET_COMMIT,
+    OFFSET_DELETE,
     OFFSET_FETCH,
     PRODUCE,
     SYNC_GROUP,
@@ -61,6 +78,8 @@ TOPIC = "zoo"
 GROUP = "g"
 MANY = 10_000
 UNKNOWN_TOPIC_OR_PARTITION = 3
+NON_EMPTY_GROUP = 68
+GROUP_ID_NOT_FOUND = 69
 INVALID_RECORD = 87
 UNKNOWN_SERVER_ERROR = -1
 MIB = 1 << 20
@@ -148,12 +167,13 @@ def test_metadata_that_no_record_can_hold_are_answered_as_kafka_does() -> None:
 
 @pytest.mark.parametrize(
     ("named", "reason"),
-    [([GROUP, GROUP], "twice"), ([f"g{number}" for number in range(1001)], "1000 are allowed")],
-    ids=["twice", "1,001"],
+    [
+        ([GROUP] * 12, "11 groups that it names already; 10 are allowed"),
+        ([f"g{number}" for number in range(1001)], "1000 are allowed"),
+    ],
+    ids=["again", "1,001"],
 )
-def test_an_offset_fetch_names_each_group_once_and_not_too_many(
-    named: list[str], reason: str
-) -> None:
+def test_an_offset_fetch_does_not_name_too_many_groups(named: list[str], reason: str) -> None:
     """A request of 250,000 groups would hold the event loop for ten seconds."""
 
     async def use(client: DirectConnection) -> None:
@@ -167,6 +187,80 @@ def test_an_offset_fetch_names_each_group_once_and_not_too_many(
             await client.ask(OFFSET_FETCH, 8, request)
         (ended,) = [one for one in lines if one["event"] == "kafka connection ended"]
         assert reason in ended["reason"]
+
+    with_broker(use)
+
+
+def test_a_group_that_is_named_twice_is_answered_twice() -> None:
+    """Kafka 4.3 does so. A deletion is answered once."""
+
+    async def use(client: DirectConnection) -> None:
+        joined = await in_group(client, b"m")
+        twice = [GROUP, "none", GROUP, "none"]
+        find = FindCoordinatorRequest(coordinator_keys=twice)
+        found = await client.ask(FIND_COORDINATOR, 4, find)
+        assert [one.key for one in found.coordinators] == twice
+        assert [one.error_code for one in found.coordinators] == [0] * 4
+        fetch = OffsetFetchRequest(
+            groups=[OffsetFetchRequestGroup(one, topics=None) for one in twice]
+        )
+        fetched = await client.ask(OFFSET_FETCH, 8, fetch)
+        assert [(one.group_id, one.error_code) for one in fetched.groups] == [
+            (one, 0) for one in twice
+        ]
+        described = await client.ask(DESCRIBE_GROUPS, 5, DescribeGroupsRequest(twice))
+        assert [(one.group_id, len(one.members)) for one in described.groups] == [
+            (GROUP, 1),
+            ("none", 0),
+        ] * 2
+        request = ConsumerGroupDescribeRequest(twice)
+        told = await client.ask(CONSUMER_GROUP_DESCRIBE, 0, request)
+        assert [(one.group_id, one.error_code) for one in told.groups] == [
+            (one, GROUP_ID_NOT_FOUND) for one in twice
+        ]
+        assert {one.group_state for one in told.groups} == {""}
+        gone = await client.ask(DELETE_GROUPS, 2, DeleteGroupsRequest(twice))
+        assert [(one.group_id, one.error_code) for one in gone.results] == [
+            (GROUP, NON_EMPTY_GROUP),
+            ("none", GROUP_ID_NOT_FOUND),
+        ]
+        leave = LeaveGroupRequest(GROUP, joined.member_id)
+        assert (await client.ask(LEAVE_GROUP, 1, leave)).error_code == 0
+        gone = await client.ask(DELETE_GROUPS, 2, DeleteGroupsRequest(twice))
+        assert [one.error_code for one in gone.results] == [0, GROUP_ID_NOT_FOUND]
+
+    with_broker(use)
+
+
+def test_a_partition_that_is_named_twice_is_answered_twice_and_its_last_commit_counts() -> None:
+    async def use(client: DirectConnection) -> None:
+        await in_group(client, b"m")
+        partitions = [OffsetCommitRequestPartition(0, offset) for offset in (8, 9)]
+        topics = [OffsetCommitRequestTopic(TOPIC, partitions=partitions)]
+        commit = OffsetCommitRequest("alone", -1, "", topics=topics)
+        committed = await client.ask(OFFSET_COMMIT, 7, commit)
+        assert [one.error_code for one in committed.topics[0].partitions] == [0, 0]
+        named = [OffsetFetchRequestTopics(TOPIC, partition_indexes=[0, 0])] * 2
+        asked = OffsetFetchRequest(groups=[OffsetFetchRequestGroup("alone", topics=named)])
+        (told,) = (await client.ask(OFFSET_FETCH, 8, asked)).groups
+        offsets = [[one.committed_offset for one in topic.partitions] for topic in told.topics]
+        assert offsets == [[9, 9], [9, 9]]
+        deleted = OffsetDeleteRequest(
+            "alone",
+            [OffsetDeleteRequestTopic(TOPIC, [OffsetDeleteRequestPartition(0)] * 2)],
+        )
+        gone = await client.ask(OFFSET_DELETE, 0, deleted)
+        assert [one.error_code for one in gone.topics[0].partitions] == [0, 0]
+
+    with_broker(use)
+
+
+def test_a_member_is_described_with_the_host_as_java_writes_it() -> None:
+    async def use(client: DirectConnection) -> None:
+        await in_group(client, b"m")
+        described = await client.ask(DESCRIBE_GROUPS, 5, DescribeGroupsRequest([GROUP]))
+        (member,) = described.groups[0].members
+        assert member.client_host.startswith("/")
 
     with_broker(use)
 

@@ -40,7 +40,6 @@ from quorate_broker.groups.partitioning import partition_of
 from quorate_broker.groups.shard import Shard
 from quorate_broker.operations import group_steps
 from quorate_broker.operations.admin import answered_in_time
-from quorate_broker.operations.partitions import refuse_duplicates
 from quorate_broker.replicas.replicas import Replicas
 from quorate_quorum.client.client import QuorumClient
 from quorate_quorum.metadata.topics import OFFSETS_TOPIC, TopicImage
@@ -64,6 +63,9 @@ READ_TOPIC: Final = Required(Operation.READ, ResourceType.TOPIC)
 GROUP_ID_BYTES_MAX = 249
 #: The most groups that one request may name.
 GROUPS_MAX = 1_000
+#: How often one request may name groups that it names already. As in Kafka, each is answered.
+#: Without this bound, one large group could be told a thousand times in one answer.
+REPEATED_MAX = 10
 #: The most groups whose coordinators are found in one turn of the event loop.
 GROUPS_A_TURN = 100
 #: How long a call waits until the controller has made __consumer_offsets.
@@ -105,8 +107,7 @@ class Groups:
     ) -> list[CoordinatorFound | QuorateError]:
         """Return the broker that coordinates each group, or the error, in the order of the ids.
 
-        Makes __consumer_offsets at its first use. Raises InvalidRequestError if an id occurs twice,
-        or if there are too many.
+        Makes __consumer_offsets at its first use. Raises InvalidRequestError if there are too many.
         """
         check_named(group_ids)
         caller = Caller(principal, self._authorizer)
@@ -153,21 +154,16 @@ class Groups:
     async def commit_offsets(self, principal: Principal, request: CommitOffsets) -> Committed:
         """Commit offsets. Partitions whose topics the caller may not read are refused.
 
-        Raises InvalidRequestError if a partition occurs twice, and the errors of Shard.call and
-        ShardMachine.commit_offsets.
+        If a partition occurs twice, its last offset counts. Raises InvalidRequestError if there are
+        too many, and the errors of Shard.call and ShardMachine.commit_offsets.
         """
         caller = Caller(principal, self._authorizer)
         check_group(caller, READ, request.group_id)
         self._check_count(len(request.offsets))
-        refuse_duplicates(tuple(one.partition) for one in request.offsets)
-        named = (one.partition[0] for one in request.offsets)
-        refusals = self._refusals(caller, READ_TOPIC, named)
-        refused = {
-            one.partition: refusals[one.partition[0]]
-            for one in request.offsets
-            if one.partition[0] in refusals
-        }
-        allowed = [one for one in request.offsets if one.partition not in refused]
+        named = {one.partition: one for one in request.offsets}
+        refusals = self._refusals(caller, READ_TOPIC, (topic_id for topic_id, _ in named))
+        refused = {one: refusals[one[0]] for one in named if one[0] in refusals}
+        allowed = [offset for one, offset in named.items() if one not in refused]
         shard = self._coordinator.shard_of(request.group_id)
         for part in group_steps.parts(allowed):
             committed = await shard.call(
@@ -190,15 +186,14 @@ class Groups:
         if request.partitions is None:
             return await self._fetch_all(caller, shard, request)
         self._check_count(len(request.partitions))
-        refuse_duplicates(tuple(one) for one in request.partitions)
         refusals = self._refusals(caller, DESCRIBE_TOPIC, (one[0] for one in request.partitions))
-        allowed = [one for one in request.partitions if one[0] not in refusals]
+        allowed = [one for one in dict.fromkeys(request.partitions) if one[0] not in refusals]
         fetched: list[FetchedOffset] = []
         for part in group_steps.parts(allowed):
             found = await shard.call(partial(group_steps.fetch, replace(request, partitions=part)))
             fetched.extend(found)
-        answers = iter(fetched)
-        return [refusals.get(one[0]) or next(answers) for one in request.partitions]
+        answers = dict(zip(allowed, fetched, strict=True))
+        return [refusals.get(one[0]) or answers[one] for one in request.partitions]
 
     async def _fetch_all(
         self, caller: Caller, shard: Shard, request: FetchOffsets
@@ -288,19 +283,19 @@ class Groups:
         group_ids: Sequence[str],
         ask: Callable[[Shard, str], Awaitable[T]],
     ) -> list[T | QuorateError]:
-        """Ask for each group on its own. One group's error does not concern the others."""
+        """Ask for each group on its own, once. One group's error does not concern the others."""
         check_named(group_ids)
         caller = Caller(principal, self._authorizer)
-        found: list[T | QuorateError] = []
-        for group_id in group_ids:
+        found: dict[str, T | QuorateError] = {}
+        for group_id in dict.fromkeys(group_ids):
             try:
                 check_group(caller, required, group_id)
                 shard = self._coordinator.shard_of(group_id)
-                found.append(await ask(shard, group_id))
+                found[group_id] = await ask(shard, group_id)
             except QuorateError as error:
-                found.append(error)
+                found[group_id] = error
             await asyncio.sleep(0)
-        return found
+        return [found[group_id] for group_id in group_ids]
 
     # -- checks
 
@@ -338,12 +333,16 @@ def check_group(caller: Caller, required: Required, group_id: str) -> None:
 
 
 def check_named(group_ids: Sequence[str]) -> None:
-    """Raise InvalidRequestError if an id occurs twice, or if there are too many."""
+    """Raise InvalidRequestError if there are too many, or too many that were named before."""
     if len(group_ids) > GROUPS_MAX:
         raise InvalidRequestError(
             f"a request names {len(group_ids)} groups; {GROUPS_MAX} are allowed"
         )
-    refuse_duplicates(group_ids)
+    repeated = len(group_ids) - len(set(group_ids))
+    if repeated > REPEATED_MAX:
+        raise InvalidRequestError(
+            f"a request names {repeated} groups that it names already; {REPEATED_MAX} are allowed"
+        )
 
 
 def _leader(topic: TopicImage, group_id: str) -> CoordinatorFound:

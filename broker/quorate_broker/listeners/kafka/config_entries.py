@@ -29,6 +29,9 @@ OF_CLUSTER: Final = 3
 OF_NODE: Final = 4
 DEFAULT: Final = 5
 
+#: The config that is told as what it comes to, because -1 means nothing to Kafka's clients.
+REPLICATION_FACTOR: Final = "default.replication.factor"
+
 _LONG_MAX: Final = str((1 << 63) - 1)
 
 
@@ -170,14 +173,24 @@ def _entry(name: str, spec: ConfigSpec, synonyms: Sequence[Synonym]) -> Entry:
     return Entry(name, first.value, kind, first.source, spec.doc, tuple(synonyms))
 
 
-def of_broker(config: BrokerConfig, found: Iterable[ConfigFound]) -> list[Entry]:
-    """Return the configs of a broker: its own, and those of the cluster, which are `found`."""
+def of_broker(
+    config: BrokerConfig, found: Iterable[ConfigFound], replication_factor: int
+) -> list[Entry]:
+    """Return the configs of a broker: its own, and those of the cluster, which are `found`.
+
+    `replication_factor`: what a topic that names none would get now. Kafka has no -1 there.
+    """
     own = dict(_own(config))
     facts = {
         name: Entry(name, value, BOOLEAN, DEFAULT, "", (Synonym(name, value, DEFAULT),))
         for name, value in _FACTS.items()
     }
     shared = {one.name: one for one in map(_of_cluster, found)}
+    told = shared.get(REPLICATION_FACTOR)
+    if told is not None and told.source == DEFAULT:
+        value = str(replication_factor)
+        synonyms = (Synonym(REPLICATION_FACTOR, value, DEFAULT),)
+        shared[REPLICATION_FACTOR] = told._replace(value=value, synonyms=synonyms)
     return sorted({**facts, **shared, **own}.values())
 
 

@@ -31,7 +31,7 @@ from quorate_broker.listeners.kafka.messages import incremental_alter_configs as
 from quorate_broker.listeners.kafka.messages import list_config_resources as lc
 from quorate_broker.operations.metadata import check_count
 from quorate_broker.operations.operations import Operations
-from quorate_quorum.configs import CONFIGS, effective
+from quorate_quorum.configs import CONFIGS, ClusterConfig, effective
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.metadata.topics import TopicImage
 from quorate_quorum.node.config import BrokerConfig
@@ -127,7 +127,8 @@ class ConfigRequests:
                 f"broker {self._config.node_id} tells its own configs only, not those of"
                 f" {name[:100]!r}"
             )
-        return config_entries.of_broker(self._config, found)
+        factor = ClusterConfig.of(image.configs).replication_factor(len(image.brokers))
+        return config_entries.of_broker(self._config, found, factor)
 
     async def alter_configs(self, call: Call[ac.AlterConfigsRequest]) -> ac.AlterConfigsResponse:
         """Replace all configs of topics: those that are not named are removed."""

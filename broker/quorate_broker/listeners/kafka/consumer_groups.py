@@ -26,6 +26,7 @@ from quorate_broker.listeners.kafka.errors import (
 )
 from quorate_broker.listeners.kafka.messages import consumer_group_describe as describe
 from quorate_broker.listeners.kafka.messages import consumer_group_heartbeat as heartbeat
+from quorate_broker.listeners.kafka.reach import as_java_host
 from quorate_broker.listeners.kafka.versions import (
     CONSUMER_GROUP_DESCRIBE,
     CONSUMER_GROUP_HEARTBEAT,
@@ -40,7 +41,6 @@ NO_MEMBER_ID_UNTIL: Final = 0
 NO_TIMEOUT: Final = -1
 #: The kinds of members in ConsumerGroupDescribe.
 CLASSIC_MEMBER, CONSUMER_MEMBER = 0, 1
-DEAD: Final = "Dead"
 
 
 class ConsumerGroupRequests:
@@ -129,10 +129,10 @@ class ConsumerGroupRequests:
     def _described(self, group_id: str, found: object) -> describe.DescribedGroup:
         if isinstance(found, QuorateError):
             code = code_of(found, OF_GROUPS)
-            return describe.DescribedGroup(code, str(found), group_id, DEAD)
+            return describe.DescribedGroup(code, str(found), group_id)
         if not isinstance(found, DescribedGroup) or found.protocol != "consumer":
             why = f"group {group_id!r} is not a consumer group"
-            return describe.DescribedGroup(GROUP_ID_NOT_FOUND, why, group_id, DEAD)
+            return describe.DescribedGroup(GROUP_ID_NOT_FOUND, why, group_id)
         return describe.DescribedGroup(
             NONE,
             None,
@@ -151,7 +151,7 @@ class ConsumerGroupRequests:
             member.rack or None,
             member.member_epoch,
             member.client_id,
-            member.client_host,
+            as_java_host(member.client_host),
             sorted(member.subscription.topics),
             member.subscription.pattern or None,
             self._named(member.assignment),

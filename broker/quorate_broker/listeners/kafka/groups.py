@@ -62,7 +62,7 @@ from quorate_broker.listeners.kafka.messages.list_groups import (
     ListGroupsResponse,
 )
 from quorate_broker.listeners.kafka.messages.sync_group import SyncGroupRequest, SyncGroupResponse
-from quorate_broker.listeners.kafka.reach import address_of
+from quorate_broker.listeners.kafka.reach import address_of, as_java_host
 from quorate_broker.listeners.kafka.versions import (
     DELETE_GROUPS,
     DESCRIBE_GROUPS,
@@ -272,7 +272,7 @@ class GroupRequests:
         )
 
     async def delete_groups(self, call: Call[DeleteGroupsRequest]) -> DeleteGroupsResponse:
-        names = call.request.groups_names
+        names = [*dict.fromkeys(call.request.groups_names)]
         errors = await self._groups.delete_groups(call.client.principal, names)
         return DeleteGroupsResponse(
             results=[
@@ -323,7 +323,7 @@ def _described(group_id: str, found: object, version: int) -> DescribedGroup:
                     one.member_id,
                     one.instance_id,
                     one.client_id,
-                    one.client_host,
+                    as_java_host(one.client_host),
                     one.metadata,
                     one.assignment,
                 )

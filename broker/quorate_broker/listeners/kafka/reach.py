@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address
 
 from quorate.errors import QuorateError
 from quorate_broker.listeners.kafka.call import Client
@@ -46,3 +47,22 @@ def leader_in(error: QuorateError, client: Client, replicas: Replicas) -> Leader
     rack = "" if broker is None else broker.rack
     address = None if broker is None else address_of(client, broker)
     return Leader(hint.leader, hint.leader_epoch, rack, address)
+
+
+def as_java_host(host: str) -> str:
+    """Return a member's host as Kafka tells it, which is how Java writes an address.
+
+    Records that Kafka wrote have that form already.
+
+    >>> as_java_host("127.0.0.1"), as_java_host("/10.0.0.1"), as_java_host("::1"), as_java_host("")
+    ('/127.0.0.1', '/10.0.0.1', '/0:0:0:0:0:0:0:1', '')
+    """
+    if not host or host.startswith("/"):
+        return host
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return f"/{host}"
+    if isinstance(address, IPv6Address):
+        host = ":".join(f"{int(part, 16):x}" for part in address.exploded.split(":"))
+    return f"/{host}"

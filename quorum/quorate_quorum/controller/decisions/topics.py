@@ -34,7 +34,6 @@ TOPICS_PER_REQUEST_MAX = 1_000
 CONFIGS_PER_REQUEST_MAX = 1_000
 #: The most topics that one turn of the event loop deletes: each may have many partitions.
 DELETED_PER_TURN = 50
-DEFAULT_REPLICATION_MAX = 3
 MIN_ISR = "min.insync.replicas"
 #: The configs of an internal topic that stay as they were made. With another value, records that
 #: the cluster needs would be deleted, or the cluster's own appends would be refused.
@@ -80,8 +79,7 @@ def replication_factor(image: MetadataImage, asked: int) -> int:
 
 def default_factor(image: MetadataImage) -> int:
     """Return the cluster's default. If configured, it may be more than the number of brokers."""
-    configured = ClusterConfig.of(image.configs).default_replication_factor
-    return configured if configured > 0 else min(DEFAULT_REPLICATION_MAX, len(image.brokers))
+    return ClusterConfig.of(image.configs).replication_factor(len(image.brokers))
 
 
 def places_of(image: MetadataImage) -> list[Place]:
