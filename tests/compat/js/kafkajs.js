@@ -108,6 +108,9 @@ async function main () {
   })
   await report('reset the offsets, delete the group and the topic', async () => {
     await admin.resetOffsets({ groupId: group, topic, earliest: true })
+    // KafkaJS commits -2 for "the beginning", and reads it back.
+    const reset = await admin.fetchOffsets({ groupId: group, topics: [topic] })
+    check(reset[0].partitions.every(one => one.offset === '-2'), JSON.stringify(reset))
     await admin.deleteGroups([group])
     await admin.deleteTopics({ topics: [topic] })
   })
