@@ -3881,7 +3881,7 @@ MUTANTS = (
         "patterns-are-bounded",
         "a pattern finds internal topics",
         f"{GROUP_MACHINE}/subscriptions.py",
-        "            not name.startswith(INTERNAL_PREFIX)\n            and topics",
+        "            name not in INTERNAL_TOPICS\n            and topics",
         "            topics",
         (f"{PATTERNS}::test_a_pattern_matches_whole_names_of_topics_that_are_not_internal",),
     ),

@@ -27,7 +27,7 @@ from quorate_broker.replica.hints import hinted
 from quorate_broker.replica.watches import Watches
 from quorate_quorum.configs import TopicConfig
 from quorate_quorum.metadata.partitions import PartitionImage
-from quorate_quorum.metadata.topics import INTERNAL_PREFIX
+from quorate_quorum.metadata.topics import INTERNAL_TOPICS
 from quorate_quorum.node.config import BrokerConfig
 from quorate_quorum.node.environment import Environment
 
@@ -87,7 +87,7 @@ class Replica(ABC):
         self.key: Key = (topic_id, partition)
         self.name = f"{topic}-{partition}"
         #: Whether the topic is the cluster's own: clients may only read it.
-        self.is_internal = topic.startswith(INTERNAL_PREFIX)
+        self.is_internal = topic in INTERNAL_TOPICS
         self.directory_id = directory_id
         self.host = host
         self.broker_id = host.config.node_id

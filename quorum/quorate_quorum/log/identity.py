@@ -24,9 +24,12 @@ from quorate_quorum.disk import Disk, read_whole, replace_whole
 from quorate_quorum.node.config import ConfigError
 
 FILE_NAME: Final = "meta.properties"
+#: The name of the metadata log, as if it were a topic. No topic may have it: its files would be
+#: taken for those of the quorum.
+METADATA_LOG: Final = "__cluster_metadata"
 #: The directory of the metadata log. `storage format` makes it in a voter's log directory, never in
 #: a broker's.
-METADATA_DIRECTORY: Final = "__cluster_metadata-0"
+METADATA_DIRECTORY: Final = f"{METADATA_LOG}-0"
 VERSION: Final = 2
 BYTES_MAX: Final = 4096
 #: The highest generation. No quorum is recovered so often, so a file with a higher generation is

@@ -6,7 +6,8 @@ import re
 from typing import Final
 
 from quorate.errors import InvalidTopicError
-from quorate_quorum.metadata.topics import INTERNAL_PREFIX
+from quorate_quorum.log.identity import METADATA_LOG
+from quorate_quorum.metadata.topics import INTERNAL_TOPICS
 
 NAME: Final = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 NAME_LENGTH_MAX: Final = 249
@@ -28,5 +29,6 @@ def check_name(name: str, *, internal: bool = False) -> None:
         raise InvalidTopicError(
             f"a topic's name has only a-z A-Z 0-9 . _ and -; {name!r} has {wrong!r}"
         )
-    if name.startswith(INTERNAL_PREFIX) and not internal:
-        raise InvalidTopicError(f"names that begin with __ are Quorate's own; {name!r} does")
+    if name == METADATA_LOG or (name in INTERNAL_TOPICS and not internal):
+        own = ", ".join(sorted({METADATA_LOG, *INTERNAL_TOPICS}))
+        raise InvalidTopicError(f"{name!r} is one of the names that are Quorate's own: {own}")

@@ -31,9 +31,11 @@ from quorate_quorum.metadata.partitions import (
 from quorate_quorum.v1 import events_pb2 as ev
 
 ID_BYTES: Final = 16
-INTERNAL_PREFIX: Final = "__"
 #: The internal topic that has the consumer groups and their committed offsets.
 OFFSETS_TOPIC: Final = "__consumer_offsets"
+#: The names of the cluster's own topics. Kafka's brokers have the last two for transactions and
+#: share groups; the cluster may come to need them. Other names with two underscores are anyone's.
+INTERNAL_TOPICS: Final = frozenset((OFFSETS_TOPIC, "__transaction_state", "__share_group_state"))
 
 
 # The images.
@@ -53,7 +55,7 @@ class TopicImage:
     @property
     def is_internal(self) -> bool:
         """Whether this is an internal topic of Quorate."""
-        return self.name.startswith(INTERNAL_PREFIX)
+        return self.name in INTERNAL_TOPICS
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from quorate.net.principal import Principal
 from quorate.topic_pattern import compiled
 from quorate_broker.groups.machine.config import GroupsConfig
 from quorate_broker.groups.machine.topics import Topic, Topics
-from quorate_quorum.metadata.topics import INTERNAL_PREFIX
+from quorate_quorum.metadata.topics import INTERNAL_TOPICS
 
 #: What one step may spend on matching, in instructions of compiled patterns times names: at most
 #: about 20 ms, for names of 249 letters and the worst of patterns. One name is always matched.
@@ -77,7 +77,7 @@ class Matches:
     def look_at(self, name: str, topics: Topics) -> bool:
         """Return whether a name that changed belongs to a topic that matches, or did so before."""
         is_matched = (
-            not name.startswith(INTERNAL_PREFIX)
+            name not in INTERNAL_TOPICS
             and topics.named(name) is not None
             and self.regexp.fullmatch(name.encode()) is not None
         )

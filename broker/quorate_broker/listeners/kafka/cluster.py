@@ -36,10 +36,10 @@ from quorate_broker.listeners.kafka.messages import list_transactions as lt
 from quorate_broker.operations.log_dirs import LogDir, ReplicaSize
 from quorate_broker.operations.metadata import check_count
 from quorate_broker.operations.operations import Operations
+from quorate_quorum.log.identity import METADATA_LOG
 from quorate_quorum.node.listeners import parse
 
 #: Kafka's name of the metadata log, which has one partition.
-METADATA_LOG: Final = "__cluster_metadata"
 OF_BROKERS: Final = 1
 #: The name by which voters' addresses are told.
 CONTROLLER: Final = "CONTROLLER"

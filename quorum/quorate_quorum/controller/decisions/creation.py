@@ -85,7 +85,7 @@ class _Turn:
 class Creation:
     """One CreateTopics request.
 
-    With `internal` the cluster itself asks, and the names may begin with "__". A repeated request
+    With `internal` the cluster itself asks, and the names may be its own. A repeated request
     with the same topic id gets the first result. If fewer brokers are unfenced than a topic needs
     replicas, the topic fails with NOT_ENOUGH_REPLICAS, which is retriable.
     """

@@ -99,8 +99,10 @@ def topic(topic_id: bytes, name: str, configs: dict[str, str] | None = None) -> 
 IMAGE = MetadataImage(
     offset=77,
     brokers=HashTrieMap({1: broker(1, fenced=True), 0: broker(0)}),
-    topics=HashTrieMap({B: topic(B, "__internal"), A: topic(A, "zoo", {"retention.ms": "5"})}),
-    topic_ids=HashTrieMap({"zoo": A, "__internal": B}),
+    topics=HashTrieMap(
+        {B: topic(B, "__transaction_state"), A: topic(A, "zoo", {"retention.ms": "5"})}
+    ),
+    topic_ids=HashTrieMap({"zoo": A, "__transaction_state": B}),
     configs=HashTrieMap({"min.insync.replicas": "3", "flush.on.ack": "true"}),
 )
 
@@ -172,7 +174,7 @@ class TestReads:
         assert found == [
             ("zoo", A, ErrorCode.ERROR_CODE_NONE),
             ("no", b"", ErrorCode.ERROR_CODE_UNKNOWN_TOPIC),
-            ("__internal", B, ErrorCode.ERROR_CODE_NONE),
+            ("__transaction_state", B, ErrorCode.ERROR_CODE_NONE),
             ("", b"x" * 16, ErrorCode.ERROR_CODE_UNKNOWN_TOPIC),
             ("", b"short", ErrorCode.ERROR_CODE_INVALID_REQUEST),
         ]
@@ -184,7 +186,7 @@ class TestReads:
         service = Fixture().service
         everything = await service.metadata(MetadataRequest(all_topics=True), PEER)
         assert [(one.name, one.internal) for one in everything.topics] == [
-            ("__internal", True),
+            ("__transaction_state", True),
             ("zoo", False),
         ]
         nothing = await service.metadata(MetadataRequest(), PEER)
@@ -210,7 +212,7 @@ class TestReads:
     async def test_describe_topics(self) -> None:
         service = Fixture().service
         response = await service.describe_topics(DescribeTopicsRequest(), PEER)
-        assert [one.topic.name for one in response.topics] == ["__internal", "zoo"]
+        assert [one.topic.name for one in response.topics] == ["__transaction_state", "zoo"]
         assert dict(response.topics[1].configs) == {"retention.ms": "5"}
         response = await service.describe_topics(DescribeTopicsRequest(topics=["no"]), PEER)
         assert response.topics[0].topic.error.code == ErrorCode.ERROR_CODE_UNKNOWN_TOPIC

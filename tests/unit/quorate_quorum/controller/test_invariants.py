@@ -81,7 +81,7 @@ class Cluster:
         self.create("a", 1, {})
         self.create("b", 2, flushed)
         self.create("c", 3, {"unclean.leader.election.enable": "true"})
-        self.create("__internal", 4, {"min.insync.replicas": "3"}, factor=1)
+        self.create("__transaction_state", 4, {"min.insync.replicas": "3"}, factor=1)
 
     def create(self, name: str, number: int, configs: dict[str, str], factor: int = 3) -> None:
         new = admin.NewTopic(

@@ -113,13 +113,22 @@ def test_no_broker_at_all_is_retriable() -> None:
         ("ö", "'ö'"),
         ("a\n", r"'\n'"),
         ("x" * 250, "at most 249"),
-        ("__mine", "Quorate's own"),
+        ("__consumer_offsets", "Quorate's own"),
+        ("__transaction_state", "Quorate's own"),
+        ("__share_group_state", "Quorate's own"),
+        ("__cluster_metadata", "Quorate's own"),
     ],
 )
 def test_a_bad_name_is_told_what_is_wrong(name: str, says: str) -> None:
     _, (result,) = create(brokers([0]), new(name))
     assert result.error.code == ErrorCode.ERROR_CODE_INVALID_TOPIC
     assert says in result.error.message
+
+
+@pytest.mark.parametrize("name", ["__mine", "__debezium-heartbeat.x", "__consumer_offsets2"])
+def test_names_of_other_programs_may_begin_like_our_own(name: str) -> None:
+    _, (result,) = create(brokers([0]), new(name))
+    assert result.error.code == ErrorCode.ERROR_CODE_NONE
 
 
 def test_a_name_of_249_characters_is_good() -> None:

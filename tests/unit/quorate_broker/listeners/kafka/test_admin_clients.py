@@ -112,7 +112,7 @@ def test_confluent_creates_a_topic_by_the_defaults_of_the_cluster(
     ("new", "code"),
     [
         (NewTopic("no spaces", 1, 1), KafkaError.TOPIC_EXCEPTION),
-        (NewTopic("__mine", 1, 1), KafkaError.TOPIC_EXCEPTION),
+        (NewTopic("__consumer_offsets", 1, 1), KafkaError.TOPIC_EXCEPTION),
         (NewTopic("x", 1, 9), KafkaError.INVALID_REPLICATION_FACTOR),
         (NewTopic("x", 20_000, 1), KafkaError.INVALID_PARTITIONS),
         (NewTopic("x", 1, 1, config={"retention.ms": "soon"}), KafkaError.INVALID_CONFIG),

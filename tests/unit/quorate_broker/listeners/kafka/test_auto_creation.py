@@ -201,8 +201,8 @@ async def test_a_name_that_no_topic_can_have_is_an_error_of_its_own(
 @pytest.mark.parametrize(
     ("name", "allowed", "code"),
     [
-        ("__mine", True, INVALID_TOPIC_EXCEPTION),
-        ("__mine", False, UNKNOWN_TOPIC_OR_PARTITION),
+        ("__transaction_state", True, INVALID_TOPIC_EXCEPTION),
+        ("__transaction_state", False, UNKNOWN_TOPIC_OR_PARTITION),
         (OFFSETS_TOPIC, True, UNKNOWN_TOPIC_OR_PARTITION),
         (OFFSETS_TOPIC, False, UNKNOWN_TOPIC_OR_PARTITION),
     ],

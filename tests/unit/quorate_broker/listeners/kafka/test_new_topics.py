@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import aiokafka
 import pytest
 
-from quorate import Consumer
+from quorate import Admin, Consumer, TopicPartition
 from tests.harness.embedded_cluster import EmbeddedCluster
 from tests.harness.kafka_clients import LIBRARIES, WAIT_S, Sent, produce
 
@@ -49,6 +49,30 @@ def test_a_producer_creates_the_topic_that_it_writes_to(
 ) -> None:
     produce(library, cluster.kafka_servers, topic, RECORDS)
     assert values(cluster, topic, len(RECORDS)) == [one.value for one in RECORDS]
+
+
+@pytest.mark.parametrize("library", [*LIBRARIES, "quorate"])
+def test_a_topic_that_another_program_names_like_our_own_is_an_ordinary_one(
+    cluster: EmbeddedCluster, library: str
+) -> None:
+    """Debezium's heartbeats go to topics of such names."""
+    name = f"__debezium-heartbeat.{library}"
+    servers = cluster.kafka_servers
+    if library == "quorate":
+        servers = cluster.bootstrap_servers
+        cluster.create_topic(name)
+    produce(library, servers, name, RECORDS)
+    assert values(cluster, name, len(RECORDS)) == [one.value for one in RECORDS]
+
+    async def use() -> None:
+        async with Admin(bootstrap_servers=cluster.bootstrap_servers) as admin:
+            assert name in await admin.list_topics()
+            await admin.create_partitions(name, 2)
+            assert await admin.delete_records({TopicPartition(name, 0): 5}) != {}
+            await admin.delete_topics([name])
+            assert name not in await admin.list_topics(internal=True)
+
+    asyncio.run(use())
 
 
 def test_producers_that_begin_at_once_write_to_one_new_topic(
