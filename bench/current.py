@@ -17,7 +17,7 @@ from quorate.net.methods import CREATE_TOPICS
 from quorate.net.principal import ANONYMOUS
 from quorate.v1.admin_pb2 import CreateTopicsRequest
 from quorate.v1.common_pb2 import Listener
-from quorate_cli.local import Node
+from quorate_cli.local_nodes import Node
 from quorate_quorum.client.client import QuorumClient
 from quorate_quorum.client.heartbeat import HeartbeatStream
 from quorate_quorum.metadata.delta import MetadataDelta

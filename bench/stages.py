@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from bench.traced_voter import TRACE
 from bench.voters import Voters, ask, door, running, set_once
-from quorate_cli.local import Node
+from quorate_cli.local_nodes import Node
 from quorate_quorum.client.client import QuorumClient
 from quorate_quorum.client.forward_stream import ForwardStream
 

@@ -30,7 +30,8 @@ from rich.table import Table
 from quorate import Admin, Consumer, TopicDescription
 from quorate.errors import QuorateError
 from quorate_cli.demo_clients import Client, Outcome, open_producer
-from quorate_cli.local import LocalCluster, Node
+from quorate_cli.local import LocalCluster
+from quorate_cli.local_nodes import Node
 from quorate_cli.local_shape import ANY_PORT, NO_PORT, Shape, free_port
 from quorate_cli.output import SAID_NO, console, fail, os_reason, usage_error
 from quorate_cli.up import cluster_folder

@@ -17,45 +17,18 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from quorate.cluster.cluster import Cluster
 from quorate.errors import QuorateError, QuorumUnavailableError
 from quorate.net.methods import DESCRIBE_CLUSTER
 from quorate.v1.admin_pb2 import DescribeClusterRequest, DescribeClusterResponse
-from quorate_cli.local_shape import (
-    HOST,
-    MEMORY,
-    NO_PORT,
-    PORT_STEP,
-    Shape,
-    check_port_free,
-    placed,
-    remembered,
-)
+from quorate_cli.local_nodes import Node, as_toml, plan, settings_of
+from quorate_cli.local_shape import MEMORY, Shape, check_port_free, placed, remembered
 from quorate_cli.node_disks import format_broker, format_voters
 
-FIRST_VOTER_ID = 100
 PR_SET_PDEATHSIG = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Node:
-    """One node, and how its process runs."""
-
-    id: int
-    kind: str  # "voter" or "broker"
-    endpoint: str
-    rack: str
-    folder: Path
-    #: Where Kafka clients connect; empty: nowhere.
-    kafka: str = ""
-
-    @property
-    def name(self) -> str:
-        """Return "voter 100" or "broker 0"."""
-        return f"{self.kind} {self.id}"
 
 
 class LocalCluster:
@@ -65,7 +38,7 @@ class LocalCluster:
         self.folder = folder
         self.shape = placed(remembered(folder, shape))
         self.cluster_id = ""
-        self.nodes: dict[int, Node] = {node.id: node for node in self._plan()}
+        self.nodes: dict[int, Node] = {node.id: node for node in plan(folder, self.shape)}
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
 
     @property
@@ -107,7 +80,7 @@ class LocalCluster:
             self.cluster_id = str(uuid.uuid4())
             for node in self.nodes.values():
                 node.folder.mkdir(parents=True, exist_ok=True)
-                (node.folder / "config.toml").write_text(self._config(node))
+                (node.folder / "config.toml").write_text(as_toml(settings_of(node, self.voters)))
             asyncio.run(self._format())
             memory.write_text(json.dumps({"cluster_id": self.cluster_id, **asdict(self.shape)}))
 
@@ -217,53 +190,13 @@ class LocalCluster:
 
     # -- inside ----------------------------------------------------------------------------------
 
-    def _plan(self) -> list[Node]:
-        shape = self.shape
-        nodes = []
-        kafka_port = shape.kafka_port
-        assert kafka_port is not None, "the ports are chosen"
-        for i in range(shape.brokers):
-            rack = shape.racks[i * len(shape.racks) // shape.brokers] if shape.racks else ""
-            endpoint = f"{HOST}:{shape.port + PORT_STEP * i}"
-            kafka = "" if kafka_port == NO_PORT else f"{HOST}:{kafka_port + PORT_STEP * i}"
-            nodes.append(Node(i, "broker", endpoint, rack, self.folder / f"broker-{i}", kafka))
-        for i in range(shape.voters):
-            endpoint = f"{HOST}:{shape.port + 1 + PORT_STEP * i}"
-            node_id = FIRST_VOTER_ID + i
-            nodes.append(Node(node_id, "voter", endpoint, "", self.folder / f"voter-{node_id}"))
-        return nodes
-
-    def _config(self, node: Node) -> str:
-        voters = ", ".join(json.dumps(voter.endpoint) for voter in self.voters)
-        listeners = [f"grpc://{node.endpoint}"]
-        if node.kafka:
-            listeners.append(f"kafka://{node.kafka}")
-        lines = [
-            f"node.id = {node.id}",
-            f"listeners = {json.dumps(listeners)}",
-            f"log.dirs = [{json.dumps(str(node.folder / 'data'))}]",
-            f"quorum.bootstrap.servers = [{voters}]",
-            "local.cluster = true",
-        ]
-        if node.rack:
-            lines.append(f"broker.rack = {json.dumps(node.rack)}")
-        if node.kind == "broker":
-            # All nodes run on this host. Give each broker a host name of its own, so that the
-            # placement of replicas treats the brokers as different hosts.
-            lines.append(f"broker.host = {json.dumps(f'{HOST}-{node.id}')}")
-            # The first member of a group of Kafka clients should not wait long for others on a
-            # laptop. Without a wait kafka-python 3 may join before it knows the topic's partitions,
-            # and then stand still.
-            lines.append("group.initial.rebalance.delay.ms = 500")
-        return "\n".join(lines) + "\n"
-
     async def _format(self) -> None:
         await format_voters(
             self.cluster_id,
-            [(node.id, node.endpoint, str(node.folder / "data")) for node in self.voters],
+            [(node.id, node.endpoint, node.data) for node in self.voters],
         )
         for node in self.brokers:
-            await format_broker(self.cluster_id, node.id, [str(node.folder / "data")])
+            await format_broker(self.cluster_id, node.id, [node.data])
 
     def _check_all_run(self) -> None:
         for node_id, process in self.processes.items():

@@ -16,7 +16,8 @@ from typing import Annotated
 import typer
 
 from quorate.errors import QuorateError
-from quorate_cli.local import LocalCluster, Node
+from quorate_cli.local import LocalCluster
+from quorate_cli.local_nodes import Node
 from quorate_cli.local_shape import NO_PORT, Shape
 from quorate_cli.output import DONE, NO_ANSWER, SAID_NO, fail, os_reason, tell, usage_error
 from quorate_quorum.node.config import ConfigError

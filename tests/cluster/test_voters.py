@@ -12,7 +12,8 @@ import pytest
 
 from quorate import Admin
 from quorate.errors import QuorateError, TopicExistsError
-from quorate_cli.local import LocalCluster, Node
+from quorate_cli.local import LocalCluster
+from quorate_cli.local_nodes import Node, as_toml, settings_of
 from quorate_cli.local_shape import Shape, free_port
 from tests.cluster.support import PATIENCE_S, Answer, run_here, started, until
 
@@ -106,8 +107,8 @@ def started_anew(cluster: LocalCluster, command: Command, node_id: int) -> str:
         folder = cluster.folder / f"voter-{node_id}"
         folder.mkdir()
         cluster.nodes[node_id] = Node(node_id, "voter", f"127.0.0.1:{port}", "", folder)
-        config = cluster._config(cluster.nodes[node_id])
-        (folder / "config.toml").write_text(config)
+        settings = settings_of(cluster.nodes[node_id], cluster.voters)
+        (folder / "config.toml").write_text(as_toml(settings))
     node = cluster.nodes[node_id]
     config_file = str(node.folder / "config.toml")
     shutil.rmtree(node.folder / "data", ignore_errors=True)

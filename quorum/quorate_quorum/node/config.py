@@ -41,6 +41,10 @@ class ConfigError(Exception):
     """The configuration is invalid. The node has changed nothing; the process exits with 78."""
 
 
+class CannotListen(ConfigError):
+    """An address of the configuration can't be listened on: another program may do so."""
+
+
 class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The settings that every node has."""
 

@@ -100,12 +100,26 @@ def load(kind: type[C], path: str | None, env: Mapping[str, str], sets: Sequence
     `path`: a TOML file, or None. `env`: the environment. `sets`: the "name=value" of each --set on
     the command line. Raises ConfigError if a setting is unknown, missing or invalid.
     """
-    fields = {_dotted(field.name): field for field in msgspec.structs.fields(kind)}
     given: dict[str, _Given] = {}
     if path is not None:
         given.update(_from_file(path))
-    given.update(_from_environment(env, fields))
+    given.update(_from_environment(env, _names(kind)))
     given.update(_from_sets(sets))
+    return _made(kind, given, path or "no file given")
+
+
+def from_values(kind: type[C], values: Mapping[str, object], source: str) -> C:
+    """Return the configuration of a node of this kind, from values by dotted name.
+
+    `source` names where the values stand. Raises ConfigError as load() does.
+    """
+    return _made(
+        kind, {name: _Given(source, one, is_text=False) for name, one in values.items()}, source
+    )
+
+
+def _made(kind: type[C], given: Mapping[str, _Given], place: str) -> C:
+    fields = {_dotted(field.name): field for field in msgspec.structs.fields(kind)}
     values: dict[str, Any] = {}
     for name, one in given.items():
         if name not in fields:
@@ -114,7 +128,7 @@ def load(kind: type[C], path: str | None, env: Mapping[str, str], sets: Sequence
     for name, field in fields.items():
         if field.required and name not in given:
             raise ConfigError(
-                f"{path or 'no file given'}: {name} is missing; it must be "
+                f"{place}: {name} is missing; it must be "
                 f"{allowed_values(field.type)}, in the file, as {_variable(name)} in the "
                 f"environment, or as --set {name}=..."
             )

@@ -263,7 +263,7 @@ class _Life:
         if error is None:
             log.error("the event loop complains", message=message)
             return
-        if _is_noise_of_grpc(error):
+        if is_noise_of_grpc(error):
             log.warning("grpc complains", message=message, error=repr(error))
             return
         log.error("an error was not handled", message=message, exc_info=error)
@@ -295,7 +295,7 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return factory
 
 
-def _is_noise_of_grpc(error: BaseException) -> bool:
+def is_noise_of_grpc(error: BaseException) -> bool:
     """Return whether grpc itself left an error unhandled, after a broken call or an early read."""
     return isinstance(error, BlockingIOError) or type(error).__module__.partition(".")[0] == "grpc"
 

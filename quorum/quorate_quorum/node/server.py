@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Final, Generic, TypeVar
 import structlog
 
 from quorate.net.network import Listener, Service
-from quorate_quorum.node.config import ConfigError, NodeConfig
+from quorate_quorum.node.config import CannotListen, NodeConfig
 from quorate_quorum.node.environment import Environment
 from quorate_quorum.node.listeners import GRPC, ListenerAddress
 
@@ -154,7 +154,8 @@ class NodeServer(ABC, Generic[C]):
                     else await self._open_listener(address)
                 )
         except OSError as error:
-            raise ConfigError(f"{self.role} {self.config.node_id} can't listen: {error}") from error
+            node = f"{self.role} {self.config.node_id}"
+            raise CannotListen(f"{node} can't listen: {error}") from error
 
     async def _stop_listening(self) -> None:
         """Accept no new calls. Open calls have STREAMS_GRACE_MS to end; 0 after a failure."""

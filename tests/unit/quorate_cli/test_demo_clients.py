@@ -10,14 +10,14 @@ import pytest
 from quorate import Consumer
 from quorate_cli.demo_clients import Client, open_producer
 from quorate_cli.workload import AckTimes
-from tests.harness.embedded_cluster import EmbeddedCluster
+from quorate_testing import EmbeddedCluster
 
 RECORDS = 50
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedCluster]:
-    with EmbeddedCluster(tmp_path_factory.mktemp("cluster")) as cluster:
+def cluster() -> Iterator[EmbeddedCluster]:
+    with EmbeddedCluster() as cluster:
         yield cluster
 
 
@@ -33,7 +33,7 @@ def test_every_record_has_its_outcome_at_the_end(cluster: EmbeddedCluster, clien
 
 async def write(cluster: EmbeddedCluster, client: Client, topic: str) -> AckTimes:
     is_native = client is Client.QUORATE
-    servers = cluster.bootstrap_servers if is_native else cluster.kafka_servers
+    servers = cluster.bootstrap_servers if is_native else cluster.kafka_bootstrap_servers
     acks = AckTimes()
     async with open_producer(client, servers) as producer:
         for number in range(RECORDS):

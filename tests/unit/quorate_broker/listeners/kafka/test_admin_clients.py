@@ -34,7 +34,7 @@ from quorate_broker.listeners.kafka.errors import (
     ELECTION_NOT_NEEDED,
     UNKNOWN_TOPIC_OR_PARTITION,
 )
-from tests.harness.embedded_cluster import EmbeddedCluster
+from quorate_testing import EmbeddedCluster
 from tests.harness.kafka_clients import WAIT_S, Sent, kafka_python, produce
 
 with warnings.catch_warnings():
@@ -47,8 +47,8 @@ DEFAULT = ConfigSource.DEFAULT_CONFIG.value
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedCluster]:
-    with EmbeddedCluster(tmp_path_factory.mktemp("cluster"), brokers=2) as cluster:
+def cluster() -> Iterator[EmbeddedCluster]:
+    with EmbeddedCluster(brokers=2) as cluster:
         yield cluster
 
 
@@ -63,7 +63,7 @@ def topic() -> str:
 
 @pytest.fixture
 def confluent(cluster: EmbeddedCluster) -> AdminClient:
-    return AdminClient({"bootstrap.servers": cluster.kafka_servers})
+    return AdminClient({"bootstrap.servers": cluster.kafka_bootstrap_servers})
 
 
 def result(futures: dict[Any, Any]) -> Any:
@@ -232,7 +232,7 @@ def test_confluent_deletes_records_and_topics(
 ) -> None:
     result(confluent.create_topics([NewTopic(topic, 1, 2)]))
     records = [Sent(b"k", b"v", 0, 1_790_000_000_000 + i) for i in range(10)]
-    produce("confluent", cluster.kafka_servers, topic, records)
+    produce("confluent", cluster.kafka_bootstrap_servers, topic, records)
     kept = result(confluent.delete_records([ConfluentPartition(topic, 0, 4)]))
     assert kept.low_watermark == 4
     beyond = [ConfluentPartition(topic, 0, 99)]
@@ -254,7 +254,7 @@ def test_confluent_describes_the_cluster(confluent: AdminClient) -> None:
 
 @pytest.fixture
 def older(cluster: EmbeddedCluster) -> Iterator[Any]:
-    client = kafka_python_admin.KafkaAdminClient(bootstrap_servers=cluster.kafka_servers)
+    client = kafka_python_admin.KafkaAdminClient(bootstrap_servers=cluster.kafka_bootstrap_servers)
     yield client
     client.close()
 
@@ -266,7 +266,7 @@ def test_kafka_python_administers_a_topic(cluster: EmbeddedCluster, older: Any, 
     (described,) = older.describe_topics([topic])
     assert len(described["partitions"]) == 2
     records = [Sent(b"k", b"v", 1, 1_790_000_000_000 + i) for i in range(5)]
-    produce("kafka-python", cluster.kafka_servers, topic, records)
+    produce("kafka-python", cluster.kafka_bootstrap_servers, topic, records)
     partition = kafka_python.TopicPartition(topic, 1)
     assert older.delete_records({partition: 3})[partition]["low_watermark"] == 3
     older.delete_topics([topic])
@@ -331,7 +331,7 @@ def run(cluster: EmbeddedCluster, act: Callable[[Any], Coroutine[Any, Any, None]
     """Run a program with aiokafka's client."""
 
     async def program() -> None:
-        client = AIOKafkaAdminClient(bootstrap_servers=cluster.kafka_servers)
+        client = AIOKafkaAdminClient(bootstrap_servers=cluster.kafka_bootstrap_servers)
         await client.start()
         try:
             await asyncio.wait_for(act(client), WAIT_S)
@@ -353,7 +353,9 @@ def test_aiokafka_administers_a_topic(cluster: EmbeddedCluster, topic: str) -> N
         (described,) = await client.describe_topics([topic])
         assert len(described["partitions"]) == 3
         records = [Sent(b"k", b"v", 2, 1_790_000_000_000 + i) for i in range(5)]
-        await asyncio.to_thread(produce, "aiokafka", cluster.kafka_servers, topic, records)
+        await asyncio.to_thread(
+            produce, "aiokafka", cluster.kafka_bootstrap_servers, topic, records
+        )
         partition = AioPartition(topic, 2)
         found = await client.delete_records({partition: RecordsToDelete(before_offset=2)})
         assert found == {partition: 2}

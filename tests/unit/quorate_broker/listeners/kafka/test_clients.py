@@ -13,7 +13,7 @@ import pytest
 from confluent_kafka import Consumer as ConfluentConsumer
 from confluent_kafka import TopicPartition as ConfluentPartition
 
-from tests.harness.embedded_cluster import EmbeddedCluster
+from quorate_testing import EmbeddedCluster
 from tests.harness.kafka_clients import (
     LIBRARIES,
     PARTITIONS,
@@ -44,8 +44,8 @@ RECORDS: Sequence[Sent] = (
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedCluster]:
-    with EmbeddedCluster(tmp_path_factory.mktemp("cluster"), brokers=2) as cluster:
+def cluster() -> Iterator[EmbeddedCluster]:
+    with EmbeddedCluster(brokers=2) as cluster:
         yield cluster
 
 
@@ -66,7 +66,7 @@ def test_quorate_reads_what_a_kafka_client_writes(
 ) -> None:
     if library == "kafka-python" and codec in NOT_BY_KAFKA_PYTHON:
         pytest.skip("kafka-python needs another library for this codec")
-    produce(library, cluster.kafka_servers, topic, RECORDS, codec=codec)
+    produce(library, cluster.kafka_bootstrap_servers, topic, RECORDS, codec=codec)
     found = consume("quorate", cluster.bootstrap_servers, topic, len(RECORDS))
     assert found == expected(RECORDS)
 
@@ -79,7 +79,7 @@ def test_a_kafka_client_reads_what_quorate_writes(
     if library == "kafka-python" and codec in NOT_BY_KAFKA_PYTHON:
         pytest.skip("kafka-python needs another library for this codec")
     produce("quorate", cluster.bootstrap_servers, topic, RECORDS, codec=codec)
-    found = consume(library, cluster.kafka_servers, topic, len(RECORDS))
+    found = consume(library, cluster.kafka_bootstrap_servers, topic, len(RECORDS))
     assert found == expected(RECORDS)
 
 
@@ -88,22 +88,24 @@ def test_a_kafka_client_reads_what_quorate_writes(
 def test_every_kind_of_acknowledgement(
     cluster: EmbeddedCluster, topic: str, library: str, acks: str
 ) -> None:
-    produce(library, cluster.kafka_servers, topic, RECORDS, acks=acks)
-    assert consume(library, cluster.kafka_servers, topic, len(RECORDS)) == expected(RECORDS)
+    produce(library, cluster.kafka_bootstrap_servers, topic, RECORDS, acks=acks)
+    assert consume(library, cluster.kafka_bootstrap_servers, topic, len(RECORDS)) == expected(
+        RECORDS
+    )
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_an_idempotent_producer(cluster: EmbeddedCluster, topic: str, library: str) -> None:
     for _ in range(2):  # the second producer gets another id
-        produce(library, cluster.kafka_servers, topic, RECORDS, is_idempotent=True)
+        produce(library, cluster.kafka_bootstrap_servers, topic, RECORDS, is_idempotent=True)
     found = consume("quorate", cluster.bootstrap_servers, topic, 2 * len(RECORDS))
     assert found == expected((*RECORDS, *RECORDS))
 
 
 def test_offsets_by_time(cluster: EmbeddedCluster, topic: str) -> None:
     records = [Sent(b"k", b"v", 0, 1_790_000_000_000 + 1000 * i) for i in range(10)]
-    produce("confluent", cluster.kafka_servers, topic, records)
-    servers, moment = cluster.kafka_servers, records[4].timestamp_ms - 500
+    produce("confluent", cluster.kafka_bootstrap_servers, topic, records)
+    servers, moment = cluster.kafka_bootstrap_servers, records[4].timestamp_ms - 500
 
     consumer = ConfluentConsumer({"bootstrap.servers": servers, "group.id": "none"})
     try:

@@ -11,7 +11,7 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from tests.harness.embedded_cluster import EmbeddedCluster
+from quorate_testing import EmbeddedCluster
 from tests.harness.kafka_clients import PARTITIONS, WAIT_S, Sent, produce
 
 COUNT = 30
@@ -21,8 +21,8 @@ RECORDS = [
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedCluster]:
-    with EmbeddedCluster(tmp_path_factory.mktemp("cluster"), brokers=2) as cluster:
+def cluster() -> Iterator[EmbeddedCluster]:
+    with EmbeddedCluster(brokers=2) as cluster:
         yield cluster
 
 
@@ -33,7 +33,7 @@ _names = itertools.count()
 def topic(cluster: EmbeddedCluster) -> str:
     name = f"polled-{next(_names)}"
     cluster.create_topic(name, PARTITIONS)
-    produce("confluent", cluster.kafka_servers, name, RECORDS)
+    produce("confluent", cluster.kafka_bootstrap_servers, name, RECORDS)
     return name
 
 
@@ -46,7 +46,7 @@ def consumer(
 ) -> Consumer:
     return Consumer(
         {
-            "bootstrap.servers": cluster.kafka_servers,
+            "bootstrap.servers": cluster.kafka_bootstrap_servers,
             "group.id": group,
             "auto.offset.reset": "earliest",
             "enable.auto.commit": False,
@@ -97,7 +97,7 @@ def test_members_share_partitions_commit_and_are_described(
     assert not owned(first) & owned(second)
     committed = second.committed([TopicPartition(topic, number) for number in owned(second)])
     assert {one.offset for one in committed} == {COUNT // PARTITIONS}
-    described = AdminClient({"bootstrap.servers": cluster.kafka_servers})
+    described = AdminClient({"bootstrap.servers": cluster.kafka_bootstrap_servers})
     (found,) = [f.result() for f in described.describe_consumer_groups([group]).values()]
     assert len(found.members) == 2
     second.close()

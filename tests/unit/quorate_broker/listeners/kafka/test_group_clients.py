@@ -20,7 +20,7 @@ from confluent_kafka import TopicPartition as ConfluentPartition
 from confluent_kafka.admin import AdminClient
 
 from quorate import Admin, Consumer, TopicPartition
-from tests.harness.embedded_cluster import EmbeddedCluster
+from quorate_testing import EmbeddedCluster
 from tests.harness.kafka_clients import PARTITIONS, WAIT_S, Sent, kafka_python, produce
 
 COUNT = 60
@@ -30,8 +30,8 @@ RECORDS = [
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedCluster]:
-    with EmbeddedCluster(tmp_path_factory.mktemp("cluster"), brokers=2) as cluster:
+def cluster() -> Iterator[EmbeddedCluster]:
+    with EmbeddedCluster(brokers=2) as cluster:
         yield cluster
 
 
@@ -42,14 +42,14 @@ _names = itertools.count()
 def topic(cluster: EmbeddedCluster) -> str:
     name = f"grouped-{next(_names)}"
     cluster.create_topic(name, PARTITIONS)
-    produce("confluent", cluster.kafka_servers, name, RECORDS)
+    produce("confluent", cluster.kafka_bootstrap_servers, name, RECORDS)
     return name
 
 
 def confluent(cluster: EmbeddedCluster, group: str, **more: Any) -> ConfluentConsumer:
     return ConfluentConsumer(
         {
-            "bootstrap.servers": cluster.kafka_servers,
+            "bootstrap.servers": cluster.kafka_bootstrap_servers,
             "group.id": group,
             "auto.offset.reset": "earliest",
             "enable.auto.commit": False,
@@ -145,7 +145,7 @@ async def test_aiokafka_in_a_group(cluster: EmbeddedCluster, topic: str) -> None
     def consumer() -> AIOKafkaConsumer:
         return AIOKafkaConsumer(
             topic,
-            bootstrap_servers=cluster.kafka_servers,
+            bootstrap_servers=cluster.kafka_bootstrap_servers,
             group_id=group,
             auto_offset_reset="earliest",
             enable_auto_commit=False,
@@ -177,7 +177,7 @@ def test_kafka_python_in_a_group_and_its_administration(
     group = f"g-{topic}"
     consumer = kafka_python.KafkaConsumer(
         topic,
-        bootstrap_servers=cluster.kafka_servers,
+        bootstrap_servers=cluster.kafka_bootstrap_servers,
         group_id=group,
         auto_offset_reset="earliest",
         enable_auto_commit=False,
@@ -191,7 +191,7 @@ def test_kafka_python_in_a_group_and_its_administration(
 
     until(lambda: len(found) == COUNT, poll)
     consumer.commit()
-    admin = kafka_python.KafkaAdminClient(bootstrap_servers=cluster.kafka_servers)
+    admin = kafka_python.KafkaAdminClient(bootstrap_servers=cluster.kafka_bootstrap_servers)
     described = admin.describe_groups([group])[group]
     assert described["group_state"] == "Stable"
     offsets = admin.list_group_offsets(group)
@@ -217,7 +217,7 @@ def test_a_program_of_the_documentation_works(
     file = tmp_path / "program.py"
     file.write_text(program)
     done = subprocess.run(
-        [sys.executable, str(file), cluster.kafka_servers.split(",")[0], name],
+        [sys.executable, str(file), cluster.kafka_bootstrap_servers.split(",")[0], name],
         capture_output=True,
         text=True,
         timeout=60,
@@ -236,7 +236,7 @@ def test_groups_are_listed_described_altered_and_deleted(
     consumer.subscribe([topic])
     until(lambda: len(consumer.assignment()) == PARTITIONS, lambda: consumer.poll(0.05))
     consumer.commit(offsets=[ConfluentPartition(topic, 0, 7)], asynchronous=False)
-    admin = AdminClient({"bootstrap.servers": cluster.kafka_servers})
+    admin = AdminClient({"bootstrap.servers": cluster.kafka_bootstrap_servers})
     listed = admin.list_consumer_groups().result()
     assert group in {one.group_id for one in listed.valid}
     described = admin.describe_consumer_groups([group])[group].result()
@@ -259,7 +259,7 @@ def test_negative_offsets_are_read_back_and_quorates_own_clients_have_none_commi
 ) -> None:
     """KafkaJS commits -2 for "the beginning", for example, and reads it as "none"."""
     group = f"g-{topic}"
-    admin = kafka_python.KafkaAdminClient(bootstrap_servers=cluster.kafka_servers)
+    admin = kafka_python.KafkaAdminClient(bootstrap_servers=cluster.kafka_bootstrap_servers)
     committed = dict(enumerate((-2, -(2**63), 7)))
     asked = {
         kafka_python.TopicPartition(topic, number): kafka_python.OffsetAndMetadata(offset, "x", -1)

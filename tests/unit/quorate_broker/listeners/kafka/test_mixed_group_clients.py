@@ -18,7 +18,7 @@ from confluent_kafka import ConsumerGroupTopicPartitions, Producer
 from confluent_kafka.admin import AdminClient
 
 from quorate import Consumer
-from tests.harness.embedded_cluster import EmbeddedCluster
+from quorate_testing import EmbeddedCluster
 
 PARTITIONS = 6
 #: Generous, since other programs may have the processors.
@@ -28,8 +28,8 @@ SESSION_MS = 40_000
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedCluster]:
-    with EmbeddedCluster(tmp_path_factory.mktemp("cluster"), brokers=2) as cluster:
+def cluster() -> Iterator[EmbeddedCluster]:
+    with EmbeddedCluster(brokers=2) as cluster:
         yield cluster
 
 
@@ -169,7 +169,7 @@ class Scene:
     def __init__(self, cluster: EmbeddedCluster, topic: str) -> None:
         self._cluster, self.topic, self.group = cluster, topic, f"g-{topic}"
         cluster.create_topic(topic, PARTITIONS)
-        self._producer = Producer({"bootstrap.servers": cluster.kafka_servers})
+        self._producer = Producer({"bootstrap.servers": cluster.kafka_bootstrap_servers})
         self.written: list[str] = []
         self.readings: list[Reading] = []
 
@@ -209,7 +209,7 @@ class Scene:
         return [value for one in self.readings for value in one.values]
 
     def committed(self) -> dict[int, int]:
-        admin = AdminClient({"bootstrap.servers": self._cluster.kafka_servers})
+        admin = AdminClient({"bootstrap.servers": self._cluster.kafka_bootstrap_servers})
         asked = ConsumerGroupTopicPartitions(self.group)
         (told,) = admin.list_consumer_group_offsets([asked]).values()
         return {one.partition: one.offset for one in told.result().topic_partitions}
@@ -220,7 +220,7 @@ def test_members_of_three_kinds_hand_over_without_loss_and_without_double(
     cluster: EmbeddedCluster, classic: str
 ) -> None:
     scene = Scene(cluster, f"three-kinds-{classic}")
-    servers, topic, group = cluster.kafka_servers, scene.topic, scene.group
+    servers, topic, group = cluster.kafka_bootstrap_servers, scene.topic, scene.group
 
     def old_program() -> Program:
         if classic == "aiokafka":

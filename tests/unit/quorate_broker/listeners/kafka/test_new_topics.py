@@ -11,7 +11,7 @@ import aiokafka
 import pytest
 
 from quorate import Admin, Consumer, TopicPartition
-from tests.harness.embedded_cluster import EmbeddedCluster
+from quorate_testing import EmbeddedCluster
 from tests.harness.kafka_clients import LIBRARIES, WAIT_S, Sent, produce
 
 RECORDS = tuple(Sent(b"key", b"%d" % i, 0, 1_790_000_000_000 + i) for i in range(10))
@@ -19,8 +19,8 @@ _names = itertools.count()
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedCluster]:
-    with EmbeddedCluster(tmp_path_factory.mktemp("cluster"), brokers=2) as cluster:
+def cluster() -> Iterator[EmbeddedCluster]:
+    with EmbeddedCluster(brokers=2) as cluster:
         yield cluster
 
 
@@ -47,7 +47,7 @@ def values(cluster: EmbeddedCluster, topic: str, count: int) -> list[bytes | Non
 def test_a_producer_creates_the_topic_that_it_writes_to(
     cluster: EmbeddedCluster, topic: str, library: str
 ) -> None:
-    produce(library, cluster.kafka_servers, topic, RECORDS)
+    produce(library, cluster.kafka_bootstrap_servers, topic, RECORDS)
     assert values(cluster, topic, len(RECORDS)) == [one.value for one in RECORDS]
 
 
@@ -57,7 +57,7 @@ def test_a_topic_that_another_program_names_like_our_own_is_an_ordinary_one(
 ) -> None:
     """Debezium's heartbeats go to topics of such names."""
     name = f"__debezium-heartbeat.{library}"
-    servers = cluster.kafka_servers
+    servers = cluster.kafka_bootstrap_servers
     if library == "quorate":
         servers = cluster.bootstrap_servers
         cluster.create_topic(name)
@@ -81,7 +81,7 @@ def test_producers_that_begin_at_once_write_to_one_new_topic(
     clients = 8
     with ThreadPoolExecutor(clients) as pool:
         for future in [
-            pool.submit(produce, "confluent", cluster.kafka_servers, topic, RECORDS[:1])
+            pool.submit(produce, "confluent", cluster.kafka_bootstrap_servers, topic, RECORDS[:1])
             for _ in range(clients)
         ]:
             future.result(WAIT_S)
@@ -92,8 +92,10 @@ async def test_a_consumer_creates_the_topic_that_it_subscribes_to(
     cluster: EmbeddedCluster, topic: str
 ) -> None:
     async with aiokafka.AIOKafkaConsumer(
-        topic, bootstrap_servers=cluster.kafka_servers, auto_offset_reset="earliest"
+        topic, bootstrap_servers=cluster.kafka_bootstrap_servers, auto_offset_reset="earliest"
     ) as consumer:
-        await asyncio.to_thread(produce, "aiokafka", cluster.kafka_servers, topic, RECORDS[:1])
+        await asyncio.to_thread(
+            produce, "aiokafka", cluster.kafka_bootstrap_servers, topic, RECORDS[:1]
+        )
         record = await asyncio.wait_for(consumer.getone(), WAIT_S)
         assert record.value == RECORDS[0].value

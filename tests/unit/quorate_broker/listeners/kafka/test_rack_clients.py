@@ -13,7 +13,7 @@ from confluent_kafka import TopicPartition as ConfluentPartition
 
 from quorate_broker.replica.fetched import Fetched
 from quorate_broker.replica.follower_reads import FollowerReads
-from tests.harness.embedded_cluster import EmbeddedCluster
+from quorate_testing import EmbeddedCluster
 from tests.harness.kafka_clients import WAIT_S, Sent, kafka_python, produce
 
 RACKS = ("R1", "R2")
@@ -22,13 +22,12 @@ TOPIC = "racks"
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedCluster]:
+def cluster() -> Iterator[EmbeddedCluster]:
     """Two brokers, each in a rack of its own. The topic's two partitions are led by one each."""
-    folder = tmp_path_factory.mktemp("cluster")
-    with EmbeddedCluster(folder, brokers=2, racks=RACKS) as cluster:
+    with EmbeddedCluster(brokers=2, racks=RACKS) as cluster:
         cluster.create_topic(TOPIC, 2)
         records = [Sent(None, b"%d" % i, i % 2, 1_790_000_000_000) for i in range(COUNT)]
-        produce("confluent", cluster.kafka_servers, TOPIC, records)
+        produce("confluent", cluster.kafka_bootstrap_servers, TOPIC, records)
         yield cluster
 
 
@@ -80,7 +79,7 @@ def read_by_kafka_python(servers: str, rack: str) -> list[bytes]:
 def test_every_partition_is_read_in_the_rack_of_the_client(
     read: Any, rack: str, cluster: EmbeddedCluster, served: Counter[int]
 ) -> None:
-    values = read(cluster.kafka_servers, rack)
+    values = read(cluster.kafka_bootstrap_servers, rack)
     assert sorted(map(int, values)) == list(range(COUNT))
     broker_id = RACKS.index(rack) if rack else None
     assert set(+served) == (set() if broker_id is None else {broker_id})

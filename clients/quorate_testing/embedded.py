@@ -1,0 +1,406 @@
+"""A cluster inside of a test: the servers of production, in this process, with real sockets.
+
+    with EmbeddedCluster() as cluster:              # on an event loop in a thread of its own
+        confluent_kafka.Producer({"bootstrap.servers": cluster.kafka_bootstrap_servers})
+
+    async with EmbeddedCluster(brokers=3) as cluster:       # on the running event loop
+        await cluster.crash_broker(0)
+
+Without a folder the disks are in memory, and a machine that loses its power forgets what it has not
+synced. Clients that block need the first form: in the second they would block the nodes too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import threading
+import uuid
+from collections.abc import Coroutine, Iterable, Mapping
+from concurrent.futures import Future
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+
+import structlog
+
+from quorate import Admin
+from quorate.net.grpc_network import GrpcNetwork
+from quorate_broker.server import BrokerServer
+from quorate_cli.embedded import AnyServer, EmbeddedNodes
+from quorate_cli.local import LocalCluster
+from quorate_cli.local_nodes import Node, plan, settings_of
+from quorate_cli.local_shape import ANY_PORT, NO_PORT, Shape, placed
+from quorate_cli.node_disks import format_broker, format_voters
+from quorate_quorum.disk import Disk
+from quorate_quorum.log.real_disk import RealDisk
+from quorate_quorum.node.config import BrokerConfig, CannotListen, QuorumConfig
+from quorate_quorum.node.config_sources import from_values
+from quorate_quorum.node.environment import Environment
+from quorate_quorum.node.process import is_noise_of_grpc, loop_factory
+from quorate_quorum.node.programs import RealPrograms
+from quorate_quorum.server import QuorumServer
+from quorate_testing.simulated.disk import SimulatedDisk
+
+T = TypeVar("T")
+
+#: The longest wait for a start, a stop or a fault. Each takes a fraction of a second.
+PATIENCE_S: Final = 60.0
+#: Free ports are chosen before the nodes listen: another program may take one meanwhile.
+PORT_ATTEMPTS: Final = 5
+#: No replica count is named: one for each broker, up to this many.
+REPLICAS_MAX: Final = 3
+#: How errors name the source of a setting.
+SOURCE: Final = "configs of EmbeddedCluster"
+
+
+class AsyncEmbeddedCluster:
+    """A cluster on the running event loop, as `async with EmbeddedCluster(...)` gives it."""
+
+    def __init__(
+        self, shape: Shape, folder: Path | None, configs: Mapping[str, object] | None
+    ) -> None:
+        self._shape = shape
+        self._folder = folder
+        self._configs = dict(configs or {})
+        self._disks: dict[int, Disk] = {}
+        self._nodes = EmbeddedNodes([], self._server)
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """The host:port of every broker for Quorate's client, separated by commas."""
+        return ",".join(node.endpoint for node in self._brokers())
+
+    @property
+    def kafka_bootstrap_servers(self) -> str:
+        """The host:port of every broker for Kafka clients, separated by commas; "": none."""
+        return ",".join(node.kafka for node in self._brokers() if node.kafka)
+
+    async def start(self) -> None:
+        """Start every node that does not run: at first, and after lose_power().
+
+        Return when all brokers may lead partitions. Raises ConfigError.
+        """
+        if self._nodes.nodes:
+            await self._nodes.start()
+            return
+        for attempt in range(1, PORT_ATTEMPTS + 1):
+            self._nodes = EmbeddedNodes(await self._formatted(), self._server)
+            try:
+                await self._nodes.start()
+            except CannotListen:
+                await self.close()
+                if attempt == PORT_ATTEMPTS or self._folder is not None:
+                    raise
+            except BaseException:
+                await self.close()
+                raise
+            else:
+                return
+
+    async def close(self) -> None:
+        """Stop every node cleanly, and forget the disks in memory."""
+        await self._nodes.stop()
+        for disk in self._disks.values():
+            if isinstance(disk, RealDisk):
+                disk.close()
+        self._disks.clear()
+
+    async def start_broker(self, broker_id: int) -> None:
+        """Start a broker that does not run, and wait until it may lead partitions."""
+        self._check(broker_id)
+        if broker_id not in self._nodes.running:
+            await self._nodes.start_nodes([broker_id])
+
+    async def stop_broker(self, broker_id: int) -> None:
+        """Stop a broker cleanly, as by SIGTERM. It hands its leaderships over first."""
+        self._check(broker_id)
+        await self._nodes.stop_nodes([broker_id])
+
+    async def crash_broker(self, broker_id: int) -> None:
+        """Crash a broker, as by kill -9. Nothing that it had written to files is lost."""
+        self._check(broker_id)
+        self._crash_disks([broker_id])
+        await self._nodes.crash_nodes([broker_id], "a test crashed it")
+
+    async def lose_power(self, broker_id: int | None = None) -> None:
+        """Cut the power of a broker's machine; None: of every node's.
+
+        Any part of what was not synced is lost. The nodes stay down until start_broker() or
+        start(). Raises ValueError if the cluster has a folder: a test cannot cut that disk's power.
+        """
+        if self._folder is not None:
+            raise ValueError(
+                f"lose_power() needs a cluster whose disks are in memory, and this one is in"
+                f" {self._folder}; leave `folder` out, or use crash_broker()"
+            )
+        if broker_id is not None:
+            self._check(broker_id)
+        lost = list(self._nodes.nodes) if broker_id is None else [broker_id]
+        self._crash_disks(lost)
+        await self._nodes.crash_nodes(lost, "a test cut its power")
+        for node_id in lost:
+            disk = self._disks[node_id]
+            assert isinstance(disk, SimulatedDisk)
+            disk.lose_power()
+
+    async def create_topic(
+        self,
+        name: str,
+        num_partitions: int = 1,
+        *,
+        replication_factor: int | None = None,
+        configs: Mapping[str, str | int | float | bool] | None = None,
+    ) -> None:
+        """Create a topic; without a `replication_factor` on every broker, up to three.
+
+        Raises what Admin.create_topic raises.
+        """
+        replicas = replication_factor or min(REPLICAS_MAX, self._shape.brokers)
+        async with Admin(bootstrap_servers=self.bootstrap_servers) as admin:
+            await admin.create_topic(name, num_partitions, replicas, configs)
+
+    async def delete_topic(self, name: str) -> None:
+        """Delete a topic. Raises what Admin.delete_topics raises."""
+        async with Admin(bootstrap_servers=self.bootstrap_servers) as admin:
+            await admin.delete_topics([name])
+
+    # -- inside
+
+    def _brokers(self) -> list[Node]:
+        return [node for node in self._nodes.nodes.values() if node.kind == "broker"]
+
+    def _check(self, broker_id: int) -> None:
+        ids = [node.id for node in self._brokers()]
+        if broker_id not in ids:
+            raise ValueError(f"there is no broker {broker_id!r}; the brokers are {ids}")
+
+    def _crash_disks(self, node_ids: Iterable[int]) -> None:
+        """From now on no node writes what a crashed process could not have written."""
+        for node_id in node_ids:
+            disk = self._disks[node_id]
+            if isinstance(disk, SimulatedDisk) and node_id in self._nodes.running:
+                disk.crash_process()
+
+    async def _formatted(self) -> list[Node]:
+        """Choose ports, and format the disks. Return the nodes."""
+        if self._folder is not None:
+            local = LocalCluster(self._folder, self._shape)
+            # it runs an event loop of its own for a moment
+            await asyncio.get_running_loop().run_in_executor(None, local.prepare)
+            nodes = list(local.nodes.values())
+            self._disks = {node.id: RealDisk() for node in nodes}
+            return nodes
+        nodes = plan(Path("/"), placed(self._shape))
+        memory = {node.id: SimulatedDisk(random.Random(node.id)) for node in nodes}
+        self._disks = dict(memory)
+        cluster_id = str(uuid.uuid4())
+        voters = [node for node in nodes if node.kind == "voter"]
+        await format_voters(
+            cluster_id,
+            [(node.id, node.endpoint, node.data) for node in voters],
+            disk_of=lambda node_id: memory[node_id],
+        )
+        for node in nodes:
+            if node.kind == "broker":
+                await memory[node.id].make_directory(node.data)
+                await format_broker(cluster_id, node.id, [node.data], disk=memory[node.id])
+        return nodes
+
+    def _server(self, node: Node) -> AnyServer:
+        disk = self._disks[node.id]
+        programs = RealPrograms() if isinstance(disk, RealDisk) else None
+        environment = Environment(network=GrpcNetwork(), disk=disk, programs=programs)
+        voters = [one for one in self._nodes.nodes.values() if one.kind == "voter"]
+        settings = settings_of(node, voters)
+        if node.kind == "voter":
+            voter = from_values(QuorumConfig, settings, SOURCE)
+            return QuorumServer(voter, environment)
+        broker = from_values(BrokerConfig, {**settings, **self._configs}, SOURCE)
+        return BrokerServer(broker, environment)
+
+
+class EmbeddedCluster:
+    """Voters and brokers in this process, for tests.
+
+    `voters` is 1 to 9, `brokers` 1 to 99; `racks` are dealt to the brokers in runs. `folder`: where
+    the data are, and stay; None: in memory. `configs`: settings of every broker, by dotted name
+    (docs/configuration.md). `kafka`: whether Kafka clients can connect too.
+
+    As a context manager it has the cluster on an event loop in a thread of its own, and its methods
+    block. As an asynchronous one it gives an AsyncEmbeddedCluster, whose methods are awaited.
+    The nodes log with structlog, or, in a program that has not configured structlog, with
+    `logging`.
+
+    Raises ValueError: the shape is impossible, or the folder has a cluster of another shape.
+    """
+
+    def __init__(
+        self,
+        *,
+        voters: int = 1,
+        brokers: int = 1,
+        racks: tuple[str, ...] = (),
+        folder: Path | None = None,
+        configs: Mapping[str, object] | None = None,
+        kafka: bool = True,
+    ) -> None:
+        shape = Shape(
+            voters=voters,
+            brokers=brokers,
+            racks=tuple(racks),
+            port=ANY_PORT,
+            kafka_port=ANY_PORT if kafka else NO_PORT,
+        )
+        self._cluster = AsyncEmbeddedCluster(shape, folder, configs)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """The host:port of every broker for Quorate's client, separated by commas."""
+        return self._cluster.bootstrap_servers
+
+    @property
+    def kafka_bootstrap_servers(self) -> str:
+        """The host:port of every broker for Kafka clients, separated by commas; "": none."""
+        return self._cluster.kafka_bootstrap_servers
+
+    def start(self) -> None:
+        """Start every node that does not run: after lose_power()."""
+        self._do(self._cluster.start())
+
+    def start_broker(self, broker_id: int) -> None:
+        """Start a broker that does not run, and wait until it may lead partitions."""
+        self._do(self._cluster.start_broker(broker_id))
+
+    def stop_broker(self, broker_id: int) -> None:
+        """Stop a broker cleanly, as by SIGTERM. It hands its leaderships over first."""
+        self._do(self._cluster.stop_broker(broker_id))
+
+    def crash_broker(self, broker_id: int) -> None:
+        """Crash a broker, as by kill -9. Nothing that it had written to files is lost."""
+        self._do(self._cluster.crash_broker(broker_id))
+
+    def lose_power(self, broker_id: int | None = None) -> None:
+        """Cut the power of a broker's machine; None: of every node's. See AsyncEmbeddedCluster."""
+        self._do(self._cluster.lose_power(broker_id))
+
+    def create_topic(
+        self,
+        name: str,
+        num_partitions: int = 1,
+        *,
+        replication_factor: int | None = None,
+        configs: Mapping[str, str | int | float | bool] | None = None,
+    ) -> None:
+        """Create a topic; without a `replication_factor` on every broker, up to three."""
+        self._do(
+            self._cluster.create_topic(
+                name, num_partitions, replication_factor=replication_factor, configs=configs
+            )
+        )
+
+    def delete_topic(self, name: str) -> None:
+        """Delete a topic."""
+        self._do(self._cluster.delete_topic(name))
+
+    def __enter__(self) -> Self:
+        if self._thread is not None:
+            raise RuntimeError("this EmbeddedCluster runs already; make another one")
+        _log_where_the_program_does()
+        started: Future[None] = Future()
+        self._thread = threading.Thread(
+            target=self._live, args=(started,), name="quorate embedded cluster", daemon=True
+        )
+        self._thread.start()
+        try:
+            started.result(PATIENCE_S)
+            self.start()
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self._do(self._cluster.close())
+        finally:
+            self._end()
+
+    async def __aenter__(self) -> AsyncEmbeddedCluster:
+        _log_where_the_program_does()
+        await self._cluster.start()
+        return self._cluster
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._cluster.close()
+
+    # -- the thread
+
+    def _do(self, work: Coroutine[Any, Any, T]) -> T:
+        if self._loop is None:
+            work.close()
+            raise RuntimeError("this EmbeddedCluster does not run; use it as a context manager")
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE_S)
+
+    def _live(self, started: Future[None]) -> None:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            loop = runner.get_loop()
+            loop.set_exception_handler(_report)
+            self._loop = loop
+            loop.call_soon(started.set_result, None)
+            loop.run_forever()
+
+    def _end(self) -> None:
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+        if self._thread is not None:
+            self._thread.join(PATIENCE_S)
+        self._loop = self._thread = None
+
+
+def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Report what nothing awaited. gRPC's event loops wake one another, and one finds no work."""
+    error = context.get("exception")
+    if error is None or not is_noise_of_grpc(error):
+        loop.default_exception_handler(context)
+
+
+class _WithoutNoise(logging.Filter):
+    """Drops what asyncio tells of the event loops of gRPC, which wake one another for nothing."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        return not (isinstance(error, BlockingIOError) and "Poller" in record.getMessage())
+
+
+_without_noise = _WithoutNoise()
+
+
+def _log_where_the_program_does() -> None:
+    """Log with `logging`, if the program has no configuration of structlog."""
+    with contextlib.suppress(ValueError):
+        logging.getLogger("asyncio").addFilter(_without_noise)
+    if not structlog.is_configured():
+        structlog.configure(
+            processors=[
+                structlog.stdlib.filter_by_level,
+                structlog.processors.format_exc_info,
+                structlog.processors.KeyValueRenderer(key_order=["event"]),
+            ],
+            wrapper_class=structlog.stdlib.BoundLogger,
+            logger_factory=structlog.stdlib.LoggerFactory(),
+        )

@@ -1,0 +1,204 @@
+"""EmbeddedCluster: what a user's test gets of it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import socket
+import textwrap
+import threading
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import confluent_kafka
+import pytest
+import structlog
+
+from quorate import Consumer, Producer
+from quorate.errors import QuorateError
+from quorate_cli.local_shape import Shape, placed
+from quorate_quorum.node.config import CannotListen, ConfigError
+from quorate_testing import AsyncEmbeddedCluster, EmbeddedCluster, embedded
+
+TOPIC = "orders"
+VALUES = [b"%d" % number for number in range(50)]
+
+
+async def write(cluster: AsyncEmbeddedCluster | EmbeddedCluster, values: list[bytes]) -> None:
+    async with Producer(bootstrap_servers=cluster.bootstrap_servers, acks="all") as producer:
+        await asyncio.gather(*[await producer.send(TOPIC, one) for one in values])
+
+
+async def read(cluster: AsyncEmbeddedCluster | EmbeddedCluster, number: int) -> list[bytes]:
+    servers = cluster.bootstrap_servers
+    async with Consumer(TOPIC, bootstrap_servers=servers, auto_offset_reset="earliest") as consumer:
+        return [(await anext(consumer)).value or b"" for _ in range(number)]
+
+
+def test_a_program_of_a_kafka_client_and_one_of_ours_share_a_topic() -> None:
+    with EmbeddedCluster() as cluster:
+        cluster.create_topic(TOPIC)
+        producer = confluent_kafka.Producer({"bootstrap.servers": cluster.kafka_bootstrap_servers})
+        for one in VALUES:
+            producer.produce(TOPIC, one)
+        assert producer.flush(60) == 0
+        assert asyncio.run(read(cluster, len(VALUES))) == VALUES
+
+
+async def crash(cluster: AsyncEmbeddedCluster) -> None:
+    await cluster.crash_broker(0)
+    await cluster.start_broker(0)
+
+
+async def stop(cluster: AsyncEmbeddedCluster) -> None:
+    await cluster.stop_broker(0)
+    await cluster.start_broker(0)
+
+
+async def cut_one(cluster: AsyncEmbeddedCluster) -> None:
+    await cluster.lose_power(1)
+    await cluster.start_broker(1)
+
+
+async def cut_all(cluster: AsyncEmbeddedCluster) -> None:
+    await cluster.lose_power()
+    await cluster.start()
+
+
+@pytest.mark.parametrize("fault", [crash, stop, cut_one, cut_all])
+async def test_what_was_acknowledged_survives(
+    fault: Callable[[AsyncEmbeddedCluster], Awaitable[None]],
+) -> None:
+    """The guarantees of a power cut of all machines at once are those of flush.on.ack."""
+    async with EmbeddedCluster(brokers=3) as cluster:
+        await cluster.create_topic(TOPIC, configs={"min.insync.replicas": 2, "flush.on.ack": True})
+        await write(cluster, VALUES)
+        await fault(cluster)
+        assert await read(cluster, len(VALUES)) == VALUES
+        await write(cluster, [b"more"])
+
+
+def test_the_methods_of_a_cluster_in_a_thread_block() -> None:
+    with EmbeddedCluster(brokers=2) as cluster:
+        cluster.create_topic(TOPIC)
+        cluster.crash_broker(1)
+        cluster.crash_broker(1)
+        cluster.start_broker(1)
+        cluster.start_broker(1)
+        cluster.stop_broker(0)
+        cluster.start_broker(0)
+        cluster.lose_power(0)
+        cluster.start()
+        asyncio.run(write(cluster, VALUES))
+        cluster.delete_topic(TOPIC)
+    assert "quorate embedded cluster" not in {one.name for one in threading.enumerate()}
+
+
+async def test_a_folder_keeps_the_data(tmp_path: Path) -> None:
+    async with EmbeddedCluster(folder=tmp_path / "data") as cluster:
+        await cluster.create_topic(TOPIC)
+        await write(cluster, VALUES)
+        await cluster.crash_broker(0)
+        with pytest.raises(ValueError, match="disks are in memory"):
+            await cluster.lose_power()
+    async with EmbeddedCluster(folder=tmp_path / "data") as cluster:
+        assert await read(cluster, len(VALUES)) == VALUES
+
+
+def test_settings_of_the_brokers_have_their_names_of_the_documentation() -> None:
+    with EmbeddedCluster(configs={"group.max.size": 1}, kafka=False) as cluster:
+        assert cluster.kafka_bootstrap_servers == ""
+    with (
+        pytest.raises(ConfigError, match=r"configs of EmbeddedCluster: group.max.sise"),
+        EmbeddedCluster(configs={"group.max.sise": 1}),
+    ):
+        pass
+    with pytest.raises(ValueError, match="1 to 99"):
+        EmbeddedCluster(brokers=0)
+
+
+def test_what_cannot_be_is_said() -> None:
+    cluster = EmbeddedCluster()
+    with pytest.raises(RuntimeError, match="context manager"):
+        cluster.stop_broker(0)
+    with cluster:
+        with pytest.raises(ValueError, match=r"there is no broker 7; the brokers are \[0\]"):
+            cluster.crash_broker(7)
+        with pytest.raises(RuntimeError, match="runs already"):
+            cluster.__enter__()
+        with pytest.raises(QuorateError):
+            cluster.create_topic("not/a name")
+
+
+async def test_a_port_that_was_taken_meanwhile_costs_one_more_try(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    usual = placed
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = int(taken.getsockname()[1])
+        shapes = iter([Shape(voters=1, brokers=1, port=port)])
+        monkeypatch.setattr(embedded, "placed", lambda shape: next(shapes, None) or usual(shape))
+        async with EmbeddedCluster() as cluster:
+            await cluster.create_topic(TOPIC)
+        with_all_taken = Shape(voters=1, brokers=1, port=port)
+        monkeypatch.setattr(embedded, "placed", lambda _: with_all_taken)
+        with pytest.raises(CannotListen):
+            async with EmbeddedCluster():
+                pass
+
+
+def test_the_nodes_log_with_the_logging_of_the_program(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    with EmbeddedCluster():
+        pass
+    assert any("broker_registered" in one.getMessage() for one in caplog.records)
+    assert structlog.is_configured()
+
+
+PLUGIN_TESTS = """
+import asyncio
+from quorate import Producer
+
+async def write(cluster, topic):
+    async with Producer(bootstrap_servers=cluster.bootstrap_servers) as producer:
+        return (await producer.send_and_wait(topic, b"x")).offset
+
+def test_a_topic_is_new(quorate_cluster, quorate_topic):
+    assert asyncio.run(write(quorate_cluster, quorate_topic)) == 0
+    assert quorate_topic.startswith("test_a_topic_is_new")
+
+def test_another_is_new_too(quorate_cluster, quorate_topic):
+    assert asyncio.run(write(quorate_cluster, quorate_topic)) == 0
+    quorate_cluster.delete_topic(quorate_topic)
+"""
+
+
+def test_the_plugin_gives_a_cluster_and_a_topic(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(PLUGIN_TESTS)
+    done = pytester.runpytest_subprocess("-q", "-p", "no:cacheprovider")
+    done.assert_outcomes(passed=2)
+
+
+def test_a_run_that_uses_no_cluster_imports_no_server(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        "import sys\n\ndef test_it():\n    assert 'quorate_broker' not in sys.modules\n"
+    )
+    pytester.runpytest_subprocess("-q", "-p", "no:cacheprovider").assert_outcomes(passed=1)
+
+
+PAGE = Path(__file__).parents[3] / "docs" / "testing.md"
+
+
+def test_the_examples_of_the_page_work(pytester: pytest.Pytester) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    with_pytest, blocking, awaiting = blocks
+    pytester.makepyfile(
+        test_fixtures=with_pytest,
+        test_blocking="def test_it():\n" + textwrap.indent(blocking, "    "),
+        test_awaiting=f"{awaiting}\n\ndef test_it():\n    asyncio.run(main())\n",
+    )
+    done = pytester.runpytest_subprocess("-q", "-p", "no:cacheprovider")
+    done.assert_outcomes(passed=3)
