@@ -31,6 +31,7 @@ from quorate_broker.lifecycle import Lifecycle
 from quorate_broker.listeners.grpc.admin import AdminService
 from quorate_broker.listeners.grpc.groups import GroupsService
 from quorate_broker.listeners.grpc.records import RecordsService
+from quorate_broker.operations.active_producers import ActiveProducers
 from quorate_broker.operations.admin import Admin
 from quorate_broker.operations.classic_groups import ClassicGroups
 from quorate_broker.operations.delete_records import DeleteRecords
@@ -249,6 +250,7 @@ class _Rooms:
             Offsets(self.replicas, config, authorizer),
             DeleteRecords(self.replicas, config, authorizer),
             ProducerIds(self._allocate_producer_ids, authorizer),
+            ActiveProducers(self.replicas, config, authorizer),
             Metadata(self.client, self.lifecycle.caught_up, authorizer),
             Admin(self.client, self.publisher),
             LogDirs(self.replicas, authorizer),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from quorate_broker.operations.active_producers import ActiveProducers
 from quorate_broker.operations.admin import Admin
 from quorate_broker.operations.classic_groups import ClassicGroups
 from quorate_broker.operations.delete_records import DeleteRecords
@@ -31,6 +32,7 @@ class Operations:
     offsets: Offsets
     delete_records: DeleteRecords
     producer_ids: ProducerIds
+    active_producers: ActiveProducers
     metadata: Metadata
     admin: Admin
     log_dirs: LogDirs

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple, Protocol
 
 from crc32c import crc32c
@@ -224,6 +225,14 @@ class Producers:
         """Return the known producers as bytes, for oldest_batch."""
         return list(self._known.values())
 
+    def latest(self, most: int) -> list[bytes]:
+        """Return the producers that were heard last, at most so many, as bytes for `read_packed`.
+
+        The one that was heard last comes last.
+        """
+        found = [*islice(reversed(self._known.values()), most)]
+        return found[::-1]
+
     @property
     def now_ms(self) -> int:
         """The partition's clock: the milliseconds in which a broker with this replica worked."""
@@ -362,7 +371,7 @@ class Producers:
 
 
 class ReadProducer(NamedTuple):
-    """One producer of a snapshot."""
+    """One producer, and for how long it was silent."""
 
     producer_id: int
     silent_ms: int
@@ -372,9 +381,14 @@ class ReadProducer(NamedTuple):
 def producers_in(data: bytes) -> Iterator[ReadProducer]:
     """Yield the producers of a snapshot. Raise CorruptRecordError if it is not whole."""
     clock_ms, _, known = _read_snapshot(data)
-    for producer_id, packed in known.items():
-        (heard,) = _HEARD.unpack_from(packed, _HEARD_AT)
-        yield ReadProducer(producer_id, clock_ms - heard, _unpack(packed))
+    for packed in known.values():
+        yield read_packed(packed, clock_ms)
+
+
+def read_packed(packed: bytes, clock_ms: int) -> ReadProducer:
+    """Return one packed producer, as the partition's clock has this time."""
+    producer_id, _, heard, _ = PRODUCER.unpack_from(packed)
+    return ReadProducer(producer_id, clock_ms - heard, _unpack(packed))
 
 
 def _read_snapshot(data: bytes) -> tuple[int, int, dict[int, bytes]]:

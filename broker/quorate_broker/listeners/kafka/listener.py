@@ -23,6 +23,7 @@ from quorate_broker.listeners.kafka.groups import GroupRequests
 from quorate_broker.listeners.kafka.metadata import MetadataRequests
 from quorate_broker.listeners.kafka.offsets import OffsetRequests
 from quorate_broker.listeners.kafka.produce import ProduceRequests
+from quorate_broker.listeners.kafka.producers import ProducerRequests
 from quorate_broker.listeners.kafka.recently_fenced import RecentlyFenced
 from quorate_broker.listeners.kafka.topic_partitions import TopicPartitionRequests
 from quorate_broker.listeners.kafka.topics import TopicRequests
@@ -59,6 +60,7 @@ class KafkaListeners:
                 ProduceRequests(operations, replicas),
                 FetchRequests(operations, replicas),
                 OffsetRequests(operations.offsets, replicas),
+                ProducerRequests(operations.active_producers, replicas),
                 GroupRequests(operations.groups, operations.classic_groups, replicas),
                 ConsumerGroupRequests(
                     operations.group_members,

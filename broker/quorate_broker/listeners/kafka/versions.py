@@ -46,6 +46,7 @@ DESCRIBE_CLIENT_QUOTAS: Final = 48
 DESCRIBE_USER_SCRAM_CREDENTIALS: Final = 50
 DESCRIBE_QUORUM: Final = 55
 DESCRIBE_CLUSTER: Final = 60
+DESCRIBE_PRODUCERS: Final = 61
 LIST_TRANSACTIONS: Final = 66
 CONSUMER_GROUP_HEARTBEAT: Final = 68
 CONSUMER_GROUP_DESCRIBE: Final = 69
@@ -77,6 +78,7 @@ DIFFERS: Final[Mapping[int, str]] = {
     INCREMENTAL_ALTER_CONFIGS: "configs of topics only",
     DESCRIBE_CLIENT_QUOTAS: "there are none",
     DESCRIBE_USER_SCRAM_CREDENTIALS: "there are none",
+    DESCRIBE_PRODUCERS: "the last timestamp is when the leader heard the producer; at most 10,000",
     LIST_TRANSACTIONS: "there are none",
     CONSUMER_GROUP_HEARTBEAT: "a member that waits for its share is told to ask again after 1 s",
     CONSUMER_GROUP_DESCRIBE: "what a member gives back counts as assigned",

@@ -12,6 +12,7 @@ from rpds import HashTrieMap
 from quorate.errors import OffsetOutOfRangeError, QuorumUnavailableError, UnknownTopicError
 from quorate.net.principal import Principal
 from quorate_broker.groups.coordinator import Coordinator
+from quorate_broker.operations.active_producers import ActiveProducers
 from quorate_broker.operations.admin import Admin
 from quorate_broker.operations.classic_groups import ClassicGroups
 from quorate_broker.operations.delete_records import DeleteRecords
@@ -216,6 +217,7 @@ def operations(
         Offsets(held, config, ALLOW_ALL),
         DeleteRecords(held, config, ALLOW_ALL),
         ProducerIds(no_controller, ALLOW_ALL),
+        ActiveProducers(held, config, ALLOW_ALL),
         Metadata(client, ready or asyncio.Event(), ALLOW_ALL),
         Admin(client, publisher),
         LogDirs(held, ALLOW_ALL),
