@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import groupby
 from pathlib import Path
 
-from tests.compat import jars
+from tests.compat import jars, kafka_tools
 from tests.compat.results import Case
-from tests.compat.servers import Servers
+from tests.compat.servers import BROKERS, Servers, Setup
 
 PACKAGE = "@confluentinc/kafka-javascript"
 VERSION = "1.10.1"
@@ -19,75 +23,177 @@ ARCHIVE = f"confluentinc-kafka-javascript-{VERSION}.tgz"
 HOME = jars.BUILD / f"librdkafka-{VERSION}"
 SOURCES = HOME / "package" / "deps" / "librdkafka"
 TESTS = SOURCES / "tests"
-CONFIGURE = ("--disable-ssl", "--disable-gssapi", "--disable-curl", "--disable-lz4-ext")
+CONFIGURE = ("--disable-gssapi", "--disable-curl", "--disable-lz4-ext")
 BRING_S = 1800
-TEST_S = 180
+TEST_S = 600
+#: As many as run at a time: most of them wait most of the time.
+PARALLEL = 4
+SCENARIO = "auto.create.topics.enable"
+
+
+def _setup(*, creates_topics: bool) -> Setup:
+    settings = {
+        SCENARIO: str(creates_topics).lower(),
+        "num.partitions": "4",
+        "default.replication.factor": str(BROKERS),
+    }
+    return Setup(settings, racks=True)
+
+
+#: What the suite's own clusters have, in its two scenarios.
+SETUPS = (_setup(creates_topics=True), _setup(creates_topics=False))
+#: A busy machine is slow: each wait of a test may last as many times as long.
+PATIENCE = 2
 #: What each of these needs, and neither cluster of this suite has.
 LEAVES_OUT = {
     "0097_ssl_verify": "TLS",
-    "0098_consumer_txn": "a Java program",
+    "0098_consumer_txn": "transactions",
     "0103_transactions": "transactions",
     "0126_oauthbearer_oidc": "OAuth",
+    "0109_auto_create_topics": "ACLs",
+    "0115_producer_auth": "ACLs",
+    "0119_consumer_auth": "ACLs",
     "0129_fetch_aborted_msgs": "transactions",
     "0135_sasl_credentials": "SASL",
     "0142_reauthentication": "SASL",
 }
 SHARE = re.compile(r"_share_consumer_")
-#: Tests that need no broker, are started by hand, or need a library that is not built.
-NO_BROKER = re.compile(r"F_(LOCAL|MANUAL|SOCKEM)")
-DECLARED = re.compile(r"^ {4}_TEST\((\d{4}_\w+),\s*([^,)]+)", re.MULTILINE)
+#: Tests that need no broker, are started by hand, need a library that is not built, or are known
+#: to fail.
+NO_BROKER = re.compile(r"F_(LOCAL|MANUAL|SOCKEM|KNOWN_ISSUE\b)")
+#: A test, and what follows until the next line that is not indented further.
+DECLARED = re.compile(r"^ {4}_TEST\((\d{4}_\w+),(.*?)(?=^ {4}\S|^#|^$)", re.MULTILINE | re.DOTALL)
+NO_AUTOCREATE = '.scenario = "noautocreate"'
+COLOUR = re.compile(r"\x1b\[[\d;]*m")
+#: One test is many: its functions are cases of their own.
+ADMIN = "0081_admin"
+ADMIN_PART = re.compile(r"^(?:static void )?do_test_(\w+)\(", re.MULTILINE)
+ADMIN_LEAVES_OUT = {
+    "CreateAcls": "ACLs",
+    "DescribeAcls": "ACLs",
+    "DeleteAcls": "ACLs",
+    "DescribeConsumerGroups_with_authorized_ops": "SASL and ACLs",
+}
 
 
 def run(servers: Servers, folder: Path, only: list[str]) -> Iterator[Case]:
-    """Run each test that needs a broker as a process of its own."""
+    """Run the tests that need a broker: those of one number in a process of their own."""
     _bring()
-    conf = folder / "test.conf"
-    conf.write_text(f"bootstrap.servers={servers.bootstrap}\n")
-    for name in _names():
-        if only and not any(name.startswith(one) for one in only):
-            continue
-        reason = "share groups" if SHARE.search(name) else LEAVES_OUT.get(name)
-        yield Case(name, "skipped", f"needs {reason}") if reason else _test(name, conf)
+    creates_topics = servers.setup.settings[SCENARIO] == "true"
+    runner = _Runner(servers, folder, "default" if creates_topics else "noautocreate")
+    names = _names(creates_topics=creates_topics)
+    runs = [partial(runner.number, list(these)) for _, these in groupby(names, _number_of)]
+    if creates_topics:
+        runs += [partial(runner.admin, part) for part in _admin_parts()]
+    chosen = [run for run in runs if not only or any(one in str(run.args[0]) for one in only)]
+    with ThreadPoolExecutor(PARALLEL) as pool:
+        for cases in pool.map(lambda run: run(), chosen):
+            yield from cases
 
 
-def _names() -> list[str]:
-    """Return the tests that need a broker, in the order in which they are declared."""
+def _number_of(name: str) -> str:
+    return name[:4]
+
+
+def _names(*, creates_topics: bool) -> list[str]:
+    """Return the tests of a scenario that need a broker, in the order of their declaration."""
     declared = DECLARED.findall((TESTS / "test.c").read_text())
-    return [name for name, flags in declared if not NO_BROKER.search(flags)]
+    return [
+        name
+        for name, flags in declared
+        if name != ADMIN and not NO_BROKER.search(flags)
+        if (NO_AUTOCREATE not in flags) == creates_topics
+    ]
 
 
-def _test(name: str, conf: Path) -> Case:
-    environment = {
-        **os.environ,
-        "TESTS": name,
-        "RDKAFKA_TEST_CONF": str(conf),
-        "TEST_KAFKA_VERSION": "4.3.0",
-        "LD_LIBRARY_PATH": f"{SOURCES / 'src'}:{SOURCES / 'src-cpp'}",
-    }
-    log = conf.parent / f"{name}.log"
-    command = ["./test-runner", "-p1", "-Q", "-E", "-L"]
-    with log.open("wb") as output:
-        try:
-            subprocess.run(
-                command, cwd=TESTS, env=environment, stdout=output, stderr=output, timeout=TEST_S,
-                check=False,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired:
-            return Case(name, "failed", f"it did not end within {TEST_S} s")
-    text = log.read_text(errors="replace")
-    outcome = re.search(rf"\|\s+{name}\s+\|\s+(\w+)", text)
-    found = outcome[1] if outcome else "CRASHED"
-    if found == "PASSED":
-        return Case(name, "passed")
-    if found == "SKIPPED":
-        return Case(name, "skipped", _reason(text, "skip"))
-    return Case(name, "failed", _reason(text, "fail"))
+def _admin_parts() -> list[str]:
+    """Return the parts of the test of the admin client that are sub-tests."""
+    found = ADMIN_PART.findall((TESTS / "0081-admin.c").read_text())
+    return [part for part in found if part not in ("apis", "acls_count")]
 
 
-def _reason(text: str, word: str) -> str:
-    """Return the first line of a log that tells why."""
-    lines = [line for line in text.splitlines() if re.search(word, line, re.IGNORECASE)]
-    return re.sub(r"\x1b\[[\d;]*m", "", lines[0])[:600] if lines else text[-300:]
+class _Runner:
+    """Runs the tests, with what they ask their environment for."""
+
+    def __init__(self, servers: Servers, folder: Path, scenario: str) -> None:
+        self._folder = folder
+        (folder / "test.conf").write_text(
+            f"bootstrap.servers={servers.bootstrap}\ntest.timeout.multiplier={PATIENCE}\n"
+        )
+        self._environment = {
+            **os.environ,
+            "TEST_SCENARIO": scenario,
+            "RDKAFKA_TEST_CONF": str(folder / "test.conf"),
+            "TEST_KAFKA_VERSION": jars.version(),
+            "BROKERS": servers.bootstrap,
+            "KAFKA_PATH": str(_kafka_path(folder / "kafka")),
+            "LD_LIBRARY_PATH": f"{SOURCES / 'src'}:{SOURCES / 'src-cpp'}",
+        }
+
+    def number(self, names: list[str]) -> list[Case]:
+        """Run the tests of one number: the program cannot run fewer."""
+        reasons = {n: "share groups" if SHARE.search(n) else LEAVES_OUT.get(n) for n in names}
+        left_out = [Case(n, "skipped", f"needs {why}") for n, why in reasons.items() if why]
+        if left_out:
+            assert len(left_out) == len(names), names
+            return left_out
+        number = _number_of(names[0])
+        text = self._output(number, {"TESTS": number}, TEST_S * len(names))
+        return [_case(name, text) for name in names]
+
+    def admin(self, part: str) -> list[Case]:
+        """Run a part of the test of the admin client."""
+        name = f"{ADMIN}: {part}"
+        if part in ADMIN_LEAVES_OUT:
+            return [Case(name, "skipped", f"needs {ADMIN_LEAVES_OUT[part]}")]
+        # The name of a sub-test begins with that of its function, and a colon.
+        wanted = f"do_test_{part}:"
+        text = self._output(f"{ADMIN}-{part}", {"TESTS": "0081", "SUBTESTS": wanted}, TEST_S)
+        return [_case(ADMIN, text, named=name)]
+
+    def _output(self, title: str, environment: Mapping[str, str], limit_s: float) -> str:
+        """Return what the program prints. It is ended at its time limit."""
+        log = self._folder / f"{title}.log"
+        with log.open("wb") as output:
+            try:
+                subprocess.run(
+                    ["./test-runner", "-p1", "-E", "-L"],
+                    cwd=TESTS,
+                    env={**self._environment, **environment},
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    timeout=limit_s,
+                    check=False,
+                )
+            except subprocess.TimeoutExpired:
+                output.write(f"\nfailed: it did not end within {limit_s} s\n".encode())
+        return COLOUR.sub("", log.read_text(errors="replace"))
+
+
+def _kafka_path(home: Path) -> Path:
+    """Make a folder with the one program of Apache Kafka that the tests start."""
+    script = home / "bin" / "kafka-topics.sh"
+    script.parent.mkdir(parents=True)
+    script.write_text(f'#!/bin/sh\nexec {shlex.join(jars.java(kafka_tools.TOPICS))} "$@"\n')
+    script.chmod(0o755)
+    return home
+
+
+def _case(name: str, text: str, *, named: str = "") -> Case:
+    """Return what became of a test. The summary at the end is lost if the program aborts."""
+    named = named or name
+    failed = re.search(
+        rf'^### Test "{name}\b.* failed at (\S+) at .*: ###\n(.*)', text, re.MULTILINE
+    )
+    if failed:
+        return Case(named, "failed", f"{failed[1]}: {failed[2]}"[:600])
+    skipped = re.search(rf"^\[{name} .*SKIPPING TEST: (.*)", text, re.MULTILINE)
+    if skipped:
+        return Case(named, "skipped", skipped[1])
+    if f"= Test {name} PASSED =" in text:
+        return Case(named, "passed")
+    return Case(named, "failed", text[-300:].strip())
 
 
 def _bring() -> None:

@@ -12,11 +12,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from tests.compat import clients, connect, jars, kafka_python, kafka_tools, librdkafka, streams
 from tests.compat.results import KAFKA, QUORATE, Case, Result
-from tests.compat.servers import Servers, running
+from tests.compat.servers import Servers, Setup, running
 
 #: A suite yields its cases as they end. It gets the cluster, a folder of its own, and the names of
 #: the only cases to run (none: all).
@@ -29,27 +30,27 @@ SUITES: dict[str, Suite] = {
     "clients": clients.run,
     "librdkafka": librdkafka.run,
 }
+#: What a suite wants of the clusters, if the defaults are not enough. It runs against each of them.
+SETUPS: dict[str, tuple[Setup, ...]] = {"librdkafka": librdkafka.SETUPS}
 
 
-def run_on(suites: list[str], server: str, only: list[str]) -> Iterator[Result]:
-    """Run suites, one after another, against a new cluster of one kind."""
-    folder = Path(tempfile.mkdtemp(prefix=f"compat-{server}-"))
-    with running(server, folder / "servers") as servers:
-        for suite in suites:
-            (folder / suite).mkdir()
-            yield _run(suite, servers, folder / suite, only)
-    print(f"logs: {folder}")
-
-
-def _run(suite: str, servers: Servers, folder: Path, only: list[str]) -> Result:
+def run_on(suite: str, server: str, only: list[str]) -> Result:
+    """Run a suite against new clusters of one kind."""
     started = time.monotonic()
-    result = Result(suite, servers.name, servers.version)
-    for case in SUITES[suite](servers, folder, only):
-        result.cases.append(case)
-        print(f"{case.outcome:8}{case.name}  {case.note.partition(chr(10))[0]}", flush=True)
+    result = Result(suite, server, "")
+    for setup in SETUPS.get(suite, (Setup(),)):
+        folder = Path(tempfile.mkdtemp(prefix=f"compat-{suite}-{server}-"))
+        (folder / suite).mkdir()
+        with running(server, folder / "servers", setup) as servers:
+            result = replace(result, version=servers.version)
+            for case in SUITES[suite](servers, folder / suite, only):
+                result.cases.append(case)
+                note = case.note.partition("\n")[0]
+                print(f"{case.outcome:8}{case.name}  {note}", flush=True)
+        print(f"logs: {folder}")
     took = time.monotonic() - started
     counts = (len(result.named("passed")), len(result.named("failed")))
-    print(f"{suite} on {servers.name} {servers.version}: {counts[0]} passed, {counts[1]} failed,")
+    print(f"{suite} on {server} {result.version}: {counts[0]} passed, {counts[1]} failed,")
     print(f"  {len(result.named('skipped'))} skipped, in {took:.0f} s", flush=True)
     return result
 
@@ -63,7 +64,8 @@ def main() -> int:
     asked = parser.parse_args()
     jars.bring()
     for server in asked.servers:
-        for result in run_on(asked.suites, server, asked.only):
+        for suite in asked.suites:
+            result = run_on(suite, server, asked.only)
             print(f"wrote {result.save(into_the_last=bool(asked.only))}")
     return 0
 

@@ -8,7 +8,8 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Protocol
@@ -16,6 +17,7 @@ from typing import Protocol
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
+from quorate import Admin
 from quorate_cli.local import LocalCluster
 from quorate_cli.local_shape import ANY_PORT, HOST, Shape, free_port
 from tests.compat import jars
@@ -23,7 +25,18 @@ from tests.compat import jars
 BROKERS = 3
 START_S = 240
 STORAGE = "kafka.tools.StorageTool"
+RACK_AWARE = "org.apache.kafka.common.replica.RackAwareReplicaSelector"
 CLUSTER_ID = "cXVvcmF0ZS1jb21wYXQtMQ"
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What a suite wants of both clusters, where it is not their default."""
+
+    #: Settings that both have by the same name.
+    settings: Mapping[str, str] = field(default_factory=dict)
+    #: Each broker is in a rack of its own, RACK and its id, and is read by clients of that rack.
+    racks: bool = False
 
 
 class Servers(Protocol):
@@ -35,6 +48,7 @@ class Servers(Protocol):
     bootstrap: str
     #: The id of the broker with index 0.
     first_id: int
+    setup: Setup
 
     def start(self, index: int) -> None:
         """Start a broker that was killed."""
@@ -49,11 +63,12 @@ class QuorateServers:
     name = "quorate"
     first_id = 0
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, setup: Setup) -> None:
         self.version = version_of("quorate")
-        self._cluster = LocalCluster(
-            folder, Shape(brokers=BROKERS, port=ANY_PORT, kafka_port=ANY_PORT)
-        )
+        self.setup = setup
+        racks = tuple(_rack(self.first_id + i) for i in range(BROKERS)) if setup.racks else ()
+        shape = Shape(brokers=BROKERS, port=ANY_PORT, kafka_port=ANY_PORT, racks=racks)
+        self._cluster = LocalCluster(folder, shape)
         self.bootstrap = ",".join(node.kafka for node in self._cluster.brokers)
 
     def up(self) -> None:
@@ -61,6 +76,8 @@ class QuorateServers:
         self._cluster.prepare()
         self._cluster.start()
         asyncio.run(self._cluster.wait_ready(timeout=START_S))
+        if self.setup.settings:
+            asyncio.run(self._configure())
 
     def down(self) -> None:
         """Stop all nodes."""
@@ -72,14 +89,19 @@ class QuorateServers:
     def kill(self, index: int) -> None:
         self._cluster.kill(index)
 
+    async def _configure(self) -> None:
+        async with Admin(bootstrap_servers=self._cluster.bootstrap_servers) as admin:
+            await admin.alter_configs(set=self.setup.settings)
+
 
 class KafkaServers:
-    """Three nodes of Apache Kafka, each a broker and a controller, with their own defaults."""
+    """Three nodes of Apache Kafka, each a broker and a controller."""
 
     name = "kafka"
     first_id = 1
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, setup: Setup) -> None:
+        self.setup = setup
         self.version = jars.version()
         self._folder = folder
         first = free_port(BROKERS)
@@ -140,7 +162,11 @@ class KafkaServers:
             "group.initial.rebalance.delay.ms": 500,
             # A busy machine starts three JVMs slowly.
             "initial.broker.registration.timeout.ms": 1000 * START_S,
+            **self.setup.settings,
         }
+        if self.setup.racks:
+            settings["broker.rack"] = _rack(self.first_id + index)
+            settings["replica.selector.class"] = RACK_AWARE
         lines = [f"{key}={value}\n" for key, value in settings.items()]
         self._properties(index).write_text("".join(lines))
         asked = ["format", "-t", CLUSTER_ID, "-c", self._properties(index)]
@@ -148,15 +174,23 @@ class KafkaServers:
 
 
 @contextlib.contextmanager
-def running(server: str, folder: Path) -> Iterator[Servers]:
+def running(server: str, folder: Path, setup: Setup) -> Iterator[Servers]:
     """Yield a cluster that is up; take it down at the end in any case."""
     folder.mkdir(parents=True)
-    servers = KafkaServers(folder) if server == "kafka" else QuorateServers(folder / "cluster")
+    servers = (
+        KafkaServers(folder, setup)
+        if server == "kafka"
+        else QuorateServers(folder / "cluster", setup)
+    )
     try:
         servers.up()
         yield servers
     finally:
         servers.down()
+
+
+def _rack(broker_id: int) -> str:
+    return f"RACK{broker_id}"
 
 
 def ports(number: int) -> list[int]:
