@@ -45,6 +45,7 @@ from quorate_broker.operations.offsets import Offsets
 from quorate_broker.operations.operations import Operations
 from quorate_broker.operations.produce import Produce
 from quorate_broker.operations.producer_ids import ProducerIds
+from quorate_broker.operations.rights import Rights
 from quorate_broker.publisher import Publisher
 from quorate_broker.registration import Registration
 from quorate_broker.replicas.producer_expiry import ProducerExpiry
@@ -257,6 +258,7 @@ class _Rooms:
             Groups(self.coordinator, self.replicas, self.client, config, authorizer),
             GroupMembers(self.coordinator, authorizer),
             ClassicGroups(self.coordinator, authorizer, environment.new_id),
+            Rights(authorizer),
         )
         self.operations = operations
         #: The listeners for Kafka clients; None: no listener of the configuration is one.

@@ -3605,10 +3605,20 @@ MUTANTS = (
         "commits-are-fenced",
         "a caller that is no member commits while there are members",
         f"{GROUP_MACHINE}/consumer_rules.py",
-        "    elif group.state.members:\n",
+        "    elif group.state.members and not request.only_forgets:\n",
         "    elif False:\n",
         (
             f"{COMMITTED_OFFSETS}::test_a_caller_that_is_no_member_commits_only_while_the_group_has_no_members",
+        ),
+    ),
+    Mutant(
+        "commits-are-fenced",
+        "the offsets of a topic that members read are deleted",
+        f"{GROUP_MACHINE}/offsets.py",
+        "rules.read_topics() if request.only_forgets else frozenset()",
+        "frozenset[str]()",
+        (
+            f"{COMMITTED_OFFSETS}::test_offsets_of_topics_that_no_member_reads_are_forgotten_while_the_group_has_members",
         ),
     ),
     Mutant(

@@ -10,7 +10,6 @@ from typing import Final, NamedTuple
 from quorate.aio.clock import Deadline
 from quorate.aio.turns import Turns
 from quorate.errors import (
-    InvalidRequestError,
     OffsetNotAvailableError,
     OffsetOutOfRangeError,
     OverloadedError,
@@ -126,7 +125,7 @@ class DeleteRecords:
                 f"{partition.name}: the high watermark is not yet known to this leader; retry"
             )
         if offset < ALL_COMMITTED:
-            raise InvalidRequestError(
+            raise OffsetOutOfRangeError(
                 f"{partition.name}: before_offset must be -1 (the high watermark) or more, "
                 f"not {offset}"
             )

@@ -17,6 +17,7 @@ from quorate_broker.operations.metadata import Metadata
 from quorate_broker.operations.offsets import Offsets
 from quorate_broker.operations.produce import Produce
 from quorate_broker.operations.producer_ids import ProducerIds
+from quorate_broker.operations.rights import Rights
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,3 +40,4 @@ class Operations:
     groups: Groups
     group_members: GroupMembers
     classic_groups: ClassicGroups
+    rights: Rights

@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import TypeVar
 
 from quorate.aio.turns import Turns
 from quorate.errors import (
     CorruptRecordError,
     InvalidRequestError,
     InvalidTimestampError,
+    QuorateError,
     RecordTooLargeError,
 )
 from quorate.record import batch as record_batch
@@ -45,6 +47,12 @@ BATCHES_A_TURN = 500
 RECORDS_A_UNIT = 32
 #: The most records that are checked without a look at the other work of the loop.
 RECORDS_AT_A_TIME = 4096
+#: The most records that an error of a batch names, so that its answer stays small.
+REFUSED_RECORDS_MAX = 1000
+#: The most of them in its message.
+RECORDS_IN_A_MESSAGE = 3
+
+E = TypeVar("E", bound=QuorateError)
 
 
 class ProducerBatches:
@@ -100,6 +108,7 @@ class ProducerBatches:
         self, records: RecordBytes, header: BatchHeader, config: TopicConfig
     ) -> None:
         data, position = records
+        without_key: list[int] | None = [] if config.compacts else None
         for first in range(0, header.count, RECORDS_AT_A_TIME):
             stop = min(first + RECORDS_AT_A_TIME, header.count)
             if stop - first >= RECORDS_A_UNIT:
@@ -110,12 +119,14 @@ class ProducerBatches:
                 first=first,
                 stop=stop,
                 base_timestamp=header.base_timestamp,
-                needs_keys=config.compacts,
+                without_key=without_key,
             )
         if position != len(data):
             raise CorruptRecordError(
                 f"{len(data) - position} bytes follow the last of a batch's {header.count} records"
             )
+        if without_key:
+            raise _without_key(without_key)
 
 
 def from_producer(
@@ -138,21 +149,50 @@ def from_producer(
 
 
 def _too_late(latest_ms: int, header: BatchHeader, batch: Buffer) -> InvalidTimestampError:
-    """Name the first record of a batch that is later than a time, unless that takes too long."""
-    found, record = None, None
+    """Name the records of a batch that are later than a time, unless that takes too long."""
+    late: list[int] = []
     with suppress(CorruptRecordError):
         if record_batch.decompressed_size_bound(batch, header) <= SEARCHED_IN_A_TURN_BYTES:
-            found = record_batch.find_by_time(batch, header, latest_ms + 1)
-    if found is None:
-        late = f"timestamp {header.max_timestamp} of a batch of {header.count} records"
-    else:
-        record = found[0] - header.base_offset
-        late = f"timestamp {found[1]} of record {record} of its batch"
-    error = InvalidTimestampError(
-        f"{late} lies beyond {latest_ms} (message.timestamp.after.max.ms)"
+            found = enumerate(record_batch.records(batch, header))
+            late = [index for index, record in found if record.timestamp_ms > latest_ms]
+    where = _named(late) if late else f"a batch of {header.count} records"
+    return _because_of(
+        late,
+        InvalidTimestampError(
+            f"timestamp {header.max_timestamp} of {where} lies beyond {latest_ms}"
+            " (message.timestamp.after.max.ms)"
+        ),
     )
-    error.refused_record = record
+
+
+def _without_key(indexes: Sequence[int]) -> InvalidRequestError:
+    return _because_of(
+        indexes,
+        InvalidRequestError(
+            f"{_named(indexes)} {'is' if len(indexes) == 1 else 'are'} without a key, and the topic"
+            " is compacted: only the last record of each key is kept there"
+        ),
+    )
+
+
+def _because_of(indexes: Sequence[int], error: E) -> E:
+    error.refused_records = tuple(indexes[:REFUSED_RECORDS_MAX])
     return error
+
+
+def _named(indexes: Sequence[int]) -> str:
+    """Return what to call the records with these places in a batch.
+
+    >>> _named([3])
+    'record 3 of its batch'
+    >>> _named([1, 2, 5, 8, 9])
+    'records 1, 2, 5 (and 2 more) of its batch'
+    """
+    if len(indexes) == 1:
+        return f"record {indexes[0]} of its batch"
+    more = len(indexes) - RECORDS_IN_A_MESSAGE
+    told = ", ".join(map(str, indexes[:RECORDS_IN_A_MESSAGE]))
+    return f"records {told}{f' (and {more} more)' if more > 0 else ''} of its batch"
 
 
 async def from_leader(

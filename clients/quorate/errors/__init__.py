@@ -35,6 +35,7 @@
       StaleMemberEpochError       the member has a newer epoch by now
       UnreleasedInstanceIdError   another member holds the name of a static member
       GroupNotFoundError  NonEmptyGroupError  GroupMaxSizeError
+      GroupSubscribedToTopicError members read the topic
       WrongClusterError  WrongLoopError (used from another event loop, thread or process)
       StorageError                the disk failed, or is full
       OverloadedError             retriable: a bound was reached
@@ -87,6 +88,7 @@ from quorate.errors.groups import (
     InvalidGroupIdError as InvalidGroupIdError,
     InvalidPatternError as InvalidPatternError,
     InvalidSessionTimeoutError as InvalidSessionTimeoutError,
+    GroupSubscribedToTopicError as GroupSubscribedToTopicError,
     NonEmptyGroupError as NonEmptyGroupError,
     NotCoordinatorError as NotCoordinatorError,
     NotMemberError as NotMemberError,

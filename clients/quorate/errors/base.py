@@ -20,8 +20,9 @@ class QuorateError(Exception):
     #: What the user can do. Tracebacks show it as a note below the message.
     advice: ClassVar[str] = ""
 
-    #: Of a refused batch: the index of the one record that is the reason; None: no single one is.
-    refused_record: int | None = None
+    #: Of a refused batch: the indexes of the records that are the reason, in their order, or of the
+    #: first of them if they are many; empty: no single records are.
+    refused_records: tuple[int, ...] = ()
 
     def __init_subclass__(cls) -> None:
         words = re.findall("[A-Z][a-z]+", cls.__name__.removesuffix("Error"))
@@ -61,7 +62,7 @@ def to_wire(error: Exception) -> common_pb2.Error:
     """Return an error as a message. Its code is UNKNOWN if it is no QuorateError."""
     if isinstance(error, QuorateError):
         return common_pb2.Error(
-            code=error.code, message=str(error), refused_record=error.refused_record
+            code=error.code, message=str(error), refused_records=error.refused_records
         )
     text = f"{type(error).__name__}: {error}"
     return common_pb2.Error(code=ErrorCode.ERROR_CODE_UNKNOWN, message=text)
@@ -70,8 +71,8 @@ def to_wire(error: Exception) -> common_pb2.Error:
 def from_wire(error: common_pb2.Error) -> QuorateError:
     """Return the error that a peer sent; UnknownServerError for an unknown code."""
     found = BY_CODE.get(error.code, UnknownServerError)(error.message)
-    if error.HasField("refused_record"):
-        found.refused_record = error.refused_record
+    if error.refused_records:
+        found.refused_records = tuple(error.refused_records)
     return found
 
 

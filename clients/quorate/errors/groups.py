@@ -116,6 +116,12 @@ class GroupNotFoundError(QuorateError):
     advice = "Correct the id; `quorate group list` shows all."
 
 
+class GroupSubscribedToTopicError(QuorateError):
+    """Members of the group subscribe to the topic, so its committed offsets cannot be deleted."""
+
+    advice = "Stop the members that read the topic, or let them subscribe to others."
+
+
 class NonEmptyGroupError(QuorateError):
     """The group has members, so this cannot be done."""
 

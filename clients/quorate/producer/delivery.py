@@ -106,13 +106,13 @@ class Delivery(Awaitable[RecordMetadata]):
         record, which its error must name.
         """
         error = batch.error
-        if error is None or error.refused_record in (None, self._index):
+        if error is None or not error.refused_records or self._index in error.refused_records:
             return error
         other = type(error)(
             f"record {self._index} of its batch was not written, because the broker refused "
             f"another record of the same batch, and so the whole batch: {error}"
         )
-        other.refused_record = error.refused_record
+        other.refused_records = error.refused_records
         return other
 
     def _current(self) -> Batch:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from quorate.errors import CorruptRecordError, InvalidRequestError
+from quorate.errors import CorruptRecordError
 from quorate.record.record import (
     INT64_MAX,
     RECORD_BYTES_MIN,
@@ -43,21 +43,23 @@ def check_records(
     first: int,
     stop: int,
     base_timestamp: int,
-    needs_keys: bool = False,
+    without_key: list[int] | None = None,
 ) -> int:
     """Check that decode_records can read the records `first` to `stop` (exclusive) of a batch.
 
     Return the position after them, so that a large batch can be checked in parts. The batch has a
     record for every offset, as from a producer. Nothing is built, because that takes twice as long.
-    Raises CorruptRecordError at the first impossible byte. With `needs_keys`, which is for
-    compacted topics, raises InvalidRequestError for a record without a key.
+    Raises CorruptRecordError at the first impossible byte. The list `without_key`, which is for
+    compacted topics, gets the index of each record without a key.
 
     Records that are alike are checked together. Where none are, single records are, in steps that
     grow, so that looking for others costs little.
     """
     step = SINGLE_MIN
     while first < stop:
-        count, position = _check_alike(data, position, first, stop, needs_keys=needs_keys)
+        count, position = _check_alike(
+            data, position, first, stop, needs_keys=without_key is not None
+        )
         first += count
         if first >= stop:
             break
@@ -69,7 +71,7 @@ def check_records(
             first=first,
             stop=until,
             base_timestamp=base_timestamp,
-            needs_keys=needs_keys,
+            without_key=without_key,
         )
         first = until
     return position
@@ -147,7 +149,7 @@ def _check_single(  # noqa: C901, PLR0912, PLR0915 - one hot loop, unrolled on p
     first: int,
     stop: int,
     base_timestamp: int,
-    needs_keys: bool,
+    without_key: list[int] | None,
 ) -> int:
     """Check records one by one. See check_records."""
     data_end = len(data)
@@ -197,8 +199,8 @@ def _check_single(  # noqa: C901, PLR0912, PLR0915 - one hot loop, unrolled on p
                 position += raw >> 1
             elif raw != 1:
                 raise corrupt_record(start, "its key's length")
-            elif needs_keys:
-                raise _without_key(offset >> 1)
+            elif without_key is not None:
+                without_key.append(offset >> 1)
 
             raw = data[position]
             position += 1
@@ -225,15 +227,6 @@ def _check_single(  # noqa: C901, PLR0912, PLR0915 - one hot loop, unrolled on p
             f"a batch ends at byte {data_end}, within its record {offset >> 1}"
         ) from None
     return position
-
-
-def _without_key(index: int) -> InvalidRequestError:
-    error = InvalidRequestError(
-        f"record {index} of its batch is without a key, and the topic is compacted: only the last "
-        "record of each key is kept there"
-    )
-    error.refused_record = index
-    return error
 
 
 def find_by_time(

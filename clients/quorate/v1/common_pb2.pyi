@@ -3,8 +3,10 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
@@ -126,6 +128,8 @@ class _ErrorCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorCode.V
     """the first replica may not lead now"""
     ERROR_CODE_ELIGIBLE_LEADERS_NOT_AVAILABLE: _ErrorCode.ValueType  # 61
     """no replica may lead now"""
+    ERROR_CODE_GROUP_SUBSCRIBED_TO_TOPIC: _ErrorCode.ValueType  # 62
+    """members read the topic: its offsets stay"""
 
 class ErrorCode(_ErrorCode, metaclass=_ErrorCodeEnumTypeWrapper):
     """The result of a request. The numbers are part of the protocol and are never reused. Each code
@@ -235,6 +239,8 @@ ERROR_CODE_PREFERRED_LEADER_NOT_AVAILABLE: ErrorCode.ValueType  # 60
 """the first replica may not lead now"""
 ERROR_CODE_ELIGIBLE_LEADERS_NOT_AVAILABLE: ErrorCode.ValueType  # 61
 """no replica may lead now"""
+ERROR_CODE_GROUP_SUBSCRIBED_TO_TOPIC: ErrorCode.ValueType  # 62
+"""members read the topic: its offsets stay"""
 Global___ErrorCode: _TypeAlias = ErrorCode  # noqa: Y015
 
 @_typing.final
@@ -243,26 +249,26 @@ class Error(_message.Message):
 
     CODE_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
-    REFUSED_RECORD_FIELD_NUMBER: _builtins.int
+    REFUSED_RECORDS_FIELD_NUMBER: _builtins.int
     code: Global___ErrorCode.ValueType
     message: _builtins.str
     """A sentence: the request, the fault, what is allowed, what to do. Empty if code is NONE."""
-    refused_record: _builtins.int
-    """Of a refused batch: the index of the one record that is the reason. Absent: no single record is."""
+    @_builtins.property
+    def refused_records(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Of a refused batch: the indexes of the records that are the reason. Empty: no single records are."""
+
     def __init__(
         self,
         *,
         code: Global___ErrorCode.ValueType = ...,
         message: _builtins.str = ...,
-        refused_record: _builtins.int | None = ...,
+        refused_records: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_refused_record", b"_refused_record", "refused_record", b"refused_record"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_refused_record", b"_refused_record", "code", b"code", "message", b"message", "refused_record", b"refused_record"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "message", b"message", "refused_records", b"refused_records"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__refused_record: _TypeAlias = _typing.Literal["refused_record"]  # noqa: Y015
-    _WhichOneofArgType__refused_record: _TypeAlias = _typing.Literal["_refused_record", b"_refused_record"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__refused_record) -> _WhichOneofReturnType__refused_record | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Error: _TypeAlias = Error  # noqa: Y015
 

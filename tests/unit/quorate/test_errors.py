@@ -35,6 +35,7 @@ def test_a_class_without_a_code_of_its_own_has_that_of_its_base() -> None:
         (errors.StaleMemberEpochError, False, False),
         (errors.UnreleasedInstanceIdError, False, False),
         (errors.NonEmptyGroupError, False, False),
+        (errors.GroupSubscribedToTopicError, False, False),
     ],
 )
 def test_a_group_s_error_says_whether_to_repeat_the_call_and_whether_to_look_for_the_coordinator(

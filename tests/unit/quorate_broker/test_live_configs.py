@@ -20,6 +20,7 @@ from quorate_broker.listeners.kafka.messages.metadata import MetadataRequest, Me
 from quorate_broker.listeners.kafka.metadata import MetadataRequests
 from quorate_broker.listeners.kafka.recently_fenced import RecentlyFenced
 from quorate_broker.operations.metadata import Metadata
+from quorate_broker.operations.rights import Rights
 from quorate_quorum.configs import CONFIGS
 from quorate_quorum.controller.decisions.creation import Creation
 from quorate_quorum.controller.decisions.internal_topics import internal_topic
@@ -225,7 +226,7 @@ async def topics_that_a_kafka_client_creates(world: World) -> list[str]:
     ready.set()
     metadata = Metadata(cast(Any, SimpleNamespace(image=world.image)), ready, ALLOW_ALL)
     requests = MetadataRequests(
-        metadata, cast(Any, created), RecentlyFenced(lambda: 0.0), "cluster", 1
+        metadata, cast(Any, created), RecentlyFenced(lambda: 0.0), Rights(ALLOW_ALL), "cluster", 1
     )
     asked = MetadataRequest([MetadataRequestTopic(name="new")])
     await requests.metadata(Call(asked, 9, Client("client", "kafka")))

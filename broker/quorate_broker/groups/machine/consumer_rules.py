@@ -61,11 +61,15 @@ class ConsumerRules:
                     f"member {request.member_id!r} of group {group.id!r} sent the epoch "
                     f"{request.member_epoch}; its epoch is {epoch}"
                 )
-        elif group.state.members:
+        elif group.state.members and not request.only_forgets:
             raise NonEmptyGroupError(
                 f"group {group.id!r} has {len(group.state.members)} members; only they may commit. "
                 "Without a member id offsets are committed while the group has no members."
             )
+
+    def read_topics(self) -> frozenset[str]:
+        """Return the names of the topics to which members subscribe."""
+        return frozenset(self.group.topic_names())
 
     def refusal(self, request: CommitOffsets, partition: Partition) -> QuorateError | None:
         """Only the member that has a partition commits for it, in an epoch since it has it.

@@ -7,6 +7,7 @@ from itertools import chain, islice
 from typing import Protocol
 
 from quorate.errors import (
+    GroupSubscribedToTopicError,
     InvalidPartitionsError,
     OffsetMetadataTooLargeError,
     QuorateError,
@@ -35,6 +36,9 @@ class Rules(Protocol):
     def check_committer(self, request: CommitOffsets, turn: Turn) -> None:
         """Raise the error for a caller that may commit nothing at all."""
 
+    def read_topics(self) -> frozenset[str] | None:
+        """Return the names of the topics to which members subscribe; None: it is not known."""
+
     def refusal(self, request: CommitOffsets, partition: Partition) -> QuorateError | None:
         """Return why a member may not commit for a partition; None: it may."""
 
@@ -52,10 +56,15 @@ def commit(rules: Rules, request: CommitOffsets, turn: Turn) -> Committed:
     group = rules.group
     topics = group.shared.subscriptions.topics
     refused: dict[Partition, QuorateError] = {}
+    read = rules.read_topics() if request.only_forgets else frozenset()
     for one in request.offsets:
         topic_id, number = one.partition
         topic = topics.with_id(topic_id)
         refusal = _refusal(rules, request, one, topic)
+        if refusal is None and topic is not None and (read is None or topic.name in read):
+            refusal = GroupSubscribedToTopicError(
+                f"members of group {group.id!r} subscribe to topic {topic.name!r}: its offsets stay"
+            )
         if refusal is not None:
             refused[one.partition] = refusal
             continue

@@ -138,8 +138,9 @@ class ShardMachine(ClassicCalls):
 
         Errors of the request: InvalidGroupIdError, UnknownMemberIdError, FencedMemberEpochError,
         NonEmptyGroupError, OverloadedError. Errors of a partition: UnknownTopicError,
-        InvalidPartitionsError, OffsetMetadataTooLargeError, StaleMemberEpochError (repeat it with
-        the newer epoch), FencedMemberEpochError (it is not the member's partition).
+        InvalidPartitionsError, OffsetMetadataTooLargeError, GroupSubscribedToTopicError (of offsets
+        that are forgotten), StaleMemberEpochError (repeat it with the newer epoch),
+        FencedMemberEpochError (it is not the member's partition).
         """
 
         def decide(turn: Turn) -> Committed:

@@ -199,12 +199,18 @@ class CommitOffsets:
 
     group_id: str
     offsets: Sequence[OffsetCommit]
-    #: Empty: the caller is no member; allowed only while the group has no members.
+    #: Empty: the caller is no member. It commits only while the group has no members; it forgets
+    #: offsets also of topics to which none subscribes.
     member_id: str = ""
     #: Of a classic member: its generation.
     member_epoch: int = NO_MEMBER
     #: The static name of a classic member, if it tells it.
     instance_id: str | None = None
+
+    @property
+    def only_forgets(self) -> bool:
+        """Whether the caller is no member, and commits nothing."""
+        return not self.member_id and all(one.offset is None for one in self.offsets)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from typing import Final
 from quorate.errors import QuorateError, raise_if_error
 from quorate.net import methods
 from quorate.v1 import admin_pb2 as admin
-from quorate_broker.listeners.kafka import versions
+from quorate_broker.listeners.kafka import authorized, versions
 from quorate_broker.listeners.kafka.call import Call, Handler
 from quorate_broker.listeners.kafka.errors import (
     KAFKA_STORAGE_ERROR,
@@ -73,6 +73,7 @@ class ClusterRequests:
         self._metadata = operations.metadata
         self._admin = operations.admin
         self._log_dirs = operations.log_dirs
+        self._rights = operations.rights
         self._cluster_id = cluster_id
         self._broker_id = broker_id
         self._wall_clock_ms = wall_clock_ms
@@ -112,6 +113,11 @@ class ClusterRequests:
                 if (address := broker.listener(call.client.listener)) is not None
                 and (request.include_fenced_brokers or not broker.fenced)
             ],
+            cluster_authorized_operations=(
+                authorized.told_of_cluster(self._rights.on_cluster(call.client.principal))
+                if request.include_cluster_authorized_operations
+                else authorized.NOT_ASKED
+            ),
         )
 
     async def describe_quorum(

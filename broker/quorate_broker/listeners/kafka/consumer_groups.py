@@ -16,6 +16,7 @@ from quorate_broker.groups.machine.values import (
     Heartbeat,
 )
 from quorate_broker.groups.records.values import Partition
+from quorate_broker.listeners.kafka import authorized
 from quorate_broker.listeners.kafka.call import Call, Client, Handler
 from quorate_broker.listeners.kafka.errors import (
     GROUP_ID_NOT_FOUND,
@@ -33,6 +34,7 @@ from quorate_broker.listeners.kafka.versions import (
 )
 from quorate_broker.operations.group_members import GroupMembers
 from quorate_broker.operations.groups import Groups
+from quorate_broker.operations.rights import Rights
 from quorate_broker.replicas.replicas import Replicas
 
 #: The last version of ConsumerGroupHeartbeat in which a member may come without an id.
@@ -51,11 +53,13 @@ class ConsumerGroupRequests:
         members: GroupMembers,
         groups: Groups,
         replicas: Replicas,
+        rights: Rights,
         new_member_id: Callable[[str], str],
     ) -> None:
         """`new_member_id` makes an id from a client's name."""
         self._members = members
         self._groups = groups
+        self._rights = rights
         self._replicas = replicas
         self._new_member_id = new_member_id
         #: By connection: the errors that were answered to heartbeats.
@@ -122,9 +126,10 @@ class ConsumerGroupRequests:
     ) -> describe.ConsumerGroupDescribeResponse:
         ids = call.request.group_ids
         found = await self._groups.describe_groups_raw(call.client.principal, ids)
-        return describe.ConsumerGroupDescribeResponse(
-            groups=[self._described(*one) for one in zip(ids, found, strict=True)]
-        )
+        described = [self._described(*one) for one in zip(ids, found, strict=True)]
+        if call.request.include_authorized_operations:
+            described = authorized.with_operations(described, self._rights, call.client.principal)
+        return describe.ConsumerGroupDescribeResponse(groups=described)
 
     def _described(self, group_id: str, found: object) -> describe.DescribedGroup:
         if isinstance(found, QuorateError):

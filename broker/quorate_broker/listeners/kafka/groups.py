@@ -18,6 +18,7 @@ from quorate_broker.groups.machine.classic.values import (
 )
 from quorate_broker.groups.machine.values import Conversation
 from quorate_broker.groups.machine.values import ListedGroup as Listed
+from quorate_broker.listeners.kafka import authorized
 from quorate_broker.listeners.kafka.call import Call, Client, Handler
 from quorate_broker.listeners.kafka.errors import (
     COORDINATOR_NOT_AVAILABLE,
@@ -75,6 +76,7 @@ from quorate_broker.listeners.kafka.versions import (
 )
 from quorate_broker.operations.classic_groups import ClassicGroups
 from quorate_broker.operations.groups import CoordinatorFound, Groups
+from quorate_broker.operations.rights import Rights
 from quorate_broker.replicas.replicas import Replicas
 
 #: FindCoordinator: what the keys name.
@@ -99,10 +101,13 @@ DEAD: Final = "Dead"
 class GroupRequests:
     """Passes requests about groups on to the operations."""
 
-    def __init__(self, groups: Groups, classic: ClassicGroups, replicas: Replicas) -> None:
+    def __init__(
+        self, groups: Groups, classic: ClassicGroups, replicas: Replicas, rights: Rights
+    ) -> None:
         self._groups = groups
         self._classic = classic
         self._replicas = replicas
+        self._rights = rights
 
     def handlers(self) -> Mapping[int, Handler]:
         return {
@@ -256,12 +261,13 @@ class GroupRequests:
     async def describe_groups(self, call: Call[DescribeGroupsRequest]) -> DescribeGroupsResponse:
         ids = call.request.groups
         found = await self._groups.describe_groups_raw(call.client.principal, ids)
-        return DescribeGroupsResponse(
-            groups=[
-                _described(group_id, one, call.version)
-                for group_id, one in zip(ids, found, strict=True)
-            ]
-        )
+        described = [
+            _described(group_id, one, call.version)
+            for group_id, one in zip(ids, found, strict=True)
+        ]
+        if call.request.include_authorized_operations:
+            described = authorized.with_operations(described, self._rights, call.client.principal)
+        return DescribeGroupsResponse(groups=described)
 
     async def list_groups(self, call: Call[ListGroupsRequest]) -> ListGroupsResponse:
         request = call.request

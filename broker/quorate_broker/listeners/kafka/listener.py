@@ -54,6 +54,7 @@ class KafkaListeners:
                     operations.metadata,
                     AutoCreation(operations.admin),
                     self.recently_fenced,
+                    operations.rights,
                     cluster_id,
                     config.node_id,
                 ),
@@ -61,16 +62,19 @@ class KafkaListeners:
                 FetchRequests(operations, replicas),
                 OffsetRequests(operations.offsets, replicas),
                 ProducerRequests(operations.active_producers, replicas),
-                GroupRequests(operations.groups, operations.classic_groups, replicas),
+                GroupRequests(
+                    operations.groups, operations.classic_groups, replicas, operations.rights
+                ),
                 ConsumerGroupRequests(
                     operations.group_members,
                     operations.groups,
                     replicas,
+                    operations.rights,
                     operations.classic_groups.new_member_id,
                 ),
                 GroupOffsetRequests(operations.groups, replicas),
                 TopicRequests(operations, replicas),
-                TopicPartitionRequests(operations.metadata),
+                TopicPartitionRequests(operations.metadata, operations.rights),
                 ConfigRequests(operations, config),
                 ClusterRequests(
                     operations, cluster_id, config.node_id, replicas.environment.wall_clock_ms

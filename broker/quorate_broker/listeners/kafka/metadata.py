@@ -6,7 +6,10 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
+from msgspec.structs import replace
+
 from quorate.errors import InvalidTopicError, QuorateError, UnknownTopicError
+from quorate_broker.listeners.kafka import authorized
 from quorate_broker.listeners.kafka.auto_creation import AutoCreation
 from quorate_broker.listeners.kafka.call import Call, Handler
 from quorate_broker.listeners.kafka.errors import (
@@ -28,6 +31,7 @@ from quorate_broker.listeners.kafka.recently_fenced import RecentlyFenced
 from quorate_broker.listeners.kafka.versions import METADATA
 from quorate_broker.operations.metadata import Metadata, TopicMissing, check_count
 from quorate_broker.operations.partitions import PARTITIONS_A_TURN
+from quorate_broker.operations.rights import Rights
 from quorate_quorum.configs import ClusterConfig
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.metadata.partitions import PartitionImage
@@ -52,12 +56,14 @@ class MetadataRequests:
         metadata: Metadata,
         auto_creation: AutoCreation,
         recently_fenced: RecentlyFenced,
+        rights: Rights,
         cluster_id: str,
         broker_id: int,
     ) -> None:
         self._metadata = metadata
         self._auto_creation = auto_creation
         self._recently_fenced = recently_fenced
+        self._rights = rights
         self._cluster_id = cluster_id
         self._broker_id = broker_id
 
@@ -65,8 +71,8 @@ class MetadataRequests:
         return {METADATA: self.metadata}
 
     async def metadata(self, call: Call[MetadataRequest]) -> MetadataResponse:
-        asked = call.request.topics
-        check_count(0 if asked is None else len(asked))
+        request, principal = call.request, call.client.principal
+        check_count(0 if request.topics is None else len(request.topics))
         image = await self._metadata.image(0)
         refused: Mapping[str, QuorateError] = {}
         missing = _missing_names(call, image)
@@ -74,10 +80,13 @@ class MetadataRequests:
             refused = await self._create(missing, call, image)
             image = await self._metadata.image(0)
         addresses = reachable(call.client, image)
-        topics = [
-            await _topic(topic, image, addresses, call.version, refused)
-            for topic in self._topics(call, image)
-        ]
+        topics = []
+        for topic in self._topics(call, image):
+            told = await _topic(topic, image, addresses, call.version, refused)
+            if request.include_topic_authorized_operations and isinstance(topic, TopicImage):
+                may = authorized.told(self._rights.on_topic(principal, topic.name))
+                told = replace(told, topic_authorized_operations=may)
+            topics.append(told)
         named = addresses | self._recently_fenced.reachable(call.client, image)
         return MetadataResponse(
             brokers=[
@@ -91,6 +100,11 @@ class MetadataRequests:
             # speak Kafka, and every broker passes on to it.
             controller_id=self._broker_id,
             topics=topics,
+            cluster_authorized_operations=(
+                authorized.told_of_cluster(self._rights.on_cluster(principal))
+                if request.include_cluster_authorized_operations
+                else authorized.NOT_ASKED
+            ),
         )
 
     async def _create(

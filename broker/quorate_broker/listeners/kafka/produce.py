@@ -188,10 +188,11 @@ class ProduceRequests:
     def _failed(self, owed: _Owed, index: int, error: QuorateError) -> PartitionProduceResponse:
         topic_is_by_id = owed.topics[-1][0].topic_id != bytes(16)
         code = code_of(error, OF_PRODUCE, *((BY_ID,) if topic_is_by_id else ()))
-        if error.refused_record is not None:
-            # Clients tell each other record of the batch that it was refused because of this one.
-            record = BatchIndexAndErrorMessage(error.refused_record, str(error))
-            return _refused(index, code, str(error), records=(record,))
+        if error.refused_records:
+            # Clients tell each other record of the batch that it was refused because of these.
+            told = str(error)
+            named = [BatchIndexAndErrorMessage(one, told) for one in error.refused_records]
+            return _refused(index, code, told, records=named)
         if code != NOT_LEADER_OR_FOLLOWER:
             return _refused(index, code, str(error))
         leader = leader_in(error, owed.client, self._replicas)

@@ -7,6 +7,9 @@ from collections.abc import Iterable, Mapping
 from itertools import dropwhile
 from typing import Final
 
+from msgspec.structs import replace
+
+from quorate_broker.listeners.kafka import authorized
 from quorate_broker.listeners.kafka.call import Call, Handler, Refusal
 from quorate_broker.listeners.kafka.errors import NONE, code_of
 from quorate_broker.listeners.kafka.messages.describe_topic_partitions import (
@@ -21,6 +24,7 @@ from quorate_broker.listeners.kafka.reach import reachable
 from quorate_broker.listeners.kafka.versions import DESCRIBE_TOPIC_PARTITIONS
 from quorate_broker.operations.metadata import Metadata, TopicMissing, check_count
 from quorate_broker.operations.partitions import PARTITIONS_A_TURN
+from quorate_broker.operations.rights import Rights
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.metadata.partitions import PartitionImage
 from quorate_quorum.metadata.topics import TopicImage
@@ -33,8 +37,9 @@ PARTITIONS_MAX: Final = 2000
 class TopicPartitionRequests:
     """Answers DescribeTopicPartitions from this broker's image, in the order of the names."""
 
-    def __init__(self, metadata: Metadata) -> None:
+    def __init__(self, metadata: Metadata, rights: Rights) -> None:
         self._metadata = metadata
+        self._rights = rights
 
     def handlers(self) -> Mapping[int, Handler]:
         return {DESCRIBE_TOPIC_PARTITIONS: self.describe}
@@ -63,7 +68,9 @@ class TopicPartitionRequests:
                 return _portion(found, topic.name, first)
             end = min(len(topic.partitions), first + left)
             if first < end:
-                found.append(await _described(topic, first, end, image, addresses))
+                told = await _described(topic, first, end, image, addresses)
+                may = self._rights.on_topic(call.client.principal, topic.name)
+                found.append(replace(told, topic_authorized_operations=authorized.told(may)))
                 left -= end - first
             if end < len(topic.partitions):
                 return _portion(found, topic.name, end)

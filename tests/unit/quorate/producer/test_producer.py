@@ -165,7 +165,7 @@ def test_each_record_of_a_refused_batch_is_told_its_place_and_which_record_is_th
     async def program(cluster: FakeCluster) -> None:
         topic = cluster.add_topic("t")
         refusal = InvalidRequestError("record 1 of its batch is without a key")
-        refusal.refused_record = 1
+        refusal.refused_records = (1,)
         failures: list[QuorateError] = [refusal]
         cluster.fault = lambda *_: failures.pop() if failures else None
         async with producer(cluster) as p:

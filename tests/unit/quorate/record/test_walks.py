@@ -28,19 +28,21 @@ def records(
     return builder.build()[HEADER_BYTES:]
 
 
-def outcome(data: bytes, stop: int, **more: Any) -> tuple[int, str]:
+def outcome(data: bytes, stop: int, without_key: list[int] | None = None) -> tuple[int, str]:
     """Return the position after the records, or what is wrong with them."""
     try:
-        return check_records(data, 0, first=0, stop=stop, base_timestamp=TIME_MS, **more), ""
+        return check_records(
+            data, 0, first=0, stop=stop, base_timestamp=TIME_MS, without_key=without_key
+        ), ""
     except QuorateError as error:
         return -1, f"{type(error).__name__}: {error}"
 
 
-def one_by_one(data: bytes, stop: int, **more: Any) -> tuple[int, str]:
+def one_by_one(data: bytes, stop: int, without_key: list[int] | None = None) -> tuple[int, str]:
     """Return the same, where no records are checked together."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(walks, "OFFSETS_ALIKE", 0)
-        return outcome(data, stop, **more)
+        return outcome(data, stop, without_key)
 
 
 @pytest.mark.parametrize("size", [0, 1, 60, 100, 1024, 9000])
@@ -72,10 +74,15 @@ def test_most_records_of_one_size_are_checked_together(monkeypatch: pytest.Monke
     assert sum(single) == walks.SINGLE_MIN
 
 
-def test_a_record_without_a_key_is_found_among_others() -> None:
-    data = records([9] * 100)
-    assert outcome(data, 100, needs_keys=True) == one_by_one(data, 100, needs_keys=True)
-    assert "record 0 of its batch is without a key" in outcome(data, 100, needs_keys=True)[1]
+def test_all_records_without_a_key_are_found_among_others() -> None:
+    builder = BatchBuilder()
+    for number in range(100):
+        builder.append(TIME_MS, None if number % 40 == 3 else b"k", b"value")
+    data = builder.build()[HEADER_BYTES:]
+    for check in (outcome, one_by_one):
+        found: list[int] = []
+        assert check(data, 100, found) == (len(data), "")
+        assert found == [3, 43, 83]
 
 
 # The layout of a record with a value of 100 bytes: the place of each byte that matters.
@@ -136,9 +143,11 @@ def test_changed_bytes_are_judged_alike(
     if chance.random() < 0.3:
         del data[chance.randrange(len(data)) :]
     changed, stop = bytes(data), len(wanted)
-    for needs_keys in (False, True):
-        found = outcome(changed, stop, needs_keys=needs_keys)
-        assert found == one_by_one(changed, stop, needs_keys=needs_keys)
+    assert outcome(changed, stop) == one_by_one(changed, stop)
+    without_key: list[int] = []
+    found, again = outcome(changed, stop, without_key), list[int]()
+    assert found == one_by_one(changed, stop, again)
+    assert without_key == again
 
 
 @pytest.mark.parametrize("length", [b"\xfe\xff\x00", b"\x80\x80\x00", b"\x81\x80\x00"])

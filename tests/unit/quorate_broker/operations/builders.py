@@ -26,6 +26,7 @@ from quorate_broker.operations.offsets import Offsets
 from quorate_broker.operations.operations import Operations
 from quorate_broker.operations.produce import Produce
 from quorate_broker.operations.producer_ids import ProducerIds
+from quorate_broker.operations.rights import Rights
 from quorate_broker.replica.fetched import Fetched
 from quorate_quorum.metadata.brokers import BrokerImage
 from quorate_quorum.metadata.image import MetadataImage
@@ -224,6 +225,7 @@ def operations(
         Groups(coordinator, held, client, config, ALLOW_ALL),
         GroupMembers(coordinator, ALLOW_ALL),
         ClassicGroups(coordinator, ALLOW_ALL, held.environment.new_id),
+        Rights(ALLOW_ALL),
     )
 
 

@@ -90,7 +90,7 @@ async def test_a_record_that_is_not_committed_is_not_deleted(world: World) -> No
 @pytest.mark.parametrize(
     ("wrong", "error"),
     [
-        ({"before": -2}, InvalidRequestError),
+        ({"before": -2}, OffsetOutOfRangeError),
         ({"before": 1, "leader_epoch": -2}, InvalidRequestError),
         ({"before": 1, "topic_id": b"x"}, InvalidRequestError),
         ({"before": 1, "topic_id": b"x" * 16}, UnknownTopicError),

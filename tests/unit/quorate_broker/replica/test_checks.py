@@ -33,6 +33,7 @@ from quorate_broker.replica.checks import (
     LARGE_AT_A_TIME,
     RECORDS_A_UNIT,
     RECORDS_AT_A_TIME,
+    REFUSED_RECORDS_MAX,
     Buffer,
     ProducerBatches,
     from_leader,
@@ -224,7 +225,25 @@ async def test_a_record_without_key_is_found_under_every_codec(codec: int) -> No
     await accepted(batch_of(codec, b"v" * 1000), COMPACT)
     with pytest.raises(InvalidRequestError, match="without a key") as refused:
         await accepted(batch_of(codec, b"v" * 1000, key=None), COMPACT)
-    assert refused.value.refused_record == 0
+    assert refused.value.refused_records == (0,)
+
+
+async def test_all_records_without_a_key_are_named() -> None:
+    builder = BatchBuilder()
+    for number in range(100):
+        builder.append(1, b"k" if number % 10 else None, b"v")
+    with pytest.raises(InvalidRequestError, match=r"records 0, 10, 20 \(and 7 more\)") as refused:
+        await accepted(builder.build(), COMPACT)
+    assert refused.value.refused_records == tuple(range(0, 100, 10))
+
+
+async def test_so_many_refused_records_of_a_batch_are_named() -> None:
+    builder = BatchBuilder()
+    for _ in range(REFUSED_RECORDS_MAX + 1):
+        builder.append(1, None, b"v")
+    with pytest.raises(InvalidRequestError) as refused:
+        await accepted(builder.build(), COMPACT)
+    assert refused.value.refused_records == tuple(range(REFUSED_RECORDS_MAX))
 
 
 @pytest.mark.parametrize("config", [COMPACT, PLAIN], ids=["compact", "delete"])
@@ -308,5 +327,15 @@ async def test_the_refusal_of_a_timestamp_names_the_record(size: int, name: str)
     builder = BatchBuilder()
     for time in (5, 10_000_000, 6):
         builder.append(time, b"k", bytes(size))
-    with pytest.raises(InvalidTimestampError, match=name):
+    with pytest.raises(InvalidTimestampError, match=name) as refused:
         await accepted(builder.build())
+    assert refused.value.refused_records == ((1,) if size == 1 else ())
+
+
+async def test_all_records_with_refused_timestamps_are_named() -> None:
+    builder = BatchBuilder()
+    for number in range(20):
+        builder.append(10_000_000 if number in (3, 7) else 5, b"k", b"v")
+    with pytest.raises(InvalidTimestampError) as refused:
+        await accepted(builder.build())
+    assert refused.value.refused_records == (3, 7)

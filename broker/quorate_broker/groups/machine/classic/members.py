@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from quorate.errors import (
+    CorruptRecordError,
     FencedInstanceIdError,
     GroupMaxSizeError,
     IllegalGenerationError,
@@ -14,6 +15,7 @@ from quorate.errors import (
     RebalanceInProgressError,
     UnknownMemberIdError,
 )
+from quorate_broker.groups.machine.classic.embedded import CONSUMER, read_subscription
 from quorate_broker.groups.machine.classic.member import FIXED_BYTES, Member, size_of
 from quorate_broker.groups.machine.classic.rebalance import Phase, Rebalance, check_room
 from quorate_broker.groups.machine.classic.roster import Roster
@@ -206,7 +208,8 @@ class ClassicMembers:
     def check_committer(self, request: CommitOffsets, turn: Turn) -> None:
         """Raise the error for a caller that may commit nothing at all."""
         if not request.member_id and request.member_epoch == NO_GENERATION:
-            if self.member_count:
+            forgets = request.only_forgets and self.protocol_type == CONSUMER
+            if self.member_count and not forgets:
                 raise NonEmptyGroupError(
                     f"group {self.group.id!r} has {self.member_count} members; only they may "
                     "commit. Without a member id offsets are committed while it has none."
@@ -221,6 +224,14 @@ class ClassicMembers:
                 f"the leader of group {self.group.id!r} assigns partitions; commit after it"
             )
         self._heard(member, turn)
+
+    def read_topics(self) -> frozenset[str] | None:
+        """Return the names of the topics to which members subscribe; None: it is not known."""
+        try:
+            found = [read_subscription(one.protocols[0][1]).topics for one in self._roster]
+        except CorruptRecordError:
+            return None
+        return frozenset().union(*found)
 
     def refusal(self, request: CommitOffsets, partition: Partition) -> QuorateError | None:
         """Return why a member may not commit for a partition: which are its own is not known."""

@@ -6,6 +6,7 @@ import pytest
 
 from quorate.errors import (
     FencedMemberEpochError,
+    GroupSubscribedToTopicError,
     InvalidPartitionsError,
     NonEmptyGroupError,
     OffsetMetadataTooLargeError,
@@ -33,7 +34,9 @@ def one(d: Desk, number: int = 0, topic: str = "orders") -> Partition:
     return partition
 
 
-def why(d: Desk, partition: Partition, offset: int, member: Member | None = None) -> QuorateError:
+def why(
+    d: Desk, partition: Partition, offset: int | None, member: Member | None = None
+) -> QuorateError:
     """Return why an offset is refused."""
     return d.commit({partition: offset}, member).refused[partition]
 
@@ -59,6 +62,20 @@ def test_a_caller_that_is_no_member_commits_only_while_the_group_has_no_members(
     a.leave()
     d.commit({one(d): 5})
     assert d.committed(one(d)) == [5]
+
+
+def test_offsets_of_topics_that_no_member_reads_are_forgotten_while_the_group_has_members() -> None:
+    d = desk()
+    d.commit({one(d): 3, one(d, topic="bills"): 4})
+    a = d.joined("a", "orders")
+    d.settle(a)
+    assert isinstance(why(d, one(d), None), GroupSubscribedToTopicError)
+    assert d.commit({one(d, topic="bills"): None}).refused == {}
+    assert d.committed(one(d), one(d, topic="bills")) == [3, None]
+    with pytest.raises(NonEmptyGroupError):
+        d.commit({one(d, topic="bills"): None, one(d, 1, topic="bills"): 5})
+    a.leave()
+    assert d.commit({one(d): None}).refused == {}
 
 
 def first_counts(d: Desk) -> dict[int, int]:

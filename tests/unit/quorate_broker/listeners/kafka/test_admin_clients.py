@@ -235,9 +235,10 @@ def test_confluent_deletes_records_and_topics(
     produce("confluent", cluster.kafka_bootstrap_servers, topic, records)
     kept = result(confluent.delete_records([ConfluentPartition(topic, 0, 4)]))
     assert kept.low_watermark == 4
-    beyond = [ConfluentPartition(topic, 0, 99)]
-    code = code_of(lambda: result(confluent.delete_records(beyond)))
-    assert code == KafkaError.OFFSET_OUT_OF_RANGE
+    for beyond in (99, -2):
+        asked = [ConfluentPartition(topic, 0, beyond)]
+        code = code_of(lambda asked=asked: result(confluent.delete_records(asked)))  # type: ignore[misc]
+        assert code == KafkaError.OFFSET_OUT_OF_RANGE
     result(confluent.delete_topics([topic]))
     code = code_of(lambda: result(confluent.delete_topics([topic])))
     assert code == KafkaError.UNKNOWN_TOPIC_OR_PART
@@ -247,6 +248,17 @@ def test_confluent_describes_the_cluster(confluent: AdminClient) -> None:
     described = confluent.describe_cluster().result(WAIT_S)
     assert len(described.nodes) == 2
     assert described.controller.id in {node.id for node in described.nodes}
+
+
+def test_confluent_is_told_what_it_may_do(confluent: AdminClient, topic: str) -> None:
+    result(confluent.create_topics([NewTopic(topic, 1, 1)]))
+    on_cluster = confluent.describe_cluster(include_authorized_operations=True).result(WAIT_S)
+    (on_topic,) = confluent.describe_topics(
+        TopicCollection([topic]), include_authorized_operations=True
+    ).values()
+    counts = [len(on_cluster.authorized_operations)]
+    counts.append(len(on_topic.result(WAIT_S).authorized_operations))
+    assert counts == [7, 8]
 
 
 # kafka-python

@@ -38,6 +38,7 @@ from quorate_broker.listeners.kafka.metadata import MetadataRequests
 from quorate_broker.listeners.kafka.recently_fenced import RecentlyFenced
 from quorate_broker.operations.admin import Admin
 from quorate_broker.operations.metadata import Metadata
+from quorate_broker.operations.rights import Rights
 from quorate_quorum.configs import ClusterConfig
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.metadata.topics import OFFSETS_TOPIC
@@ -111,7 +112,12 @@ def requests(controller: Controller, authorizer: Any = ALLOW_ALL) -> MetadataReq
     ready.set()
     metadata = Metadata(cast(Any, _ClientOf(controller)), ready, authorizer)
     return MetadataRequests(
-        metadata, creation(controller), RecentlyFenced(lambda: 0.0), "cluster-id", 0
+        metadata,
+        creation(controller),
+        RecentlyFenced(lambda: 0.0),
+        Rights(authorizer),
+        "cluster-id",
+        0,
     )
 
 

@@ -46,6 +46,8 @@ from quorate_broker.listeners.kafka.messages.consumer_group_heartbeat import (
     ConsumerGroupHeartbeatRequestTopicPartitions,
     ConsumerGroupHeartbeatResponse,
 )
+from quorate_broker.operations.rights import Rights
+from quorate_quorum.node.authorizer import ALLOW_ALL
 from tests.unit.quorate_broker.listeners.kafka.families import NAME, World
 
 JOIN = ConsumerGroupHeartbeatRequest(
@@ -78,7 +80,7 @@ class Desk:
         machine: Any = self.machine
         self.world = World()
         self.requests = ConsumerGroupRequests(
-            machine, machine, self.world.replicas, lambda name: f"{name}-made"
+            machine, machine, self.world.replicas, Rights(ALLOW_ALL), lambda name: f"{name}-made"
         )
         self.client = Client("10.0.0.9", "kafka")
 
@@ -230,8 +232,12 @@ def test_groups_are_described_and_what_is_no_consumer_group_is_not_found() -> No
         DescribedGroup("h", "Empty", "", 0, 0, "uniform", ()),
         errors.GroupNotFoundError("none"),
     ]
-    call = Call(ConsumerGroupDescribeRequest(["g", "h", "i"]), 1, d.client)
+    asked = ConsumerGroupDescribeRequest(["g", "h", "i"], include_authorized_operations=True)
+    call = Call(asked, 1, d.client)
     told = asyncio.run(d.requests.consumer_group_describe(call)).groups
+    everything = sum(1 << code for code in (3, 6, 8, 10, 11))
+    unasked = -(1 << 31)
+    assert [one.authorized_operations for one in told] == [everything, unasked, unasked]
     assert [one.error_code for one in told] == [NONE, GROUP_ID_NOT_FOUND, GROUP_ID_NOT_FOUND]
     assert (told[0].group_state, told[0].group_epoch, told[0].assignment_epoch) == ("Stable", 4, 3)
     (found,) = told[0].members

@@ -239,7 +239,10 @@ def test_groups_are_listed_described_altered_and_deleted(
     admin = AdminClient({"bootstrap.servers": cluster.kafka_bootstrap_servers})
     listed = admin.list_consumer_groups().result()
     assert group in {one.group_id for one in listed.valid}
-    described = admin.describe_consumer_groups([group])[group].result()
+    described = admin.describe_consumer_groups([group], include_authorized_operations=True)[
+        group
+    ].result()
+    assert len(described.authorized_operations) == 5
     assert [len(one.assignment.topic_partitions) for one in described.members] == [PARTITIONS]
     asked = [ConsumerGroupTopicPartitions(group)]
     offsets = admin.list_consumer_group_offsets(asked)[group].result()

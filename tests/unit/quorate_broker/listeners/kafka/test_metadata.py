@@ -9,6 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from quorate.errors import InvalidRequestError
+from quorate.net.principal import Principal
 from quorate_broker.listeners.kafka.auto_creation import AutoCreation
 from quorate_broker.listeners.kafka.messages.metadata import (
     MetadataRequest,
@@ -18,9 +19,10 @@ from quorate_broker.listeners.kafka.messages.metadata import (
 from quorate_broker.listeners.kafka.metadata import MetadataRequests
 from quorate_broker.listeners.kafka.recently_fenced import NAMED_S, RecentlyFenced
 from quorate_broker.operations.metadata import TOPICS_MAX, Metadata
+from quorate_broker.operations.rights import Rights
 from quorate_quorum.metadata.delta import MetadataDelta
 from quorate_quorum.metadata.image import MetadataImage
-from quorate_quorum.node.authorizer import ALLOW_ALL
+from quorate_quorum.node.authorizer import ALLOW_ALL, Authorizer, Operation, Resource
 from tests.unit.quorate_broker.listeners.kafka.families import (
     NAME,
     broker,
@@ -57,14 +59,15 @@ async def answered(
     request: MetadataRequest,
     image: MetadataImage = IMAGE,
     recently_fenced: RecentlyFenced | None = None,
+    authorizer: Authorizer = ALLOW_ALL,
 ) -> MetadataResponse:
     ready = asyncio.Event()
     ready.set()
     client = SimpleNamespace(image=image, leader_id=100, quorum_generation=1)
-    metadata = Metadata(client, ready, ALLOW_ALL)  # type: ignore[arg-type]
+    metadata = Metadata(client, ready, authorizer)  # type: ignore[arg-type]
     without_creation = replace(request, allow_auto_topic_creation=False)
     fenced = recently_fenced or RecentlyFenced(lambda: 0.0)
-    handlers = MetadataRequests(metadata, NO_CREATION, fenced, "cluster-id", 3)
+    handlers = MetadataRequests(metadata, NO_CREATION, fenced, Rights(authorizer), "cluster-id", 3)
     return await handlers.metadata(call(without_creation, version))
 
 
@@ -114,6 +117,37 @@ async def test_a_topic_has_its_replicas_isr_and_those_that_are_offline() -> None
     assert (tuple(first.replica_nodes), tuple(first.isr_nodes)) == ((0, 1, 2), (0, 1, 2))
     assert (list(first.offline_replicas), first.leader_epoch) == ([2], 4)
     assert topic.topic_authorized_operations == -2147483648
+
+
+class DescribeAndRead:
+    """An authorizer for those who may describe topics, and read some."""
+
+    def authorize(self, principal: Principal, operation: Operation, resource: Resource) -> bool:
+        if operation is Operation.READ:
+            return resource.name == NAME
+        return operation in (Operation.DESCRIBE, Operation.CREATE)
+
+
+async def test_a_client_that_asks_is_told_what_it_may_do() -> None:
+    """The bits are the codes of Kafka's AclOperation (KIP-430)."""
+    asked = MetadataRequest(
+        None, include_cluster_authorized_operations=True, include_topic_authorized_operations=True
+    )
+    response = await answered(10, asked)
+    everything = sum(1 << code for code in (3, 4, 5, 6, 7, 8, 10, 11))
+    assert [one.topic_authorized_operations for one in response.topics] == [everything] * 2
+    assert response.cluster_authorized_operations == sum(
+        1 << code for code in (5, 7, 8, 9, 10, 11, 12)
+    )
+    response = await answered(10, asked, authorizer=DescribeAndRead())
+    assert [one.topic_authorized_operations for one in response.topics] == [
+        1 << 5 | 1 << 8,
+        1 << 3 | 1 << 5 | 1 << 8,
+    ]
+    assert response.cluster_authorized_operations == 1 << 5 | 1 << 8
+    unasked = await answered(10, MetadataRequest(None))
+    assert {one.topic_authorized_operations for one in unasked.topics} == {-(1 << 31)}
+    assert unasked.cluster_authorized_operations == -(1 << 31)
 
 
 async def test_topics_that_are_not_there_are_errors_by_name_and_by_id() -> None:

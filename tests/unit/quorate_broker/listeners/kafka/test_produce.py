@@ -180,16 +180,18 @@ async def test_the_outcome_of_a_batch_is_its_error(error: QuorateError, code: in
     assert found.responses[0].partition_responses[0].error_message == str(error)
 
 
-async def test_the_record_that_a_batch_is_refused_for_is_named() -> None:
+async def test_the_records_that_a_batch_is_refused_for_are_named() -> None:
     """Clients give the other records of the batch an error of their own (Kafka's KIP-467)."""
     world = World(p0=FakePartition())
     response = await begun(world, request((0, batch())))
-    error = InvalidRequestError("record 2 is without a key")
-    error.refused_record = 2
+    error = InvalidRequestError("records 2, 5 are without a key")
+    error.refused_records = (2, 5)
     world.fake.partitions[0].calls[0].outcome.set_exception(error)
     (answer,) = (await response).responses[0].partition_responses
-    (named,) = answer.record_errors
-    assert (named.batch_index, named.batch_index_error_message) == (2, str(error))
+    assert [(one.batch_index, one.batch_index_error_message) for one in answer.record_errors] == [
+        (2, str(error)),
+        (5, str(error)),
+    ]
 
 
 async def test_not_the_leader_names_the_leader_and_its_address() -> None:

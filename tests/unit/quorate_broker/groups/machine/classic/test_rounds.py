@@ -6,6 +6,7 @@ import pytest
 
 from quorate.errors import (
     FencedInstanceIdError,
+    GroupSubscribedToTopicError,
     IllegalGenerationError,
     InconsistentGroupProtocolError,
     NonEmptyGroupError,
@@ -14,6 +15,7 @@ from quorate.errors import (
 )
 from quorate_broker.groups.machine.classic.values import LeaveGroup, Leaving
 from tests.harness.classic_desk import ClassicDesk
+from tests.harness.embedded_members import subscription_bytes
 from tests.harness.group_desk import GROUP
 
 
@@ -363,6 +365,33 @@ def test_an_old_holder_that_waits_is_fenced_by_the_new_one() -> None:
 
 
 # Offsets.
+
+
+@pytest.mark.parametrize(
+    ("metadata", "forgotten"),
+    [(subscription_bytes(frozenset({"orders"})), {"bills"}), (b"no subscription", set())],
+    ids=["topics that members read", "not readable"],
+)
+def test_offsets_of_topics_that_no_consumer_reads_are_forgotten_meanwhile(
+    metadata: bytes, forgotten: set[str]
+) -> None:
+    """As in Kafka: all topics count as read if a member's subscription cannot be read."""
+    d = ClassicDesk({"orders": 1, "bills": 1})
+    d.commit(dict.fromkeys((*d.of("orders"), *d.of("bills")), 5))
+    d.stable(d.classic("a", protocols=(("range", metadata),)))
+    for topic in ("orders", "bills"):
+        refused = d.commit(dict.fromkeys(d.of(topic), None)).refused
+        kinds = [] if topic in forgotten else [GroupSubscribedToTopicError]
+        assert [type(one) for one in refused.values()] == kinds
+
+
+def test_offsets_of_workers_are_forgotten_in_an_empty_group_only() -> None:
+    """What they read is not known: their protocol is not that of consumers."""
+    d = ClassicDesk({"orders": 1})
+    d.commit(dict.fromkeys(d.of("orders"), 5))
+    d.stable(d.classic("a", protocol_type="connect"))
+    with pytest.raises(NonEmptyGroupError):
+        d.commit(dict.fromkeys(d.of("orders"), None))
 
 
 def test_offsets_are_committed_by_the_generation_and_without_one_only_in_an_empty_group() -> None:
