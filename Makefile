@@ -23,7 +23,7 @@ REQUESTS   ?= 1000000
 # Every node that a test or the demo starts would compile all modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test soak lint check proto docs sim sim-quorum sim-raft sim-groups sim-group-machine crash-points power-cuts bit-flips mutants fuzz-kafka kafka-tools bench clean
+.PHONY: setup demo test soak lint check proto docs sim sim-quorum sim-raft sim-groups sim-group-machine crash-points power-cuts bit-flips mutants fuzz-kafka kafka-tools compat-ci bench clean
 
 setup: $(VENV)/.installed
 
@@ -106,6 +106,9 @@ SERVERS ?= kafka quorate
 .PHONY: $(SUITES:%=compat-%)
 $(SUITES:%=compat-%): compat-%: setup
 	@$(BIN)/python -m tests.compat.run $* --servers $(SERVERS) $(ARGS)
+
+compat-ci: setup
+	@$(BIN)/python -m tests.compat.ci
 
 bench: setup
 	$(BIN)/python -m bench

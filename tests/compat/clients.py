@@ -24,32 +24,31 @@ RECORDS = 500
 
 
 def run(servers: Servers, folder: Path, only: list[str]) -> Iterator[Case]:
-    """Run the programs one after another; each prints its cases."""
-    commands = {**_go(), **_js(), "kcat": None}
-    for client, command in commands.items():
-        if only and client not in only:
+    """Run the programs one after another; each prints its cases.
+
+    `only` names clients, or cases: a case brings those of its client.
+    """
+    wanted = {name.partition(":")[0] for name in only}
+    for client in (*GO, "kafkajs", "kcat"):
+        if wanted and client not in wanted:
             continue
-        cases = _kcat(servers) if command is None else _program(servers, command)
+        cases = _kcat(servers) if client == "kcat" else _program(servers, _bring(client))
         yield from (Case(f"{client}: {case.name}", case.outcome, case.note) for case in cases)
 
 
-def _go() -> dict[str, list[str] | None]:
-    jars.need("go", "Go of 1.25 or newer")
-    made: dict[str, list[str] | None] = {}
-    for name in GO:
-        binary = jars.BUILD / name
-        build = ["go", "build", "-o", str(binary), f"./{name}"]
+def _bring(client: str) -> list[str]:
+    """Build the program of a client, with what it needs. Return its command."""
+    if client in GO:
+        jars.need("go", "Go of 1.25 or newer")
+        binary = str(jars.BUILD / client)
+        build = ["go", "build", "-o", binary, f"./{client}"]
         subprocess.run(build, cwd=HERE / "go", check=True, timeout=BRING_S)
-        made[name] = [str(binary)]
-    return made
-
-
-def _js() -> dict[str, list[str] | None]:
+        return [binary]
     jars.need("npm", "Node.js of 18 or newer")
     shutil.copytree(HERE / "js", jars.BUILD / "js", dirs_exist_ok=True)
     install = ["npm", "ci", "--silent", "--no-audit", "--no-fund"]
     subprocess.run(install, cwd=jars.BUILD / "js", check=True, timeout=BRING_S)
-    return {"kafkajs": ["node", str(jars.BUILD / "js" / "kafkajs.js")]}
+    return ["node", str(jars.BUILD / "js" / "kafkajs.js")]
 
 
 def _program(servers: Servers, command: Sequence[str]) -> Iterator[Case]:

@@ -12,4 +12,18 @@ DIFFERENCES: dict[str, dict[str, str]] = {
         "kafka-features describe": "Kafka's features are not told: there is no metadata.version",
         "kafka-reassign-partitions --execute, --verify": "replicas are not moved on request",
     },
+    "kafka-python": {
+        "test_admin_integration::test_alter_partition_reassignments": (
+            "replicas are not moved on request"
+        ),
+        "test_admin_integration::test_alter_replica_log_dirs": (
+            "a replica stays in its log directory"
+        ),
+        "test_producer_integration::test_transactional_producer_messages": (
+            "there are no transactions"
+        ),
+        "test_producer_integration::test_transactional_producer_offsets": (
+            "there are no transactions"
+        ),
+    },
 }

@@ -31,7 +31,12 @@ SUITES: dict[str, Suite] = {
     "librdkafka": librdkafka.run,
 }
 #: What a suite wants of the clusters, if the defaults are not enough. It runs against each of them.
-SETUPS: dict[str, tuple[Setup, ...]] = {"librdkafka": librdkafka.SETUPS}
+SETUPS: dict[str, tuple[Setup, ...]] = {
+    "kafka-python": kafka_python.SETUPS,
+    "librdkafka": librdkafka.SETUPS,
+}
+#: They start Java programs. The other suites need Java for Apache Kafka alone.
+NEED_JARS = frozenset(("kafka-tools", "streams", "connect", "librdkafka"))
 
 
 def run_on(suite: str, server: str, only: list[str]) -> Result:
@@ -62,7 +67,8 @@ def main() -> int:
     parser.add_argument("--servers", nargs="+", choices=(KAFKA, QUORATE), default=[KAFKA, QUORATE])
     parser.add_argument("--only", nargs="*", default=[], help="names of the cases to run")
     asked = parser.parse_args()
-    jars.bring()
+    if KAFKA in asked.servers or NEED_JARS.intersection(asked.suites):
+        jars.bring()
     for server in asked.servers:
         for suite in asked.suites:
             result = run_on(suite, server, asked.only)

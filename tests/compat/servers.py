@@ -23,6 +23,8 @@ from quorate_cli.local_shape import ANY_PORT, HOST, Shape, free_port
 from tests.compat import jars
 
 BROKERS = 3
+#: The shortest session timeout of a group's member: suites do not wait long for one that is gone.
+SESSION_MS_MIN = 1000
 START_S = 240
 STORAGE = "kafka.tools.StorageTool"
 RACK_AWARE = "org.apache.kafka.common.replica.RackAwareReplicaSelector"
@@ -46,7 +48,7 @@ class Servers(Protocol):
     version: str
     #: host:port of every broker, separated by commas.
     bootstrap: str
-    #: The id of the broker with index 0.
+    #: The id of the broker with index 0. kafka-python's suite names broker 0.
     first_id: int
     setup: Setup
 
@@ -74,10 +76,22 @@ class QuorateServers:
     def up(self) -> None:
         """Start all nodes, and wait until all are there."""
         self._cluster.prepare()
+        self._add_settings()
         self._cluster.start()
         asyncio.run(self._cluster.wait_ready(timeout=START_S))
         if self.setup.settings:
             asyncio.run(self._configure())
+
+    def _add_settings(self) -> None:
+        """Add what the files of Apache Kafka's brokers name, too."""
+        for node in self._cluster.brokers:
+            told = [f"grpc://{node.endpoint}", f"kafka://{node.kafka}"]
+            settings = {
+                "advertised.listeners": told,
+                "group.min.session.timeout.ms": SESSION_MS_MIN,
+            }
+            with (node.folder / "config.toml").open("a") as file:
+                file.writelines(f"{key} = {value}\n" for key, value in settings.items())
 
     def down(self) -> None:
         """Stop all nodes."""
@@ -98,7 +112,7 @@ class KafkaServers:
     """Three nodes of Apache Kafka, each a broker and a controller."""
 
     name = "kafka"
-    first_id = 1
+    first_id = 0
 
     def __init__(self, folder: Path, setup: Setup) -> None:
         self.setup = setup
@@ -149,7 +163,9 @@ class KafkaServers:
 
     def _format(self, index: int) -> None:
         port = self._ports[index]
-        voters = ",".join(f"{1 + i}@{HOST}:{port + 1}" for i, port in enumerate(self._ports))
+        voters = ",".join(
+            f"{self.first_id + i}@{HOST}:{port + 1}" for i, port in enumerate(self._ports)
+        )
         settings = {
             "process.roles": "broker,controller",
             "node.id": self.first_id + index,
@@ -160,6 +176,7 @@ class KafkaServers:
             "controller.quorum.voters": voters,
             "log.dirs": self._folder / f"node-{index}",
             "group.initial.rebalance.delay.ms": 500,
+            "group.min.session.timeout.ms": SESSION_MS_MIN,
             # A busy machine starts three JVMs slowly.
             "initial.broker.registration.timeout.ms": 1000 * START_S,
             **self.setup.settings,
