@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import repeat
 from typing import Final
 
-from quorate.errors import QuorateError, UnknownTopicError
+from quorate.errors import InvalidRequestError, QuorateError, UnknownTopicError
 from quorate_broker.listeners.kafka.call import Call, Handler, Refusal
 from quorate_broker.listeners.kafka.errors import (
     BY_ID,
@@ -86,7 +87,11 @@ class FetchRequests:
         # versions below 11 have no rack
         reader = Reader(request.rack_id, call.client.listener)
         principal = call.client.principal
-        found = iter(await self._full_fetch.once(principal, reader, asked, wanted))
+        found: Iterator[Fetched | QuorateError]
+        try:
+            found = iter(await self._full_fetch.once(principal, reader, asked, wanted))
+        except InvalidRequestError as error:  # a partition is named twice
+            found = repeat(error)
         nodes: dict[int, NodeEndpoint] = {}
         responses = [
             FetchableTopicResponse(

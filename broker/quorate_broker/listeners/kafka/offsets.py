@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Final
 
-from quorate.errors import QuorateError, UnknownTopicError
+from quorate.errors import InvalidRequestError, QuorateError, UnknownTopicError
 from quorate_broker.listeners.kafka.call import Call, Handler
 from quorate_broker.listeners.kafka.errors import (
     LEADER_NOT_AVAILABLE,
@@ -61,78 +62,82 @@ class OffsetRequests:
     async def list_offsets(self, call: Call[ListOffsetsRequest]) -> ListOffsetsResponse:
         topics = call.request.topics
         self._offsets.check_count(sum(len(topic.partitions) for topic in topics))
-        asked = [
-            _asked(topic_id, one)
+        named = _Named(
+            (topic.name, one.partition_index) for topic in topics for one in topic.partitions
+        )
+        topic_ids = self._replicas.image.topic_ids
+        places = [
+            named.refusal(topic.name, one.partition_index, topic_id) or _asked(topic_id, one)
             for topic in topics
-            if (topic_id := self._topic_id(topic.name)) is not None
+            for topic_id in (topic_ids.get(topic.name, b""),)
             for one in topic.partitions
-            if one.timestamp not in TIERED
         ]
-        found = iter(await self._offsets.find(call.client.principal, asked))
+        questions = [one for one in places if isinstance(one, OffsetAsked)]
+        found = iter(await self._offsets.find(call.client.principal, questions))
+        answers = (next(found) if isinstance(one, OffsetAsked) else one for one in places)
         return ListOffsetsResponse(
             topics=[
                 ListOffsetsTopicResponse(
                     topic.name,
-                    [
-                        _listed(one, self._offset(topic.name, one, found), call.version)
-                        for one in topic.partitions
-                    ],
+                    [_listed(one, next(answers), call.version) for one in topic.partitions],
                 )
                 for topic in topics
             ]
         )
-
-    def _offset(
-        self,
-        topic: str,
-        one: ListOffsetsPartition,
-        found: Iterator[OffsetFound | QuorateError],
-    ) -> OffsetFound | QuorateError:
-        if self._topic_id(topic) is None:
-            return _unknown(topic)
-        return OffsetFound(-1, -1, -1, -1) if one.timestamp in TIERED else next(found)
 
     async def offset_for_leader_epoch(
         self, call: Call[OffsetForLeaderEpochRequest]
     ) -> OffsetForLeaderEpochResponse:
         topics = call.request.topics
         self._offsets.check_count(sum(len(topic.partitions) for topic in topics))
-        asked = [
-            EpochAsked(topic_id, one.partition, one.leader_epoch, one.current_leader_epoch)
+        named = _Named((topic.topic, one.partition) for topic in topics for one in topic.partitions)
+        topic_ids = self._replicas.image.topic_ids
+        places = [
+            named.refusal(topic.topic, one.partition, topic_id)
+            or EpochAsked(topic_id, one.partition, one.leader_epoch, one.current_leader_epoch)
             for topic in topics
-            if (topic_id := self._topic_id(topic.topic)) is not None
+            for topic_id in (topic_ids.get(topic.topic, b""),)
             for one in topic.partitions
         ]
-        found = iter(await self._offsets.epoch_ends(call.client.principal, asked))
+        questions = [one for one in places if isinstance(one, EpochAsked)]
+        found = iter(await self._offsets.epoch_ends(call.client.principal, questions))
+        answers = (next(found) if isinstance(one, EpochAsked) else one for one in places)
         return OffsetForLeaderEpochResponse(
             topics=[
                 OffsetForLeaderTopicResult(
                     topic.topic,
-                    [
-                        _epoch_end(
-                            one.partition,
-                            _unknown(topic.topic)
-                            if self._topic_id(topic.topic) is None
-                            else next(found),
-                        )
-                        for one in topic.partitions
-                    ],
+                    [_epoch_end(one.partition, next(answers)) for one in topic.partitions],
                 )
                 for topic in topics
             ]
         )
 
-    def _topic_id(self, name: str) -> bytes | None:
-        return self._replicas.image.topic_ids.get(name)
+
+class _Named:
+    """The partitions that a request names, some of them perhaps more than once.
+
+    A partition that is named twice is not looked up: the work of a request must not grow with its
+    size.
+    """
+
+    def __init__(self, partitions: Iterable[tuple[str, int]]) -> None:
+        self._times = Counter(partitions)
+
+    def refusal(self, topic: str, partition: int, topic_id: bytes) -> QuorateError | None:
+        """Return why nothing is looked up for a partition. An empty id means: no such topic."""
+        if self._times[topic, partition] > 1:
+            return InvalidRequestError(
+                f"the request names {topic[:249]!r}-{partition} twice; name each partition once"
+            )
+        return None if topic_id else UnknownTopicError(f"no topic is named {topic[:249]!r}")
 
 
-def _asked(topic_id: bytes, one: ListOffsetsPartition) -> OffsetAsked:
+def _asked(topic_id: bytes, one: ListOffsetsPartition) -> OffsetAsked | OffsetFound:
+    """Return the question for a partition, or the answer where none is needed."""
+    if one.timestamp in TIERED:
+        return OffsetFound(-1, -1, -1, -1)
     timestamp = EARLIEST_TIMESTAMP if one.timestamp == EARLIEST_LOCAL else one.timestamp
     return OffsetAsked(topic_id, one.partition_index, timestamp, one.current_leader_epoch)
-
-
-def _unknown(topic: str) -> UnknownTopicError:
-    return UnknownTopicError(f"no topic is named {topic[:249]!r}")
 
 
 def _listed(

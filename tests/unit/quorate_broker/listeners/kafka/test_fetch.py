@@ -10,6 +10,7 @@ import pytest
 from quorate.errors import FencedLeaderEpochError, InvalidRequestError, NotLeaderError
 from quorate.v1.common_pb2 import LeaderHint
 from quorate_broker.listeners.kafka.call import Refusal
+from quorate_broker.listeners.kafka.errors import INVALID_REQUEST
 from quorate_broker.listeners.kafka.fetch import FetchRequests
 from quorate_broker.listeners.kafka.messages.fetch import (
     FetchPartition,
@@ -175,5 +176,16 @@ async def test_the_partitions_of_a_request_are_bounded() -> None:
     world = World({"request_partitions_max": 2}, p0=FakePartition())
     with pytest.raises(InvalidRequestError, match="3 partitions"):
         await fetched(world, asked((0, 0), (1, 0), (2, 0)))
-    with pytest.raises(InvalidRequestError, match="twice"):
-        await fetched(world, asked((0, 0), (0, 0)))
+
+
+@pytest.mark.parametrize("version", [4, 12, 18])
+async def test_a_partition_that_is_named_twice_is_refused_in_an_answer(version: int) -> None:
+    """A closed connection would tell the client nothing, and it would ask again for ever."""
+    world = World(p0=FakePartition(b"abc", 3), p1=FakePartition(b"abc", 3))
+    request = asked((0, 0), (1, 0), (0, 0), topic=FetchTopic(NAME, TOPIC), wait_ms=FOREVER_MS)
+    found = partitions_of(await fetched(world, request, version))
+    assert [(one.partition_index, one.error_code) for one in found] == [
+        (0, INVALID_REQUEST),
+        (1, INVALID_REQUEST),
+        (0, INVALID_REQUEST),
+    ]
