@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from quorate.aio.loops import loop_factory
 from quorate.errors import QuorateError
 from quorate.net.grpc_network import GrpcNetwork
 from quorate.net.methods import ALTER_CONFIGS
@@ -23,7 +24,6 @@ from quorate_quorum.client.client import QuorumClient
 from quorate_quorum.log.real_disk import RealDisk
 from quorate_quorum.node.config import BrokerConfig
 from quorate_quorum.node.environment import Environment
-from quorate_quorum.node.process import loop_factory
 
 PATIENCE_S = 60.0
 #: Setting it is one small event of the metadata log: a put of one key in etcd's benches.

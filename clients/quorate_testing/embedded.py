@@ -1,6 +1,6 @@
 """A cluster inside of a test: the servers of production, in this process, with real sockets.
 
-    with EmbeddedCluster() as cluster:              # on an event loop in a thread of its own
+    with EmbeddedCluster() as cluster:              # on an event loop in a thread
         confluent_kafka.Producer({"bootstrap.servers": cluster.kafka_bootstrap_servers})
 
     async with EmbeddedCluster(brokers=3) as cluster:       # on the running event loop
@@ -16,10 +16,8 @@ import asyncio
 import contextlib
 import logging
 import random
-import threading
 import uuid
-from collections.abc import Coroutine, Iterable, Mapping
-from concurrent.futures import Future
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -28,6 +26,7 @@ import structlog
 
 from quorate import Admin
 from quorate.net.grpc_network import GrpcNetwork
+from quorate.sync.background import Background, background
 from quorate_broker.server import BrokerServer
 from quorate_cli.embedded import AnyServer, EmbeddedNodes
 from quorate_cli.local import LocalCluster
@@ -39,7 +38,6 @@ from quorate_quorum.log.real_disk import RealDisk
 from quorate_quorum.node.config import BrokerConfig, CannotListen, QuorumConfig
 from quorate_quorum.node.config_sources import from_values
 from quorate_quorum.node.environment import Environment
-from quorate_quorum.node.process import is_noise_of_grpc, loop_factory
 from quorate_quorum.node.programs import RealPrograms
 from quorate_quorum.server import QuorumServer
 from quorate_testing.simulated.disk import SimulatedDisk
@@ -229,8 +227,9 @@ class EmbeddedCluster:
     the data are, and stay; None: in memory. `configs`: settings of every broker, by dotted name
     (docs/configuration.md). `kafka`: whether Kafka clients can connect too.
 
-    As a context manager it has the cluster on an event loop in a thread of its own, and its methods
-    block. As an asynchronous one it gives an AsyncEmbeddedCluster, whose methods are awaited.
+    As a context manager it has the cluster on the event loop of quorate.sync, in a thread, and its
+    methods block. As an asynchronous one it gives an AsyncEmbeddedCluster, and its methods are
+    awaited.
     The nodes log with structlog, or, in a program that has not configured structlog, with
     `logging`.
 
@@ -255,8 +254,7 @@ class EmbeddedCluster:
             kafka_port=ANY_PORT if kafka else NO_PORT,
         )
         self._cluster = AsyncEmbeddedCluster(shape, folder, configs)
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
+        self._background: Background | None = None
 
     @property
     def bootstrap_servers(self) -> str:
@@ -270,23 +268,23 @@ class EmbeddedCluster:
 
     def start(self) -> None:
         """Start every node that does not run: after lose_power()."""
-        self._do(self._cluster.start())
+        self._do(self._cluster.start)
 
     def start_broker(self, broker_id: int) -> None:
         """Start a broker that does not run, and wait until it may lead partitions."""
-        self._do(self._cluster.start_broker(broker_id))
+        self._do(lambda: self._cluster.start_broker(broker_id))
 
     def stop_broker(self, broker_id: int) -> None:
         """Stop a broker cleanly, as by SIGTERM. It hands its leaderships over first."""
-        self._do(self._cluster.stop_broker(broker_id))
+        self._do(lambda: self._cluster.stop_broker(broker_id))
 
     def crash_broker(self, broker_id: int) -> None:
         """Crash a broker, as by kill -9. Nothing that it had written to files is lost."""
-        self._do(self._cluster.crash_broker(broker_id))
+        self._do(lambda: self._cluster.crash_broker(broker_id))
 
     def lose_power(self, broker_id: int | None = None) -> None:
         """Cut the power of a broker's machine; None: of every node's. See AsyncEmbeddedCluster."""
-        self._do(self._cluster.lose_power(broker_id))
+        self._do(lambda: self._cluster.lose_power(broker_id))
 
     def create_topic(
         self,
@@ -298,29 +296,24 @@ class EmbeddedCluster:
     ) -> None:
         """Create a topic; without a `replication_factor` on every broker, up to three."""
         self._do(
-            self._cluster.create_topic(
+            lambda: self._cluster.create_topic(
                 name, num_partitions, replication_factor=replication_factor, configs=configs
             )
         )
 
     def delete_topic(self, name: str) -> None:
         """Delete a topic."""
-        self._do(self._cluster.delete_topic(name))
+        self._do(lambda: self._cluster.delete_topic(name))
 
     def __enter__(self) -> Self:
-        if self._thread is not None:
+        if self._background is not None:
             raise RuntimeError("this EmbeddedCluster runs already; make another one")
         _log_where_the_program_does()
-        started: Future[None] = Future()
-        self._thread = threading.Thread(
-            target=self._live, args=(started,), name="quorate embedded cluster", daemon=True
-        )
-        self._thread.start()
+        self._background = background()
         try:
-            started.result(PATIENCE_S)
             self.start()
         except BaseException:
-            self._end()
+            self._background = None
             raise
         return self
 
@@ -331,9 +324,9 @@ class EmbeddedCluster:
         trace: TracebackType | None,
     ) -> None:
         try:
-            self._do(self._cluster.close())
+            self._do(self._cluster.close)
         finally:
-            self._end()
+            self._background = None
 
     async def __aenter__(self) -> AsyncEmbeddedCluster:
         _log_where_the_program_does()
@@ -348,35 +341,16 @@ class EmbeddedCluster:
     ) -> None:
         await self._cluster.close()
 
-    # -- the thread
-
-    def _do(self, work: Coroutine[Any, Any, T]) -> T:
-        if self._loop is None:
-            work.close()
+    def _do(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        if self._background is None:
             raise RuntimeError("this EmbeddedCluster does not run; use it as a context manager")
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE_S)
+        self._background.check("EmbeddedCluster")
 
-    def _live(self, started: Future[None]) -> None:
-        with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            loop = runner.get_loop()
-            loop.set_exception_handler(_report)
-            self._loop = loop
-            loop.call_soon(started.set_result, None)
-            loop.run_forever()
+        async def bounded() -> T:
+            async with asyncio.timeout(PATIENCE_S):
+                return await work()
 
-    def _end(self) -> None:
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._loop.stop)
-        if self._thread is not None:
-            self._thread.join(PATIENCE_S)
-        self._loop = self._thread = None
-
-
-def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Report what nothing awaited. gRPC's event loops wake one another, and one finds no work."""
-    error = context.get("exception")
-    if error is None or not is_noise_of_grpc(error):
-        loop.default_exception_handler(context)
+        return self._background.run(bounded)
 
 
 class _WithoutNoise(logging.Filter):

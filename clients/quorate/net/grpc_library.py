@@ -171,8 +171,13 @@ def check_fork() -> None:
 
 @functools.cache
 def library() -> Any:
-    """Import gRPC once, and turn off its messages. Quorate logs the same errors better."""
+    """Import gRPC once, and turn off its messages. Quorate logs the same errors better.
+
+    Its support for forks is turned off, too: with threads that run, its handlers abort the child in
+    one fork of ten. A child that uses no client needs none, and others are refused.
+    """
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     import grpc
     import grpc.aio
 

@@ -43,6 +43,11 @@ class Delivery(Awaitable[RecordMetadata]):
         """Return whether the record was acknowledged or has failed."""
         return self._current().done
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the outcome is known. Unlike done(), any thread may ask; False may be late."""
+        return self._batch.done and not self._batch.parts
+
     def cancelled(self) -> bool:
         """Return False: a delivery cannot be cancelled."""
         return False

@@ -25,6 +25,7 @@ from typing import Any, Final, NoReturn, Protocol, TypeVar
 import structlog
 
 from quorate import __version__
+from quorate.aio.loops import is_noise_of_grpc, loop_factory
 from quorate.errors import StorageError
 from quorate_quorum.node.config import BrokerConfig, ConfigError, NodeConfig
 from quorate_quorum.node.config_sources import load, settings
@@ -283,21 +284,6 @@ def _refuse(reason: str) -> int:
     """Print the reason to standard error, because the log is not set up yet."""
     print(f"wrong configuration: {reason}", file=sys.stderr)
     return EXIT_CONFIG
-
-
-def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Return the factory of event loops for nodes; None means the standard one."""
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory
-
-
-def is_noise_of_grpc(error: BaseException) -> bool:
-    """Return whether grpc itself left an error unhandled, after a broken call or an early read."""
-    return isinstance(error, BlockingIOError) or type(error).__module__.partition(".")[0] == "grpc"
 
 
 @contextlib.contextmanager

@@ -1,0 +1,153 @@
+"""What the blocking clients share: an asynchronous client, and the loop in which it runs."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import threading
+import warnings
+import weakref
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
+
+from quorate.cluster.client import Client
+from quorate.errors import ClosedError
+from quorate.sync.background import Background, Voice, background
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+C = TypeVar("C", bound=Client)
+
+
+class BlockingClient(Generic[C]):
+    """A client whose calls block, for programs without an event loop. Use it in a `with` statement.
+
+    Several threads may use it. Its work runs in one background thread, which all blocking clients
+    of the process share. A client that the program never closes is closed at the interpreter's
+    exit.
+    """
+
+    def __init__(self, client: C) -> None:
+        self._client = client
+        self._what = client._what
+        self._background: Background = background()
+        self._voices = threading.local()
+        self._ending: weakref.finalize[..., Any] | None = None
+        self._is_stopped = False
+
+    def start(self) -> None:
+        """Connect. See the asynchronous client of the same name for what it raises."""
+        self._run(self._client.start)
+        self._opened()
+
+    def stop(self) -> None:
+        """Close the client. It is safe to call this twice."""
+        self._closing()
+        self._run(self._client.stop)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def close_at_exit(self, timeout_s: float) -> None:
+        """Close a client that the program left open. Called at the interpreter's exit."""
+        del timeout_s
+        self.stop()
+
+    # -- inside
+
+    def _run(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Run a call in the loop, in the task that stands for the calling thread."""
+        self._background.check(self._what)
+        if self._is_stopped and call != self._client.stop:
+            raise ClosedError(f"this {self._what} was stopped; make a new one")
+        return self._of_thread().voice.run(call)
+
+    def _of_thread(self) -> OfThread:
+        """Return what the client has for the calling thread. It ends with the thread."""
+        found: OfThread | None = getattr(self._voices, "found", None)
+        if found is None:
+            found = self._voices.found = self._new_thread(Voice(self._background, self._what))
+        return found
+
+    def _new_thread(self, voice: Voice) -> OfThread:
+        return OfThread(voice)
+
+    def _opened(self) -> None:
+        self._background.clients.add(self)
+        if self._ending is None:
+            self._ending = weakref.finalize(self, _forgotten, self._client, self._background)
+            # the exit of the interpreter closes open clients, and needs no warning
+            self._ending.atexit = False
+
+    def _closing(self) -> None:
+        self._background.clients.discard(self)
+        if self._ending is not None:
+            self._ending.detach()
+
+
+class OfThread:
+    """What a client has for one thread. It is dropped with the thread, and with the client."""
+
+    def __init__(self, voice: Voice) -> None:
+        self.voice = voice
+
+    def __del__(self) -> None:
+        self.voice.end(self.last_call)
+
+    async def last_call(self) -> None:
+        """Do what is left to do in the loop."""
+
+
+def _forgotten(client: Client, owner: Background) -> None:
+    """Close a client that was garbage collected while it was open, and warn."""
+    if not owner.is_of_this_process:
+        return
+    warnings.warn(
+        f"quorate.sync: an open {client._what} was dropped and never stopped; use it in a `with`"
+        " statement, or call stop()",
+        ResourceWarning,
+        stacklevel=2,
+    )
+    loop = owner.loop
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(lambda: loop.create_task(_stopped(client)))
+
+
+async def _stopped(client: Client) -> None:
+    await client.stop()
+
+
+def blocking(
+    method: Callable[Concatenate[Any, P], Awaitable[R]],
+) -> Callable[Concatenate[Any, P], R]:
+    """Return a method that runs the asynchronous one in the loop, and waits for it."""
+
+    @functools.wraps(method)
+    def call(self: BlockingClient[Any], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self._run(lambda: method(self._client, *args, **kwargs))
+
+    # a wrapper is no coroutine function, whatever it wraps
+    del call.__wrapped__
+    call.__signature__ = inspect.signature(method)  # type: ignore[attr-defined]
+    return call
+
+
+def direct(method: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[Any, P], R]:
+    """Return a method that runs one that does not wait in the loop, where its state lives."""
+
+    async def in_loop(client: Any, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return method(client, *args, **kwargs)
+
+    functools.update_wrapper(in_loop, method)
+    return blocking(in_loop)

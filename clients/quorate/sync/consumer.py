@@ -1,0 +1,200 @@
+"""The blocking consumer."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from types import TracebackType
+from typing import Final, Self, TypeVar, Unpack
+
+from quorate.consumer import consumer as asynchronous
+from quorate.errors import ClosedError
+from quorate.model import AnyRecord, TopicPartition
+from quorate.sync.background import Voice
+from quorate.sync.client import BlockingClient, OfThread, blocking, direct
+from quorate.sync.settings import ConsumerSettings
+
+_Consumer = asynchronous.Consumer
+T = TypeVar("T")
+
+#: The iterator asks the loop for so many records that the program needs about this time for them.
+#: So an automatic commit, which waits until the program has come back from them, is not late.
+ROUND_S: Final = 0.1
+#: The longest wait for the first record of a round, after which the iterator asks anew.
+WAIT_MS: Final = 60_000
+
+
+class Consumer(BlockingClient[asynchronous.Consumer]):
+    """Reads records from topics, in order within each partition; for programs without a loop.
+
+    The settings are those of quorate.Consumer. Iterate it (``for record in consumer``) or call
+    ``getone``/``getmany``. Several threads may read: each gets records of its own, and the records
+    of one partition go to one thread at a time.
+
+        with Consumer("invoice", group_id="billing") as consumer:
+            for record in consumer:
+                print(record.partition, record.offset, record.value)
+
+    A thread that ends counts as done with the records that it was given.
+    """
+
+    def __init__(self, *topics: str, **settings: Unpack[ConsumerSettings]) -> None:
+        super().__init__(_Consumer(*topics, **settings))
+        self._limit = self._client._max_poll_records
+
+    def stop(self) -> None:
+        """Close the consumer. It is safe to call this twice.
+
+        A member of a group commits, if enable_auto_commit is set, gives its partitions back, and
+        leaves. The records that the calling thread was given last count as done.
+        """
+        self._leave(is_done=True)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        # the program may have failed with the records that it has in hand
+        self._leave(is_done=error is None)
+
+    # -- reading
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> AnyRecord:
+        shelf = self._shelf()
+        if not shelf.records:
+            try:
+                self._fill(shelf)
+            except ClosedError:
+                if self._client._stopped is not None:
+                    raise StopIteration from None
+                raise
+        shelf.given = shelf.records.popleft()
+        return shelf.given
+
+    def getone(self) -> AnyRecord:
+        """Return the next record. Wait until there is one. See quorate.Consumer for the errors."""
+        shelf = self._shelf()
+        if shelf.records:
+            shelf.given = shelf.records.popleft()
+            return shelf.given
+        return self._run(self._client.getone)
+
+    getmany = blocking(_Consumer.getmany)
+
+    # -- positions and groups
+
+    subscribe = blocking(_Consumer.subscribe)
+    unsubscribe = blocking(_Consumer.unsubscribe)
+    assign = blocking(_Consumer.assign)
+    assignment = direct(_Consumer.assignment)
+    seek = direct(_Consumer.seek)
+    seek_to_beginning = blocking(_Consumer.seek_to_beginning)
+    seek_to_end = blocking(_Consumer.seek_to_end)
+    seek_to_time = blocking(_Consumer.seek_to_time)
+    position = blocking(_Consumer.position)
+    pause = direct(_Consumer.pause)
+    resume = direct(_Consumer.resume)
+    paused = direct(_Consumer.paused)
+    highwater = direct(_Consumer.highwater)
+    lag = blocking(_Consumer.lag)
+    beginning_offsets = blocking(_Consumer.beginning_offsets)
+    end_offsets = blocking(_Consumer.end_offsets)
+    offsets_for_times = blocking(_Consumer.offsets_for_times)
+    partitions_for = blocking(_Consumer.partitions_for)
+    commit = blocking(_Consumer.commit)
+    committed = blocking(_Consumer.committed)
+
+    # -- inside
+
+    def _run(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Run a call in the loop, after the records on this thread's shelf went back."""
+        shelf = self._shelf()
+
+        async def run() -> T:
+            shelf.put_back()
+            return await call()
+
+        return super()._run(run)
+
+    def _shelf(self) -> _Shelf:
+        found = self._of_thread()
+        assert isinstance(found, _Shelf)
+        return found
+
+    def _new_thread(self, voice: Voice) -> OfThread:
+        return _Shelf(voice, self._client)
+
+    def _fill(self, shelf: _Shelf) -> None:
+        """Wait for records, and put about as many on the shelf as the program needs for a while."""
+        shelf.next_round(time.monotonic(), self._limit)
+        found: Mapping[TopicPartition, list[AnyRecord]] = {}
+        while not found:
+            found = super()._run(
+                lambda: self._client.getmany(timeout_ms=WAIT_MS, max_records=shelf.size)
+            )
+        for records in found.values():
+            shelf.records.extend(records)
+        shelf.began_s = time.monotonic()
+
+    def _leave(self, *, is_done: bool) -> None:
+        self._closing()
+
+        async def stop() -> None:
+            # quorate.Consumer.stop() asks whether an exception is handled, which is not known here
+            self._client._is_done = is_done
+            await self._client._stop_once()
+
+        self._run(stop)
+
+
+class _Shelf(OfThread):
+    """Records that the loop has handed to one thread, and that its program has not asked for."""
+
+    def __init__(self, voice: Voice, consumer: asynchronous.Consumer) -> None:
+        super().__init__(voice)
+        self._consumer = consumer
+        self.records: deque[AnyRecord] = deque()
+        #: The record that the program was given last.
+        self.given: AnyRecord | None = None
+        #: How many records the next round asks for, and when the last round began.
+        self.size = 1
+        self.began_s = 0.0
+
+    def put_back(self) -> None:
+        """Give the consumer the records back that the program was not given. Runs in the loop.
+
+        Every call but the reads needs this: a position, a commit and a seek are about the records
+        that the program was given. The program still has the last of these in hand.
+        """
+        records, self.records = self.records, deque()
+        firsts: dict[TopicPartition, int] = {}
+        for record in records:
+            firsts.setdefault(TopicPartition(record.topic, record.partition), record.offset)
+        assigned = self._consumer.assignment()
+        for partition, offset in firsts.items():
+            if partition in assigned:
+                self._consumer.seek(partition, offset)
+        group, task = self._consumer._group, asyncio.current_task()
+        if firsts and group is not None and task is not None and self.given is not None:
+            group.commits.hands.gave_one(task, self.given)
+
+    async def last_call(self) -> None:
+        self.put_back()
+
+    def next_round(self, now_s: float, limit: int) -> None:
+        """Ask for more if the program was quick with the last round, and for fewer if not."""
+        if now_s - self.began_s < ROUND_S:
+            self.size = min(2 * self.size, limit)
+        else:
+            self.size = max(1, self.size // 2)
+
+
+Consumer.__signature__ = inspect.signature(_Consumer)  # type: ignore[attr-defined]

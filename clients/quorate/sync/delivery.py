@@ -1,0 +1,107 @@
+"""The outcome of one record, for the thread that sent it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol, TypeVar
+
+from quorate.aio.bell import Bell
+from quorate.errors import QuorateError
+from quorate.model import Header, RecordMetadata
+from quorate.producer import delivery as asynchronous
+from quorate.sync.background import Background
+
+T = TypeVar("T")
+
+
+class Origin(Protocol):
+    """The producer of a delivery."""
+
+    _background: Background
+    #: Rings in the loop when records were put into the producer's buffer.
+    _sent_more: Bell
+
+    def _run(self, call: Callable[[], Awaitable[T]]) -> T: ...
+
+
+class Delivery:
+    """The outcome of one record. Ask it later, or drop it.
+
+    After OutcomeUnknownError the record may have been written. A delivery cannot be cancelled,
+    because a sent record cannot be taken back.
+    """
+
+    __slots__ = ("_error", "_inner", "_producer", "_record", "_size")
+
+    def __init__(
+        self,
+        producer: Origin,
+        record: tuple[str, bytes | None, bytes | None, int | None, int, tuple[Header, ...] | None],
+        size: int,
+    ) -> None:
+        self._producer = producer
+        #: What the loop is to send; None when it has done so.
+        self._record: Any = record
+        self._size = size
+        #: The delivery of the asynchronous producer, when the loop has sent the record.
+        self._inner: asynchronous.Delivery | None = None
+        self._error: QuorateError | None = None
+
+    def done(self) -> bool:
+        """Return whether the record was acknowledged or has failed."""
+        inner = self._inner
+        if inner is None:
+            return self._error is not None
+        return inner.is_over or self._producer._run(self._ask_done)
+
+    def result(self, timeout_s: float | None = None) -> RecordMetadata:
+        """Wait for the outcome, and return where the record was written.
+
+        Raises the QuorateError that says why the record was not acknowledged, and TimeoutError if
+        the outcome is not known after `timeout_s`; None: at the latest after the producer's
+        delivery_timeout_ms.
+        """
+        inner = self._inner
+        if inner is not None and inner.is_over:
+            return inner.result()
+        return self._producer._run(lambda: self._wait(timeout_s))
+
+    def exception(self, timeout_s: float | None = None) -> QuorateError | None:
+        """Wait for the outcome. Return why the record was not acknowledged; None if it was."""
+        try:
+            self.result(timeout_s)
+        except QuorateError as error:
+            return error
+        return None
+
+    def add_done_callback(self, callback: Callable[[Delivery], object]) -> None:
+        """Call `callback` in the background thread when the outcome is known.
+
+        The callback must not block: it holds up all blocking clients of the process. It may ask
+        this delivery for its outcome, and may send further records.
+        """
+        self._producer._background.loop.call_soon_threadsafe(self._call_back, callback)
+
+    # -- in the loop
+
+    async def _ask_done(self) -> bool:
+        return self._inner is not None and self._inner.done()
+
+    def _call_back(self, callback: Callable[[Delivery], object]) -> None:
+        if self._inner is not None:
+            self._inner.add_done_callback(lambda _: callback(self))
+        elif self._error is not None:
+            self._producer._background.loop.call_soon(callback, self)
+        else:
+            moved = self._producer._sent_more.next_ring()
+            moved.add_done_callback(lambda _: self._call_back(callback))
+
+    async def _wait(self, timeout_s: float | None) -> RecordMetadata:
+        async with asyncio.timeout(timeout_s):
+            while self._inner is None and self._error is None:
+                await self._producer._sent_more.next_ring()
+            if self._error is not None:
+                raise self._error.with_traceback(None)
+            assert self._inner is not None
+            return await self._inner

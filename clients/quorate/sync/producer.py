@@ -1,0 +1,273 @@
+"""The blocking producer."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, Unpack
+
+from quorate.aio.bell import Bell
+from quorate.errors import ClosedError, QuorateError, UnknownServerError
+from quorate.model import Header, RecordMetadata
+from quorate.producer import producer as asynchronous
+from quorate.producer.arguments import as_bytes, as_headers
+from quorate.record.record import RECORD_OVERHEAD_MAX, headers_bytes_max
+from quorate.settings import RECORD_TIMESTAMP_MS, TOPIC
+from quorate.sync.client import BlockingClient, blocking
+from quorate.sync.delivery import Delivery
+from quorate.sync.inbox import Inbox
+from quorate.sync.settings import ProducerSettings
+
+_Producer = asynchronous.Producer
+
+log = logging.getLogger(__name__)
+
+#: The part of buffer_memory that the inbox may hold. The rest is the buffer of the loop's producer.
+INBOX_SHARE: Final = 0.25
+#: The loop gives back the inbox's room after so many records.
+RECORDS_A_STEP: Final = 256
+#: If the loop has taken no record for so long after the delivery time-out, it is broken.
+STUCK_S: Final = 5.0
+
+
+class Producer(BlockingClient[asynchronous.Producer]):
+    """Writes records to topics, for programs without an event loop.
+
+    The settings are those of quorate.Producer. `send` returns as soon as the record is in the
+    buffer; it waits only while `buffer_memory` bytes are unacknowledged. Any thread may send, and
+    the records of one thread keep their order within a partition.
+
+        with Producer(bootstrap_servers="localhost:7092") as producer:
+            producer.send("invoice", b"9.50", key=b"customer-42")
+    """
+
+    def __init__(self, **settings: Unpack[ProducerSettings]) -> None:
+        asked = _Producer(**settings)
+        config = asked._config
+        inbox_bytes = max(1, int(config.buffer_bytes_max * INBOX_SHARE))
+        # Values are encoded in the thread that sends them, so that its serializer raises there.
+        self._encode_key, self._encode_value = asked._encode_key, asked._encode_value
+        settings["key_serializer"] = settings["value_serializer"] = None
+        settings["buffer_memory"] = max(1, config.buffer_bytes_max - inbox_bytes)
+        client = _Producer(**settings)
+        self._timeout_s = config.delivery_timeout_s
+        super().__init__(client)
+        self._inbox: Inbox[Delivery] = Inbox(inbox_bytes, self._wake)
+        #: Number of records that the loop has taken out of the inbox.
+        self._moved = 0
+        #: In the loop: rings when records were put into the producer's buffer, and when there are
+        #: some in the inbox.
+        self._sent_more = Bell()
+        self._arrived = Bell()
+        self._pump: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Connect. Raise QuorumUnavailableError if no broker answers within request_timeout_ms."""
+        self._run(self._begin)
+        self._opened()
+
+    def stop(self) -> None:
+        """Flush, then close. Records that cannot be delivered fail after delivery_timeout_ms."""
+        self._closing()
+        self._inbox.close(ClosedError("this producer was stopped; make a new one"))
+        self._run(self._end)
+
+    def close_at_exit(self, timeout_s: float) -> None:
+        """Deliver for at most `timeout_s` what is left, and close."""
+        self._closing()
+        self._inbox.close(ClosedError("the interpreter ends"))
+
+        async def end() -> None:
+            async with asyncio.timeout(timeout_s):
+                await self._end()
+
+        self._run(end)
+
+    def send(
+        self,
+        topic: str,
+        value: Any = None,
+        key: Any = None,
+        partition: int | None = None,
+        timestamp_ms: int | None = None,
+        headers: Iterable[Header] | None = None,
+    ) -> Delivery:
+        """Put a record into the buffer, and return its Delivery. Wait only if the buffer is full.
+
+        Raises UnknownTopicError, InvalidPartitionsError, OverloadedError (the buffer was full for
+        delivery_timeout_ms), ClosedError, and the errors of serializers. What else keeps a record
+        from being written, RecordTooLargeError too, is in the Delivery.
+        """
+        client = self._client
+        view = None if client._cluster is None else client._cluster.topics.get(topic)
+        if view is None or not self._background.is_of_this_process:
+            self._find(topic)
+        if partition is not None and (
+            view is None or partition.__class__ is not int or not 0 <= partition < len(view.numbers)
+        ):
+            self._run(lambda: self._check_partition(topic, partition))
+        if self._encode_key is not None and key is not None:
+            key = self._encode_key(topic, key)
+        if key is not None and key.__class__ is not bytes:
+            key = as_bytes("key", key, self._encode_key)
+        if self._encode_value is not None and value is not None:
+            value = self._encode_value(topic, value)
+        if value is not None and value.__class__ is not bytes:
+            value = as_bytes("value", value, self._encode_value)
+        if timestamp_ms is None:
+            assert client._cluster is not None
+            timestamp_ms = client._cluster.wall_clock_ms()
+        else:
+            timestamp_ms = RECORD_TIMESTAMP_MS.check("send", "timestamp_ms", timestamp_ms)
+        size = (len(key) if key else 0) + (len(value) if value else 0) + RECORD_OVERHEAD_MAX
+        pairs: tuple[Header, ...] | None = None
+        if headers:
+            pairs = as_headers(headers)
+            size += headers_bytes_max(pairs)
+        record = (topic, value, key, partition, timestamp_ms, pairs)
+        delivery = Delivery(self, record, size)
+        self._inbox.put(delivery, size, self._timeout_s)
+        return delivery
+
+    def send_many(
+        self,
+        topic: str,
+        values: Sequence[Any],
+        keys: Sequence[Any] | None = None,
+        partition: int | None = None,
+        timestamp_ms: int | None = None,
+        headers: Iterable[Header] | None = None,
+    ) -> Sequence[Delivery]:
+        """Put many records into the buffer, like one `send` for each value and its key."""
+        if keys is not None and len(keys) != len(values):
+            raise ValueError(
+                f"send_many got {len(values)} values and {len(keys)} keys; they must match"
+            )
+        shared = as_headers(headers) if headers else None
+        pairs = zip(values, keys or [None] * len(values), strict=True)
+        return [
+            self.send(topic, value, key, partition, timestamp_ms, shared) for value, key in pairs
+        ]
+
+    def send_and_wait(
+        self,
+        topic: str,
+        value: Any = None,
+        key: Any = None,
+        partition: int | None = None,
+        timestamp_ms: int | None = None,
+        headers: Iterable[Header] | None = None,
+    ) -> RecordMetadata:
+        """Send a record without lingering, and wait until it is acknowledged."""
+        delivery = self.send(topic, value, key, partition, timestamp_ms, headers)
+
+        async def wait() -> RecordMetadata:
+            await self._emptied()
+            if delivery._inner is not None:
+                batch = delivery._inner._batch
+                batch.urgent = True
+                self._client._sender.opened(batch.queue, is_urgent=True)
+            return await delivery._wait(None)
+
+        return self._run(wait)
+
+    def flush(self) -> None:
+        """Wait until every record sent so far has its outcome. No batch lingers meanwhile."""
+        self._run(self._flush)
+
+    @property
+    def undelivered(self) -> int:
+        """Number of records that failed, and whose outcome nobody has asked for."""
+        return self._client.undelivered
+
+    partitions_for = blocking(_Producer.partitions_for)
+
+    # -- threads
+
+    def _find(self, topic: str) -> None:
+        """Let the producer learn the topic. Raises UnknownTopicError, and ClosedError."""
+        TOPIC.check("send", "a topic's name", topic)
+        self._run(lambda: self._client.partitions_for(topic))
+
+    def _wake(self) -> None:
+        self._background.loop.call_soon_threadsafe(self._arrived.ring)
+
+    # -- the loop
+
+    async def _begin(self) -> None:
+        await self._client.start()
+        if self._pump is None:
+            self._pump = self._client._owner.spawn(self._move(), "inbox")
+
+    async def _end(self) -> None:
+        try:
+            if self._pump is not None:
+                await self._emptied()
+        finally:
+            await self._client.stop()
+
+    async def _flush(self) -> None:
+        await self._emptied()
+        await self._client.flush()
+
+    async def _emptied(self) -> None:
+        """Wait until the producer has the records that were in the inbox at the call."""
+        owner, wanted = self._client._owner, self._inbox.puts
+        while self._moved < wanted:
+            ring = self._sent_more.next_ring()
+            self._arrived.ring()
+            await owner.wait(ring, timeout_s=self._timeout_s + STUCK_S, late=_stuck)
+
+    async def _check_partition(self, topic: str, partition: int) -> None:
+        """Raise an error unless the topic has this partition."""
+        client = self._client
+        view = client._running().topics[topic]
+        view = await client._routes.find_partition(view, partition)
+        client._routes.choose(view, None, partition)
+
+    async def _move(self) -> None:
+        """Give the producer the records of the inbox, in order, as long as it runs."""
+        while True:
+            self._arrived.reset()
+            taken = self._inbox.take()
+            if not taken:
+                self._sent_more.ring()
+                await self._arrived.wait()
+                continue
+            size = 0
+            for count, delivery in enumerate(taken, 1):
+                await self._send(delivery)
+                self._moved += 1
+                size += delivery._size
+                if count % RECORDS_A_STEP == 0:
+                    self._inbox.give_back(size)
+                    size = 0
+                    self._sent_more.ring()
+            self._inbox.give_back(size)
+            self._sent_more.ring()
+
+    async def _send(self, delivery: Delivery) -> None:
+        record, delivery._record = delivery._record, None
+        try:
+            delivery._inner = await self._client.send(*record)
+        except QuorateError as error:
+            self._failed(delivery, error)
+        except (TypeError, ValueError, OverflowError) as error:
+            # the partitioner is the application's
+            failure = UnknownServerError(f"the record was not sent: {error!r}")
+            failure.__cause__ = error
+            self._failed(delivery, failure)
+
+    def _failed(self, delivery: Delivery, error: QuorateError) -> None:
+        delivery._error = error
+        self._client.undelivered += 1
+        log.error("a record was not sent: %s", error)
+
+
+def _stuck() -> QuorateError:
+    return UnknownServerError("the records of this producer's inbox were not taken in time")
+
+
+Producer.__signature__ = inspect.signature(_Producer)  # type: ignore[attr-defined]

@@ -1,0 +1,68 @@
+"""The names and types of the settings of the clients, for type checkers.
+
+Their defaults, bounds and meaning stand in the constructors of the asynchronous clients. A test
+compares both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypedDict
+
+from quorate.consumer.group.assignor import Assignor
+from quorate.producer.partitioner import Partitioner
+
+
+class AdminSettings(TypedDict, total=False):
+    """Those of Admin."""
+
+    bootstrap_servers: str | Sequence[str]
+    client_id: str
+    request_timeout_ms: int
+    security: object | None
+
+
+class ProducerSettings(TypedDict, total=False):
+    """Those of Producer."""
+
+    bootstrap_servers: str | Sequence[str]
+    client_id: str
+    acks: str | int
+    enable_idempotence: bool | None
+    compression_type: str | None
+    compression_level: int | None
+    max_batch_size: int
+    linger_ms: float
+    buffer_memory: int
+    request_timeout_ms: int
+    delivery_timeout_ms: int
+    max_in_flight: int
+    partitioner: Partitioner | None
+    key_serializer: object | None
+    value_serializer: object | None
+    security: object | None
+
+
+class ConsumerSettings(TypedDict, total=False):
+    """Those of Consumer."""
+
+    bootstrap_servers: str | Sequence[str]
+    group_id: str | None
+    group_instance_id: str | None
+    client_id: str
+    client_rack: str | None
+    auto_offset_reset: str
+    enable_auto_commit: bool
+    auto_commit_interval_ms: int
+    max_poll_records: int
+    fetch_min_bytes: int
+    fetch_max_bytes: int
+    fetch_max_wait_ms: int
+    max_partition_fetch_bytes: int
+    session_timeout_ms: int
+    max_poll_interval_ms: int
+    assignor: str | Assignor | None
+    isolation_level: str
+    key_deserializer: object | None
+    value_deserializer: object | None
+    security: object | None

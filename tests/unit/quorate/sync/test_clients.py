@@ -1,0 +1,304 @@
+"""Blocking clients against a cluster in this process."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from quorate import RecordMetadata, TopicPartition
+from quorate.errors import (
+    ClosedError,
+    DeserializationError,
+    InvalidPartitionsError,
+    OverloadedError,
+    RecordTooLargeError,
+    UnknownTopicError,
+    WrongLoopError,
+)
+from quorate.serializers import Json, String
+from quorate.sync import Admin, Consumer, Delivery, Producer
+from quorate.sync.settings import ConsumerSettings
+from quorate_testing import EmbeddedCluster
+
+WAIT_S = 60.0
+
+
+@pytest.fixture
+def servers(quorate_cluster: EmbeddedCluster) -> str:
+    return quorate_cluster.bootstrap_servers
+
+
+@pytest.fixture
+def producer(servers: str) -> Iterator[Producer]:
+    with Producer(bootstrap_servers=servers) as made:
+        yield made
+
+
+def values(servers: str, topic: str, number: int) -> list[bytes | None]:
+    with Consumer(topic, bootstrap_servers=servers, auto_offset_reset="earliest") as consumer:
+        return [next(consumer).value for _ in range(number)]
+
+
+def test_what_is_sent_is_read_in_order(
+    producer: Producer, servers: str, quorate_topic: str
+) -> None:
+    sent = [b"%d" % number for number in range(5000)]
+    deliveries = [producer.send(quorate_topic, one, key=b"k") for one in sent]
+    assert deliveries[-1].result() == RecordMetadata(
+        quorate_topic, 0, 4999, deliveries[-1].result().timestamp_ms
+    )
+    assert all(one.done() for one in deliveries)
+    assert [one.result().offset for one in deliveries] == list(range(5000))
+    assert values(servers, quorate_topic, 5000) == sent
+
+
+def test_threads_share_a_producer_and_keep_the_order_of_each(
+    producer: Producer, servers: str, quorate_topic: str
+) -> None:
+    threads, each = 8, 500
+
+    def send(number: int) -> None:
+        for index in range(each):
+            producer.send(quorate_topic, b"%d" % index, key=b"%d" % number)
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(send, range(threads)))
+    producer.flush()
+    with Consumer(
+        quorate_topic, bootstrap_servers=servers, auto_offset_reset="earliest"
+    ) as consumer:
+        read = [next(consumer) for _ in range(threads * each)]
+    for number in range(threads):
+        of_one = [int(one.value or b"") for one in read if one.key == b"%d" % number]
+        assert of_one == list(range(each))
+
+
+def test_stop_delivers_what_is_in_the_inbox(servers: str, quorate_topic: str) -> None:
+    with Producer(bootstrap_servers=servers, linger_ms=10_000) as producer:
+        deliveries = producer.send_many(quorate_topic, [b"a", b"b"], [b"k", None])
+    assert [one.result().offset for one in deliveries] == [0, 1]
+    with pytest.raises(ClosedError):
+        producer.send(quorate_topic, b"late")
+
+
+def test_send_and_wait_does_not_linger(servers: str, quorate_topic: str) -> None:
+    with Producer(bootstrap_servers=servers, linger_ms=3_600_000) as producer:
+        assert producer.send_and_wait(quorate_topic, b"x").offset == 0
+        assert producer.partitions_for(quorate_topic) == {0}
+
+
+def test_errors_are_raised_where_they_are_made(producer: Producer, quorate_topic: str) -> None:
+    with pytest.raises(UnknownTopicError):
+        producer.send("no-such-topic", b"x")
+    with pytest.raises(InvalidPartitionsError):
+        producer.send(quorate_topic, b"x", partition=7)
+    with pytest.raises(TypeError, match="value must be bytes or None, not str"):
+        producer.send(quorate_topic, "text")
+    with pytest.raises(TypeError, match="topic"):
+        producer.send(7, b"x")  # type: ignore[arg-type]
+    too_large = producer.send(quorate_topic, bytes(2 << 20))
+    assert isinstance(too_large.exception(), RecordTooLargeError)
+    assert producer.send_and_wait(quorate_topic, b"next").offset == 0
+
+
+def test_a_full_buffer_blocks_and_then_refuses(servers: str, quorate_topic: str) -> None:
+    with Producer(
+        bootstrap_servers=servers, buffer_memory=40_000, delivery_timeout_ms=2000, linger_ms=0
+    ) as producer:
+        for _ in range(200):
+            producer.send(quorate_topic, bytes(1000))
+        producer.flush()
+        # The loop is held up, so that nothing makes room.
+        gate, reached = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            reached.set()
+            gate.wait(WAIT_S)
+
+        producer._background.loop.call_soon_threadsafe(hold)
+        assert reached.wait(WAIT_S)
+        try:
+            with pytest.raises(OverloadedError, match="buffer_memory"):
+                producer.send_many(quorate_topic, [bytes(1000)] * 40)
+        finally:
+            gate.set()
+
+
+def test_callbacks_are_called_and_must_not_block(producer: Producer, quorate_topic: str) -> None:
+    told: list[object] = []
+    done = threading.Event()
+
+    def tell(delivery: Delivery) -> None:
+        told.append(delivery.result().offset)
+        try:
+            producer.flush()
+        except WrongLoopError as error:
+            told.append(error)
+        done.set()
+
+    producer.send(quorate_topic, b"x").add_done_callback(tell)
+    assert done.wait(WAIT_S)
+    assert told[0] == 0
+    assert "callback" in str(told[1])
+
+
+def test_a_result_may_be_waited_for_a_limited_time(servers: str, quorate_topic: str) -> None:
+    with Producer(bootstrap_servers=servers, linger_ms=3_600_000) as producer:
+        producer.send_and_wait(quorate_topic, b"first")
+        held = threading.Event()
+        producer._background.loop.call_soon_threadsafe(held.wait, 0.2)
+        with pytest.raises(TimeoutError):
+            producer.send(quorate_topic, b"x").result(timeout_s=0)
+
+
+def test_a_consumer_of_a_group_commits_what_its_program_was_given(
+    producer: Producer, servers: str, quorate_topic: str
+) -> None:
+    producer.send_many(quorate_topic, [b"%d" % number for number in range(100)])
+    producer.flush()
+    settings: ConsumerSettings = {
+        "bootstrap_servers": servers,
+        "group_id": f"g-{quorate_topic}",
+        "auto_offset_reset": "earliest",
+    }
+    read = 0
+    for wanted in (7, 30, 1, 62):
+        with Consumer(quorate_topic, **settings) as consumer:
+            for record in consumer:
+                assert int(record.value or b"") == read
+                read += 1
+                wanted -= 1
+                if not wanted:
+                    break
+    with Consumer(**settings) as consumer:
+        assert consumer.committed(TopicPartition(quorate_topic, 0)) == 100
+
+
+def test_a_record_with_which_the_program_failed_is_read_again(
+    producer: Producer, servers: str, quorate_topic: str
+) -> None:
+    producer.send_many(quorate_topic, [b"%d" % number for number in range(50)])
+    producer.flush()
+    settings: ConsumerSettings = {
+        "bootstrap_servers": servers,
+        "group_id": f"g-{quorate_topic}",
+        "auto_offset_reset": "earliest",
+    }
+
+    def fail_at(number: int) -> None:
+        with Consumer(quorate_topic, **settings) as consumer:
+            for record in consumer:
+                if int(record.value or b"") == number:
+                    raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_at(20)
+    with Consumer(quorate_topic, **settings) as consumer:
+        assert next(consumer).value == b"20"
+
+
+def test_positions_and_commits_are_about_what_the_program_was_given(
+    producer: Producer, servers: str, quorate_topic: str
+) -> None:
+    producer.send_many(quorate_topic, [b"%d" % number for number in range(50)])
+    producer.flush()
+    partition = TopicPartition(quorate_topic, 0)
+    with Consumer(
+        quorate_topic,
+        bootstrap_servers=servers,
+        group_id=f"g-{quorate_topic}",
+        auto_offset_reset="earliest",
+        enable_auto_commit=False,
+    ) as consumer:
+        for number in range(10):
+            assert next(consumer).offset == number
+        assert consumer.position(partition) == 10
+        consumer.commit()
+        assert consumer.committed(partition) == 10
+        assert next(consumer).offset == 10
+        consumer.seek(partition, 3)
+        assert next(consumer).offset == 3
+        consumer.pause(partition)
+        assert consumer.paused() == {partition}
+        assert consumer.getmany(timeout_ms=50) == {}
+        consumer.resume(partition)
+        assert consumer.getone().offset == 4
+        assert consumer.lag() == {partition: 45}
+
+
+def test_a_thread_that_ends_leaves_no_record_behind(
+    producer: Producer, servers: str, quorate_topic: str
+) -> None:
+    producer.send_many(quorate_topic, [b"%d" % number for number in range(200)])
+    producer.flush()
+    read: list[int] = []
+    with Consumer(
+        quorate_topic,
+        bootstrap_servers=servers,
+        group_id=f"g-{quorate_topic}",
+        auto_offset_reset="earliest",
+    ) as consumer:
+
+        def take(number: int) -> None:
+            read.extend(next(consumer).offset for _ in range(number))
+
+        for number in (3, 17, 80, 100):
+            thread = threading.Thread(target=take, args=(number,))
+            thread.start()
+            thread.join(WAIT_S)
+    assert sorted(set(read)) == list(range(200))
+    assert len(read) == 200
+
+
+def test_a_deserializer_raises_in_the_thread_that_reads(
+    producer: Producer, servers: str, quorate_topic: str
+) -> None:
+    producer.send_many(quorate_topic, [b'{"a":1}', b"{", b"[]"])
+    producer.flush()
+    with Consumer(
+        quorate_topic,
+        bootstrap_servers=servers,
+        auto_offset_reset="earliest",
+        value_deserializer=Json(),
+    ) as consumer:
+        assert next(consumer).value == {"a": 1}
+        with pytest.raises(DeserializationError):
+            next(consumer)
+        consumer.seek(TopicPartition(quorate_topic, 0), 2)
+        assert next(consumer).value == []
+
+
+def test_serializers_and_an_iterator_that_another_thread_ends(
+    servers: str, quorate_topic: str
+) -> None:
+    with Producer(bootstrap_servers=servers, value_serializer=String()) as producer:
+        producer.send_and_wait(quorate_topic, "ä")
+    consumer = Consumer(
+        quorate_topic,
+        bootstrap_servers=servers,
+        auto_offset_reset="earliest",
+        value_deserializer=String(),
+    )
+    with consumer:
+        read: list[object] = []
+        thread = threading.Thread(target=lambda: read.extend(one.value for one in consumer))
+        thread.start()
+        while not read:
+            time.sleep(0.001)
+        consumer.stop()
+        thread.join(WAIT_S)
+    assert read == ["ä"]
+    assert not thread.is_alive()
+
+
+def test_an_admin_may_be_used_again(servers: str, quorate_topic: str) -> None:
+    admin = Admin(bootstrap_servers=servers)
+    for _ in range(2):
+        with admin:
+            assert quorate_topic in admin.list_topics()
+            (described,) = admin.describe_topics([quorate_topic]).values()
+            assert len(described.partitions) == 1

@@ -1,0 +1,121 @@
+"""What only a process of its own shows: its exit, a fork, Ctrl-C."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from quorate.sync import Consumer
+from quorate_testing import EmbeddedCluster
+
+WAIT_S = 60
+
+
+def run(program: str, *arguments: str, interrupt_at: str = "") -> tuple[int, str, str]:
+    """Run a program. Send it SIGINT when it prints a line."""
+    process = subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(program), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    out = ""
+    while interrupt_at and (line := process.stdout.readline()):
+        out += line
+        if line.strip() == interrupt_at:
+            process.send_signal(2)
+            break
+    rest, err = process.communicate(timeout=WAIT_S)
+    return process.returncode, out + rest, err
+
+
+def test_a_program_that_forgets_to_stop_delivers_its_records(
+    quorate_cluster: EmbeddedCluster, quorate_topic: str
+) -> None:
+    servers = quorate_cluster.bootstrap_servers
+    code, out, err = run(
+        """
+        import sys
+        from quorate.sync import Producer
+        producer = Producer(bootstrap_servers=sys.argv[1], linger_ms=3_600_000)
+        producer.start()
+        for number in range(100):
+            producer.send(sys.argv[2], b"%d" % number)
+        """,
+        servers,
+        quorate_topic,
+    )
+    assert (code, out, err) == (0, "", "")
+    with Consumer(
+        quorate_topic, bootstrap_servers=servers, auto_offset_reset="earliest"
+    ) as consumer:
+        assert [next(consumer).value for _ in range(100)] == [b"%d" % n for n in range(100)]
+
+
+def test_a_client_that_is_dropped_while_open_warns(quorate_cluster: EmbeddedCluster) -> None:
+    code, _, err = run(
+        """
+        import gc, sys, warnings
+        warnings.simplefilter("always")
+        from quorate.sync import Admin
+        admin = Admin(bootstrap_servers=sys.argv[1])
+        admin.start()
+        del admin
+        gc.collect()
+        """,
+        quorate_cluster.bootstrap_servers,
+    )
+    assert code == 0
+    assert "ResourceWarning: quorate.sync: an open admin was dropped and never stopped" in err
+
+
+def test_ctrl_c_ends_a_wait_for_records(
+    quorate_cluster: EmbeddedCluster, quorate_topic: str
+) -> None:
+    code, out, err = run(
+        """
+        import sys
+        from quorate.sync import Consumer
+        with Consumer(sys.argv[2], bootstrap_servers=sys.argv[1]) as consumer:
+            try:
+                print("waits", flush=True)
+                next(consumer)
+            except KeyboardInterrupt:
+                print("interrupted", consumer.paused())
+        """,
+        quorate_cluster.bootstrap_servers,
+        quorate_topic,
+        interrupt_at="waits",
+    )
+    assert (code, out.splitlines()[1:], err) == (0, ["interrupted frozenset()"], "")
+
+
+@pytest.mark.parametrize("call", ["producer.send(sys.argv[2], b'x')", "producer.flush()"])
+def test_a_child_that_was_forked_is_told(
+    quorate_cluster: EmbeddedCluster, quorate_topic: str, call: str
+) -> None:
+    code, out, err = run(
+        f"""
+        import os, sys
+        from quorate.sync import Producer
+        with Producer(bootstrap_servers=sys.argv[1]) as producer:
+            producer.send_and_wait(sys.argv[2], b"x")
+            sys.stdout.flush()
+            if os.fork() == 0:
+                try:
+                    {call}
+                except Exception as error:
+                    print(type(error).__name__, "forked" in str(error), flush=True)
+                os._exit(0)
+            os.wait()
+            producer.send_and_wait(sys.argv[2], b"y")
+            print("parent goes on")
+        """,
+        quorate_cluster.bootstrap_servers,
+        quorate_topic,
+    )
+    assert (code, out.split("\n")[:2]) == (0, ["WrongLoopError True", "parent goes on"]), err
