@@ -83,6 +83,13 @@ TOPIC_CONFIGS: Final[Mapping[str, TopicConfigRow]] = {
     "segment.ms": TopicConfigRow(LONG, "log.roll.ms"),
     "unclean.leader.election.enable": TopicConfigRow(BOOLEAN, "unclean.leader.election.enable"),
 }
+#: The configs of a group, for the consumer protocol. A broker's have `group.` before the name.
+GROUP_CONFIGS: Final = (
+    "consumer.assignment.interval.ms",
+    "consumer.heartbeat.interval.ms",
+    "consumer.session.timeout.ms",
+)
+_GROUP: Final = "group."
 #: What tools look for among a broker's configs, and what is so at every broker of Quorate.
 _FACTS: Final[Mapping[str, str]] = {
     "delete.topic.enable": "true",
@@ -192,6 +199,12 @@ def of_broker(
         synonyms = (Synonym(REPLICATION_FACTOR, value, DEFAULT),)
         shared[REPLICATION_FACTOR] = told._replace(value=value, synonyms=synonyms)
     return sorted({**facts, **shared, **own}.values())
+
+
+def of_group(config: BrokerConfig) -> list[Entry]:
+    """Return the configs that a broker gives to every group, by their names as a group's."""
+    own = dict(_own(config))
+    return [own[f"{_GROUP}{name}"]._replace(name=name) for name in GROUP_CONFIGS]
 
 
 def of_all_brokers(found: Iterable[ConfigFound]) -> list[Entry]:

@@ -1,6 +1,6 @@
 """DescribeConfigs, AlterConfigs, IncrementalAlterConfigs and ListConfigResources.
 
-Topics have configs that may be altered. Those of brokers can only be read.
+Topics have configs that may be altered. Those of brokers, and of groups, can only be read.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Any, Final, TypeVar
 
 from quorate.errors import (
+    GroupAuthorizationFailedError,
     InvalidConfigError,
     InvalidRequestError,
     InvalidTopicError,
@@ -18,6 +19,7 @@ from quorate.errors import (
     raise_if_error,
 )
 from quorate.net import methods
+from quorate.net.principal import Principal
 from quorate.v1 import admin_pb2 as admin
 from quorate_broker.listeners.kafka import config_entries, versions
 from quorate_broker.listeners.kafka.call import Call, Handler
@@ -34,6 +36,7 @@ from quorate_broker.operations.operations import Operations
 from quorate_quorum.configs import CONFIGS, ClusterConfig, effective
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.metadata.topics import TopicImage
+from quorate_quorum.node.authorizer import Operation
 from quorate_quorum.node.config import BrokerConfig
 
 #: Kafka's numbers of resource types.
@@ -61,6 +64,7 @@ class ConfigRequests:
     def __init__(self, operations: Operations, config: BrokerConfig) -> None:
         self._metadata = operations.metadata
         self._admin = operations.admin
+        self._rights = operations.rights
         self._config = config
 
     def handlers(self) -> Mapping[int, Handler]:
@@ -100,7 +104,7 @@ class ConfigRequests:
             entries = self._entries(call, image, resource)
         except QuorateError as error:
             return dc.DescribeConfigsResult(code_of(error), str(error), kind, name)
-        told = _told(entries, call.request, resource, is_read_only=kind == BROKER)
+        told = _told(entries, call.request, resource, is_read_only=kind != TOPIC)
         return dc.DescribeConfigsResult(NONE, None, kind, name, told)
 
     def _entries(
@@ -114,10 +118,13 @@ class ConfigRequests:
             _check_topic(name)
             found = self._metadata.configs(image, principal, name)
             return config_entries.of_topic(found, image.configs)
+        if resource.resource_type == GROUP:
+            self._check_group(name, principal)
+            return config_entries.of_group(self._config)
         if resource.resource_type != BROKER:
             raise InvalidRequestError(
                 f"no configs of resource type {resource.resource_type} can be told: only those of"
-                f" topics ({TOPIC}) and brokers ({BROKER})"
+                f" topics ({TOPIC}), brokers ({BROKER}) and groups ({GROUP})"
             )
         found = self._metadata.configs(image, principal, "")
         if not name:
@@ -129,6 +136,14 @@ class ConfigRequests:
             )
         factor = ClusterConfig.of(image.configs).replication_factor(len(image.brokers))
         return config_entries.of_broker(self._config, found, factor)
+
+    def _check_group(self, group_id: str, principal: Principal) -> None:
+        if not group_id:
+            raise InvalidRequestError("a group needs a name")
+        if Operation.DESCRIBE_CONFIGS not in self._rights.on_group(principal, group_id):
+            raise GroupAuthorizationFailedError(
+                f"{principal} may not describe the configs of group {group_id[:249]!r}"
+            )
 
     async def alter_configs(self, call: Call[ac.AlterConfigsRequest]) -> ac.AlterConfigsResponse:
         """Replace all configs of topics: those that are not named are removed."""

@@ -227,6 +227,18 @@ def test_the_configs_of_a_broker(confluent: AdminClient) -> None:
     assert configs["delete.topic.enable"].value == "true"
 
 
+def test_the_configs_of_a_group_are_those_of_the_broker(confluent: AdminClient) -> None:
+    """A group has none of its own. In Kafka, too, every group has configs, also one to come."""
+    kind = ConfigResource.Type.GROUP
+    configs = configs_of(confluent, kind, "any group")
+    assert {name: one.value for name, one in configs.items()} == {
+        "consumer.assignment.interval.ms": "100",
+        "consumer.heartbeat.interval.ms": "5000",
+        "consumer.session.timeout.ms": "45000",
+    }
+    assert all(one.is_read_only and one.is_default for one in configs.values())
+
+
 def test_confluent_deletes_records_and_topics(
     cluster: EmbeddedCluster, confluent: AdminClient, topic: str
 ) -> None:
