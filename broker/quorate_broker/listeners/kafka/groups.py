@@ -27,6 +27,7 @@ from quorate_broker.listeners.kafka.errors import (
     MEMBER_ID_REQUIRED,
     NONE,
     OF_GROUPS,
+    TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
     UNSUPPORTED_VERSION,
     code_of,
 )
@@ -135,9 +136,7 @@ class GroupRequests:
                 for key, one in zip(keys, found, strict=True)
             ]
         else:
-            # There are no transactions. A code that is retriable would be retried for ever.
-            code = UNSUPPORTED_VERSION if request.key_type == TRANSACTION else INVALID_REQUEST
-            why = "this cluster has coordinators of groups only"
+            code, why = _no_type(request.key_type, call.version)
             listed = [_no_coordinator(key, code, why) for key in keys]
         if call.version >= MANY_KEYS_FROM:
             return FindCoordinatorResponse(coordinators=listed)
@@ -310,6 +309,20 @@ def _joined(answer: Joined) -> JoinGroupResponse:
             for one in answer.members
         ],
     )
+
+
+def _no_type(key_type: int, version: int) -> tuple[int, str]:
+    """Return why there is no coordinator of a type: there are those of groups only.
+
+    Most clients give a producer up at any code that is not retriable. librdkafka asks again at all
+    but those about rights; it knows the versions with one key only.
+    """
+    if key_type != TRANSACTION:
+        return INVALID_REQUEST, f"there are no coordinators of type {key_type}"
+    code = UNSUPPORTED_VERSION
+    if version < MANY_KEYS_FROM:
+        code = TRANSACTIONAL_ID_AUTHORIZATION_FAILED
+    return code, "there are no transactions in this cluster"
 
 
 def _described(group_id: str, found: object, version: int) -> DescribedGroup:

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 from confluent_kafka import Consumer as ConfluentConsumer
+from confluent_kafka import KafkaException
+from confluent_kafka import Producer as ConfluentProducer
 from confluent_kafka import TopicPartition as ConfluentPartition
 
 from quorate_testing import EmbeddedCluster
@@ -125,3 +127,13 @@ def test_offsets_by_time(cluster: EmbeddedCluster, topic: str) -> None:
         assert older.end_offsets([partition]) == {partition: 10}
     finally:
         older.close()
+
+
+def test_librdkafka_gives_up_transactions_at_once_and_tells_why(cluster: EmbeddedCluster) -> None:
+    """It asks again for a coordinator, without end, after every error that is not about rights."""
+    producer = ConfluentProducer(
+        {"bootstrap.servers": cluster.kafka_bootstrap_servers, "transactional.id": "t"}
+    )
+    with pytest.raises(KafkaException, match="there are no transactions") as caught:
+        producer.init_transactions(WAIT_S)
+    assert caught.value.args[0].fatal()
