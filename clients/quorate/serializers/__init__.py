@@ -1,0 +1,65 @@
+"""Serializers turn a user's values into bytes, and bytes into values.
+
+A serializer is any object with `serialize(topic, value) -> bytes` and
+`deserialize(topic, data) -> value`, or a plain callable `value -> bytes` (`bytes -> value`).
+A serializer never gets None: a null key or value stays null. docs/serializers.md shows each.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from quorate.serializers.coders import (
+    Decode,
+    Deserializer,
+    Encode,
+    Serde,
+    Serializer,
+    decoder,
+    encoder,
+)
+from quorate.serializers.numbers import Boolean, Double, Float, Integer, Long, Short
+from quorate.serializers.plain import Bytes, Json, String, Uuid
+
+if TYPE_CHECKING:
+    from quorate.serializers.msgspec_types import Msgspec as Msgspec
+    from quorate.serializers.protobuf_messages import Protobuf as Protobuf
+    from quorate.serializers.pydantic_models import Pydantic as Pydantic
+
+#: What needs no further library.
+__all__ = [
+    "Boolean",
+    "Bytes",
+    "Decode",
+    "Deserializer",
+    "Double",
+    "Encode",
+    "Float",
+    "Integer",
+    "Json",
+    "Long",
+    "Serde",
+    "Serializer",
+    "Short",
+    "String",
+    "Uuid",
+    "decoder",
+    "encoder",
+]
+
+#: Name -> module, for what needs a library. It is imported at its first use.
+_HOMES = {
+    "Msgspec": "quorate.serializers.msgspec_types",
+    "Protobuf": "quorate.serializers.protobuf_messages",
+    "Pydantic": "quorate.serializers.pydantic_models",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'quorate.serializers' has no attribute {name!r}")
+    globals()[name] = found = getattr(import_module(_HOMES[name]), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -1,0 +1,119 @@
+"""Serializers of classes: msgspec's structs, pydantic's models, messages of Protocol Buffers."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import Any, cast
+
+import msgspec
+import pydantic
+import pytest
+from google.protobuf.message import DecodeError
+
+from quorate.serializers import Msgspec, Protobuf, Pydantic
+from quorate.v1.common_pb2 import Error, ErrorCode
+
+
+class Order(msgspec.Struct):
+    customer: int
+    price: float = 0.0
+
+
+@dataclass
+class Point:
+    x: int
+
+
+class Invoice(pydantic.BaseModel):
+    total: float
+    customer: int = pydantic.Field(alias="customerId")
+
+
+def test_a_struct_is_json_or_messagepack() -> None:
+    order = Order(42, 9.5)
+    json, packed = Msgspec(Order), Msgspec(Order, format="msgpack")
+    assert json.serialize("topic", order) == b'{"customer":42,"price":9.5}'
+    assert json.deserialize("topic", b'{"customer":42}') == Order(42)
+    assert packed.deserialize("topic", packed.serialize("topic", order)) == order
+    assert packed.serialize("topic", order) == msgspec.msgpack.encode(order)
+
+
+def test_msgspec_takes_every_type_that_it_knows() -> None:
+    assert Msgspec(Point).deserialize("topic", b'{"x":1}') == Point(1)
+    assert Msgspec(dict[str, int]).serialize("topic", {"a": 1}) == b'{"a":1}'
+
+
+def test_a_value_of_another_type_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"Msgspec.serialize: value must be of the type Order, not"):
+        Msgspec(Order).serialize("topic", Point(1))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"Pydantic.serialize: value must be of the type Invoice"):
+        Pydantic(Invoice).serialize("topic", Order(1))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"Protobuf.serialize: value must be a quorate.v1.Error"):
+        Protobuf(Error).serialize("topic", Order(1))  # type: ignore[arg-type]
+
+
+def test_bytes_of_another_type_are_refused() -> None:
+    with pytest.raises(
+        msgspec.ValidationError, match=r"Expected `int`, got `str` - at `\$.customer`"
+    ):
+        Msgspec(Order).deserialize("topic", b'{"customer":"x"}')
+    with pytest.raises(pydantic.ValidationError, match="customerId"):
+        Pydantic(Invoice).deserialize("topic", b'{"total":1}')
+    with pytest.raises(DecodeError):
+        Protobuf(Error).deserialize("topic", b"\xff\xff")
+
+
+def test_a_model_of_pydantic_is_json_by_its_aliases() -> None:
+    serde, invoice = Pydantic(Invoice), Invoice(customerId=42, total=9.5)
+    data = serde.serialize("topic", invoice)
+    assert msgspec.json.decode(data) == {"customerId": 42, "total": 9.5}
+    assert serde.deserialize("topic", data) == invoice
+
+
+def test_a_message_has_its_protobuf_bytes() -> None:
+    serde = Protobuf(Error)
+    error = Error(code=ErrorCode.ERROR_CODE_UNKNOWN, message="why")
+    assert serde.deserialize("topic", serde.serialize("topic", error)) == error
+    assert serde.serialize("topic", error) == error.SerializeToString()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (
+            lambda: Msgspec(Order, format=cast(Any, "xml")),
+            "Msgspec: format must be .*json.*msgpack.*, not 'xml'",
+        ),
+        (
+            lambda: Pydantic(cast(Any, Order)),
+            "Pydantic: model must be a subclass of pydantic.BaseModel",
+        ),
+        (lambda: Protobuf(cast(Any, Order)), "Protobuf: message must be a class that protoc made"),
+        (
+            lambda: Protobuf(cast(Any, Error())),
+            "Protobuf: message must be a class that protoc made",
+        ),
+    ],
+)
+def test_a_wrong_argument_is_named(wrong: object, said: str) -> None:
+    assert callable(wrong)
+    with pytest.raises((TypeError, ValueError), match=said):
+        wrong()
+
+
+def test_a_library_is_imported_at_the_first_use_and_its_extra_is_named() -> None:
+    program = """
+import sys
+sys.modules["pydantic"] = None
+from quorate.serializers import *
+assert not {"msgspec", "fastavro"} & set(sys.modules), sorted(sys.modules)
+try:
+    from quorate.serializers import Pydantic
+except ModuleNotFoundError as error:
+    assert 'pip install "quorate[pydantic]"' in str(error), error
+else:
+    raise AssertionError
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
