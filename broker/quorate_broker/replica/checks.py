@@ -14,6 +14,7 @@ from typing import TypeVar
 from quorate.aio.turns import Turns
 from quorate.errors import (
     CorruptRecordError,
+    InvalidRecordError,
     InvalidRequestError,
     InvalidTimestampError,
     QuorateError,
@@ -23,7 +24,7 @@ from quorate.record import batch as record_batch
 from quorate.record import compression
 from quorate.record.batch import BatchHeader
 from quorate.record.recompression import recompressed
-from quorate.record.walks import check_records
+from quorate.record.walks import NO_DELTA, check_records
 from quorate_quorum.configs import TopicConfig
 from quorate_quorum.disk import Disk
 
@@ -74,10 +75,18 @@ class ProducerBatches:
     async def readable(self, batch: Buffer, config: TopicConfig) -> tuple[BatchHeader, Buffer]:
         """Check that a consumer can read a batch. Return its header, and the batch to write.
 
-        The batch to write is recompressed if the topic says so.
-        Raises RecordTooLargeError or CorruptRecordError. Raises InvalidRequestError for a record
-        without a key in a compacted topic.
+        The batch to write is recompressed if the topic says so, and its max_timestamp is that of
+        its records. Raises RecordTooLargeError, CorruptRecordError or InvalidTimestampError. Raises
+        InvalidRequestError for a record without a key in a compacted topic.
         """
+        try:
+            return await self._readable(batch, config)
+        except CorruptRecordError as error:
+            if record_batch.agrees_with_its_crc(batch):
+                raise InvalidRecordError(str(error)) from None
+            raise
+
+    async def _readable(self, batch: Buffer, config: TopicConfig) -> tuple[BatchHeader, Buffer]:
         if len(batch) > config.max_message_bytes:
             raise RecordTooLargeError(
                 f"a batch of {len(batch)} bytes; max.message.bytes is {config.max_message_bytes}"
@@ -90,30 +99,39 @@ class ProducerBatches:
         records = _small_record_bytes(batch, header)
         made = batch
         if records is not None and len(records[0]) <= in_a_turn:
-            await self._check_records(records, header, config)
+            latest_ms = await self._check_records(records, header, config)
             if recompresses:
                 made = _recompressed(batch, records, config)
         else:
             async with self._large:
                 if records is None:
                     records = await self._disk.in_thread(_record_bytes, batch, header)
-                await self._check_records(records, header, config)
+                latest_ms = await self._check_records(records, header, config)
                 if recompresses:
                     made = await self._disk.in_thread(_recompressed, batch, records, config)
-        if recompresses:
+        if latest_ms != header.max_timestamp:
+            made = record_batch.with_max_timestamp(made, latest_ms)
+        if made is not batch:
             header = record_batch.parse_header(made, from_producer=True)
         return header, made
 
     async def _check_records(
         self, records: RecordBytes, header: BatchHeader, config: TopicConfig
-    ) -> None:
+    ) -> int:
+        """Check every record. Return the latest time; -1 if all are from before 1970, or have none.
+
+        What the batch says of it is not taken: Kafka's broker looks at the records, so that some
+        clients leave it out. With a time that is too early, no search would find the records, and
+        retention would delete them.
+        """
         data, position = records
+        latest = NO_DELTA
         without_key: list[int] | None = [] if config.compacts else None
         for first in range(0, header.count, RECORDS_AT_A_TIME):
             stop = min(first + RECORDS_AT_A_TIME, header.count)
             if stop - first >= RECORDS_A_UNIT:
                 await self._turns.take((stop - first) // RECORDS_A_UNIT)
-            position = check_records(
+            position, delta = check_records(
                 data,
                 position,
                 first=first,
@@ -121,12 +139,19 @@ class ProducerBatches:
                 base_timestamp=header.base_timestamp,
                 without_key=without_key,
             )
+            latest = max(latest, delta)
         if position != len(data):
             raise CorruptRecordError(
                 f"{len(data) - position} bytes follow the last of a batch's {header.count} records"
             )
         if without_key:
             raise _without_key(without_key)
+        latest_ms = header.base_timestamp + latest
+        if latest_ms > record_batch.TIMESTAMP_MAX:
+            raise InvalidTimestampError(
+                f"timestamp {latest_ms} of a batch lies beyond {record_batch.TIMESTAMP_MAX}"
+            )
+        return max(latest_ms, NO_TIMESTAMP)
 
 
 def from_producer(

@@ -14,6 +14,7 @@
       NotEnoughReplicasError      retriable: nothing was written
       NotEnoughReplicasAfterAppendError   retriable: written, and may yet commit
       CorruptRecordError          bytes that contradict their checksum or header
+        InvalidRecordError        the checksum is right, and the records are impossible
       DeserializationError        bytes that the consumer's deserializer refuses
       OffsetOutOfRangeError       no such offset is held
         LogTruncatedError         records that were read before the position are gone
@@ -212,6 +213,12 @@ class CorruptRecordError(QuorateError):
     """The bytes do not agree with their checksum, header or length."""
 
     advice = "Check the disk (`quorate storage verify`), or the program that wrote the bytes."
+
+
+class InvalidRecordError(CorruptRecordError):
+    """The bytes agree with their checksum, and are no records: their writer made them so."""
+
+    advice = "Correct the program that wrote the bytes; sending them again fails again."
 
 
 class DeserializationError(QuorateError):

@@ -1,8 +1,8 @@
 """Kafka's record batch, version 2: build, parse, check, stamp and read.
 
 The producer encodes a batch once, and the consumer decodes it once. Servers in between check its
-header and CRC, and stamp base_offset and leader_epoch, which the CRC does not cover. They do not
-touch the other bytes. All bytes may be hostile: every fault in them raises CorruptRecordError, and
+header and CRC, and stamp base_offset and leader_epoch, which the CRC does not cover. They touch the
+other bytes only where a producer left out max_timestamp, and for LogAppendTime. All bytes may be hostile: every fault in them raises CorruptRecordError, and
 no other error.
 """
 
@@ -59,6 +59,8 @@ _KNOWN_ATTRIBUTES: Final = 0x7F
 
 #: Largest timestamp in milliseconds. The sum of a timestamp and a delta still fits into 64 bits.
 TIMESTAMP_MAX: Final = 1 << 62
+#: Least base_timestamp. Clients of Kafka may write records from before 1970.
+TIMESTAMP_MIN: Final = -TIMESTAMP_MAX
 #: The value for: no timestamp, producer_id, producer_epoch, base_sequence or leader_epoch.
 NONE: Final = -1
 #: Largest decompressed size that `records` allows, unless its caller gives another.
@@ -246,8 +248,9 @@ def parse_header(
     """Return the header at `position`. The bytes after the header need not be there.
 
     With `from_producer`, base_offset becomes 0 and leader_epoch -1, because the leader stamps both
-    anyway. Raises CorruptRecordError if the header is incomplete or impossible: it names the
-    position in the file of which `buffer` is the part from `begins_at` on. The CRC is not checked.
+    anyway, and max_timestamp may be anything, because the leader looks at the records. Raises
+    CorruptRecordError if the header is incomplete or impossible: it names the position in the file
+    of which `buffer` is the part from `begins_at` on. The CRC is not checked.
     """
     try:
         fields = HEADER.unpack_from(buffer, position)
@@ -264,7 +267,7 @@ def parse_header(
     if from_producer:
         base_offset, leader_epoch = 0, NONE
     header = BatchHeader(base_offset, batch_length, leader_epoch, *fields[4:])
-    wrong = _impossible(header)
+    wrong = _impossible(header) or (None if from_producer else _impossible_in_log(header))
     if wrong:
         raise CorruptRecordError(f"a batch at byte {begins_at + position} is impossible: {wrong}")
     return header
@@ -354,6 +357,23 @@ def with_log_append_time(batch: Buffer, now_ms: int) -> bytes:
     return _with_crc(changed)
 
 
+def with_max_timestamp(batch: Buffer, max_timestamp: int) -> bytes:
+    """Return the batch with another max_timestamp and the CRC that fits it."""
+    changed = bytearray(batch)
+    covered = list(_COVERED.unpack_from(changed, _BEFORE_CRC_COVERS))
+    covered[3] = max_timestamp
+    _COVERED.pack_into(changed, _BEFORE_CRC_COVERS, *covered)
+    return _with_crc(changed)
+
+
+def agrees_with_its_crc(batch: Buffer) -> bool:
+    """Return whether the bytes are those of their CRC, whatever they say."""
+    if len(batch) < HEADER_BYTES:
+        return False
+    (crc,) = _UINT32.unpack_from(batch, _BEFORE_CRC_COVERS - 4)
+    return bool(crc == crc32c(memoryview(batch)[_BEFORE_CRC_COVERS:]))
+
+
 def decompressed_size_bound(batch: Buffer, header: BatchHeader) -> int:
     """Return an upper bound for the decompressed size of the batch's records.
 
@@ -429,7 +449,7 @@ def find_by_time(
 
 
 def _impossible(header: BatchHeader) -> str | None:
-    """Return why a header is impossible in a log; None if it is possible."""
+    """Return why a header is impossible, from a producer too; None if it is possible."""
     body = header.batch_length + _BEFORE_LENGTH - HEADER_BYTES
     if body < 0:
         return _short(header.batch_length)
@@ -443,11 +463,15 @@ def _impossible(header: BatchHeader) -> str | None:
         return f"{header.count} records over {header.last_offset_delta + 1} offsets"
     if header.codec == compression.NONE and header.count * RECORD_BYTES_MIN > body:
         return f"{header.count} records in {body} bytes"
-    if not NONE <= header.base_timestamp <= TIMESTAMP_MAX:
+    if not TIMESTAMP_MIN <= header.base_timestamp <= TIMESTAMP_MAX:
         return f"base_timestamp {header.base_timestamp}"
+    return _less_than_none(header)
+
+
+def _impossible_in_log(header: BatchHeader) -> str | None:
     if not NONE <= header.max_timestamp <= TIMESTAMP_MAX:
         return f"max_timestamp {header.max_timestamp}"
-    return _less_than_none(header)
+    return None
 
 
 def _less_than_none(header: BatchHeader) -> str | None:

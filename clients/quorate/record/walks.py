@@ -30,6 +30,9 @@ OFFSETS_ALIKE: Final = 8192
 NULL: Final = 1
 #: Stands for a varint of three bytes or more. As a length it is -2, which is no length.
 LONG: Final = 3
+#: Less than any timestamp delta.
+NO_DELTA: Final = -(1 << 63)
+_EVEN: Final = bytes(range(0, 256, 2))
 #: The varints of the offset deltas, as columns: those of one byte, and both bytes of the others.
 _OFFSET_BYTES: Final = bytes(2 * delta for delta in range(OFFSETS_OF_A_BYTE))
 _OFFSET_LOW_BYTES: Final = bytes(2 * delta & 0x7F | 0x80 for delta in range(OFFSETS_ALIKE))
@@ -44,11 +47,12 @@ def check_records(
     stop: int,
     base_timestamp: int,
     without_key: list[int] | None = None,
-) -> int:
+) -> tuple[int, int]:
     """Check that decode_records can read the records `first` to `stop` (exclusive) of a batch.
 
-    Return the position after them, so that a large batch can be checked in parts. The batch has a
-    record for every offset, as from a producer. Nothing is built, because that takes twice as long.
+    Return the position after them, so that a large batch can be checked in parts, and the greatest
+    of their timestamp deltas. The batch has a record for every offset, as from a producer. Nothing
+    is built, because that takes twice as long.
     Raises CorruptRecordError at the first impossible byte. The list `without_key`, which is for
     compacted topics, gets the index of each record without a key.
 
@@ -56,16 +60,18 @@ def check_records(
     grow, so that looking for others costs little.
     """
     step = SINGLE_MIN
+    latest = NO_DELTA
     while first < stop:
-        count, position = _check_alike(
+        count, position, delta = _check_alike(
             data, position, first, stop, needs_keys=without_key is not None
         )
+        latest = max(latest, delta)
         first += count
         if first >= stop:
             break
         step = SINGLE_MIN if count else min(2 * step, SINGLE_MAX)
         until = min(first + step, stop)
-        position = _check_single(
+        position, delta = _check_single(
             data,
             position,
             first=first,
@@ -73,20 +79,23 @@ def check_records(
             base_timestamp=base_timestamp,
             without_key=without_key,
         )
+        latest = max(latest, delta)
         first = until
-    return position
+    return position, latest
 
 
 def _check_alike(
     data: bytes, position: int, first: int, stop: int, *, needs_keys: bool
-) -> tuple[int, int]:
+) -> tuple[int, int, int]:
     """Check the records from `first` on that have the same layout, as those of equal sizes have.
 
-    Return how many these are, and the position after them. 0: fewer than ALIKE_MIN, or the next one
-    is unusual, or wrong. Each byte that matters is compared over all records at once, in a column.
+    Return how many these are, the position after them, and the greatest of their timestamp deltas.
+    0: fewer than ALIKE_MIN, or the next one is unusual, or wrong. Each byte that matters is
+    compared over all records at once, in a column.
     """
+    none = (0, position, NO_DELTA)
     if first >= OFFSETS_ALIKE or len(data) - position < ALIKE_MIN * RECORD_BYTES_MIN:
-        return 0, position
+        return none
     try:
         length_bytes = 1 if data[position] < 0x80 else 2
         raw = _short(data, position)
@@ -100,11 +109,11 @@ def _check_alike(
         value = _short(data, value_at)
         headers_at = value_at + value_bytes + (0 if value == NULL else value >> 1)
     except IndexError:
-        return 0, position
+        return none
     size = end - position
     is_odd = raw & 1 or (key & 1 and key != NULL) or (value & 1 and value != NULL)
     if is_odd or key >= 0x80 or (key == NULL and needs_keys) or headers_at + 1 != end:
-        return 0, position
+        return none
     offsets_end = OFFSETS_OF_A_BYTE if first < OFFSETS_OF_A_BYTE else OFFSETS_ALIKE
     count = min(stop, offsets_end) - first
     count = min(count, (len(data) - position) // size)
@@ -112,7 +121,7 @@ def _check_alike(
     same += [*range(value_at, value_at + value_bytes), headers_at]
     for at in same:
         if count < ALIKE_MIN:
-            return 0, position
+            return none
         column = data[at : position + count * size : size]
         count = len(column) - len(column.lstrip(column[:1]))
     after = position + count * size
@@ -125,12 +134,35 @@ def _check_alike(
             offsets == _OFFSET_LOW_BYTES[first : first + count]
             and high == _OFFSET_HIGH_BYTES[first : first + count]
         )
-    if offset_at - time_at == 1:
-        is_good = is_good and times.isascii()
+    later = b"" if offset_at - time_at == 1 else data[time_at + 1 : after : size]
+    if later:
+        is_good = is_good and min(times) >= 0x80 and later.isascii()
     else:
-        is_good = is_good and min(times) >= 0x80 and data[time_at + 1 : after : size].isascii()
+        is_good = is_good and times.isascii()
     is_good = is_good and data[headers_at] == 0 and count >= ALIKE_MIN
-    return (count, after) if is_good else (0, position)
+    return (count, after, _latest(times, later)) if is_good else none
+
+
+def _latest(low: bytes, high: bytes) -> int:
+    """Return the greatest of the deltas whose varints are these columns.
+
+    `high` is empty if they have one byte. Times that only grow, as most do, cost the least.
+
+    >>> _latest(bytes((0, 6, 3)), b""), _latest(bytes((0x80, 0x84)), bytes((1, 1)))
+    (3, 66)
+    """
+    if low.translate(None, _EVEN):  # a delta below 0 has an odd varint
+        raws = (
+            low if not high else [one & 0x7F | top << 7 for one, top in zip(low, high, strict=True)]
+        )
+        return max((raw >> 1) ^ -(raw & 1) for raw in raws)
+    if not high:
+        return max(low) >> 1
+    top = max(high)
+    begin = high.index(top)
+    if high.count(top) != len(high) - begin:
+        return (max(one & 0x7F | top << 7 for one, top in zip(low, high, strict=True))) >> 1
+    return (max(low[begin:]) & 0x7F | top << 7) >> 1
 
 
 def _short(data: bytes, position: int) -> int:
@@ -150,9 +182,11 @@ def _check_single(  # noqa: C901, PLR0912, PLR0915 - one hot loop, unrolled on p
     stop: int,
     base_timestamp: int,
     without_key: list[int] | None,
-) -> int:
+) -> tuple[int, int]:
     """Check records one by one. See check_records."""
     data_end = len(data)
+    latest = NO_DELTA  # of the deltas below 0
+    most = -1  # the greatest varint of a delta of 0 or more
     try:
         for offset in range(2 * first, 2 * stop, 2):  # as zigzag varints have them
             start = position
@@ -170,14 +204,22 @@ def _check_single(  # noqa: C901, PLR0912, PLR0915 - one hot loop, unrolled on p
                 raise corrupt_record(start, "its length")
             position += 1  # the attributes have no use
 
-            if data[position] < 0x80:
-                position += 1
-            elif data[position + 1] < 0x80:
-                position += 2
-            else:
-                raw, position = read_varint(data, position, bits=64)
-                if not -INT64_MAX <= base_timestamp + ((raw >> 1) ^ -(raw & 1)) <= INT64_MAX:
-                    raise corrupt_record(start, "its timestamp")
+            raw = data[position]
+            position += 1
+            if raw >= 0x80:
+                high = data[position]
+                if high < 0x80:
+                    raw += (high << 7) - 0x80
+                    position += 1
+                else:
+                    raw, position = read_varint(data, position - 1, bits=64)
+                    if not -INT64_MAX <= base_timestamp + ((raw >> 1) ^ -(raw & 1)) <= INT64_MAX:
+                        raise corrupt_record(start, "its timestamp")
+            if raw > most:
+                if not raw & 1:
+                    most = raw
+                elif most < 0:
+                    latest = max(latest, ~(raw >> 1))
 
             raw = data[position]
             position += 1
@@ -226,7 +268,7 @@ def _check_single(  # noqa: C901, PLR0912, PLR0915 - one hot loop, unrolled on p
         raise CorruptRecordError(
             f"a batch ends at byte {data_end}, within its record {offset >> 1}"
         ) from None
-    return position
+    return position, most >> 1 if most >= 0 else latest
 
 
 def find_by_time(

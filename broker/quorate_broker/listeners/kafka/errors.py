@@ -109,7 +109,9 @@ CODES: Final[Mapping[type[errors.QuorateError], int]] = {
     errors.ListenerNotFoundError: LISTENER_NOT_FOUND,
     errors.NotEnoughReplicasError: NOT_ENOUGH_REPLICAS,
     errors.NotEnoughReplicasAfterAppendError: NOT_ENOUGH_REPLICAS_AFTER_APPEND,
+    # Clients send the batch again: its bytes may have been changed on their way.
     errors.CorruptRecordError: CORRUPT_MESSAGE,
+    errors.InvalidRecordError: INVALID_RECORD,
     errors.DeserializationError: UNKNOWN_SERVER_ERROR,
     errors.OffsetOutOfRangeError: OFFSET_OUT_OF_RANGE,
     errors.LogTruncatedError: OFFSET_OUT_OF_RANGE,

@@ -28,12 +28,17 @@ def records(
     return builder.build()[HEADER_BYTES:]
 
 
+def checked(data: bytes, stop: int, without_key: list[int] | None = None) -> tuple[int, int]:
+    """Return the position after the records, and the greatest of their timestamp deltas."""
+    return check_records(
+        data, 0, first=0, stop=stop, base_timestamp=TIME_MS, without_key=without_key
+    )
+
+
 def outcome(data: bytes, stop: int, without_key: list[int] | None = None) -> tuple[int, str]:
     """Return the position after the records, or what is wrong with them."""
     try:
-        return check_records(
-            data, 0, first=0, stop=stop, base_timestamp=TIME_MS, without_key=without_key
-        ), ""
+        return checked(data, stop, without_key)[0], ""
     except QuorateError as error:
         return -1, f"{type(error).__name__}: {error}"
 
@@ -65,7 +70,7 @@ def test_most_records_of_one_size_are_checked_together(monkeypatch: pytest.Monke
     single: list[int] = []
     check = walks._check_single
 
-    def counted(*arguments: Any, first: int, stop: int, **more: Any) -> int:
+    def counted(*arguments: Any, first: int, stop: int, **more: Any) -> tuple[int, int]:
         single.append(stop - first)
         return check(*arguments, first=first, stop=stop, **more)
 
@@ -83,6 +88,44 @@ def test_all_records_without_a_key_are_found_among_others() -> None:
         found: list[int] = []
         assert check(data, 100, found) == (len(data), "")
         assert found == [3, 43, 83]
+
+
+#: Deltas whose varints have one byte, two bytes, and more; and some of each sign.
+DELTAS = st.one_of(
+    st.integers(-64, 63), st.integers(64, 8191), st.integers(-8192, 8191), st.integers(-(1 << 40))
+).map(lambda delta: min(delta, 1 << 40))
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    deltas=st.lists(DELTAS, min_size=1, max_size=12),
+    repeat=st.integers(1, 20),
+    is_sorted=st.booleans(),
+    step=st.integers(0, 90),
+)
+def test_the_latest_time_is_found_in_records_of_any_layout(
+    *, deltas: list[int], repeat: int, is_sorted: bool, step: int
+) -> None:
+    builder = BatchBuilder()
+    times = [0] + [one + step * number for one in deltas for number in range(repeat)]
+    times = sorted(times) if is_sorted else times
+    for one in times:
+        builder.append(TIME_MS + one, b"k", b"value")
+    data = builder.build()[HEADER_BYTES:]
+    latest = max(times) - times[0]
+    assert checked(data, len(times)) == (len(data), latest)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(walks, "OFFSETS_ALIKE", 0)
+        assert checked(data, len(times)) == (len(data), latest)
+
+
+def test_records_that_are_all_earlier_than_their_batch_says_have_a_latest_time() -> None:
+    """The first delta of a producer's batch need not be 0."""
+    data = b"".join(
+        bytes((14, 0, 2 * delta - 1, 2 * number, 1, 2, 0x76, 0))
+        for number, delta in enumerate((9, 5, 7) * 10)
+    )
+    assert checked(data, 30) == (len(data), -5)
 
 
 # The layout of a record with a value of 100 bytes: the place of each byte that matters.

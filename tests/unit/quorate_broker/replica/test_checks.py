@@ -16,6 +16,7 @@ from crc32c import crc32c
 from quorate.aio.turns import Turns
 from quorate.errors import (
     CorruptRecordError,
+    InvalidRecordError,
     InvalidRequestError,
     InvalidTimestampError,
     RecordTooLargeError,
@@ -24,6 +25,8 @@ from quorate.record.batch import (
     DECOMPRESSED_BYTES_MAX,
     HEADER_BYTES,
     BatchBuilder,
+    check,
+    find_by_time,
     parse_header,
     records,
 )
@@ -69,12 +72,12 @@ def with_body(codec: int, body: bytes) -> bytes:
 
 
 async def accepted(
-    batch: Buffer, config: TopicConfig = PLAIN, *, disk: Disk | None = None
+    batch: Buffer, config: TopicConfig = PLAIN, *, disk: Disk | None = None, now_ms: int = NOW_MS
 ) -> Buffer:
     """Check a batch as the leader does; return what it appends."""
     batches = ProducerBatches(disk or RealDisk(), Turns(APPEND_UNITS_A_TURN))
     header, made = await batches.readable(batch, config)
-    return from_producer(header, made, config, NOW_MS)[1]
+    return from_producer(header, made, config, now_ms)[1]
 
 
 @pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS)
@@ -172,10 +175,11 @@ async def test_the_broker_takes_just_the_batches_that_consumers_can_decode(seed:
         except CorruptRecordError:
             outcomes.add("refused")
             with pytest.raises(CorruptRecordError):
-                await accepted(data)
+                await accepted(data, now_ms=1 << 62)
         else:
             outcomes.add("taken")
-            assert await accepted(data) == data
+            made = await accepted(data, now_ms=1 << 62)
+            assert made[HEADER_BYTES:] == data[HEADER_BYTES:]
     assert outcomes == {"refused", "taken"}, f"seed {seed}"
 
 
@@ -339,3 +343,76 @@ async def test_all_records_with_refused_timestamps_are_named() -> None:
     with pytest.raises(InvalidTimestampError) as refused:
         await accepted(builder.build())
     assert refused.value.refused_records == (3, 7)
+
+
+TIMES = (1_000, 1_400, 1_200)
+
+
+def batch_at(*times: int, codec: int = NONE, says: int | None = None) -> bytes:
+    """Return a batch with records of these times. `says`: the max_timestamp in its header."""
+    builder = BatchBuilder(codec=codec)
+    for time in times:
+        builder.append(time - min(times), b"k", bytes(99))
+    made = bytearray(builder.build())
+    struct.pack_into(">qq", made, 27, times[0], max(times) if says is None else says)
+    struct.pack_into(">I", made, 17, crc32c(bytes(made[21:])))
+    return bytes(made)
+
+
+@pytest.mark.parametrize("says", [-1, 0, 1_000, 1_399, 1_401, 1 << 63, -(1 << 40)])
+@pytest.mark.parametrize("wanted", ["producer", "zstd"])
+@pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS)
+async def test_the_latest_time_that_a_batch_says_is_that_of_its_records(
+    codec: int, wanted: str, says: int
+) -> None:
+    """Some clients leave it out. Searches by time and retention look at nothing else."""
+    batch = batch_at(*TIMES, codec=codec, says=min(says, (1 << 63) - 1))
+    made = bytes(await accepted(batch, TopicConfig(compression_type=wanted), now_ms=2_000))
+    header = check(made)
+    assert (header.base_timestamp, header.max_timestamp) == (1_000, 1_400)
+    assert [one.timestamp_ms for one in records(made)] == list(TIMES)
+    assert find_by_time(made, header, 1_201) == (1, 1_400)
+    assert (await from_leader(made, log_end_offset=0, last_epoch=-1, leader_epoch=0))[1] is None
+
+
+async def test_a_batch_that_says_the_latest_time_of_its_records_is_not_changed() -> None:
+    batch = batch_at(*TIMES)
+    assert await accepted(batch, now_ms=2_000) is batch
+
+
+async def test_a_record_of_the_future_is_refused_whatever_its_batch_says() -> None:
+    with pytest.raises(InvalidTimestampError, match="timestamp 10000000 of record 1"):
+        await accepted(batch_at(5, 10_000_000, says=5))
+
+
+async def test_records_from_before_1970_are_taken() -> None:
+    """Their latest time is none, as in Apache Kafka: a time below 0 cannot be searched for."""
+    batch = batch_at(-5_000, -6_000, -4_000)
+    made = bytes(await accepted(batch))
+    assert check(made).max_timestamp == -1
+    assert [one.timestamp_ms for one in records(made)] == [-5_000, -6_000, -4_000]
+
+
+async def test_a_time_that_no_reader_could_add_to_is_refused() -> None:
+    config = TopicConfig(message_timestamp_after_max_ms=(1 << 63) - 1)
+    batch = batch_at(1 << 62, (1 << 62) + 1, says=5)
+    with pytest.raises(InvalidTimestampError, match="4611686018427387905"):
+        await accepted(batch, config)
+
+
+@pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS)
+async def test_bytes_that_agree_with_their_checksum_and_are_no_records_have_their_own_error(
+    codec: int,
+) -> None:
+    """Sending them again cannot help. Bytes that were changed on their way may be sent again."""
+    for body in UNREADABLE.values():
+        batch = with_body(codec, compress(codec, body))
+        with pytest.raises(InvalidRecordError):
+            await accepted(batch)
+        changed = bytearray(batch)
+        changed[HEADER_BYTES - 1] ^= 1
+        with pytest.raises(CorruptRecordError) as error:
+            await accepted(changed)
+        assert not isinstance(error.value, InvalidRecordError)
+    with pytest.raises(InvalidRecordError):
+        await accepted(with_body(NONE, b""))

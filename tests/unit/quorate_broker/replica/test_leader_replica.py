@@ -171,7 +171,7 @@ async def test_a_batch_whose_records_do_not_decode_costs_no_disk(
 ) -> None:
     """Older brokers took such batches unseen. A search by time meets one."""
     leader = world.brokers[1]
-    monkeypatch.setattr(checks, "check_records", lambda data, position, **_: len(data))
+    monkeypatch.setattr(checks, "check_records", lambda data, position, **_: (len(data), 0))
     produced = await leader.partition.as_leader().queue.produce(
         garbage_batch(), acks=-1, timeout_ms=5_000, appended=lambda: None
     )

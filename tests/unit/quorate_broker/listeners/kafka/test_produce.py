@@ -9,6 +9,7 @@ import pytest
 
 from quorate.errors import (
     CorruptRecordError,
+    InvalidRecordError,
     InvalidRequestError,
     NotLeaderError,
     OutcomeUnknownError,
@@ -164,6 +165,7 @@ async def test_an_unknown_topic_or_partition_is_an_error_of_its_own() -> None:
     ("error", "code"),
     [
         (CorruptRecordError("crc"), 2),
+        (InvalidRecordError("no records"), 87),
         (RecordTooLargeError("large"), 10),
         (InvalidRequestError("no key"), 87),
         (OutcomeUnknownError("?"), 7),
