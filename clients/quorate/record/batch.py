@@ -2,8 +2,8 @@
 
 The producer encodes a batch once, and the consumer decodes it once. Servers in between check its
 header and CRC, and stamp base_offset and leader_epoch, which the CRC does not cover. They touch the
-other bytes only where a producer left out max_timestamp, and for LogAppendTime. All bytes may be hostile: every fault in them raises CorruptRecordError, and
-no other error.
+other bytes only where a producer left out max_timestamp, and for LogAppendTime. All bytes may be
+hostile: every fault in them raises CorruptRecordError, and no other error.
 """
 
 from __future__ import annotations

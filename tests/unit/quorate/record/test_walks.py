@@ -6,7 +6,7 @@ import random
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from quorate.errors import QuorateError
@@ -103,6 +103,9 @@ DELTAS = st.one_of(
     is_sorted=st.booleans(),
     step=st.integers(0, 90),
 )
+@example(deltas=[100, 8000, 70], repeat=20, is_sorted=False, step=0)
+@example(deltas=[100, 8000, 70], repeat=20, is_sorted=True, step=0)
+@example(deltas=[-9, -5, 7], repeat=20, is_sorted=False, step=0)
 def test_the_latest_time_is_found_in_records_of_any_layout(
     *, deltas: list[int], repeat: int, is_sorted: bool, step: int
 ) -> None:
