@@ -21,7 +21,7 @@ from quorate.errors import (
     RecordTooLargeError,
 )
 from quorate.record import batch as record_batch
-from quorate.record import compression
+from quorate.record import compression, header_changes
 from quorate.record.batch import BatchHeader
 from quorate.record.recompression import recompressed
 from quorate.record.walks import NO_DELTA, check_records
@@ -82,7 +82,7 @@ class ProducerBatches:
         try:
             return await self._readable(batch, config)
         except CorruptRecordError as error:
-            if record_batch.agrees_with_its_crc(batch):
+            if header_changes.agrees_with_its_crc(batch):
                 raise InvalidRecordError(str(error)) from None
             raise
 
@@ -110,7 +110,7 @@ class ProducerBatches:
                 if recompresses:
                     made = await self._disk.in_thread(_recompressed, batch, records, config)
         if latest_ms != header.max_timestamp:
-            made = record_batch.with_max_timestamp(made, latest_ms)
+            made = header_changes.with_max_timestamp(made, latest_ms)
         if made is not batch:
             header = record_batch.parse_header(made, from_producer=True)
         return header, made
@@ -165,7 +165,7 @@ def from_producer(
     if header.is_transactional:
         raise InvalidRequestError("a transactional batch: transactions are not known here")
     if config.message_timestamp_type == "LogAppendTime":
-        stamped = record_batch.with_log_append_time(batch, now_ms)
+        stamped = header_changes.with_log_append_time(batch, now_ms)
         return record_batch.parse_header(stamped, from_producer=True), stamped, now_ms
     latest_ms = now_ms + config.message_timestamp_after_max_ms
     if header.max_timestamp > latest_ms:

@@ -347,33 +347,6 @@ def stamped_prefix(batch: Buffer, *, base_offset: int, leader_epoch: int) -> byt
     return _PREFIX.pack(base_offset, batch_length, leader_epoch)
 
 
-def with_log_append_time(batch: Buffer, now_ms: int) -> bytes:
-    """Return the batch with LogAppendTime `now_ms` and the CRC that fits it."""
-    changed = bytearray(batch)
-    covered = list(_COVERED.unpack_from(changed, _BEFORE_CRC_COVERS))
-    covered[0] |= LOG_APPEND_TIME
-    covered[3] = now_ms
-    _COVERED.pack_into(changed, _BEFORE_CRC_COVERS, *covered)
-    return _with_crc(changed)
-
-
-def with_max_timestamp(batch: Buffer, max_timestamp: int) -> bytes:
-    """Return the batch with another max_timestamp and the CRC that fits it."""
-    changed = bytearray(batch)
-    covered = list(_COVERED.unpack_from(changed, _BEFORE_CRC_COVERS))
-    covered[3] = max_timestamp
-    _COVERED.pack_into(changed, _BEFORE_CRC_COVERS, *covered)
-    return _with_crc(changed)
-
-
-def agrees_with_its_crc(batch: Buffer) -> bool:
-    """Return whether the bytes are those of their CRC, whatever they say."""
-    if len(batch) < HEADER_BYTES:
-        return False
-    (crc,) = _UINT32.unpack_from(batch, _BEFORE_CRC_COVERS - 4)
-    return bool(crc == crc32c(memoryview(batch)[_BEFORE_CRC_COVERS:]))
-
-
 def decompressed_size_bound(batch: Buffer, header: BatchHeader) -> int:
     """Return an upper bound for the decompressed size of the batch's records.
 

@@ -20,9 +20,9 @@ from quorate.record.batch import (
     split,
     stamp,
     stamped_prefix,
-    with_log_append_time,
 )
 from quorate.record.compression import GZIP, LZ4, NONE, SNAPPY, ZSTD
+from quorate.record.header_changes import with_log_append_time
 from quorate.record.record import RawRecord
 from tests.unit.quorate.record.other_clients import (
     AiokafkaBatch,

@@ -6,8 +6,9 @@ import dataclasses
 
 import pytest
 
-from quorate.record.batch import BatchHeader, check, record_bytes, records, with_log_append_time
+from quorate.record.batch import BatchHeader, check, record_bytes, records
 from quorate.record.compression import CODECS, GZIP, LZ4, NAMES, NONE, SNAPPY, ZSTD
+from quorate.record.header_changes import with_log_append_time
 from quorate.record.recompression import codec_of, recompressed
 from tests.unit.quorate.record.kafka_batches import BASE_OFFSET, BATCHES, ROWS
 
