@@ -12,7 +12,7 @@ WHAT = {
     "kafka-tools": "the command-line tools of Apache Kafka: what each `kafka-*.sh` starts",
     "streams": "Kafka Streams counts words, at least once; a restart, and a broker killed",
     "connect": "Kafka Connect, distributed: file to topic to file; a worker killed",
-    "kafka-python": "the integration tests of kafka-python 3.0.12, without TLS and SASL",
+    "kafka-python": "the integration tests of kafka-python 3.0.12, without TLS, SASL and ACLs",
     "clients": "small programs with kafka-go, franz-go, sarama, KafkaJS, and kcat",
     "librdkafka": "the tests of librdkafka 2.15.1 that need a broker",
 }
