@@ -1,7 +1,7 @@
 """kafka-python's integration suite, from its source distribution.
 
-It is written for one broker. With three, two cases pass by chance, on both servers: one expects the
-records of all brokers in one poll, and one expects a replica of its topic on the broker it names.
+It is written for one broker. With three, some cases pass by chance, on both servers: one expects
+the records of all brokers in one poll, others ask one broker for a topic that another has made.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ SUITE_S = 3600
 FOLDER = "test/integration/"
 #: By a signal: the other method, a thread, ends the whole run, and there is no report.
 TIMEOUT = ("--timeout=120", "--timeout-method=signal")
-#: As the suite's own brokers: a test writes to partition 1 of a topic that it does not create.
-SETUPS = (Setup({"num.partitions": "4"}),)
+#: As the suite's own broker: a test writes to partition 1 of a topic that it does not create.
+SETUPS = (Setup({"num.partitions": "4"}, brokers=1),)
 #: They start brokers of their own, with TLS and SASL.
 LEAVES_OUT = ("test_sasl_integration.py", "test_ssl_integration.py")
 

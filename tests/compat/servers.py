@@ -39,10 +39,11 @@ class Setup:
     settings: Mapping[str, str] = field(default_factory=dict)
     #: Each broker is in a rack of its own, RACK and its id, and is read by clients of that rack.
     racks: bool = False
+    brokers: int = BROKERS
 
 
 class Servers(Protocol):
-    """A cluster of three brokers, which can be killed and started again by their index."""
+    """A cluster whose brokers can be killed and started again by their index."""
 
     name: str
     version: str
@@ -60,7 +61,7 @@ class Servers(Protocol):
 
 
 class QuorateServers:
-    """Three voters and three brokers of Quorate, as `quorate up` starts them."""
+    """Three voters and the brokers of Quorate, as `quorate up` starts them."""
 
     name = "quorate"
     first_id = 0
@@ -68,8 +69,9 @@ class QuorateServers:
     def __init__(self, folder: Path, setup: Setup) -> None:
         self.version = version_of("quorate")
         self.setup = setup
-        racks = tuple(_rack(self.first_id + i) for i in range(BROKERS)) if setup.racks else ()
-        shape = Shape(brokers=BROKERS, port=ANY_PORT, kafka_port=ANY_PORT, racks=racks)
+        ids = range(self.first_id, self.first_id + setup.brokers)
+        racks = tuple(map(_rack, ids)) if setup.racks else ()
+        shape = Shape(brokers=setup.brokers, port=ANY_PORT, kafka_port=ANY_PORT, racks=racks)
         self._cluster = LocalCluster(folder, shape)
         self.bootstrap = ",".join(node.kafka for node in self._cluster.brokers)
 
@@ -109,7 +111,7 @@ class QuorateServers:
 
 
 class KafkaServers:
-    """Three nodes of Apache Kafka, each a broker and a controller."""
+    """Nodes of Apache Kafka, each a broker and a controller."""
 
     name = "kafka"
     first_id = 0
@@ -118,22 +120,22 @@ class KafkaServers:
         self.setup = setup
         self.version = jars.version()
         self._folder = folder
-        first = free_port(BROKERS)
-        self._ports = [first + 100 * i for i in range(BROKERS)]
+        first = free_port(setup.brokers)
+        self._ports = [first + 100 * i for i in range(setup.brokers)]
         self.bootstrap = ",".join(f"{HOST}:{port}" for port in self._ports)
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
 
     def up(self) -> None:
         """Format the disks, start all nodes, and wait until all are there."""
-        for index in range(BROKERS):
+        for index in range(self.setup.brokers):
             self._format(index)
-        for index in range(BROKERS):
+        for index in range(self.setup.brokers):
             self.start(index)
         end = time.monotonic() + START_S
         admin = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
         while time.monotonic() < end:
             with contextlib.suppress(KafkaException):
-                if len(admin.list_topics(timeout=2).brokers) == BROKERS:
+                if len(admin.list_topics(timeout=2).brokers) == self.setup.brokers:
                     return
             time.sleep(0.2)
         raise TimeoutError(f"Apache Kafka did not start within {START_S} s: see {self._folder}")
@@ -179,6 +181,9 @@ class KafkaServers:
             "group.min.session.timeout.ms": SESSION_MS_MIN,
             # A busy machine starts three JVMs slowly.
             "initial.broker.registration.timeout.ms": 1000 * START_S,
+            "offsets.topic.replication.factor": self.setup.brokers,
+            "transaction.state.log.replication.factor": self.setup.brokers,
+            "transaction.state.log.min.isr": min(2, self.setup.brokers),
             **self.setup.settings,
         }
         if self.setup.racks:
