@@ -1,5 +1,7 @@
 """`make sim SEEDS=1000 FIRST_SEED=0 [STATE=FILE]`, `make sim SEED=123`: seeds of whole clusters.
 
+ARGS="--scenario kafka-reads": Kafka clients that read from followers in their rack.
+
 With --state a run can be stopped at any time and be continued. The plan of the first seed that
 fails is shrunk to the faults that are needed; `--seed 123 --only 3,7` replays those faults of a
 plan. A run of many seeds also fails if a kind of fault never happened.
@@ -15,10 +17,12 @@ from collections import Counter
 from pathlib import Path
 
 from tests.harness.cluster_faults import KINDS, Fault
+from tests.harness.kafka_reads_world import run_reads
 from tests.harness.quorum_seed import broken_rule, shortest
 from tests.harness.world import plan_of, run_seed, shape_of
 from tests.simulation.many import Result, results
 
+CLUSTER, KAFKA_READS = "cluster", "kafka-reads"
 #: With fewer seeds than this, chance may never draw a kind of fault.
 FLOORS_FROM_SEEDS = 200
 SUMS = ("sent", "acked", "failed", "read", "elections", "leader_changes", "checks")
@@ -30,17 +34,23 @@ def main() -> int:
     parser.add_argument("--only", help="numbers of the faults of its plan, with --seed")
     parser.add_argument("--seeds", type=int, default=200)
     parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--scenario", choices=(CLUSTER, KAFKA_READS), default=CLUSTER)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--state", type=Path, help="where what is done is remembered")
     parser.add_argument("--no-shrink", action="store_true", help="only say which seeds fail")
     options = parser.parse_args()
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
+    if options.scenario == KAFKA_READS:
+        if options.seed is not None:
+            print(run_reads(options.seed, verbose=True))
+            return 0
+        return _many_reads(seeds, options.workers, options.state)
     if options.seed is not None:
         plan = plan_of(options.seed)
         if options.only is not None:
             plan = [plan[int(number)] for number in options.only.split(",") if number]
         print(run_seed(options.seed, plan, verbose=True))
         return 0
-    seeds = range(options.first_seed, options.first_seed + options.seeds)
     return _many(seeds, options.workers, options.state, shrink=not options.no_shrink)
 
 
@@ -49,9 +59,7 @@ def _many(seeds: range, workers: int, state: Path | None, *, shrink: bool) -> in
     earlier = 0
     bad: list[int] = []
     passed: list[Result] = []
-    for result, was_done in results(
-        seeds, _result, workers=workers, state=state, scenario="cluster"
-    ):
+    for result, was_done in results(seeds, _result, workers=workers, state=state, scenario=CLUSTER):
         earlier += was_done
         if not result["failure"]:
             passed.append(result)
@@ -67,6 +75,33 @@ def _many(seeds: range, workers: int, state: Path | None, *, shrink: bool) -> in
         if shrink:
             _shrink(bad[0])
     return 1 if bad or is_low else 0
+
+
+def _many_reads(seeds: range, workers: int, state: Path | None) -> int:
+    """Run seeds of Kafka clients that read from followers; return 1 if one failed."""
+    counts: Counter[str] = Counter()
+    bad: list[int] = []
+    for result, _ in results(
+        seeds, _reads_result, workers=workers, state=state, scenario=KAFKA_READS
+    ):
+        counts.update(result.get("counters", {}))
+        if result["failure"]:
+            bad.append(result["seed"])
+            print(f"seed {result['seed']} failed:\n{result['failure']}", flush=True)
+    print(f"{len(seeds) - len(bad)} of {len(seeds)} seeds passed; in all:")
+    for name in sorted(counts):
+        print(f"  {counts[name]:10}  {name}")
+    if bad:
+        print(f"failed: {sorted(bad)}")
+        print(f'replay with: make sim SEED={bad[0]} ARGS="--scenario {KAFKA_READS}"')
+    return 1 if bad else 0
+
+
+def _reads_result(seed: int) -> Result:
+    try:
+        return {"seed": seed, "failure": "", "counters": run_reads(seed)}
+    except Exception:
+        return {"seed": seed, "failure": traceback.format_exc(limit=12)}
 
 
 def _result(seed: int) -> Result:

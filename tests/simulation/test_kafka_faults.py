@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 
-from quorate import Admin, Consumer, TopicPartition
 from quorate.errors import QuorateError
 from quorate_broker.listeners.kafka import errors
 from quorate_broker.listeners.kafka.errors import OF_PRODUCE, code_of
 from quorate_broker.listeners.kafka.versions import PRODUCE
 from quorate_broker.replica.partition import Partition
 from quorate_broker.server import BrokerServer
-from quorate_quorum.server import QuorumServer
-from quorate_testing.simulated.cluster import ClusterShape, SimulatedCluster, SimulatedNode
+from quorate_testing.simulated.cluster import ClusterShape, SimulatedNode
 from quorate_testing.simulated.loop import SimulatedLoop, simulate
+from tests.harness.kafka_cluster import TOPIC, KafkaCluster, read, until
 from tests.harness.kafka_connection import connect
 from tests.harness.kafka_producer import ALL, REQUEST_MS, KafkaProducer, batch, produce_request
 from tests.harness.world import logs
 
 pytestmark = pytest.mark.simulation
 
-TOPIC = "t"
 #: How many batches of each partition are under way: librdkafka has 5, aiokafka 1.
 IN_FLIGHT = (5, 5, 1)
 PARTITIONS = len(IN_FLIGHT)
@@ -37,58 +33,6 @@ FAULTS = (
     ("kill", "controller"),
 )
 RECOVERY_S = 60.0
-
-
-class KafkaCluster(SimulatedCluster):
-    """A cluster whose brokers have a Kafka listener, too."""
-
-    def _settings(self, node: SimulatedNode) -> dict[str, Any]:
-        settings = super()._settings(node)
-        if not node.is_voter:
-            settings["listeners"] = (f"grpc://{node.endpoint}", f"kafka://{node.name}:9092")
-        return settings
-
-    @property
-    def kafka_endpoints(self) -> list[str]:
-        return [f"{node.name}:9092" for node in self.brokers]
-
-    async def begin(self, partitions: int) -> None:
-        """Start all nodes, and create the topic."""
-        await self.format()
-        self.start_all()
-        await until(self.all_unfenced)
-
-        async def create() -> None:
-            async with Admin(bootstrap_servers=self.bootstrap_servers) as admin:
-                await admin.create_topic(TOPIC, partitions, 3)
-
-        await self.spawn_client(create)
-
-    def all_unfenced(self) -> bool:
-        servers = [node.server for node in self.brokers]
-        return all(isinstance(one, BrokerServer) and not one.is_fenced for one in servers)
-
-    def leader(self, partition: int) -> SimulatedNode:
-        """The broker that leads a partition, as the controller knows it."""
-        for node in self.voters:
-            if isinstance(node.server, QuorumServer) and node.server.is_controller:
-                topic = node.server.image.topic_named(TOPIC)
-                assert topic is not None
-                found = self.nodes.get(f"broker-{topic.partitions[partition].leader}")
-                if found is not None:
-                    return found
-        return self.brokers[0]
-
-    def controller(self) -> SimulatedNode:
-        for node in self.voters:
-            if isinstance(node.server, QuorumServer) and node.server.is_controller:
-                return node
-        return self.voters[0]
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110 - it is virtual time
-        await asyncio.sleep(0.01)
 
 
 async def break_things(cluster: KafkaCluster, chance: random.Random) -> None:
@@ -108,24 +52,6 @@ async def break_things(cluster: KafkaCluster, chance: random.Random) -> None:
         cluster.network.heal()
         cluster.resume(victim.name)
         cluster.start_all()
-
-
-async def read(cluster: SimulatedCluster, partition: int) -> list[tuple[int, bytes]]:
-    found: list[tuple[int, bytes]] = []
-
-    async def run() -> None:
-        async with Consumer(
-            bootstrap_servers=cluster.bootstrap_servers, auto_offset_reset="earliest"
-        ) as consumer:
-            one = TopicPartition(TOPIC, partition)
-            consumer.assign([one])
-            end = (await consumer.end_offsets([one]))[one]
-            while len(found) < end:
-                record = await consumer.getone()
-                found.append((record.offset, record.value or b""))
-
-    await cluster.spawn_client(run)
-    return found
 
 
 @pytest.mark.parametrize("seed", [1])
