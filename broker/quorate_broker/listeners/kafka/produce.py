@@ -81,8 +81,8 @@ class _Owed:
     is_complete: bool = False
 
 
-#: A partition of a request: its place in the answers.
-_Tag = tuple[_Owed, int, int]
+#: A partition of a request: its place in the answers, its index, and the id of its topic.
+_Tag = tuple[_Owed, int, int, bytes]
 
 
 class ProduceRequests:
@@ -133,7 +133,7 @@ class ProduceRequests:
                     self._answered(owed, place, _refused(data.index, refused.code, str(refused)))
                     continue
                 session.start(
-                    (owed, place, data.index),
+                    (owed, place, data.index, topic_id),
                     topic_id,
                     data.index,
                     records,
@@ -172,9 +172,9 @@ class ProduceRequests:
         return found
 
     def _completed(self, tag: _Tag, outcome: Produced | QuorateError) -> None:
-        owed, place, index = tag
+        owed, place, index, topic_id = tag
         if isinstance(outcome, QuorateError):
-            answer = self._failed(owed, index, outcome)
+            answer = self._failed(owed, index, topic_id, outcome)
         else:
             answer = PartitionProduceResponse(
                 index,
@@ -185,7 +185,9 @@ class ProduceRequests:
             )
         self._answered(owed, place, answer)
 
-    def _failed(self, owed: _Owed, index: int, error: QuorateError) -> PartitionProduceResponse:
+    def _failed(
+        self, owed: _Owed, index: int, topic_id: bytes, error: QuorateError
+    ) -> PartitionProduceResponse:
         topic_is_by_id = owed.topics[-1][0].topic_id != bytes(16)
         code = code_of(error, OF_PRODUCE, *((BY_ID,) if topic_is_by_id else ()))
         if error.refused_records:
@@ -194,7 +196,10 @@ class ProduceRequests:
             named = [BatchIndexAndErrorMessage(one, told) for one in error.refused_records]
             return _refused(index, code, told, records=named)
         if code != NOT_LEADER_OR_FOLLOWER:
-            return _refused(index, code, str(error))
+            # Java's producer sends a batch of a forgotten producer again until it is told this.
+            partition = self._replicas.find(topic_id, index)
+            start = -1 if partition is None else partition.log_start_offset
+            return _refused(index, code, str(error), log_start_offset=start)
         leader = leader_in(error, owed.client, self._replicas)
         if leader is None:
             return _refused(index, code, str(error))
@@ -265,11 +270,13 @@ def _refused(
     message: str,
     leader: LeaderIdAndEpoch | None = None,
     records: Sequence[BatchIndexAndErrorMessage] = (),
+    log_start_offset: int = -1,
 ) -> PartitionProduceResponse:
     return PartitionProduceResponse(
         index,
         code,
         base_offset=-1,
+        log_start_offset=log_start_offset,
         record_errors=records,
         error_message=message,
         current_leader=LeaderIdAndEpoch() if leader is None else leader,

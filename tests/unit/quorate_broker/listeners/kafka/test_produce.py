@@ -182,6 +182,16 @@ async def test_the_outcome_of_a_batch_is_its_error(error: QuorateError, code: in
     assert found.responses[0].partition_responses[0].error_message == str(error)
 
 
+async def test_a_refusal_of_the_leader_tells_where_the_log_begins() -> None:
+    """Java's producers send a batch of a forgotten producer again and again until they are told."""
+    for error, start in ((UnknownProducerIdError("who"), 7), (NotLeaderError("b"), -1)):
+        world = World(p0=FakePartition(log_start_offset=7))
+        response = await begun(world, request((0, batch())))
+        world.fake.partitions[0].calls[0].outcome.set_exception(error)
+        (found,) = (await response).responses[0].partition_responses
+        assert (found.log_start_offset, found.base_offset) == (start, -1)
+
+
 async def test_the_records_that_a_batch_is_refused_for_are_named() -> None:
     """Clients give the other records of the batch an error of their own (Kafka's KIP-467)."""
     world = World(p0=FakePartition())
