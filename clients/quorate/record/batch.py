@@ -25,6 +25,9 @@ from quorate.record.record import (
     decode_records,
     encode_record,
 )
+from quorate.record.record import (
+    TIMESTAMP_MIN as TIMESTAMP_MIN,
+)
 from quorate.record.walks import find_by_time as record_by_time
 
 Buffer = bytes | bytearray | memoryview
@@ -59,8 +62,6 @@ _KNOWN_ATTRIBUTES: Final = 0x7F
 
 #: Largest timestamp in milliseconds. The sum of a timestamp and a delta still fits into 64 bits.
 TIMESTAMP_MAX: Final = 1 << 62
-#: Least base_timestamp. Clients of Kafka may write records from before 1970.
-TIMESTAMP_MIN: Final = -TIMESTAMP_MAX
 #: The value for: no timestamp, producer_id, producer_epoch, base_sequence or leader_epoch.
 NONE: Final = -1
 #: Largest decompressed size that `records` allows, unless its caller gives another.

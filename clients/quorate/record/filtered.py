@@ -80,7 +80,7 @@ def with_records(
         ]
     newest = header.max_timestamp
     if not header.attributes & LOG_APPEND_TIME:
-        newest = header.base_timestamp + max(delta for _, _, delta, *_ in kept)
+        newest = max(header.base_timestamp + max(delta for _, _, delta, *_ in kept), NONE)
     return _rebuilt(
         header,
         attributes=header.attributes | (0 if delete_horizon_ms is None else DELETE_HORIZON),

@@ -13,6 +13,7 @@ from quorate.errors import CorruptRecordError
 from quorate.record.record import (
     INT64_MAX,
     RECORD_BYTES_MIN,
+    TIMESTAMP_MIN,
     corrupt_record,
     decode_headers,
     read_varint,
@@ -213,7 +214,8 @@ def _check_single(  # noqa: C901, PLR0912, PLR0915 - one hot loop, unrolled on p
                     position += 1
                 else:
                     raw, position = read_varint(data, position - 1, bits=64)
-                    if not -INT64_MAX <= base_timestamp + ((raw >> 1) ^ -(raw & 1)) <= INT64_MAX:
+                    time = base_timestamp + ((raw >> 1) ^ -(raw & 1))
+                    if not TIMESTAMP_MIN <= time <= INT64_MAX:
                         raise corrupt_record(start, "its timestamp")
             if raw > most:
                 if not raw & 1:

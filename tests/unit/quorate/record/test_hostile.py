@@ -166,7 +166,7 @@ def test_any_header_field_does_no_harm(field: str, value: int) -> None:
         ({"last_offset_delta": 18}, "20 records over 19 offsets"),
         ({"count": -1}, "-1 records"),
         ({"count": 2**31 - 1, "last_offset_delta": 2**31 - 1}, "2147483647 records in"),
-        ({"base_timestamp": -(2**62) - 1}, "base_timestamp -4611686018427387905"),
+        ({"base_timestamp": -(2**61) - 1}, "base_timestamp -2305843009213693953"),
         ({"max_timestamp": -2}, "max_timestamp -2"),
         ({"max_timestamp": 2**63 - 1}, "max_timestamp 9223372036854775807"),
         ({"leader_epoch": -2}, "leader_epoch -2 is less than -1"),

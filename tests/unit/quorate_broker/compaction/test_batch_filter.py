@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import pytest
+from crc32c import crc32c
 
 from quorate.record import compression
 from quorate.record.batch import (
     CONTROL,
     DELETE_HORIZON,
     HEADER,
+    TIMESTAMP_MAX,
+    TIMESTAMP_MIN,
     TRANSACTIONAL,
     check,
     parse_header,
@@ -171,3 +175,25 @@ def test_an_emptied_batch_has_no_codec_no_horizon_and_no_time() -> None:
     batch = keyed(10, THREE, codec=compression.ZSTD)
     header = check(emptied(parse_header(batch)))
     assert (header.attributes, header.max_timestamp) == (0, -1)
+
+
+def of_times(base_ms: int, pairs: list[Pair]) -> bytes:
+    """Return a batch at offset 10 whose records are a millisecond apart, from `base_ms` on."""
+    made = bytearray(keyed(10, pairs))
+    struct.pack_into(">qq", made, 27, base_ms, max(base_ms + len(pairs) - 1, -1))
+    struct.pack_into(">I", made, 17, crc32c(bytes(made[21:])))
+    return bytes(made)
+
+
+@pytest.mark.parametrize("base_ms", [-5_000, -2, TIMESTAMP_MIN])
+@pytest.mark.parametrize("now_ms", [NOW_MS, TIMESTAMP_MAX])
+@pytest.mark.parametrize("pairs", [THREE, TOMBSTONE], ids=["values", "tombstone"])
+def test_records_from_before_1970_are_compacted_like_others(
+    pairs: list[Pair], base_ms: int, now_ms: int
+) -> None:
+    batch = of_times(base_ms, pairs)
+    last = {b"a": 11 if pairs is TOMBSTONE else 12, b"b": 12 if pairs is TOMBSTONE else 11}
+    left = left_of(batch, last, now_ms=now_ms)
+    assert left is not None
+    assert list(records(left)) == list(records(batch))[1:]
+    assert check(left).max_timestamp == max(base_ms + 2, -1)

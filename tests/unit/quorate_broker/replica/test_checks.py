@@ -24,6 +24,7 @@ from quorate.errors import (
 from quorate.record.batch import (
     DECOMPRESSED_BYTES_MAX,
     HEADER_BYTES,
+    TIMESTAMP_MIN,
     BatchBuilder,
     check,
     find_by_time,
@@ -31,6 +32,7 @@ from quorate.record.batch import (
     records,
 )
 from quorate.record.compression import CODECS, GZIP, NAMES, NONE, ZSTD, compress
+from quorate.record.record import encode_varint
 from quorate_broker.replica.checks import (
     DECOMPRESSED_IN_A_TURN_BYTES,
     LARGE_AT_A_TIME,
@@ -416,3 +418,18 @@ async def test_bytes_that_agree_with_their_checksum_and_are_no_records_have_thei
         assert not isinstance(error.value, InvalidRecordError)
     with pytest.raises(InvalidRecordError):
         await accepted(with_body(NONE, b""))
+
+
+@pytest.mark.parametrize(
+    ("base_ms", "delta"),
+    [(TIMESTAMP_MIN - 1, 0), (0, TIMESTAMP_MIN - 1), (TIMESTAMP_MIN, -1 << 14), (5, -(1 << 62))],
+)
+async def test_a_time_that_compaction_could_not_subtract_from_is_refused(
+    base_ms: int, delta: int
+) -> None:
+    body = bytes((0,)) + encode_varint(delta) + bytes.fromhex("00026b027600")
+    batch = bytearray(with_body(NONE, encode_varint(len(body)) + body))
+    struct.pack_into(">q", batch, 27, base_ms)
+    struct.pack_into(">I", batch, 17, crc32c(bytes(batch[21:])))
+    with pytest.raises(InvalidRecordError, match="timestamp"):
+        await accepted(batch)
