@@ -6,6 +6,7 @@
         InvalidConfigError  InvalidTimestampError  RecordTooLargeError  PolicyViolationError
         InvalidGroupIdError  InvalidPatternError  OffsetMetadataTooLargeError
         UnsupportedAssignorError  InvalidAssignmentError  InvalidSessionTimeoutError
+        InvalidSchemaError  IncompatibleSchemaError
       UnknownTopicError           retriable: metadata may be behind
       TopicExistsError  UnknownBrokerError
       NotLeaderError              retriable; the caller's view of the leaders is stale
@@ -16,6 +17,7 @@
       CorruptRecordError          bytes that contradict their checksum or header
         InvalidRecordError        the checksum is right, and the records are impossible
       DeserializationError        bytes that the consumer's deserializer refuses
+      UnknownSchemaError          the schema of a value's writer is not known
       OffsetOutOfRangeError       no such offset is held
         LogTruncatedError         records that were read before the position are gone
       OffsetNotAvailableError  OutOfOrderSequenceError  UnknownProducerIdError  ProducerFencedError
@@ -99,6 +101,11 @@ from quorate.errors.groups import (
     UnknownMemberIdError as UnknownMemberIdError,
     UnreleasedInstanceIdError as UnreleasedInstanceIdError,
     UnsupportedAssignorError as UnsupportedAssignorError,
+)
+from quorate.errors.schemas import (
+    IncompatibleSchemaError as IncompatibleSchemaError,
+    InvalidSchemaError as InvalidSchemaError,
+    UnknownSchemaError as UnknownSchemaError,
 )
 
 

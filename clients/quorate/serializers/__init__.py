@@ -21,6 +21,14 @@ from quorate.serializers.numbers import Boolean, Double, Float, Integer, Long, S
 from quorate.serializers.plain import Bytes, Json, String, Uuid
 
 if TYPE_CHECKING:
+    from quorate.serializers.avro.compatibility import Compatibility as Compatibility
+    from quorate.serializers.avro.compatibility import unreadable as unreadable
+    from quorate.serializers.avro.confluent import Confluent as Confluent
+    from quorate.serializers.avro.confluent import ConfluentRegistry as ConfluentRegistry
+    from quorate.serializers.avro.schema import AvroSchema as AvroSchema
+    from quorate.serializers.avro.serializer import Avro as Avro
+    from quorate.serializers.avro.sources import SchemaSource as SchemaSource
+    from quorate.serializers.avro.sources import SchemaStore as SchemaStore
     from quorate.serializers.msgspec_types import Msgspec as Msgspec
     from quorate.serializers.protobuf_messages import Protobuf as Protobuf
     from quorate.serializers.pydantic_models import Pydantic as Pydantic
@@ -46,11 +54,19 @@ __all__ = [
     "encoder",
 ]
 
-#: Name -> module, for what needs a library. It is imported at its first use.
+#: Name -> module, for what needs a library, or is not small. It is imported at its first use.
 _HOMES = {
+    "Avro": "quorate.serializers.avro.serializer",
+    "AvroSchema": "quorate.serializers.avro.schema",
+    "Compatibility": "quorate.serializers.avro.compatibility",
+    "Confluent": "quorate.serializers.avro.confluent",
+    "ConfluentRegistry": "quorate.serializers.avro.confluent",
     "Msgspec": "quorate.serializers.msgspec_types",
     "Protobuf": "quorate.serializers.protobuf_messages",
     "Pydantic": "quorate.serializers.pydantic_models",
+    "SchemaSource": "quorate.serializers.avro.sources",
+    "SchemaStore": "quorate.serializers.avro.sources",
+    "unreadable": "quorate.serializers.avro.compatibility",
 }
 
 
