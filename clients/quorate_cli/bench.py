@@ -29,6 +29,7 @@ from quorate_cli.output import (
     NO_ANSWER,
     Output,
     check_output,
+    check_word,
     fail,
     print_json,
     print_table,
@@ -55,6 +56,8 @@ Replicas = Annotated[int, typer.Option("--replication-factor", "-r", min=1)]
 RecordBytes = Annotated[int, typer.Option("--record-bytes", min=1)]
 Acks = Annotated[str, typer.Option("--acks", help="all, 1 or 0.")]
 Linger = Annotated[float, typer.Option("--linger-ms", min=0)]
+
+ACKS = ("all", "1", "0")
 
 Run = dict[str, Any]
 
@@ -153,7 +156,7 @@ def _measure(
 
 
 def _acks(word: str) -> str | int:
-    return word if word == "all" else int(word) if word in ("0", "1") else "?"
+    return word if word == "all" else int(word)
 
 
 @contextlib.asynccontextmanager
@@ -185,6 +188,7 @@ def produce(
 ) -> None:
     """Measure the throughput of one producer, and the CPU seconds of every process."""
     as_json = check_output(output)
+    check_word("--acks", acks, ACKS)
 
     async def measured(servers: str, cluster: LocalCluster | None) -> list[Run]:
         async def one(number: int) -> Run:
@@ -318,6 +322,7 @@ def latency(
 ) -> None:
     """Measure the time of send_and_wait, one record after another."""
     as_json = check_output(output)
+    check_word("--acks", acks, ACKS)
 
     async def measured(servers: str, _cluster: LocalCluster | None) -> list[Run]:
         async def one(number: int) -> Run:
@@ -374,8 +379,7 @@ def failover(
     the broker, and SIGCONT 8 s later. stop: SIGTERM of the broker.
     """
     as_json = check_output(output)
-    if scenario not in SCENARIOS:
-        usage_error(f"--scenario must be one of {', '.join(SCENARIOS)}, not {scenario!r}")
+    check_word("--scenario", scenario, SCENARIOS)
     found = []
     for number in range(runs):
         with own_cluster() as cluster:

@@ -28,9 +28,15 @@ Output = Annotated[
 
 def check_output(output: str) -> bool:
     """Return whether to print JSON. Wrong usage if the word is neither text nor json."""
-    if output not in ("text", "json"):
-        usage_error(f"--output must be text or json, not {output!r}")
-    return output == "json"
+    return check_word("--output", output, ("text", "json")) == "json"
+
+
+def check_word(option: str, given: str, allowed: Sequence[str]) -> str:
+    """Return the word that an option gives. Wrong usage if it is none of those allowed."""
+    if given not in allowed:
+        *others, last = allowed
+        usage_error(f"{option} must be {', '.join(others)} or {last}, not {given!r}")
+    return given
 
 
 def console(*, stderr: bool = False) -> Console:

@@ -1,4 +1,4 @@
-"""`quorate topic`: create, list, describe, alter, delete, produce, consume, trim."""
+"""`quorate topic`: create, list, describe, alter, delete, produce, consume, tail, copy, trim."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ app = typer.Typer(
         {
             "produce": Later("topic_produce:produce"),
             "consume": Later("topic_consume:consume"),
+            "tail": Later("topic_tail:tail"),
+            "copy": Later("topic_copy:copy"),
             "trim": Later("topic_trim:trim"),
         }
     ),

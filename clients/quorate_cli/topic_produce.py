@@ -14,7 +14,7 @@ import typer
 from quorate import Delivery, Producer
 from quorate.errors import DeliveryTimeoutError, QuorateError
 from quorate.record.compression import NAMES
-from quorate_cli.output import NO_ANSWER, SAID_NO, say, usage_error
+from quorate_cli.output import NO_ANSWER, SAID_NO, check_word, say, usage_error
 from quorate_cli.session import Name, Session, code_name, in_session, milliseconds, run
 
 #: When this many lines wait for their acknowledgement, no more lines are read.
@@ -78,8 +78,8 @@ def produce(
     A record that is not acknowledged within --timeout has failed. Then no more lines are read, and
     the exit status is 3.
     """
-    if acks not in ("all", "1", "0"):
-        usage_error(f"--acks must be all, 1 or 0, not {acks!r}")
+    check_word("--acks", acks, ("all", "1", "0"))
+    check_word("--compression", compression, NAMES)
     if key_separator == "":
         usage_error("--key-separator must not be empty")
 

@@ -10,6 +10,7 @@ COMMANDS = [
     [], ["up"], ["demo"],
     ["topic"], ["topic", "create"], ["topic", "list"], ["topic", "describe"], ["topic", "alter"],
     ["topic", "delete"], ["topic", "produce"], ["topic", "consume"],
+    ["topic", "tail"], ["topic", "copy"], ["topic", "trim"],
     ["partition"], ["partition", "elect"],
     ["cluster"], ["cluster", "info"], ["cluster", "health"], ["cluster", "config"],
     ["cluster", "features"], ["cluster", "unregister"],
