@@ -28,7 +28,8 @@ class Inbox(Generic[T]):
         self.puts = 0
         #: Of the items here, and of those that the loop has taken and has not done with.
         self._bytes_held = 0
-        self._room = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._room = threading.Condition(self._lock)
         self._waiting = 0
         self._closed: QuorateError | None = None
 
@@ -37,7 +38,7 @@ class Inbox(Generic[T]):
 
         Raises OverloadedError after `timeout_s`, and the error that was given to close().
         """
-        with self._room:
+        with self._lock:
             if self._bytes_held and self._bytes_held + size > self.bytes_max:
                 self._wait(size, timeout_s)
             if self._closed is not None:
@@ -68,19 +69,19 @@ class Inbox(Generic[T]):
 
     def take(self) -> deque[T]:
         """Return all items, oldest first. Their bytes stay counted until give_back()."""
-        with self._room:
+        with self._lock:
             found, self._items = self._items, deque()
         return found
 
     def give_back(self, size: int) -> None:
         """Count `size` bytes no more. Called for what was taken, when it is elsewhere."""
-        with self._room:
+        with self._lock:
             self._bytes_held -= size
             if self._waiting:
                 self._room.notify_all()
 
     def close(self, error: QuorateError) -> None:
         """Refuse all further items with `error`, and end all waits."""
-        with self._room:
+        with self._lock:
             self._closed = error
             self._room.notify_all()

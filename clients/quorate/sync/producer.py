@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, Unpack
 
@@ -229,36 +230,49 @@ class Producer(BlockingClient[asynchronous.Producer]):
 
     async def _move(self) -> None:
         """Give the producer the records of the inbox, in order, as long as it runs."""
-        while True:
-            self._arrived.reset()
-            taken = self._inbox.take()
-            if not taken:
-                self._sent_more.ring()
-                await self._arrived.wait()
-                continue
-            size = 0
-            for count, delivery in enumerate(taken, 1):
-                await self._send(delivery)
-                self._moved += 1
-                size += delivery._size
-                if count % RECORDS_A_STEP == 0:
-                    self._inbox.give_back(size)
-                    size = 0
+        taken: deque[Delivery] = deque()
+        try:
+            while True:
+                self._arrived.reset()
+                taken = self._inbox.take()
+                if taken:
+                    await self._send_all(taken)
+                else:
                     self._sent_more.ring()
-            self._inbox.give_back(size)
+                    await self._arrived.wait()
+        finally:
+            # who waits for one of these must not wait for ever
+            stopped = ClosedError("this producer was stopped before it had sent the record")
+            self._inbox.close(stopped)
+            for delivery in (*taken, *self._inbox.take()):
+                if delivery._inner is None and delivery._error is None:
+                    self._failed(delivery, stopped)
             self._sent_more.ring()
 
-    async def _send(self, delivery: Delivery) -> None:
-        record, delivery._record = delivery._record, None
-        try:
-            delivery._inner = await self._client.send(*record)
-        except QuorateError as error:
-            self._failed(delivery, error)
-        except (TypeError, ValueError, OverflowError) as error:
-            # the partitioner is the application's
-            failure = UnknownServerError(f"the record was not sent: {error!r}")
-            failure.__cause__ = error
-            self._failed(delivery, failure)
+    async def _send_all(self, deliveries: Iterable[Delivery]) -> None:
+        send = self._client.send
+        step: list[Delivery] = []
+        for delivery in deliveries:
+            try:
+                delivery._inner = await send(*delivery._record)
+            except QuorateError as error:
+                self._failed(delivery, error)
+            except Exception as error:  # of the application's partitioner
+                failure = UnknownServerError(f"the record was not sent: {error!r}")
+                failure.__cause__ = error
+                self._failed(delivery, failure)
+            delivery._record = None
+            step.append(delivery)
+            if len(step) == RECORDS_A_STEP:
+                self._are_moved(step)
+                step = []
+        self._are_moved(step)
+
+    def _are_moved(self, deliveries: list[Delivery]) -> None:
+        """Give the inbox's room back, and wake who waits for these records."""
+        self._moved += len(deliveries)
+        self._inbox.give_back(sum([one._size for one in deliveries]))
+        self._sent_more.ring()
 
     def _failed(self, delivery: Delivery, error: QuorateError) -> None:
         delivery._error = error

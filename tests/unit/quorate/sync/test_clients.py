@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -16,6 +16,7 @@ from quorate.errors import (
     InvalidPartitionsError,
     OverloadedError,
     RecordTooLargeError,
+    UnknownServerError,
     UnknownTopicError,
     WrongLoopError,
 )
@@ -103,6 +104,37 @@ def test_errors_are_raised_where_they_are_made(producer: Producer, quorate_topic
     too_large = producer.send(quorate_topic, bytes(2 << 20))
     assert isinstance(too_large.exception(), RecordTooLargeError)
     assert producer.send_and_wait(quorate_topic, b"next").offset == 0
+
+
+def test_an_error_of_the_partitioner_costs_its_record_alone(
+    servers: str, quorate_topic: str
+) -> None:
+    def choose(key: bytes | None, partitions: Sequence[int], available: Sequence[int]) -> int:
+        if key == b"bad":
+            raise LookupError("no such customer")
+        return 0
+
+    with Producer(bootstrap_servers=servers, partitioner=choose) as producer:
+        bad, good = producer.send_many(quorate_topic, [b"x", b"y"], [b"bad", b"good"])
+        with pytest.raises(UnknownServerError, match="no such customer"):
+            bad.result()
+        assert good.result().offset == 0
+        assert producer.undelivered == 1
+
+
+def test_what_the_end_of_the_loop_s_tasks_leaves_is_told(servers: str, quorate_topic: str) -> None:
+    producer = Producer(bootstrap_servers=servers)
+    producer.start()
+    producer.send_and_wait(quorate_topic, b"x")
+    assert producer._pump is not None
+    held = threading.Event()
+    producer._background.loop.call_soon_threadsafe(held.wait, WAIT_S)
+    late = producer.send(quorate_topic, b"y")
+    producer._background.loop.call_soon_threadsafe(producer._pump.cancel)
+    held.set()
+    assert isinstance(late.exception(), ClosedError)
+    with pytest.raises(ClosedError, match="was cancelled"):
+        producer.stop()
 
 
 def test_a_full_buffer_blocks_and_then_refuses(servers: str, quorate_topic: str) -> None:
