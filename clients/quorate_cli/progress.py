@@ -17,10 +17,12 @@ Show = Callable[[float], None]
 
 
 @contextlib.contextmanager
-def progress(what: str, total: float | None) -> Iterator[Show]:
+def progress(
+    what: str, total: float | None, unit: str, *, is_wanted: bool = True
+) -> Iterator[Show]:
     """Show a bar. The function that is yielded takes how much is done; `total` None: no end."""
     terminal = console(stderr=True)
-    if not terminal.is_terminal or terminal.is_dumb_terminal:
+    if not is_wanted or not terminal.is_terminal or terminal.is_dumb_terminal:
         yield _show_nothing
         return
     # import it here, because a command in a pipe does not need it
@@ -29,8 +31,8 @@ def progress(what: str, total: float | None) -> Iterator[Show]:
     bar = Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
-        TaskProgressColumn(show_speed=True),
-        TextColumn("{task.completed:,.0f}"),
+        TaskProgressColumn(),
+        TextColumn(f"{{task.completed:,.0f}} {unit}", markup=False),
         TimeElapsedColumn(),
         console=terminal,
         # the bar is gone at the end; lines on standard output stay where they belong

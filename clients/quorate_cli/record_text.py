@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -51,8 +52,12 @@ def plain(record: AnyRecord) -> str:
 
 
 def as_json(record: AnyRecord) -> dict[str, Any]:
-    """Return a record as `topic consume -o json` prints it."""
-    return {
+    """Return a record as `topic consume -o json` prints it.
+
+    `topic produce --json` reads it. A key, value or header that is not UTF-8 has its bytes in
+    base64, too: the text with escapes could be that of other bytes.
+    """
+    document: dict[str, Any] = {
         "partition": record.partition,
         "offset": record.offset,
         "timestamp_ms": record.timestamp_ms,
@@ -60,6 +65,24 @@ def as_json(record: AnyRecord) -> dict[str, Any]:
         "value": text(record.value),
         "headers": [[name, text(value)] for name, value in record.headers],
     }
+    if not _is_text(record.key):
+        document["key_base64"] = _base64(record.key)
+    if not _is_text(record.value):
+        document["value_base64"] = _base64(record.value)
+    if not all(_is_text(value) for _, value in record.headers):
+        document["headers_base64"] = [[name, _base64(value)] for name, value in record.headers]
+    return document
+
+
+def _is_text(data: bytes | None) -> bool:
+    try:
+        return data is None or data.decode() is not None
+    except UnicodeDecodeError:
+        return False
+
+
+def _base64(data: bytes | None) -> str | None:
+    return None if data is None else base64.b64encode(data).decode()
 
 
 _FIELDS: Mapping[str, Callable[[AnyRecord], object]] = {

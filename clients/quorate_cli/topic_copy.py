@@ -161,7 +161,7 @@ def copy(
                 delivery_timeout_ms=timeout_ms,
             ) as producer:
                 total = None if ends is None else sum(ends[key] - begins[key] for key in chosen)
-                with progress(f"{source} to {target}", total) as show:
+                with progress(f"{source} to {target}", total, "records") as show:
                     records = (
                         _as_they_come(consumer)
                         if ends is None

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
+import stat
 import sys
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, BinaryIO, Final, cast
@@ -14,7 +17,16 @@ import typer
 from quorate import Delivery, Producer
 from quorate.errors import DeliveryTimeoutError, QuorateError
 from quorate.record.compression import NAMES
-from quorate_cli.output import NO_ANSWER, SAID_NO, check_word, say, usage_error
+from quorate_cli.output import (
+    NO_ANSWER,
+    SAID_NO,
+    WRONG_USAGE,
+    check_word,
+    say,
+    usage_error,
+)
+from quorate_cli.progress import Show, progress
+from quorate_cli.record_input import NewRecord, Reader, headers_of, of_json, of_text
 from quorate_cli.session import Name, Session, code_name, in_session, milliseconds, run
 
 #: When this many lines wait for their acknowledgement, no more lines are read.
@@ -32,6 +44,8 @@ class _Tally:
     failed: int = 0
     #: A record was not acknowledged in time. Later records would time out, too.
     has_timed_out: bool = False
+    #: A line is no record. Later lines are not read.
+    is_misread: bool = False
     waiting: list[Delivery] = field(default_factory=list)
 
     def expect(self, delivery: Delivery) -> None:
@@ -57,6 +71,17 @@ class _Tally:
         self.failed += 1
         self.has_timed_out = self.has_timed_out or isinstance(error, DeliveryTimeoutError)
 
+    def misread(self, number: int, reason: str) -> None:
+        """Count a line that is no record. Print why it is none."""
+        self.failed += 1
+        self.is_misread = True
+        say(f"line {number}: {reason}; nothing behind it was sent")
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether no more lines are to be read."""
+        return self.has_timed_out or self.is_misread
+
 
 def _is_reported(delivery: Delivery) -> None:
     """Do nothing: `settle` reports the outcome of this record."""
@@ -72,16 +97,36 @@ def produce(
     ] = None,
     acks: Annotated[str, typer.Option(help="all, 1 or 0.")] = "all",
     compression: Annotated[str, typer.Option(help=f"{', '.join(NAMES)}.")] = "none",
+    header: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="A header of each record; may be repeated."),
+    ] = None,
+    json_lines: Annotated[
+        bool,
+        typer.Option(
+            "--json",
+            help="Each line is a JSON object: key, value, headers, partition, timestamp_ms; what "
+            "`quorate topic consume -o json` prints is such a line.",
+        ),
+    ] = False,
 ) -> None:
     """Write each line of standard input as a record. Say how many were acknowledged.
 
     A record that is not acknowledged within --timeout has failed. Then no more lines are read, and
-    the exit status is 3.
+    the exit status is 3. With --json, a line that is no record ends the command with status 2; the
+    lines before it are sent.
     """
     check_word("--acks", acks, ("all", "1", "0"))
     check_word("--compression", compression, NAMES)
     if key_separator == "":
         usage_error("--key-separator must not be empty")
+    if json_lines and key_separator is not None:
+        usage_error("--json has keys in its lines: leave out --key-separator")
+    try:
+        headers = headers_of(header)
+    except ValueError as error:
+        usage_error(str(error))
+    read = of_json(headers) if json_lines else of_text(key_separator, headers)
 
     async def main() -> _Tally:
         loop, timeout = asyncio.get_running_loop(), session.timeout
@@ -97,7 +142,8 @@ def produce(
             delivery_timeout_ms=left_ms,
         )
         async with producer:
-            return await _produce_lines(producer, name, source, key_separator)
+            with _bar(file, name, source) as show:
+                return await _produce_lines(producer, name, source, read, show)
 
     tally = run(main, timeout=session.timeout, bounded=False)
     session.answer(
@@ -106,30 +152,53 @@ def produce(
     )
     if tally.has_timed_out:
         raise typer.Exit(NO_ANSWER)
+    if tally.is_misread:
+        raise typer.Exit(WRONG_USAGE)
     if tally.failed:
         raise typer.Exit(SAID_NO)
 
 
+def _bar(file: Path | None, name: str, source: BinaryIO) -> AbstractContextManager[Show]:
+    """Show the progress through a file. A pipe has no size, and standard input none either."""
+    size = None
+    if file is not None:
+        found = os.fstat(source.fileno())
+        size = found.st_size if stat.S_ISREG(found.st_mode) else None
+    return progress(f"{file} to {name}", size, "bytes", is_wanted=file is not None)
+
+
 async def _produce_lines(
-    producer: Producer, name: str, source: BinaryIO, key_separator: str | None
+    producer: Producer, name: str, source: BinaryIO, read: Reader, show: Show
 ) -> _Tally:
     tally = _Tally(name)
     loop = asyncio.get_running_loop()
     lines = Lines(source)
-    while not tally.has_timed_out and (chunk := await loop.run_in_executor(None, lines.next)):
+    number = 0
+    while not tally.has_ended and (chunk := await loop.run_in_executor(None, lines.next)):
         for line in chunk:
-            key, value = _split_key(line, key_separator)
+            number += 1
             try:
-                tally.expect(await producer.send(name, value, key))
-            except QuorateError as error:
-                # only this record fails: it is too large, or there was no room in time
-                tally.note(error)
-                if tally.has_timed_out:
-                    break
+                record = read(line)
+            except ValueError as error:
+                tally.misread(number, str(error))
+                break
+            if record is not None:
+                await _send(producer, name, record, tally)
+            if tally.has_ended:
+                break
         if len(tally.waiting) >= LINES_AHEAD:
             await tally.settle()
+        show(lines.bytes_read)
     await tally.settle()
     return tally
+
+
+async def _send(producer: Producer, name: str, record: NewRecord, tally: _Tally) -> None:
+    try:
+        tally.expect(await producer.send(name, *record))
+    except QuorateError as error:
+        # only this record fails: it is too large, or there was no room in time
+        tally.note(error)
 
 
 class Lines:
@@ -141,10 +210,12 @@ class Lines:
     def __init__(self, source: BinaryIO) -> None:
         self._source = cast(io.BufferedReader, source)
         self._rest: list[bytes] = []
+        self.bytes_read = 0
 
     def next(self) -> list[bytes]:
         """Wait for a line. Return it and all lines that are there already; empty at the end."""
         while data := self._source.read1(READ_BYTES):
+            self.bytes_read += len(data)
             head, newline, tail = data.rpartition(b"\n")
             if not newline:
                 self._rest.append(data)
@@ -154,10 +225,3 @@ class Lines:
             return [line.rstrip(b"\r") for line in whole.split(b"\n")]
         last, self._rest = b"".join(self._rest), []
         return [last.rstrip(b"\r")] if last else []
-
-
-def _split_key(line: bytes, separator: str | None) -> tuple[bytes | None, bytes]:
-    if separator is None:
-        return None, line
-    key, found, value = line.partition(separator.encode())
-    return (key, value) if found else (None, line)
