@@ -28,6 +28,7 @@ from quorate_broker.listeners.kafka.messages.join_group import (
     JoinGroupRequestProtocol,
 )
 from quorate_broker.listeners.kafka.messages.leave_group import LeaveGroupRequest
+from quorate_broker.listeners.kafka.messages.list_groups import ListGroupsRequest
 from quorate_broker.listeners.kafka.messages.offset_commit import (
     OffsetCommitRequest,
     OffsetCommitRequestPartition,
@@ -61,6 +62,7 @@ from quorate_broker.listeners.kafka.versions import (
     FIND_COORDINATOR,
     JOIN_GROUP,
     LEAVE_GROUP,
+    LIST_GROUPS,
     OFFSET_COMMIT,
     OFFSET_DELETE,
     OFFSET_FETCH,
@@ -287,5 +289,15 @@ def test_a_group_with_more_offsets_than_one_step_tells_them_all(
             ("two", 7),
             (TOPIC, 7),
         ]
+
+    with_broker(use)
+
+
+def test_the_type_of_a_group_is_listed_in_small_letters_as_by_kafka() -> None:
+    async def use(client: DirectConnection) -> None:
+        await in_group(client, b"m")
+        for types in ([], ["Classic"]):
+            (one,) = (await client.ask(LIST_GROUPS, 5, ListGroupsRequest([], types))).groups
+            assert (one.group_id, one.group_type) == (GROUP, "classic")
 
     with_broker(use)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from quorate.errors import (
     CorruptRecordError,
+    FencedMemberEpochError,
     IllegalGenerationError,
     InconsistentGroupProtocolError,
     InvalidRequestError,
@@ -194,12 +195,21 @@ class MixedMembers:
         )
 
     def leave(self, leaving: Leaving, turn: Turn) -> None:
-        """Take one member out, which asked for it or whose administrator did."""
+        """Take one member out, which asked for it or whose administrator did.
+
+        It may be one of the consumer protocol: Kafka's admin clients have no other request for it.
+        """
         member_id, instance_id = leaving
+        members, reason = self._group.state.members, None
         if instance_id is not None and not member_id:
             member_id = self._group.state.instances.get(instance_id, "")
-        self._protocol.known(member_id, instance_id, is_classic=True)
-        self._protocol.remove(member_id, turn)
+        is_classic = member_id not in members or members[member_id].classic is not None
+        self._protocol.known(member_id, instance_id, is_classic=is_classic)
+        if not is_classic:
+            reason = FencedMemberEpochError(
+                f"LeaveGroup removed member {member_id!r} from group {self._group.id!r}"
+            )
+        self._protocol.remove(member_id, turn, reason)
         self._protocol.settle(turn)
 
     def _of_generation(self, request: MemberRequest) -> CurrentValue:

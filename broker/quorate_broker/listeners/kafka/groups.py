@@ -370,4 +370,4 @@ def _listed(
             continue
         if wanted_types and kind not in wanted_types:
             continue
-        yield ListedGroup(one.group_id, protocol_type, one.state, kind.capitalize())
+        yield ListedGroup(one.group_id, protocol_type, one.state, kind)

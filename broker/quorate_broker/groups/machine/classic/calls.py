@@ -82,7 +82,7 @@ class ClassicCalls(Steps):
         )
 
     def leave_group(self, request: LeaveGroup, now_ms: int, wall_ms: int) -> Step[Left]:
-        """Take classic members out of their group. Each has an answer of its own.
+        """Take members out of their group. Each has an answer of its own.
 
         Errors: InvalidGroupIdError, InvalidRequestError (too many). Of a member:
         UnknownMemberIdError, FencedInstanceIdError.

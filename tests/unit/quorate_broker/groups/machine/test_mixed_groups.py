@@ -6,6 +6,7 @@ import pytest
 
 from quorate.errors import (
     FencedInstanceIdError,
+    FencedMemberEpochError,
     GroupMaxSizeError,
     IllegalGenerationError,
     InconsistentGroupProtocolError,
@@ -16,6 +17,7 @@ from quorate.errors import (
     UnknownMemberIdError,
 )
 from quorate_broker.groups.machine import conversion
+from quorate_broker.groups.machine.classic.values import LeaveGroup, Leaving
 from quorate_broker.groups.machine.values import (
     CommitOffsets,
     OffsetCommit,
@@ -324,9 +326,8 @@ def test_a_call_of_the_other_protocol_is_refused() -> None:
         wrong.send()
     other = EmbeddedMember(d, "x", "orders")
     other.id, other.generation = "c", c.epoch
-    for call in (other.beat, other.leave):
-        with pytest.raises(UnknownMemberIdError):
-            call()
+    with pytest.raises(UnknownMemberIdError):
+        other.beat()
     check_shared(d, a, b, c)
 
 
@@ -466,3 +467,48 @@ def test_a_partition_of_a_topic_that_the_coordinator_does_not_see_yet_keeps_its_
     assert a.owned | c.owned == d.of("orders") | new
     assert a.owned & c.owned == frozenset()
     assert len(a.owned) == len(c.owned) == 2
+
+
+def removed_by_leave_group(d: ClassicDesk, *leaving: Leaving) -> list[type[Exception] | None]:
+    """Return the error of each member that a LeaveGroup request names."""
+    left = d.take(d.machine.leave_group(LeaveGroup(GROUP, leaving), d.now_ms, d.wall_ms))
+    return [None if one is None else type(one) for one in left]
+
+
+def test_leave_group_removes_members_of_both_protocols_as_in_kafka() -> None:
+    """Kafka's admin clients have no other request for it (removeMembersFromConsumerGroup)."""
+    d = desk()
+    a, b = classic_pair(d)
+    c = polled(d, "c", "orders", instance_id="i1")
+    e = d.joined("e", "orders")
+    calm(d, a, b, c, e)
+    assert removed_by_leave_group(
+        d, Leaving("zz", "i1"), Leaving("zz"), Leaving("", "i9"), Leaving("", "i1"), Leaving("e")
+    ) == [FencedInstanceIdError, UnknownMemberIdError, UnknownMemberIdError, None, None]
+    assert kind_of(d) == "classic"
+    with pytest.raises(FencedMemberEpochError, match="LeaveGroup removed"):
+        e.take_pushes()
+    calm(d, a, b)
+    check_shared(d, a, b)
+
+
+def test_leave_group_may_name_all_members_of_both_protocols() -> None:
+    d = desk()
+    a, b = classic_pair(d)
+    c = polled(d, "c", "orders")
+    calm(d, a, b, c)
+    every = [Leaving(one) for one in ("c", a.id, b.id)]
+    assert removed_by_leave_group(d, *every, Leaving(a.id)) == [None] * 3 + [UnknownMemberIdError]
+    assert [one.state for one in d.take(d.machine.list_groups())] in ([], ["Empty"])
+
+
+def test_leave_group_removes_the_members_of_a_group_without_classic_ones() -> None:
+    d = desk()
+    c, e = polled(d, "c", "orders"), polled(d, "e", "orders", instance_id="i1")
+    assert removed_by_leave_group(d, Leaving("c")) == [None]
+    assert [one.member_id for one in d.described().members] == ["e"]
+    assert removed_by_leave_group(d, Leaving("e", "i1")) == [None]
+    assert d.described().state == "Empty"
+    for one in (c, e):
+        with pytest.raises(UnknownMemberIdError):
+            one.send()
