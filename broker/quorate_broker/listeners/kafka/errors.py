@@ -112,7 +112,11 @@ CODES: Final[Mapping[type[errors.QuorateError], int]] = {
     # Clients send the batch again: its bytes may have been changed on their way.
     errors.CorruptRecordError: CORRUPT_MESSAGE,
     errors.InvalidRecordError: INVALID_RECORD,
+    # of clients alone
     errors.DeserializationError: UNKNOWN_SERVER_ERROR,
+    errors.InvalidSchemaError: UNKNOWN_SERVER_ERROR,
+    errors.IncompatibleSchemaError: UNKNOWN_SERVER_ERROR,
+    errors.UnknownSchemaError: UNKNOWN_SERVER_ERROR,
     errors.OffsetOutOfRangeError: OFFSET_OUT_OF_RANGE,
     errors.LogTruncatedError: OFFSET_OUT_OF_RANGE,
     errors.OffsetNotAvailableError: OFFSET_NOT_AVAILABLE,
