@@ -10,7 +10,6 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 from itertools import count, groupby
 from pathlib import Path
 
@@ -26,8 +25,7 @@ SOURCES = HOME / "package" / "deps" / "librdkafka"
 TESTS = SOURCES / "tests"
 CONFIGURE = ("--disable-gssapi", "--disable-curl", "--disable-lz4-ext")
 BRING_S = 1800
-#: The test of cooperative rebalances takes ten minutes on a busy machine; most take seconds.
-TEST_S = 1200
+TEST_S = 600
 ENDLESS = "it did not end within"
 #: As many as run at a time: most of them wait most of the time.
 PARALLEL = 4
@@ -52,13 +50,17 @@ LEAVES_OUT = {
     "0097_ssl_verify": "TLS",
     "0098_consumer_txn": "transactions",
     "0103_transactions": "transactions",
-    "0126_oauthbearer_oidc": "OAuth",
     "0109_auto_create_topics": "ACLs",
     "0115_producer_auth": "ACLs",
     "0119_consumer_auth": "ACLs",
+    "0126_oauthbearer_oidc": "OAuth",
     "0129_fetch_aborted_msgs": "transactions",
     "0135_sasl_credentials": "SASL",
     "0142_reauthentication": "SASL",
+    "0081_admin: CreateAcls": "ACLs",
+    "0081_admin: DescribeAcls": "ACLs",
+    "0081_admin: DeleteAcls": "ACLs",
+    "0081_admin: DescribeConsumerGroups_with_authorized_ops": "SASL and ACLs",
 }
 SHARE = re.compile(r"_share_consumer_")
 #: Tests that need no broker, are started by hand, need a library that is not built, or are known
@@ -68,15 +70,16 @@ NO_BROKER = re.compile(r"F_(LOCAL|MANUAL|SOCKEM|KNOWN_ISSUE\b)")
 DECLARED = re.compile(r"^ {4}_TEST\((\d{4}_\w+),(.*?)(?=^ {4}\S|^#|^$)", re.MULTILINE | re.DOTALL)
 NO_AUTOCREATE = '.scenario = "noautocreate"'
 COLOUR = re.compile(r"\x1b\[[\d;]*m")
-#: One test is many: its functions are cases of their own.
-ADMIN = "0081_admin"
-ADMIN_PART = re.compile(r"^(?:static void )?do_test_(\w+)\(", re.MULTILINE)
-ADMIN_LEAVES_OUT = {
-    "CreateAcls": "ACLs",
-    "DescribeAcls": "ACLs",
-    "DeleteAcls": "ACLs",
-    "DescribeConsumerGroups_with_authorized_ops": "SASL and ACLs",
+#: These are many tests each: the functions that another function calls are cases of their own.
+MANY = {
+    "0081_admin": ("0081-admin.c", "do_test_apis"),
+    "0113_cooperative_rebalance": (
+        "0113-cooperative_rebalance.cpp",
+        "main_0113_cooperative_rebalance",
+    ),
 }
+PREFIX = "do_test_"
+CALLED = re.compile(rf"^\s+((?:{PREFIX}|[a-z]_)\w+)\(", re.MULTILINE)
 
 
 def run(servers: Servers, folder: Path, only: list[str]) -> Iterator[Case]:
@@ -88,19 +91,22 @@ def run(servers: Servers, folder: Path, only: list[str]) -> Iterator[Case]:
     creates_topics = servers.setup.settings[SCENARIO] == "true"
     runner = _Runner(servers, folder, "default" if creates_topics else "noautocreate")
     names = _names(creates_topics=creates_topics)
-    runs = [partial(runner.number, list(these)) for _, these in groupby(names, _number_of)]
-    if creates_topics:
-        runs += [partial(runner.admin, part) for part in _admin_parts()]
-    chosen = [run for run in runs if not only or any(one in str(run.args[0]) for one in only)]
+    groups = [list(these) for _, these in groupby(names, _number_of)]
+    groups += [[one] for name in (MANY if creates_topics else ()) for one in _parts(name)]
+    chosen = [
+        these
+        for these in groups
+        if not only or any(name.startswith(one) for name in these for one in only)
+    ]
     failed = []
     with ThreadPoolExecutor(PARALLEL) as pool:
-        for again, cases in zip(chosen, pool.map(lambda run: run(), chosen), strict=True):
+        for these, cases in zip(chosen, pool.map(runner.run, chosen), strict=True):
             if any(case.outcome == "failed" for case in cases):
-                failed.append((again, cases))
+                failed.append((these, cases))
             else:
                 yield from cases
-    for again, before in failed:
-        yield from (_second(*both) for both in zip(before, again(), strict=True))
+    for these, before in failed:
+        yield from (_second(*both) for both in zip(before, runner.run(these), strict=True))
 
 
 def _second(first: Case, second: Case) -> Case:
@@ -122,15 +128,16 @@ def _names(*, creates_topics: bool) -> list[str]:
     return [
         name
         for name, flags in declared
-        if name != ADMIN and not NO_BROKER.search(flags)
+        if name not in MANY and not NO_BROKER.search(flags)
         if (NO_AUTOCREATE not in flags) == creates_topics
     ]
 
 
-def _admin_parts() -> list[str]:
-    """Return the parts of the test of the admin client that are sub-tests."""
-    found = ADMIN_PART.findall((TESTS / "0081-admin.c").read_text())
-    return [part for part in found if part not in ("apis", "acls_count")]
+def _parts(name: str) -> list[str]:
+    """Return the cases of a test that is many."""
+    source, caller = MANY[name]
+    body = (TESTS / source).read_text().partition(f" {caller}(")[2].partition("\n}")[0]
+    return [f"{name}: {one.removeprefix(PREFIX)}" for one in dict.fromkeys(CALLED.findall(body))]
 
 
 class _Runner:
@@ -152,30 +159,29 @@ class _Runner:
             "LD_LIBRARY_PATH": f"{SOURCES / 'src'}:{SOURCES / 'src-cpp'}",
         }
 
-    def number(self, names: list[str]) -> list[Case]:
-        """Run the tests of one number: the program cannot run fewer."""
+    def run(self, names: list[str]) -> list[Case]:
+        """Run the tests of one number, because the program cannot run fewer; or a part of one."""
         reasons = {n: "share groups" if SHARE.search(n) else LEAVES_OUT.get(n) for n in names}
         left_out = [Case(n, "skipped", f"needs {why}") for n, why in reasons.items() if why]
         if left_out:
             assert len(left_out) == len(names), names
             return left_out
-        number = _number_of(names[0])
-        text = self._output(f"{number}-{next(self._runs)}", {"TESTS": number}, TEST_S * len(names))
+        test, _, part = names[0].partition(": ")
+        wanted = {"TESTS": _number_of(test)}
+        if part:
+            # The name of a sub-test begins with that of its function, and a colon.
+            wanted["SUBTESTS"] = f"{part}:"
+        title = f"{test}-{part}-{next(self._runs)}" if part else f"{test}-{next(self._runs)}"
+        text = self._output(title, wanted, TEST_S * len(names))
+        if part and (skipped := re.search(rf"^\[.*\[ \w*{part}:.*SKIP: (.*)", text, re.MULTILINE)):
+            return [Case(names[0], "skipped", skipped[1])]
         return [_case(name, text) for name in names]
 
-    def admin(self, part: str) -> list[Case]:
-        """Run a part of the test of the admin client."""
-        name = f"{ADMIN}: {part}"
-        if part in ADMIN_LEAVES_OUT:
-            return [Case(name, "skipped", f"needs {ADMIN_LEAVES_OUT[part]}")]
-        # The name of a sub-test begins with that of its function, and a colon.
-        wanted = f"do_test_{part}:"
-        title = f"{ADMIN}-{part}-{next(self._runs)}"
-        text = self._output(title, {"TESTS": "0081", "SUBTESTS": wanted}, TEST_S)
-        return [_case(ADMIN, text, named=name)]
-
     def _output(self, title: str, environment: Mapping[str, str], limit_s: float) -> str:
-        """Return what the program prints. It is ended at its time limit."""
+        """Return what the program prints. It is ended at its time limit.
+
+        Paths of this machine are left out, because notes of cases go into the results.
+        """
         log = self._folder / f"{title}.log"
         with log.open("wb") as output:
             try:
@@ -191,7 +197,7 @@ class _Runner:
                 )
             except subprocess.TimeoutExpired:
                 output.write(f"\n{ENDLESS} {limit_s} s\n".encode())
-        return COLOUR.sub("", log.read_text(errors="replace"))
+        return COLOUR.sub("", log.read_text(errors="replace")).replace(str(self._folder), "")
 
 
 def _kafka_path(home: Path) -> Path:
@@ -203,9 +209,9 @@ def _kafka_path(home: Path) -> Path:
     return home
 
 
-def _case(name: str, text: str, *, named: str = "") -> Case:
+def _case(named: str, text: str) -> Case:
     """Return what became of a test. The summary at the end is lost if the program aborts."""
-    named = named or name
+    name = named.partition(":")[0]
     failed = re.search(
         rf'^### Test "{name}\b.* failed at (\S+) at .*: ###\n(.*)', text, re.MULTILINE
     )
