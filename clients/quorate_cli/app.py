@@ -20,6 +20,7 @@ COMMANDS = {
     "group": Later("group:app", "Look at consumer groups; set their offsets; delete them."),
     "partition": Later("partition:app", "Let the controller elect leaders of partitions."),
     "cluster": Later("cluster:app", "Look at the cluster as a whole."),
+    "top": Later("top:top", "Show rates, lag, leaders and ISR of a cluster, live."),
     "quorum": Later("quorum:app", "Look at the metadata quorum; change its voters and its leader."),
     "storage": Later("storage:app", "Make a node's disk ready; look at what is on it."),
     "bench": Later("bench:app", "Measure a cluster."),

@@ -144,6 +144,7 @@ MACHINES = [
     "broker/quorate_broker/groups/machine/topics.py",
     "broker/quorate_broker/groups/machine/turn.py",
     "broker/quorate_broker/groups/machine/values.py",
+    "clients/quorate_cli/cluster_rates.py",
 ]
 
 
