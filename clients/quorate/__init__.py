@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from quorate.producer.delivery import Delivery
     from quorate.producer.partitioner import RoundRobinPartitioner
     from quorate.producer.producer import Producer
+    from quorate.schema_registry.catalog import SchemaVersion
+    from quorate.schema_registry.registry import SchemaRegistry
 
 # A library prints no log lines until the program configures logging.
 logging.getLogger("quorate").addHandler(logging.NullHandler())
@@ -79,6 +81,8 @@ __all__ = [
     "RecordMetadata",
     "ReplicaSize",
     "RoundRobinPartitioner",
+    "SchemaRegistry",
+    "SchemaVersion",
     "TopicDescription",
     "TopicPartition",
     "VoterChange",
@@ -96,6 +100,8 @@ _HOMES = {
     "Producer": "quorate.producer.producer",
     "QuorateError": "quorate.errors",
     "RoundRobinPartitioner": "quorate.producer.partitioner",
+    "SchemaRegistry": "quorate.schema_registry.registry",
+    "SchemaVersion": "quorate.schema_registry.catalog",
 }
 
 

@@ -80,6 +80,7 @@ MACHINES = [
     "clients/quorate/consumer/partition_state.py",
     "clients/quorate/consumer/fetch_session.py",
     "clients/quorate/consumer/subscription.py",
+    "clients/quorate/schema_registry/catalog.py",
     "clients/quorate/serializers/avro/checks.py",
     "clients/quorate/serializers/avro/compatibility.py",
     "clients/quorate/serializers/avro/conversion.py",

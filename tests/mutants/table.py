@@ -163,6 +163,11 @@ GROUP_RECORDS = "tests/unit/quorate_broker/groups/records/test_records.py"
 ASSIGNORS = "tests/unit/quorate_broker/groups/assignors/test_assignors.py"
 
 
+CATALOG = "clients/quorate/schema_registry/catalog.py"
+CATALOG_TESTS = "tests/unit/quorate/schema_registry/test_catalog.py"
+REGISTRY_TESTS = "tests/unit/quorate/schema_registry/test_registry.py"
+
+
 class Mutant(NamedTuple):
     """`old` occurs exactly once in the file; the named tests fail once it is `new`."""
 
@@ -4200,5 +4205,37 @@ MUTANTS = (
         "if len(known.leaders) > 1 or waited >= CORRUPT_RETRY_S:",
         "if waited >= CORRUPT_RETRY_S:",
         (f"{CONSUMER_TESTS}::test_a_batch_that_two_leaders_send_corrupt_is_told_at_once",),
+    ),
+    Mutant(
+        "log-decides-schemas",
+        "a schema is accepted although another one came between",
+        CATALOG,
+        'if change.get("after") != self._last_change(subject):',
+        "if False:",
+        (f"{CATALOG_TESTS}::test_of_two_proposals_on_the_same_state_the_first_in_the_log_wins",),
+    ),
+    Mutant(
+        "log-decides-schemas",
+        "a schema is accepted although the rule for all subjects has changed",
+        CATALOG,
+        "return max(own, self._rule_changed)",
+        "return self._rule_changed if subject is None else own",
+        (f"{CATALOG_TESTS}::test_a_schema_that_was_checked_under_an_older_rule_loses",),
+    ),
+    Mutant(
+        "log-decides-schemas",
+        "an accepted schema is deleted, and compaction takes the versions after it away",
+        "clients/quorate/schema_registry/topic.py",
+        "if not self._accepted[proposal.key]:",
+        "if True:",
+        (f"{REGISTRY_TESTS}::test_a_proposal_that_lost_is_deleted_and_no_other",),
+    ),
+    Mutant(
+        "log-decides-schemas",
+        "a registry answers before it has read up to its own proposal",
+        "clients/quorate/schema_registry/topic.py",
+        "await self._reach(written.offset + 1, timeout_ms)",
+        "await self._reach(written.offset, timeout_ms)",
+        (f"{REGISTRY_TESTS}::test_a_proposal_that_lost_is_deleted_and_no_other",),
     ),
 )

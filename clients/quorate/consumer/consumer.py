@@ -6,9 +6,7 @@ import asyncio
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from typing import Annotated, ClassVar, Self
-from uuid import UUID
 
 from quorate.aio.clock import Deadline
 from quorate.aio.owner import Owner
@@ -22,7 +20,8 @@ from quorate.consumer.group_assignment import GroupAssignment
 from quorate.consumer.group_calls import ConsumerGroupCalls
 from quorate.consumer.partition_state import Reset
 from quorate.consumer.record_reader import RecordReader
-from quorate.errors import ClosedError
+from quorate.consumer.schema_lookups import LOOKUP_MAX_S, may_read_again
+from quorate.errors import ClosedError, DeserializationError
 from quorate.model import AnyRecord, TopicPartition
 from quorate.serializers import decoder
 from quorate.settings import (
@@ -191,30 +190,6 @@ class Consumer(ConsumerGroupCalls):
                 self._cluster = self._fetcher = self._group = None
             raise
 
-    def _join(
-        self, cluster: Cluster, fetcher: Fetcher, assignment: GroupAssignment
-    ) -> ConsumerGroup:
-        config = self._group_config
-        member_id = str(UUID(bytes=cluster.chance.randbytes(16), version=4))
-        self._group = group = ConsumerGroup(
-            replace(config, member=replace(config.member, member_id=member_id)),
-            cluster,
-            fetcher,
-            self._subscription,
-            listener=lambda: assignment.listener,
-            told=self._tell,
-        )
-        group.start()
-        assignment.join(cluster, group)
-        return group
-
-    def _tell(self, error: Exception) -> None:
-        """Let the next read raise an error of the application's listener or assignor."""
-        assert isinstance(self._assignment, GroupAssignment)
-        self._assignment.tell(error)
-        if self._fetcher is not None:
-            self._fetcher.arrived.ring()
-
     async def _end(self) -> None:
         fetcher = self._fetcher
         if fetcher is None:
@@ -248,37 +223,42 @@ class Consumer(ConsumerGroupCalls):
         Each concerns one partition. Later reads continue in this partition, at its turn, from the
         same position.
         """
-        group = self._group
-        if group is not None:
-            hands = group.commits.hands
-            solo = hands.solo
-            if (
-                solo is not None
-                and solo is asyncio.current_task(solo.get_loop())
-                and self._read_since_yield < RECORDS_BETWEEN_YIELDS
-            ):
-                try:
-                    record = self._running_fetcher().reading.take_one()
-                except BaseException:
-                    # it has come back from the record before, though it gets none
-                    group.ask()
-                    raise
+        try:
+            group = self._group
+            if group is not None:
+                hands = group.commits.hands
+                solo = hands.solo
+                if (
+                    solo is not None
+                    and solo is asyncio.current_task(solo.get_loop())
+                    and self._read_since_yield < RECORDS_BETWEEN_YIELDS
+                ):
+                    try:
+                        record = self._running_fetcher().reading.take_one()
+                    except BaseException:
+                        # it has come back from the record before, though it gets none
+                        group.ask()
+                        raise
+                    if record is not None:
+                        self._read_since_yield += 1
+                        hands.record = record
+                        return record
+                return await self._getone_of_group(group)
+            while True:
+                if self._read_since_yield >= RECORDS_BETWEEN_YIELDS:
+                    await self._let_others_run()
+                    self._running_fetcher().asked_for(ALL)
+                fetcher = self._running_fetcher()
+                record = fetcher.reading.take_one()
                 if record is not None:
                     self._read_since_yield += 1
-                    hands.record = record
                     return record
-            return await self._getone_of_group(group)
-        while True:
-            if self._read_since_yield >= RECORDS_BETWEEN_YIELDS:
-                await self._let_others_run()
-                self._running_fetcher().asked_for(ALL)
-            fetcher = self._running_fetcher()
-            record = fetcher.reading.take_one()
-            if record is not None:
-                self._read_since_yield += 1
-                return record
-            fetcher.asked_for(ALL)
-            await fetcher.wait(None)
+                fetcher.asked_for(ALL)
+                await fetcher.wait(None)
+        except DeserializationError as error:
+            if not await may_read_again(error, LOOKUP_MAX_S, self._group):
+                raise
+        return await self.getone()
 
     async def _getone_of_group(self, group: ConsumerGroup) -> AnyRecord:
         asker = group.ask()
@@ -333,7 +313,12 @@ class Consumer(ConsumerGroupCalls):
             if group is not None and asker is not None:
                 group.check()
                 allowed = group.may_read(asker, only)
-            found = {} if allowed is None else fetcher.reading.take(allowed, limit)
+            try:
+                found = {} if allowed is None else fetcher.reading.take(allowed, limit)
+            except DeserializationError as error:
+                if not await may_read_again(error, deadline.left_s, group):
+                    return {}
+                continue
             if found:
                 self._read_since_yield += sum(map(len, found.values()))
                 if group is not None and asker is not None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Literal, overload
+from uuid import UUID
 
+from quorate.cluster.cluster import Cluster
 from quorate.cluster.committed_offset import CommittedOffsetRule
 from quorate.cluster.parts import Part
-from quorate.consumer.group.group import ConsumerGroup
+from quorate.consumer.fetcher import Fetcher
+from quorate.consumer.group.group import ConsumerGroup, GroupConfig
 from quorate.consumer.group_assignment import GroupAssignment
 from quorate.consumer.partition_state import PartitionState, Reset
 from quorate.consumer.positions import ConsumerPositions
@@ -30,6 +34,8 @@ class ConsumerGroupCalls(ConsumerPositions):
         super().__init__(bootstrap_servers, client_id, policy)
         self._group_id = group_id
         self._group: ConsumerGroup | None = None
+        #: Set by the constructor of Consumer.
+        self._group_config: GroupConfig
         if group_id is not None:
             self._assignment = GroupAssignment(self._subscription, self._assigned)
 
@@ -82,6 +88,30 @@ class ConsumerGroupCalls(ConsumerPositions):
         topic = await self._running().topic(partition.topic)
         found = await group.committed(Part(topic.topic_id, partition.partition))
         return found if metadata or found is None else found.offset
+
+    def _join(
+        self, cluster: Cluster, fetcher: Fetcher, assignment: GroupAssignment
+    ) -> ConsumerGroup:
+        config = self._group_config
+        member_id = str(UUID(bytes=cluster.chance.randbytes(16), version=4))
+        self._group = group = ConsumerGroup(
+            replace(config, member=replace(config.member, member_id=member_id)),
+            cluster,
+            fetcher,
+            self._subscription,
+            listener=lambda: assignment.listener,
+            told=self._tell,
+        )
+        group.start()
+        assignment.join(cluster, group)
+        return group
+
+    def _tell(self, error: Exception) -> None:
+        """Let the next read raise an error of the application's listener or assignor."""
+        assert isinstance(self._assignment, GroupAssignment)
+        self._assignment.tell(error)
+        if self._fetcher is not None:
+            self._fetcher.arrived.ring()
 
     def _running_group(self) -> ConsumerGroup:
         self._owner.check_alive()

@@ -13,5 +13,6 @@ from quorate.sync.admin import Admin
 from quorate.sync.consumer import Consumer
 from quorate.sync.delivery import Delivery
 from quorate.sync.producer import Producer
+from quorate.sync.schema_registry import SchemaRegistry
 
-__all__ = ["Admin", "Consumer", "Delivery", "Producer"]
+__all__ = ["Admin", "Consumer", "Delivery", "Producer", "SchemaRegistry"]

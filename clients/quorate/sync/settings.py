@@ -22,6 +22,16 @@ class AdminSettings(TypedDict, total=False):
     security: object | None
 
 
+class SchemaRegistrySettings(TypedDict, total=False):
+    """Those of SchemaRegistry."""
+
+    bootstrap_servers: str | Sequence[str]
+    client_id: str
+    topic: str
+    request_timeout_ms: int
+    security: object | None
+
+
 class ProducerSettings(TypedDict, total=False):
     """Those of Producer."""
 

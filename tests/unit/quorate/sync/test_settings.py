@@ -15,6 +15,7 @@ PAIRS = [
     (quorate.Admin, sync.Admin, settings.AdminSettings),
     (quorate.Consumer, sync.Consumer, settings.ConsumerSettings),
     (quorate.Producer, sync.Producer, settings.ProducerSettings),
+    (quorate.SchemaRegistry, sync.SchemaRegistry, settings.SchemaRegistrySettings),
 ]
 #: What `async with` and `async for` need has other names without them.
 ONLY_ASYNC: set[str] = set()

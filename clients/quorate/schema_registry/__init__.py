@@ -1,0 +1,1 @@
+"""A registry of schemas in a topic. Use quorate.SchemaRegistry or quorate.sync.SchemaRegistry."""
