@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 
 import typer
 
 from quorate import __version__
+from quorate_cli import program
 from quorate_cli.lazy_group import MARKUP, Later, lazy_group
 from quorate_quorum.node.streams import open_standard_streams
 
@@ -24,10 +26,11 @@ COMMANDS = {
     "quorum": Later("quorum:app", "Look at the metadata quorum; change its voters and its leader."),
     "storage": Later("storage:app", "Make a node's disk ready; look at what is on it."),
     "bench": Later("bench:app", "Measure a cluster."),
+    "completion": Later("completion:completion", "Print the script of completion for a shell."),
 }
 
 app = typer.Typer(
-    name="quorate",
+    name=program.NAME,
     cls=lazy_group(COMMANDS),
     help="A Kafka-style replicated commit log: start clusters, administer them, look inside.",
     no_args_is_help=True,
@@ -59,4 +62,10 @@ def main_options(
 def main() -> None:
     """Run the command. This is the entry point of the package."""
     open_standard_streams()
-    app()
+    if program.COMPLETE_VARIABLE in os.environ:
+        # import it here, because only a Tab needs it
+        from quorate_cli.completion import register
+
+        register()
+    # the scripts of shells have this name, however the program was started
+    app(prog_name=program.NAME)

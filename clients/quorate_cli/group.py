@@ -8,14 +8,13 @@ from typing import Annotated, Any
 import typer
 
 from quorate import Admin, GroupDescription
+from quorate_cli.completion import group_names
 from quorate_cli.group_lag import PartitionLag, lags
 from quorate_cli.lazy_group import Later, lazy_group
 from quorate_cli.output import print_json, print_table
-from quorate_cli.session import Session, in_session
+from quorate_cli.session import Group, Session, in_session
 
 app = typer.Typer(no_args_is_help=True, cls=lazy_group({"seek": Later("group_seek:seek")}))
-
-Group = Annotated[str, typer.Argument(metavar="GROUP", help="The consumer group.")]
 
 
 @app.command("list")
@@ -98,7 +97,10 @@ def describe(session: Session, group: Group) -> None:
 @in_session
 def delete(
     session: Session,
-    groups: Annotated[list[str], typer.Argument(metavar="GROUP...", help="The groups.")],
+    groups: Annotated[
+        list[str],
+        typer.Argument(metavar="GROUP...", help="The groups.", autocompletion=group_names),
+    ],
 ) -> None:
     """Delete groups without members, and their committed offsets."""
     session.ask(lambda admin: admin.delete_groups(groups))

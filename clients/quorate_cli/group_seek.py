@@ -19,7 +19,7 @@ from quorate.errors import (
 )
 from quorate_cli import record_text
 from quorate_cli.output import print_json, print_table, usage_error
-from quorate_cli.session import Session, in_session
+from quorate_cli.session import Group, Session, in_session
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Aim:
 @in_session
 def seek(
     session: Session,
-    group: Annotated[str, typer.Argument(metavar="GROUP", help="The consumer group.")],
+    group: Group,
     topic: Annotated[
         list[str] | None,
         typer.Option(

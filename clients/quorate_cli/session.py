@@ -14,6 +14,7 @@ import typer
 
 from quorate import Admin, TopicDescription, errors
 from quorate.v1.common_pb2 import ErrorCode
+from quorate_cli.completion import group_names, topic_names
 from quorate_cli.output import (
     NO_ANSWER,
     SAID_NO,
@@ -39,7 +40,12 @@ Bootstrap = Annotated[
 ]
 Timeout = Annotated[float, typer.Option("--timeout", help="Seconds to wait for an answer.")]
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The topic.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The topic.", autocompletion=topic_names)]
+
+Group = Annotated[
+    str,
+    typer.Argument(metavar="GROUP", help="The consumer group.", autocompletion=group_names),
+]
 
 Configs = Annotated[
     list[str] | None,

@@ -11,6 +11,7 @@ import typer
 
 from quorate import Admin, LogDirDescription, ReplicaSize, TopicDescription
 from quorate.errors import AuthorizationError
+from quorate_cli.completion import topic_names
 from quorate_cli.lazy_group import Later, lazy_group
 from quorate_cli.output import print_json, print_table, usage_error, warn
 from quorate_cli.session import Configs, Name, Remove, Session, in_session, parse_configs
@@ -140,7 +141,10 @@ def alter(
 @in_session
 def delete(
     session: Session,
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="The topics.")],
+    names: Annotated[
+        list[str],
+        typer.Argument(metavar="NAME...", help="The topics.", autocompletion=topic_names),
+    ],
 ) -> None:
     """Delete topics and all their records."""
     session.ask(lambda admin: admin.delete_topics(names))

@@ -15,6 +15,7 @@ import typer
 from quorate import Consumer, Delivery, Producer, TopicDescription, TopicPartition
 from quorate.errors import DeliveryTimeoutError, NetworkError, QuorateError, RequestTimedOutError
 from quorate.record.compression import NAMES
+from quorate_cli.completion import topic_names
 from quorate_cli.output import NO_ANSWER, SAID_NO, check_word, say, usage_error
 from quorate_cli.progress import Show, progress
 from quorate_cli.record_text import AnyRecord
@@ -100,8 +101,15 @@ def _is_reported(_delivery: Delivery) -> None:
 @in_session
 def copy(
     session: Session,
-    source: Annotated[str, typer.Argument(metavar="FROM", help="The topic to read.")],
-    target: Annotated[str, typer.Argument(metavar="TO", help="The topic to write; it exists.")],
+    source: Annotated[
+        str, typer.Argument(metavar="FROM", help="The topic to read.", autocompletion=topic_names)
+    ],
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="TO", help="The topic to write; it exists.", autocompletion=topic_names
+        ),
+    ],
     from_bootstrap: Annotated[
         str | None,
         typer.Option(

@@ -7,7 +7,7 @@ import pytest
 from tests.cluster.support import run_here
 
 COMMANDS = [
-    [], ["up"], ["demo"], ["top"],
+    [], ["up"], ["demo"], ["top"], ["completion"],
     ["topic"], ["topic", "create"], ["topic", "list"], ["topic", "describe"], ["topic", "alter"],
     ["topic", "delete"], ["topic", "produce"], ["topic", "consume"],
     ["topic", "tail"], ["topic", "copy"], ["topic", "trim"],

@@ -1,0 +1,88 @@
+"""Completion in a shell: the script that a shell runs once, and names that the cluster knows.
+
+The script makes the shell run `quorate` with the line so far in the environment at each Tab. Typer
+answers; this module starts it, and adds the names of topics and groups.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from quorate_cli import program
+from quorate_cli.output import check_word
+
+if TYPE_CHECKING:
+    from quorate import Admin
+
+SHELLS: Final = ("bash", "zsh", "fish")
+#: A cluster that does not answer must not hold up the keyboard.
+NAMES_TIMEOUT_MS: Final = 1000
+
+
+def completion(
+    context: typer.Context,
+    shell: Annotated[str, typer.Argument(metavar="bash|zsh|fish", help="The shell.")],
+) -> None:
+    r"""Print the script that completes this command's words at Tab.
+
+    bash: eval "$(quorate completion bash)" in ~/.bashrc. zsh: the same with zsh in ~/.zshrc, after
+    compinit. fish: quorate completion fish > ~/.config/fish/completions/quorate.fish
+    """
+    check_word("the shell", shell, SHELLS)
+    register()
+    from typer.completion import shell_complete
+
+    shell_complete(
+        context.find_root().command, {}, program.NAME, program.COMPLETE_VARIABLE, f"source_{shell}"
+    )
+
+
+def register() -> None:
+    """Let Typer answer the scripts that `completion` prints."""
+    from typer.completion import get_completion_inspect_parameters
+
+    # this registers Typer's classes of the shells
+    get_completion_inspect_parameters()
+
+
+def topic_names(context: typer.Context, incomplete: str) -> list[str]:
+    """Return the topics whose names begin so; none if the cluster does not answer soon."""
+    return _names(context, incomplete, lambda admin: admin.list_topics())
+
+
+def group_names(context: typer.Context, incomplete: str) -> list[str]:
+    """Return the groups whose names begin so; none if the cluster does not answer soon."""
+
+    async def listed(admin: Admin) -> list[str]:
+        return [one.group_id for one in await admin.list_groups()]
+
+    return _names(context, incomplete, listed)
+
+
+def _names(
+    context: typer.Context, incomplete: str, question: Callable[[Admin], Awaitable[list[str]]]
+) -> list[str]:
+    # it takes long to import, and only a name of the cluster needs it
+    from quorate import Admin
+    from quorate.errors import QuorateError
+
+    servers: Any = context.params.get("bootstrap") or "localhost:7092"
+
+    async def main() -> list[str]:
+        async with (
+            asyncio.timeout(NAMES_TIMEOUT_MS / 1000),
+            Admin(bootstrap_servers=servers, request_timeout_ms=NAMES_TIMEOUT_MS) as admin,
+        ):
+            return await question(admin)
+
+    # a warning would be written into the line that is typed
+    logging.disable()
+    try:
+        return [one for one in asyncio.run(main()) if one.startswith(incomplete)]
+    except (QuorateError, TimeoutError, OSError, ValueError):
+        return []

@@ -1,0 +1,96 @@
+"""`quorate completion`: what a shell gets at Tab."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from quorate_cli.completion import SHELLS
+from tests.cluster.support import PATIENCE_S, run_here
+from tests.unit.quorate_cli.commands import Quorate
+
+RUN = (sys.executable, "-c", "from quorate_cli.app import main; main()")
+
+
+def complete(line: str, shell: str = "zsh", **env: str) -> str:
+    """Return what the script of zsh or fish gets for a line that ends at the cursor."""
+    asked = {
+        "_QUORATE_COMPLETE": f"complete_{shell}",
+        "_TYPER_COMPLETE_ARGS": line,
+        "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+    }
+    done = subprocess.run(
+        RUN,
+        env={**os.environ, **asked, **env},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=PATIENCE_S,
+    )
+    assert done.stderr == ""
+    return done.stdout
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_script_asks_the_command(shell: str, capfd: pytest.CaptureFixture[str]) -> None:
+    said = run_here(["completion", shell], capfd, b"")
+    assert (said.status, said.err) == (0, "")
+    assert f"_QUORATE_COMPLETE=complete_{shell}" in said.out
+
+
+def test_another_shell_is_refused(capfd: pytest.CaptureFixture[str]) -> None:
+    said = run_here(["completion", "csh"], capfd, b"")
+    assert (said.status, said.out) == (2, "")
+    assert said.err == "quorate: the shell must be bash, zsh or fish, not 'csh'\n"
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_commands_that_are_imported_later_are_completed(shell: str) -> None:
+    assert "quorum" in complete("quorate ", shell)
+    found = complete("quorate topic t", shell)
+    assert "tail" in found
+    assert "trim" in found
+    assert "copy" not in found
+    assert "--from-bootstrap" in complete("quorate topic copy --from", shell)
+
+
+def test_topics_and_groups_are_those_of_the_cluster(quorate: Quorate) -> None:
+    topic = quorate.topic()
+    at = f"--bootstrap {quorate.servers}"
+    assert topic in complete(f"quorate topic describe {at} t-", "fish").split()
+    assert complete(f"quorate topic describe {at} other-", "fish").strip() == ""
+    quorate.write(topic, [{"value": b"x"}])
+    read = ("--from-beginning", "--count", "1", "--group", f"g-{topic}")
+    assert quorate("topic", "consume", topic, *read).status == 0
+    found = complete("quorate group describe g-", "fish", QUORATE_BOOTSTRAP=quorate.servers)
+    assert f"g-{topic}" in found.split()
+
+
+def test_a_cluster_that_does_not_answer_gives_no_names() -> None:
+    assert complete("quorate topic describe --bootstrap 127.0.0.1:1 t", "fish").strip() == ""
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="this machine has no bash")
+def test_bash_completes(tmp_path: Path) -> None:
+    command = tmp_path / "quorate"
+    command.write_text(f"#!/bin/sh\nexec '{RUN[0]}' {RUN[1]} '{RUN[2]}' \"$@\"\n")
+    command.chmod(0o755)
+    script = (
+        'eval "$(quorate completion bash)"; COMP_WORDS=(quorate topic ta); COMP_CWORD=2;'
+        ' _quorate_completion quorate; echo "${COMPREPLY[@]}"; complete -p quorate'
+    )
+    done = subprocess.run(
+        ["bash", "--norc", "-c", script],
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=PATIENCE_S,
+    )
+    assert done.stdout == "tail\ncomplete -o default -F _quorate_completion quorate\n"
+    assert done.stderr == ""
