@@ -126,7 +126,7 @@ def demo(
                 verdict = asyncio.run(_tell(cluster, client, records, started))
             except (QuorateError, TimeoutError) as error:
                 # fail inside `with`, so that the folder with the logs stays
-                fail(f"the demo could not go on: {error or 'no answer'}", SAID_NO)
+                fail(f"the demo could not go on: {str(error) or 'no answer in time'}", SAID_NO)
             finally:
                 statuses = cluster.stop()
             for node_id, status in statuses.items():
@@ -174,7 +174,7 @@ async def _produce(
     cluster: LocalCluster, client: Client, rows: list[tuple[bytes, bytes]], progress: Progress
 ) -> None:
     loop = asyncio.get_running_loop()
-    servers = cluster.kafka_servers.replace("kafka://", "") or cluster.bootstrap_servers
+    servers = cluster.kafka_servers or cluster.bootstrap_servers
     async with open_producer(client, servers) as producer:
         started = loop.time()
         for number, (key, value) in enumerate(

@@ -123,7 +123,7 @@ def seek(
 
 def _time(text: str) -> int:
     try:
-        return record_text.milliseconds_of(text)
+        return record_text.milliseconds_of(text, "--to-time")
     except ValueError as error:
         usage_error(str(error))
 

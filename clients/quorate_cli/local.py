@@ -59,7 +59,7 @@ class LocalCluster:
     @property
     def kafka_servers(self) -> str:
         """The addresses of all brokers for Kafka clients, separated by commas; "": none."""
-        return ",".join(f"kafka://{node.kafka}" for node in self.brokers if node.kafka)
+        return ",".join(node.kafka for node in self.brokers if node.kafka)
 
     def prepare(self) -> None:
         """Format the disks and write the configurations, if the folder has no cluster yet.
@@ -168,19 +168,11 @@ class LocalCluster:
         Raises TimeoutError after `timeout` seconds. Raises QuorumUnavailableError when a process
         has ended.
         """
-        running = [node for node in self.brokers if node.id in self.processes]
-        async with asyncio.timeout(timeout):
-            cluster = Cluster(",".join(one.endpoint for one in running), client_id="quorate-cli")
-            try:
-                while True:
-                    self._check_all_run()
-                    answers = [await _describe(cluster, node.endpoint) for node in running]
-                    if all(_sees_alive(answer, running) for answer in answers):
-                        assert answers[0] is not None
-                        return answers[0]
-                    await asyncio.sleep(0.03)
-            finally:
-                await cluster.stop()
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._ready()
+        except TimeoutError:
+            raise TimeoutError(f"the cluster was not ready within {timeout:g} s") from None
 
     def last_words(self, node_id: int) -> str:
         """Return the end of a node's output."""
@@ -189,6 +181,20 @@ class LocalCluster:
         return ""
 
     # -- inside ----------------------------------------------------------------------------------
+
+    async def _ready(self) -> DescribeClusterResponse:
+        running = [node for node in self.brokers if node.id in self.processes]
+        cluster = Cluster(",".join(one.endpoint for one in running), client_id="quorate-cli")
+        try:
+            while True:
+                self._check_all_run()
+                answers = [await _describe(cluster, node.endpoint) for node in running]
+                if all(_sees_alive(answer, running) for answer in answers):
+                    assert answers[0] is not None
+                    return answers[0]
+                await asyncio.sleep(0.03)
+        finally:
+            await cluster.stop()
 
     async def _format(self) -> None:
         await format_voters(

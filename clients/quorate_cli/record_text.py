@@ -139,11 +139,13 @@ def _time(timestamp_ms: int) -> str:
     return found.isoformat(timespec="milliseconds")
 
 
-def milliseconds_of(moment: str) -> int:
-    """Return the value of --from-time in ms since 1970. Raise ValueError if it is no time.
+def milliseconds_of(moment: str, option: str) -> int:
+    """Return the time that an option was given, in ms since 1970. Raise ValueError if it is none.
 
-    >>> milliseconds_of("1700000000123"), milliseconds_of("2023-11-14T22:13:20Z")
-    (1700000000123, 1700000000000)
+    >>> milliseconds_of("1700000000123", "--to-time")
+    1700000000123
+    >>> milliseconds_of("2023-11-14T22:13:20Z", "--to-time")
+    1700000000000
     """
     if re.fullmatch(r"[0-9]{1,18}", moment):
         return int(moment)
@@ -154,7 +156,7 @@ def milliseconds_of(moment: str) -> int:
             raise ValueError(moment)
     except (ValueError, OverflowError):
         raise ValueError(
-            f"--from-time takes 2026-01-31T12:00:00 (UTC, unless it names a zone) or milliseconds "
+            f"{option} takes 2026-01-31T12:00:00 (UTC, unless it names a zone) or milliseconds "
             f"since 1970, not {moment!r}"
         ) from None
     return since_ms

@@ -75,7 +75,7 @@ def consume(
     if group is not None and (partition or from_time is not None):
         usage_error("a group divides the partitions: leave out --partition, --offset, --from-time")
     timeout = session.timeout
-    since_ms = None if from_time is None else or_usage(record_text.milliseconds_of, from_time)
+    since_ms = None if from_time is None else or_usage(_since_ms, from_time)
 
     async def main() -> None:
         topic = await session.must_exist(name)
@@ -166,3 +166,7 @@ async def _first_share(consumer: Consumer, seconds: float) -> None:
         if consumer.assignment():
             break
         await asyncio.sleep(FIRST_SHARE_LOOK_S)
+
+
+def _since_ms(text: str) -> int:
+    return record_text.milliseconds_of(text, "--from-time")

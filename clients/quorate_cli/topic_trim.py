@@ -79,7 +79,7 @@ async def _first_at(
 def _time(text: str) -> int:
     now_ms = time.time_ns() // 1_000_000
     try:
-        since_ms = record_text.milliseconds_of(text)
+        since_ms = record_text.milliseconds_of(text, "--before")
     except ValueError:
         usage_error(
             f"--before takes an offset, a time since 1970 as 2026-01-31T12:00:00, or {END!r},"

@@ -151,7 +151,7 @@ def _run_processes(cluster: LocalCluster, *, is_temporary: bool) -> None:
             announce(cluster, is_temporary=is_temporary)
             _watch(cluster, asked_to_stop)
     except (QuorateError, TimeoutError) as error:
-        fail(str(error) or f"the cluster was not ready within {READY_S:g} s", NO_ANSWER)
+        fail(str(error), NO_ANSWER)
     finally:
         unclean = {node: status for node, status in cluster.stop().items() if status != 0}
         for node_id, status in unclean.items():

@@ -381,7 +381,8 @@ def spec_of(name: str, *, of_topic: bool) -> ConfigSpec:
     spec = CONFIGS.get(name)
     if spec is None:
         near = difflib.get_close_matches(name[:100], list(CONFIGS), n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(CONFIGS)}"
+        known = [row.name for row in CONFIGS.values() if not of_topic or row.scope != "cluster"]
+        hint = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"
         raise InvalidConfigError(f"no configuration is named {name[:100]!r}{hint}")
     if of_topic and spec.scope == "cluster":
         raise InvalidConfigError(f"{name} belongs to the cluster and cannot be set on a topic")

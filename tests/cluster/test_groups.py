@@ -360,7 +360,7 @@ def test_groups_are_listed_described_moved_and_deleted(
         (("seek", "x"), 2, "takes one of"),
         (("seek", "x", "--to-earliest", "--to-latest"), 2, "takes one of"),
         (("seek", "x", "--to-offset", "3"), 2, "needs --topic"),
-        (("seek", "x", "--to-time", "never"), 2, "never"),
+        (("seek", "x", "--to-time", "never"), 2, "--to-time takes 2026-01-31T12:00:00"),
         (("seek", "x", "--topic", "a/b/c", "--to-latest"), 2, "NAME/PARTITION"),
         (("seek", "x", "--to-latest"), 1, "has committed nothing"),
         (("seek", "x", "--topic", "bad/9", "--to-latest"), 1, "partitions 0 to 1"),

@@ -135,7 +135,7 @@ def test_port_0_takes_free_ones_and_what_is_where_follows_the_address(tmp_path: 
         assert not servers.endswith(":7092")
         assert up.process.stdout is not None
         lines = [up.process.stdout.readline() for _ in range(10)]
-        assert re.fullmatch(r"Kafka clients: kafka://127\.0\.0\.1:\d+\n", lines[0])
+        assert re.fullmatch(r"Kafka clients: 127\.0\.0\.1:\d+\n", lines[0])
         assert lines[1] == f"data: {tmp_path} (kept)\n"
         assert str(tmp_path) in lines[2]
         assert "output.log" in lines[2]

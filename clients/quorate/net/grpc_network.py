@@ -64,6 +64,10 @@ _NEVER_CONNECTED = re.compile(r"failed to connect to all addresses.*refused", re
 _NOT_RESOLVED = re.compile(r"errors resolving|DNS resolution failed|address lookup failed", re.I)
 
 
+#: gRPC reports a server that closes the connection before its first frame of HTTP/2 like this.
+_SPOKE_NO_GRPC = re.compile(r"failed to connect to all addresses.*Socket closed", re.I | re.S)
+
+
 class GrpcNetwork:
     """The Network of real processes. An object belongs to one event loop."""
 
@@ -384,6 +388,11 @@ def _call_error(error: RpcError, endpoint: str, path: str) -> errors.QuorateErro
         return errors.PeerRefusedError(f"no server listens at {endpoint} ({path})")
     if status is code.UNAVAILABLE and _NOT_RESOLVED.search(details):
         return errors.UnresolvedHostError(f"the host of {endpoint} has no address here ({details})")
+    if status is code.UNAVAILABLE and _SPOKE_NO_GRPC.search(details):
+        return errors.StreamBrokenError(
+            f"what listens at {endpoint} closed the connection before it spoke gRPC, as a listener "
+            f"for Kafka clients does ({path})"
+        )
     if status is code.FAILED_PRECONDITION:
         return errors.WrongClusterError(details)
     if status in (code.UNAVAILABLE, code.CANCELLED):

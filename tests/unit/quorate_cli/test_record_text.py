@@ -85,5 +85,5 @@ def test_a_format_with_anything_else_names_what_it_may_have(pattern: str) -> Non
     ],
 )
 def test_a_time_that_is_none_says_what_one_is(moment: str) -> None:
-    with pytest.raises(ValueError, match="UTC, unless it names a zone"):
-        record_text.milliseconds_of(moment)
+    with pytest.raises(ValueError, match=r"--to-time takes .* \(UTC, unless it names a zone\)"):
+        record_text.milliseconds_of(moment, "--to-time")

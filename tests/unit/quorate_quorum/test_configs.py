@@ -99,8 +99,15 @@ def test_a_wrong_value_names_the_setting_and_what_is_allowed(name: str, text: st
 def test_an_unknown_name_names_the_nearest() -> None:
     with pytest.raises(InvalidConfigError, match=r"did you mean retention\.ms\?"):
         check_config("retension.ms", "1", of_topic=True)
-    with pytest.raises(InvalidConfigError, match=r"known are cleanup\.policy"):
+
+
+def test_an_unknown_name_that_is_near_none_is_told_all_that_are_allowed() -> None:
+    with pytest.raises(InvalidConfigError, match=r"known are cleanup\.policy") as of_topic:
         check_config("zzz", "1", of_topic=True)
+    with pytest.raises(InvalidConfigError, match=r"known are cleanup\.policy") as of_cluster:
+        check_config("zzz", "1", of_topic=False)
+    assert "num.partitions" in str(of_cluster.value)
+    assert "num.partitions" not in str(of_topic.value)
 
 
 def test_what_is_the_clusters_cannot_be_set_on_a_topic() -> None:

@@ -120,6 +120,27 @@ async def test_whoever_is_no_grpc_server_gives_no_answer() -> None:
     await server.wait_closed()
 
 
+async def test_a_server_that_closes_at_once_is_told_as_one_of_another_protocol() -> None:
+    """A listener for Kafka clients closes like this: HTTP/2's preface is no request of Kafka."""
+
+    async def close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.close()
+
+    server = await asyncio.start_server(close, "127.0.0.1", 0)
+    endpoint = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    network = GrpcNetwork()
+    with pytest.raises(StreamBrokenError) as caught:
+        await network.connect(endpoint).unary(ECHO, "a", timeout_ms=20_000)
+    assert str(caught.value) == (
+        f"what listens at {endpoint} closed the connection before it spoke gRPC, as a listener for "
+        f"Kafka clients does ({ECHO.path})"
+    )
+    await network.close()
+    server.close()
+    await server.wait_closed()
+
+
 @pytest.mark.parametrize(
     ("family", "taken_at", "host"),
     [
