@@ -81,6 +81,7 @@ MACHINES = [
     "clients/quorate/consumer/fetch_session.py",
     "clients/quorate/consumer/subscription.py",
     "clients/quorate/schema_registry/catalog.py",
+    "clients/quorate/serializers/avro/bounds.py",
     "clients/quorate/serializers/avro/checks.py",
     "clients/quorate/serializers/avro/compatibility.py",
     "clients/quorate/serializers/avro/conversion.py",

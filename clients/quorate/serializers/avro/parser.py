@@ -29,6 +29,9 @@ from quorate.serializers.avro.types import (
 NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 FULL_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*\Z")
 ALLOWED: Final = "a name of a type, an object with a type, or a list of types (a union)"
+#: How deep types may lie in one another, a name for the type that it stands for. A value of such a
+#: type is nested as deeply, and what works on it counts no levels.
+NESTED_MAX: Final = 100
 #: What belongs to a logical type, beside its name.
 LOGICAL: Final = ("logicalType", "precision", "scale")
 
@@ -36,9 +39,33 @@ LOGICAL: Final = ("logicalType", "precision", "scale")
 def parse(schema: Any) -> Type:
     """Return the type that decoded JSON describes. Raise InvalidSchemaError with the place."""
     try:
-        return _Parser().parse(schema, "", "the schema")
+        found = _Parser().parse(schema, "", "the schema")
+        depth = _depth(found, {})
     except RecursionError:
-        raise InvalidSchemaError("the schema is nested too deeply") from None
+        depth = NESTED_MAX + 1
+    if depth > NESTED_MAX:
+        raise InvalidSchemaError(f"the schema is nested too deeply: at most {NESTED_MAX} levels")
+    return found
+
+
+def _depth(type: Type, known: dict[int, int]) -> int:
+    """Return how many types lie in one another; one that contains itself is counted once."""
+    inner: list[Type] = []
+    match type:
+        case Array():
+            inner = [type.items]
+        case Map():
+            inner = [type.values]
+        case Union():
+            inner = list(type.branches)
+        case Record():
+            if id(type) in known:
+                return known[id(type)]
+            known[id(type)] = 0
+            inner = [field.type for field in type.fields]
+    depth = 1 + max((_depth(one, known) for one in inner), default=0)
+    known[id(type)] = depth
+    return depth
 
 
 def _refuse(place: str, message: str) -> NoReturn:

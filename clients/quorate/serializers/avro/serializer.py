@@ -11,6 +11,12 @@ from concurrent.futures import Future
 from typing import Any, Final, cast
 
 from quorate.errors import InvalidSchemaError, UnknownSchemaError
+from quorate.serializers.avro.bounds import (
+    check_bytes,
+    check_nesting,
+    is_recursive,
+    is_unbounded,
+)
 from quorate.serializers.avro.checks import check_of
 from quorate.serializers.avro.confluent import ConfluentRegistry
 from quorate.serializers.avro.conversion import conversion
@@ -86,6 +92,7 @@ class Avro:
         self._header = HEADER.pack(MARKER, self.schema.fingerprint)
         self._parsed = parsed(self.schema, logical=True)
         self._check = check_of(self.schema.type)
+        self._may_nest = is_recursive(self.schema.type)
         self._may_write = False
         self._decoders: dict[int, Decode] = {}
         self._confluent_decoders: dict[int, Decode] = {}
@@ -101,6 +108,8 @@ class Avro:
         if not self._may_write:
             self._source.check_may_write(self.schema)
             self._may_write = True
+        if self._may_nest:
+            check_nesting(value)
         if self._check is not None:
             self._check(value)
         out = io.BytesIO()
@@ -185,8 +194,11 @@ def decoder(writer: AvroSchema, reader: AvroSchema) -> Decode:
         schema = parsed(writer, logical=False)
         convert = conversion(writer.type, reader.type, logical_value)
     has_names = convert is not None
+    must_check = is_unbounded(writer.type)
 
     def decode(data: bytes, offset: int) -> Any:
+        if must_check:
+            check_bytes(writer.type, data, offset)
         source = io.BytesIO(data)
         source.seek(offset)
         value = fastavro.schemaless_reader(source, schema, None, return_named_type=has_names)

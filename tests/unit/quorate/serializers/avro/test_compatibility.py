@@ -162,7 +162,7 @@ def test_a_schema_whose_types_are_used_many_times_over_is_checked_in_no_time() -
 def test_unions_within_unions_are_checked_in_no_time() -> None:
     def nest(last: str) -> Any:
         inner: Any = last
-        for _ in range(60):
+        for _ in range(45):
             inner = ["null", array(inner)]
         return inner
 
