@@ -100,7 +100,7 @@ kafka-tools: setup
 	@$(BIN)/python -m tests.kafka.dump_log '$(KAFKA)' $(ARGS)
 
 # Suites that other projects wrote, against Apache Kafka and then against Quorate.
-SUITES  := kafka-tools streams connect kafka-python clients librdkafka
+SUITES  := kafka-tools streams connect kafka-python clients librdkafka ui
 SERVERS ?= kafka quorate
 
 .PHONY: $(SUITES:%=compat-%)

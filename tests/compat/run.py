@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from tests.compat import clients, connect, jars, kafka_python, kafka_tools, librdkafka, streams
+from tests.compat import clients, connect, jars, kafka_python, kafka_tools, librdkafka, streams, ui
 from tests.compat.results import KAFKA, QUORATE, Case, Result
 from tests.compat.servers import Servers, Setup, running
 
@@ -29,6 +29,7 @@ SUITES: dict[str, Suite] = {
     "kafka-python": kafka_python.run,
     "clients": clients.run,
     "librdkafka": librdkafka.run,
+    "ui": ui.run,
 }
 #: What a suite wants of the clusters, if the defaults are not enough. It runs against each of them.
 SETUPS: dict[str, tuple[Setup, ...]] = {
@@ -36,7 +37,7 @@ SETUPS: dict[str, tuple[Setup, ...]] = {
     "librdkafka": librdkafka.SETUPS,
 }
 #: They start Java programs. The other suites need Java for Apache Kafka alone.
-NEED_JARS = frozenset(("kafka-tools", "streams", "connect", "librdkafka"))
+NEED_JARS = frozenset(("kafka-tools", "streams", "connect", "librdkafka", "ui"))
 
 
 def run_on(suite: str, server: str, only: list[str]) -> Result:
