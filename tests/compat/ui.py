@@ -195,10 +195,17 @@ class Visit:
         assert self._ui.ask("getAclInfo")["entries"] == []
 
     def _delete(self) -> None:
-        # The page counts the messages of all topics then, and may fail at the one that goes.
+        before = self._topic()["topicId"]
+        # The page counts the messages of all topics then. It may fail at the one that goes, and
+        # make it anew by asking for it.
         with suppress(AssertionError):
             self._ui.ask("deleteTopic", topicName=TOPIC)
-        _until(lambda: self._topic() is None, "the topic is not listed any more")
+        _until(lambda: self._is_gone(before), "the topic is not listed any more")
+
+    def _is_gone(self, topic_id: str) -> bool:
+        with suppress(AssertionError):
+            return topic_id not in {one["topicId"] for one in self._ui.ask("getTopics")}
+        return False
 
 
 def _until(is_true: Callable[[], bool], what: str) -> None:
@@ -216,6 +223,8 @@ def _dev_ui(servers: Servers, folder: Path) -> Iterator[Ui]:
     shutil.copytree(HERE / "devui", folder / "program")
     settings = {
         "kafka.bootstrap.servers": servers.bootstrap,
+        # The page of topics waits so long for one that was just deleted.
+        "kafka.default.api.timeout.ms": 30_000,
         "quarkus.http.port": port,
         "quarkus.console.enabled": "false",
         "quarkus.devservices.enabled": "false",
