@@ -31,7 +31,7 @@ from quorate_broker.server import BrokerServer
 from quorate_cli.embedded import AnyServer, EmbeddedNodes
 from quorate_cli.local import LocalCluster
 from quorate_cli.local_nodes import Node, plan, settings_of
-from quorate_cli.local_shape import ANY_PORT, NO_PORT, Shape, placed
+from quorate_cli.local_shape import ANY_PORT, MEMORY, NO_PORT, Shape, placed, remembered
 from quorate_cli.node_disks import format_broker, format_voters
 from quorate_quorum.disk import Disk
 from quorate_quorum.log.real_disk import RealDisk
@@ -185,6 +185,7 @@ class AsyncEmbeddedCluster:
     async def _formatted(self) -> list[Node]:
         """Choose ports, and format the disks. Return the nodes."""
         if self._folder is not None:
+            _check_kept(self._folder, self._shape)
             local = LocalCluster(self._folder, self._shape)
             # it runs an event loop of its own for a moment
             await asyncio.get_running_loop().run_in_executor(None, local.prepare)
@@ -220,6 +221,18 @@ class AsyncEmbeddedCluster:
         return BrokerServer(broker, environment)
 
 
+def _check_kept(folder: Path, shape: Shape) -> None:
+    """Raise ValueError if the folder has a cluster with another number of voters or brokers."""
+    if not (folder / MEMORY).exists():
+        return
+    kept = remembered(folder, Shape())
+    if (kept.voters, kept.brokers) != (shape.voters, shape.brokers):
+        raise ValueError(
+            f"the cluster in {folder} has voters={kept.voters}, brokers={kept.brokers}, and not "
+            f"voters={shape.voters}, brokers={shape.brokers}: ask for those, or name another folder"
+        )
+
+
 class EmbeddedCluster:
     """Voters and brokers in this process, for tests.
 
@@ -242,7 +255,7 @@ class EmbeddedCluster:
         voters: int = 1,
         brokers: int = 1,
         racks: tuple[str, ...] = (),
-        folder: Path | None = None,
+        folder: Path | str | None = None,
         configs: Mapping[str, object] | None = None,
         kafka: bool = True,
     ) -> None:
@@ -253,7 +266,8 @@ class EmbeddedCluster:
             port=ANY_PORT,
             kafka_port=ANY_PORT if kafka else NO_PORT,
         )
-        self._cluster = AsyncEmbeddedCluster(shape, folder, configs)
+        place = None if folder is None else Path(folder)
+        self._cluster = AsyncEmbeddedCluster(shape, place, configs)
         self._background: Background | None = None
 
     @property

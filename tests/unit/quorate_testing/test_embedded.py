@@ -106,6 +106,17 @@ async def test_a_folder_keeps_the_data(tmp_path: Path) -> None:
         assert await read(cluster, len(VALUES)) == VALUES
 
 
+def test_a_folder_may_be_a_string_and_keeps_the_numbers_of_nodes(tmp_path: Path) -> None:
+    with EmbeddedCluster(folder=str(tmp_path)) as cluster:
+        assert "," not in cluster.bootstrap_servers
+    for brokers in (2, 3):
+        with (
+            pytest.raises(ValueError, match=f"1, brokers=1, and not voters=1, brokers={brokers}:"),
+            EmbeddedCluster(folder=tmp_path, brokers=brokers),
+        ):
+            pass
+
+
 def test_settings_of_the_brokers_have_their_names_of_the_documentation() -> None:
     with EmbeddedCluster(configs={"group.max.size": 1}, kafka=False) as cluster:
         assert cluster.kafka_bootstrap_servers == ""
