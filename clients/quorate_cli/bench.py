@@ -36,6 +36,8 @@ from quorate_cli.output import (
     tell,
     usage_error,
 )
+from quorate_cli.progress import progress
+from quorate_cli.session import by_options
 from quorate_cli.workload import AckTimes, produce_paced
 
 app = typer.Typer(no_args_is_help=True, help="Measure a cluster.")
@@ -117,9 +119,11 @@ def report(title: str, runs: list[Run], names: tuple[str, ...], *, as_json: bool
 
 async def _repeat(runs: int, one: Callable[[int], Awaitable[Run]]) -> list[Run]:
     found = []
-    for number in range(runs):
-        found.append(await one(number))
-        _tell(number, runs, found[-1])
+    with progress("measuring", runs, "runs") as show:
+        for number in range(runs):
+            show(number)
+            found.append(await one(number))
+            _tell(number, runs, found[-1])
     return found
 
 
@@ -132,7 +136,7 @@ def _or_fail(main: Callable[[], Any]) -> Any:
     try:
         return asyncio.run(main())
     except (ValueError, OSError) as error:
-        usage_error(str(error))
+        usage_error(by_options(str(error)))
     except (QuorateError, TimeoutError) as error:
         fail(str(error) or "no answer in time", NO_ANSWER)
 
@@ -381,11 +385,13 @@ def failover(
     as_json = check_output(output)
     check_word("--scenario", scenario, SCENARIOS)
     found = []
-    for number in range(runs):
-        with own_cluster() as cluster:
-            run = _or_fail(partial(_failover_once, cluster, scenario, records_per_s, partitions))
-        found.append(run)
-        _tell(number, runs, run, digits=1)
+    with progress("measuring", runs, "runs") as show:
+        for number in range(runs):
+            show(number)
+            with own_cluster() as cluster:
+                once = partial(_failover_once, cluster, scenario, records_per_s, partitions)
+                found.append(_or_fail(once))
+            _tell(number, runs, found[-1], digits=1)
     report(
         f"failover {scenario}",
         found,

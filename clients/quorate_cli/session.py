@@ -6,7 +6,7 @@ import asyncio
 import functools
 import inspect
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
@@ -56,6 +56,24 @@ Remove = Annotated[
     list[str] | None,
     typer.Option(metavar="NAME", help="Set this one back to its default."),
 ]
+
+#: What to do about an error, in commands. Its class advises programs, in calls of the library.
+NEXT_STEPS: Mapping[type[errors.QuorateError], str] = {
+    errors.UnknownTopicError: "`quorate topic list` shows all topics",
+    errors.GroupNotFoundError: "`quorate group list` shows all groups",
+    errors.UnknownBrokerError: "`quorate cluster info` lists the brokers",
+    errors.InvalidConfigError: "`quorate cluster config` shows all settings",
+    errors.InvalidReplicationFactorError: "`quorate cluster info` lists the brokers",
+    errors.OffsetOutOfRangeError: "`quorate topic describe` shows what each partition holds",
+    errors.NotEnoughReplicasError: "`quorate cluster health` tells what is wrong",
+}
+#: Names of arguments of the library -> the options that give them.
+OPTIONS = {
+    "Admin: bootstrap_servers": "--bootstrap",
+    "num_partitions": "--partitions",
+    "replication_factor": "--replication-factor",
+    "list_topics() and ": "",
+}
 
 #: Extra time beyond --timeout: the client itself ends at --timeout, and its error has a reason.
 TIMEOUT_SLACK_S = 0.5
@@ -161,21 +179,43 @@ def run(main: Callable[[], Coroutine[Any, Any, T]], *, timeout: float, bounded: 
             NO_ANSWER,
         )
     except (errors.QuorumUnavailableError, errors.RequestTimedOutError) as error:
-        fail(str(error), NO_ANSWER)
+        fail(by_options(str(error)), NO_ANSWER)
     except errors.PeerError as error:
         fail(str(error), SAID_NO)
     except errors.NetworkError as error:
         fail(str(error), NO_ANSWER)
     except errors.QuorateError as error:
-        fail(f"{error} [{code_name(error)}]", SAID_NO)
+        fail(refusal(error), SAID_NO)
     except BrokenPipeError:
         no_more_output()
     except OSError as error:
         usage_error(os_reason(error))
     except ValueError as error:
-        usage_error(str(error))
+        usage_error(by_options(str(error)))
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
+
+
+def refusal(error: errors.QuorateError) -> str:
+    """Return an error's text and code, and what to do about it unless the text says that.
+
+    >>> refusal(errors.GroupNotFoundError("there is no group 'g'"))
+    "there is no group 'g' [GROUP_NOT_FOUND]; `quorate group list` shows all groups"
+    """
+    text = f"{by_options(str(error))} [{code_name(error)}]"
+    step = next((step for kind, step in NEXT_STEPS.items() if isinstance(error, kind)), None)
+    return text if step is None or "`quorate " in text else f"{text}; {step}"
+
+
+def by_options(text: str) -> str:
+    """Return a text of the library with the names of options in place of those of arguments.
+
+    >>> by_options("num_partitions must be 1 to 10000")
+    '--partitions must be 1 to 10000'
+    """
+    for name, option in OPTIONS.items():
+        text = text.replace(name, option)
+    return text
 
 
 def code_name(error: errors.QuorateError) -> str:

@@ -23,6 +23,7 @@ from quorate_cli.output import (
     note,
     usage_error,
 )
+from quorate_cli.progress import progress
 from quorate_quorum.disk import Lock
 from quorate_quorum.log.identity import FILE_NAME as IDENTITY_FILE
 from quorate_quorum.log.real_disk import ReadOnlyDisk, RealDisk
@@ -70,12 +71,16 @@ async def _verify(path: str, *, as_json: bool) -> None:
         note("a running node holds this directory: what it writes now is no fault")
     files = 0
     with closing(ReadOnlyDisk()) as disk:
-        for directory, names in directories(path) if is_directory else [("", [path])]:
-            files += len(names)
-            if is_directory:
-                await check_directory(disk, directory, names, found)
-            else:
-                await check_file(disk, path, found)
+        checked = directories(path) if is_directory else [("", [path])]
+        total = sum(len(names) for _, names in checked)
+        with progress(f"checking {path}", total, "files") as show_done:
+            for directory, names in checked:
+                if is_directory:
+                    await check_directory(disk, directory, names, found)
+                else:
+                    await check_file(disk, path, found)
+                files += len(names)
+                show_done(files)
     summary = {"kind": "verified", "files": files, "faults": found.faults, "locked": found.locked}
     show(summary, as_json=as_json)
     if found.faults:

@@ -7,7 +7,7 @@ import io
 import os
 import stat
 import sys
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, BinaryIO, Final, cast
@@ -132,7 +132,6 @@ def produce(
         loop, timeout = asyncio.get_running_loop(), session.timeout
         deadline = loop.time() + timeout
         await session.must_exist(name)
-        source = file.open("rb") if file is not None else sys.stdin.buffer
         left_ms = max(1, milliseconds(timeout) - round((timeout - deadline + loop.time()) * 1000))
         producer = Producer(
             bootstrap_servers=session.bootstrap,
@@ -141,8 +140,8 @@ def produce(
             request_timeout_ms=left_ms,
             delivery_timeout_ms=left_ms,
         )
-        async with producer:
-            with _bar(file, name, source) as show:
+        with _opened(file) as source, _bar(file, name, source) as show:
+            async with producer:
                 return await _produce_lines(producer, name, source, read, show)
 
     tally = run(main, timeout=session.timeout, bounded=False)
@@ -156,6 +155,10 @@ def produce(
         raise typer.Exit(WRONG_USAGE)
     if tally.failed:
         raise typer.Exit(SAID_NO)
+
+
+def _opened(file: Path | None) -> AbstractContextManager[BinaryIO]:
+    return file.open("rb") if file is not None else nullcontext(sys.stdin.buffer)
 
 
 def _bar(file: Path | None, name: str, source: BinaryIO) -> AbstractContextManager[Show]:

@@ -242,7 +242,7 @@ SAID_NO = {
     "1e11 partitions": (["topic", "create", "p", "-p", "99999999999"], "[INVALID_PARTITIONS]"),
     "four replicas on three brokers": (
         ["topic", "create", "p", "-r", "4"],
-        "replication_factor 4 is more than the 3 registered brokers",
+        "--replication-factor 4 is more than the 3 registered brokers",
     ),
     "1e11 replicas": (["topic", "create", "p", "-r", "99999999999"], "not 99999999999 [INVALID_R"),
     "misspelt config": (["topic", "create", "p", "-c", "retention.mss=3"], "retention.ms?"),

@@ -28,8 +28,9 @@ class Quorate:
     def servers(self) -> str:
         return self.cluster.bootstrap_servers
 
-    def __call__(self, *arguments: str, stdin: bytes = b"") -> Answer:
-        return run_here([*arguments, "--bootstrap", self.servers], self._capfd, stdin)
+    def __call__(self, *arguments: str, stdin: bytes = b"", bootstrap: str = "") -> Answer:
+        servers = bootstrap or self.servers
+        return run_here([*arguments, "--bootstrap", servers], self._capfd, stdin)
 
     def topic(self, partitions: int = 1, **configs: str | int) -> str:
         """Create a topic, and return its name."""
