@@ -4234,8 +4234,8 @@ MUTANTS = (
         "log-decides-schemas",
         "a registry answers before it has read up to its own proposal",
         "clients/quorate/schema_registry/topic.py",
-        "await self._reach(written.offset + 1, timeout_ms)",
-        "await self._reach(written.offset, timeout_ms)",
+        "await self._reach(written.offset + 1)",
+        "await self._reach(written.offset)",
         (f"{REGISTRY_TESTS}::test_a_proposal_that_lost_is_deleted_and_no_other",),
     ),
 )

@@ -111,7 +111,12 @@ class SchemaRegistry(Client):
         topic = SchemaTopic(
             self._topic_name,
             Admin(bootstrap_servers=servers, client_id=name, request_timeout_ms=timeout_ms),
-            Producer(bootstrap_servers=servers, client_id=name, request_timeout_ms=timeout_ms),
+            Producer(
+                bootstrap_servers=servers,
+                client_id=name,
+                request_timeout_ms=timeout_ms,
+                delivery_timeout_ms=timeout_ms,
+            ),
             Consumer(
                 self._topic_name,
                 bootstrap_servers=servers,

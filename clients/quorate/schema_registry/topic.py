@@ -9,7 +9,6 @@ from typing import Final
 
 from quorate.admin.admin import Admin
 from quorate.aio.bell import Bell
-from quorate.aio.clock import Deadline
 from quorate.consumer.consumer import Consumer
 from quorate.errors import (
     ClosedError,
@@ -73,8 +72,12 @@ class SchemaTopic:
 
     async def catch_up(self, timeout_ms: int) -> None:
         """Read every record that is committed now. Raise RequestTimedOutError."""
-        ends = await self._consumer.end_offsets([self._partition])
-        await self._reach(ends[self._partition], timeout_ms)
+        try:
+            async with asyncio.timeout(timeout_ms / 1000):
+                ends = await self._consumer.end_offsets([self._partition])
+                await self._reach(ends[self._partition])
+        except TimeoutError:
+            raise self._too_late("to its end", timeout_ms) from self._trouble
 
     async def write(self, proposal: Proposal, timeout_ms: int) -> None:
         """Write a proposal, and read up to it. Delete it if it lost."""
@@ -83,7 +86,11 @@ class SchemaTopic:
             written = await self._producer.send_and_wait(
                 self._name, proposal.value, proposal.key, partition=0
             )
-            await self._reach(written.offset + 1, timeout_ms)
+            try:
+                async with asyncio.timeout(timeout_ms / 1000):
+                    await self._reach(written.offset + 1)
+            except TimeoutError:
+                raise self._too_late(f"to offset {written.offset}", timeout_ms) from self._trouble
             if not self._accepted[proposal.key]:
                 await self._producer.send(self._name, None, proposal.key, partition=0)
         finally:
@@ -107,21 +114,18 @@ class SchemaTopic:
                 f"cleanup.policy=compact; it has {count} and {policy}"
             )
 
-    async def _reach(self, offset: int, timeout_ms: int) -> None:
-        deadline = Deadline(timeout_ms)
+    async def _reach(self, offset: int) -> None:
         while await self._consumer.position(self._partition) < offset:
             if self._follower is None or self._follower.done():
                 said = "this schema registry was stopped while it read its topic"
                 raise ClosedError(said) from self._trouble
-            if deadline.has_passed:
-                why = f": {self._trouble}" if self._trouble is not None else ""
-                raise RequestTimedOutError(
-                    f"the topic {self._name} was not read up to offset {offset} within "
-                    f"{timeout_ms} ms{why}"
-                )
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(deadline.left_s):
-                    await self._read.next_ring()
+            await self._read.next_ring()
+
+    def _too_late(self, where: str, timeout_ms: int) -> RequestTimedOutError:
+        why = f" (last: {self._trouble})" if self._trouble is not None else ""
+        return RequestTimedOutError(
+            f"the topic {self._name} was not read {where} within {timeout_ms} ms{why}"
+        )
 
     async def _follow(self) -> None:
         while True:

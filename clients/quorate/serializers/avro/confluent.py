@@ -15,6 +15,7 @@ from quorate.errors import UnknownSchemaError
 from quorate.serializers.avro.schema import AvroSchema
 from quorate.serializers.avro.sources import Lookups
 from quorate.serializers.coders import Deserializer
+from quorate.serializers.protobuf_messages import Protobuf
 from quorate.settings import Number, refused
 
 T = TypeVar("T")
@@ -114,7 +115,7 @@ class Confluent(Generic[T]):
         if isinstance(inner, type) or not callable(getattr(inner, "deserialize", None)):
             raise TypeError(refused("Confluent", "inner", "a deserializer, as Json()", inner))
         self._inner = inner
-        self._has_indexes = type(inner).__name__ == "Protobuf"
+        self._has_indexes = isinstance(inner, Protobuf)
 
     def deserialize(self, topic: str, data: bytes) -> T:
         """Return the value. Raise ValueError if the bytes do not begin as Confluent's do."""

@@ -8,7 +8,7 @@ those of the reader.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from quorate.serializers.avro.defaults import Logical, default_of
 from quorate.serializers.avro.resolution import Problem, Resolution, fields_of
@@ -28,18 +28,32 @@ from quorate.serializers.avro.types import (
 
 Convert = Callable[[Any], Any]
 
-#: The words of types whose values have this Python type. A named type's value has its name beside
-#: it in a union (fastavro's return_named_type).
-WORDS: dict[type, tuple[str, ...]] = {
-    type(None): ("null",),
-    bool: ("boolean",),
-    int: ("long", "int"),
-    float: ("double", "float"),
-    bytes: ("bytes",),
-    str: ("string",),
-    list: ("array",),
-    dict: ("map",),
+#: The Python type of a value in a union, which tells its branch.
+CLASSES: Final[dict[str, type]] = {
+    "null": type(None),
+    "boolean": bool,
+    "int": int,
+    "long": int,
+    "float": float,
+    "double": float,
+    "bytes": bytes,
+    "string": str,
+    "array": list,
+    "map": dict,
 }
+
+
+def tagged(union: Union) -> set[str]:
+    """Return the types of a union whose values can't be told by their Python type.
+
+    They have their type beside them, as (type, value). So do the values of all named types.
+
+    >>> sorted(tagged(Union((Primitive("int"), Primitive("string"), Primitive("long")))))
+    ['int', 'long']
+    """
+    kinds = {kind(branch) for branch in union.branches}
+    pairs = ({"int", "long"}, {"float", "double"})
+    return set().union(*(pair for pair in pairs if pair <= kinds))
 
 
 def conversion(writer: Type, reader: Type, logical: Logical) -> Convert:
@@ -87,12 +101,10 @@ class _Compiler:
             convert = self.convert(branch, reader) or _same
             if isinstance(branch, Named):
                 by_name[branch.name] = convert
-                continue
-            for python_type, words in WORDS.items():
-                if kind(branch) == words[0] or (
-                    kind(branch) in words and python_type not in by_type
-                ):
-                    by_type[python_type] = convert
+            elif kind(branch) in tagged(writer):
+                by_name[kind(branch)] = convert
+            else:
+                by_type[CLASSES[kind(branch)]] = convert
 
         def convert_union(value: Any) -> Any:
             if value.__class__ is tuple:

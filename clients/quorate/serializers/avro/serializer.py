@@ -19,7 +19,7 @@ from quorate.serializers.avro.bounds import (
 )
 from quorate.serializers.avro.checks import check_of
 from quorate.serializers.avro.confluent import ConfluentRegistry
-from quorate.serializers.avro.conversion import conversion
+from quorate.serializers.avro.conversion import conversion, tagged
 from quorate.serializers.avro.defaults import default_of
 from quorate.serializers.avro.schema import AvroSchema, as_schema
 from quorate.serializers.avro.sources import Given, SchemaSource, SchemaStore
@@ -60,6 +60,9 @@ CONFLUENT: Final = struct.Struct(
 )
 #: The longest wait of a call outside an event loop for a schema that is looked for.
 LOOKUP_MAX_S: Final = 30.0
+
+#: The name of a logical type of ours: its values have their type beside them; see tagged().
+TAG: Final = "quorate-branch"
 
 Decode = Callable[[bytes, int], Any]
 
@@ -185,6 +188,14 @@ def _source(given: SchemaSource | Iterable[Given] | None) -> SchemaSource:
     return SchemaStore(given)
 
 
+def _with_type(value: Any, writer: Any, _: Any) -> tuple[str, Any]:
+    return writer["type"], value
+
+
+for _type in ("int", "long", "float", "double"):
+    LOGICAL_READERS[f"{_type}-{TAG}"] = _with_type
+
+
 def decoder(writer: AvroSchema, reader: AvroSchema) -> Decode:
     """Return a function that decodes a value of the writer, from an offset to the end of bytes."""
     if writer.fingerprint == reader.fingerprint:
@@ -270,7 +281,16 @@ def _form(type: Type, defined: set[str], *, logical: bool) -> Any:
         case Map():
             return {"type": "map", "values": _form(type.values, defined, logical=logical)}
         case Union():
-            return [_form(branch, defined, logical=logical) for branch in type.branches]
+            forms = [_form(branch, defined, logical=logical) for branch in type.branches]
+            if logical:
+                return forms
+            tags = tagged(type)
+            return [
+                {"type": form, "logicalType": TAG}
+                if isinstance(form, str) and form in tags
+                else form
+                for form in forms
+            ]
         case Fixed():
             return {
                 "type": "fixed",

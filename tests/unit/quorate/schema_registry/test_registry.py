@@ -17,6 +17,8 @@ from quorate.errors import (
     IncompatibleSchemaError,
     InvalidConfigError,
     InvalidSchemaError,
+    QuorateError,
+    RequestTimedOutError,
     UnknownSchemaError,
 )
 from quorate.serializers import Avro, AvroSchema, Compatibility
@@ -305,3 +307,45 @@ def test_a_call_outside_a_loop_waits_for_the_schema(servers: str, schemas: str) 
         found = threads.map(lambda _: serde.deserialize("topic", data), range(6))
         assert list(found) == [{"customer": 1, "note": ""}] * 6
         assert threading.current_thread() is threading.main_thread()
+
+
+async def test_a_registry_goes_on_after_its_broker_was_away(schemas: str) -> None:
+    async with EmbeddedCluster() as cluster:
+        servers = cluster.bootstrap_servers
+        async with registry(servers, schemas) as one, registry(servers, schemas) as other:
+            await one.register(S, ORDER)
+            await cluster.crash_broker(0)
+            registered = asyncio.create_task(one.register(S, NEW_ORDER))
+            await cluster.start_broker(0)
+            assert (await registered).version == 2
+            assert [found.version for found in await other.versions(S)] == [1, 2]
+
+
+async def test_a_cluster_that_is_away_is_told_after_the_timeout(schemas: str) -> None:
+    late = r"was not read to its end within 5000 ms"
+    async with (
+        EmbeddedCluster() as cluster,
+        registry(cluster.bootstrap_servers, schemas, request_timeout_ms=5000) as one,
+    ):
+        await one.register(S, ORDER)
+        await cluster.crash_broker(0)
+        serde = Avro(NEW_ORDER, schemas=one)
+        data = Avro("int").serialize("topic", 1)
+        with pytest.raises(UnknownSchemaError, match="is looked for") as raised:
+            serde.deserialize("topic", data)
+        assert raised.value.lookup is not None
+        found = await asyncio.gather(
+            one.versions(S), asyncio.wrap_future(raised.value.lookup), return_exceptions=True
+        )
+        assert all(isinstance(error, RequestTimedOutError) for error in found), found
+        with pytest.raises(UnknownSchemaError, match=late):
+            serde.deserialize("topic", data)
+        await cluster.start_broker(0)
+
+
+async def test_a_start_that_fails_leaves_nothing_behind(schemas: str) -> None:
+    one = registry("localhost:1", schemas, request_timeout_ms=200)
+    with pytest.raises(QuorateError):
+        await one.start()
+    await one.stop()
+    assert {task.get_name() for task in asyncio.all_tasks()} & {"quorate-schemas"} == set()

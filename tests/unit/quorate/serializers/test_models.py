@@ -5,15 +5,17 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import msgspec
 import pydantic
 import pytest
 from google.protobuf.message import DecodeError
 
-from quorate.serializers import Msgspec, Protobuf, Pydantic
+from quorate.serializers import Integer, Msgspec, Protobuf, Pydantic, Serde, String
 from quorate.v1.common_pb2 import Error, ErrorCode
+
+T = TypeVar("T")
 
 
 class Order(msgspec.Struct):
@@ -117,3 +119,17 @@ else:
     raise AssertionError
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def there_and_back(serde: Serde[T], value: T) -> T:
+    """A type checker knows by this what each serializer takes and gives."""
+    return serde.deserialize("topic", serde.serialize("topic", value))
+
+
+def test_a_serializer_is_typed_by_its_values() -> None:
+    order: Order = there_and_back(Msgspec(Order), Order(1))
+    invoice: Invoice = there_and_back(Pydantic(Invoice), Invoice(customerId=1, total=2))
+    error: Error = there_and_back(Protobuf(Error), Error(message="x"))
+    number: int = there_and_back(Integer(), 7)
+    text: str = there_and_back(String(), "x")
+    assert (order.customer, invoice.customer, error.message, number, text) == (1, 1, "x", 7, "x")

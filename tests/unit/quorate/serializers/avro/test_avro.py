@@ -77,6 +77,9 @@ EVOLUTION: list[tuple[Any, Any, Any, Any]] = [
     (TEXT_AND_INT, "x", ["bytes", "null", "double"], b"x"),
     (TEXT_AND_INT, 3, ["bytes", "null", "double"], 3.0),
     (TEXT_AND_INT, 3, "int", 3),
+    (["int", "long"], 3, "int", 3),
+    (["int", "long"], 3, ["null", "int"], 3),
+    (["long", "int"], 1 << 40, "long", 1 << 40),
     ("int", 3, ["null", "double", "int"], 3),
     ("int", 3, ["null", "double", "long"], 3.0),
     (["null", INT], {"a": 1}, ["null", record(("a", "double"))], {"a": 1.0}),
@@ -172,6 +175,7 @@ def test_a_value_of_one_schema_is_read_with_another(
             "s.R.b: the writer has no such field, and no default",
         ),
         (TEXT_AND_INT, "x", "int", "the writer's string can't be read as int"),
+        (["int", "long"], 1 << 40, "int", "the writer's long can't be read as int"),
         (enum("A", "B"), "B", enum("A"), "the reader's E has no symbol B, nor a default"),
         ([INT, "null"], None, INT, "the writer's null can't be read as record s.R"),
         (array("int"), [1], map_of("int"), "the writer's array can't be read as map"),
@@ -183,6 +187,18 @@ def test_a_value_that_the_reader_cannot_take_is_refused_with_the_reason(
     data = Avro(writer).serialize("topic", value)
     with pytest.raises(ValueError, match=said):
         Avro(writer, reader).deserialize("topic", data)
+
+
+def test_the_branch_that_was_written_counts_and_not_the_value() -> None:
+    """Other programs choose: 3 may be an int or a long, and 1.5 a float or a double."""
+    writer, reader = ["int", "long", "float", "double"], ["int", "float"]
+    serde = Avro(writer, reader)
+    header = serde.serialize("topic", 3)[:10]
+    assert serde.deserialize("topic", header + bytes.fromhex("0006")) == 3
+    assert serde.deserialize("topic", header + bytes.fromhex("040000c03f")) == 1.5
+    assert repr(serde.deserialize("topic", header + bytes.fromhex("0206"))) == "3.0"
+    with pytest.raises(ValueError, match=r"no branch of the reader's union .* writer's double"):
+        serde.deserialize("topic", header + bytes.fromhex("06000000000000f83f"))
 
 
 def test_a_default_is_new_for_each_record() -> None:

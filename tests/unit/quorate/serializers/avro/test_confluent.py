@@ -71,7 +71,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def registry() -> Iterator[Registry]:
+def registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
     with Registry() as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
