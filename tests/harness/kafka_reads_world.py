@@ -33,8 +33,9 @@ FAULTS = 7
 RECOVERY_S = 60.0
 #: replica.lag.time.max.ms: a follower that does not hear its leader for longer serves nobody.
 LAG_MS = 1_500
-#: How long after its removal from the ISR a follower may still serve: until it knows.
-LATE_S = 1.0
+#: How long after its removal from the ISR a follower may still serve. One that does not learn of
+#: the removal may have heard the leader just before, and counts from there.
+LATE_S = LAG_MS / 1000 + 0.2
 POLL_S = 0.02
 
 
