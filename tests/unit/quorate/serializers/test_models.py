@@ -105,16 +105,22 @@ def test_a_wrong_argument_is_named(wrong: object, said: str) -> None:
         wrong()
 
 
-def test_a_library_is_imported_at_the_first_use_and_its_extra_is_named() -> None:
-    program = """
+@pytest.mark.parametrize(
+    ("name", "library", "extra"),
+    [("Pydantic", "pydantic", "pydantic"), ("Avro", "fastavro", "avro")],
+)
+def test_a_library_is_imported_at_the_first_use_and_its_extra_is_named(
+    name: str, library: str, extra: str
+) -> None:
+    program = f"""
 import sys
-sys.modules["pydantic"] = None
+sys.modules["{library}"] = None
 from quorate.serializers import *
-assert not {"msgspec", "fastavro"} & set(sys.modules), sorted(sys.modules)
+assert not {{"msgspec", "fastavro", "pydantic"}} & set(sys.modules) - {{"{library}"}}
 try:
-    from quorate.serializers import Pydantic
+    from quorate.serializers import {name}
 except ModuleNotFoundError as error:
-    assert 'pip install "quorate[pydantic]"' in str(error), error
+    assert 'pip install "quorate[{extra}]"' in str(error), error
 else:
     raise AssertionError
 """

@@ -16,8 +16,8 @@ import pytest
 
 from quorate.errors import InvalidSchemaError, UnknownSchemaError
 from quorate.serializers import Avro, AvroSchema, SchemaStore, unreadable
+from quorate.serializers.avro.codec import decoder
 from quorate.serializers.avro.conversion import conversion
-from quorate.serializers.avro.serializer import decoder
 from tests.unit.quorate.serializers.avro.builders import array, enum, fixed, logical, map_of, record
 
 UTC = datetime.UTC
