@@ -62,6 +62,7 @@ proto: setup
 
 docs: setup
 	@$(BIN)/python -m tests.house.configuration_page > docs/configuration.new && mv docs/configuration.new docs/configuration.md
+	@$(BIN)/python -m tests.house.commands_page > docs/commands.new && mv docs/commands.new docs/commands.md
 	@$(BIN)/python -m tests.house.kafka_requests
 	@$(BIN)/python -m tests.compat.page
 

@@ -29,6 +29,7 @@ from bench.voters import ask
 from quorate import Admin, Producer
 from quorate.errors import QuorateError
 from quorate_cli import bench
+from quorate_cli.bench_report import Run
 from quorate_cli.local import LocalCluster
 from quorate_cli.local_shape import Shape, free_port
 from quorate_quorum.node.logs import set_up_logs
@@ -85,7 +86,7 @@ def produce() -> Figures:
     with bench.own_cluster() as cluster:
         servers = cluster.bootstrap_servers
 
-        async def measure() -> tuple[bench.Run, bench.Run]:
+        async def measure() -> tuple[Run, Run]:
             await cluster.wait_ready(timeout=PATIENCE_S)
             runs = []
             for name, replicas, acks in (("three", 3, "all"), ("one", 1, 1)):

@@ -10,8 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-import statistics
-import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -23,6 +21,7 @@ import typer
 
 from quorate import Admin, Consumer, Producer
 from quorate.errors import QuorateError
+from quorate_cli.bench_report import Run, repeat, report, tell_run
 from quorate_cli.local import LocalCluster
 from quorate_cli.local_shape import Shape, free_port
 from quorate_cli.output import (
@@ -31,9 +30,6 @@ from quorate_cli.output import (
     check_output,
     check_word,
     fail,
-    print_json,
-    print_table,
-    tell,
     usage_error,
 )
 from quorate_cli.progress import progress
@@ -53,15 +49,16 @@ Own = Annotated[
 Runs = Annotated[
     int, typer.Option("--runs", min=1, help="How often to measure; the median counts.")
 ]
-Partitions = Annotated[int, typer.Option("--partitions", "-p", min=1)]
-Replicas = Annotated[int, typer.Option("--replication-factor", "-r", min=1)]
-RecordBytes = Annotated[int, typer.Option("--record-bytes", min=1)]
+Partitions = Annotated[int, typer.Option("--partitions", "-p", min=1, help="Of the topic.")]
+Replicas = Annotated[
+    int, typer.Option("--replication-factor", "-r", min=1, help="Replicas of each partition.")
+]
+RecordBytes = Annotated[int, typer.Option("--record-bytes", min=1, help="Bytes of each value.")]
+Records = Annotated[int, typer.Option("--records", min=1, help="How many records in each run.")]
 Acks = Annotated[str, typer.Option("--acks", help="all, 1 or 0.")]
-Linger = Annotated[float, typer.Option("--linger-ms", min=0)]
+Linger = Annotated[float, typer.Option("--linger-ms", min=0, help="Wait to fill a batch.")]
 
 ACKS = ("all", "1", "0")
-
-Run = dict[str, Any]
 
 
 @contextlib.contextmanager
@@ -76,60 +73,6 @@ def own_cluster(voters: int = 3, brokers: int = 3) -> Iterator[LocalCluster]:
             yield cluster
         finally:
             cluster.stop()
-
-
-def figures(runs: list[Run], names: tuple[str, ...]) -> dict[str, Any]:
-    """Return the median, minimum, maximum and all values of each figure over the runs.
-
-    >>> figures([{"gap_ms": 3.0}, {"gap_ms": 1.0}], ("gap_ms",))["gap_ms"]["median"]
-    2.0
-    """
-    found = {}
-    for name in names:
-        values = [run[name] for run in runs if run.get(name) is not None]
-        if values:
-            found[name] = {
-                "median": statistics.median(values),
-                "min": min(values),
-                "max": max(values),
-                "all": values,
-            }
-    return found
-
-
-def report(title: str, runs: list[Run], names: tuple[str, ...], *, as_json: bool) -> None:
-    """Print the figures, as one JSON document or as a table."""
-    found = figures(runs, names)
-    if as_json:
-        print_json({"bench": title, "runs": runs, **found})
-        return
-    sys.stdout.write(f"{title}: {len(runs)} runs\n")
-    print_table(
-        ("figure", "median", "min", "max"),
-        [
-            (name, *(f"{found[name][column]:,.2f}" for column in ("median", "min", "max")))
-            for name in names
-            if name in found
-        ],
-    )
-    if "cpu_s" in runs[-1]:
-        cpu = ", ".join(f"{name} {seconds:.2f}" for name, seconds in runs[-1]["cpu_s"].items())
-        sys.stdout.write(f"CPU seconds of each process in the last run: {cpu}\n")
-
-
-async def _repeat(runs: int, one: Callable[[int], Awaitable[Run]]) -> list[Run]:
-    found = []
-    with progress("measuring", runs, "runs") as show:
-        for number in range(runs):
-            show(number)
-            found.append(await one(number))
-            _tell(number, runs, found[-1])
-    return found
-
-
-def _tell(number: int, runs: int, run: Run, *, digits: int = 2) -> None:
-    shown = {k: round(v, digits) for k, v in run.items() if isinstance(v, int | float)}
-    tell(f"run {number + 1} of {runs}: {shown}", "dim")
 
 
 def _or_fail(main: Callable[[], Any]) -> Any:
@@ -180,7 +123,7 @@ async def _topic(
 
 @app.command()
 def produce(
-    records: Annotated[int, typer.Option(min=1)] = 200_000,
+    records: Records = 200_000,
     record_bytes: RecordBytes = 1024,
     partitions: Partitions = 6,
     replication_factor: Replicas = 3,
@@ -202,7 +145,7 @@ def produce(
                     servers, cluster, name, records, record_bytes, _acks(acks), linger_ms
                 )
 
-        return await _repeat(runs, one)
+        return await repeat(runs, one)
 
     found = _measure(bootstrap, measured)
     report(
@@ -261,7 +204,7 @@ def _failed(delivery: Any) -> bool:
 
 @app.command()
 def consume(
-    records: Annotated[int, typer.Option(min=1)] = 200_000,
+    records: Records = 200_000,
     record_bytes: RecordBytes = 1024,
     partitions: Partitions = 6,
     replication_factor: Replicas = 3,
@@ -275,9 +218,7 @@ def consume(
     async def measured(servers: str, _cluster: LocalCluster | None) -> list[Run]:
         async with _topic(servers, "bench-consume", partitions, replication_factor) as name:
             await _produce_once(servers, None, name, records, record_bytes, "all", 5)
-            return await _repeat(
-                runs, lambda _: _consume_once(servers, name, records, record_bytes)
-            )
+            return await repeat(runs, lambda _: _consume_once(servers, name, records, record_bytes))
 
     found = _measure(bootstrap, measured)
     report(
@@ -315,7 +256,7 @@ async def _consume_once(servers: str, name: str, records: int, record_bytes: int
 
 @app.command()
 def latency(
-    records: Annotated[int, typer.Option(min=10)] = 5_000,
+    records: Annotated[int, typer.Option(min=10, help="How many records in each run.")] = 5_000,
     record_bytes: RecordBytes = 100,
     partitions: Partitions = 1,
     replication_factor: Replicas = 3,
@@ -334,7 +275,7 @@ def latency(
             async with _topic(servers, topic, partitions, replication_factor) as name:
                 return await _latency_once(servers, name, records, record_bytes, _acks(acks))
 
-        return await _repeat(runs, one)
+        return await repeat(runs, one)
 
     found = _measure(bootstrap, measured)
     report("latency", found, ("p50_ms", "p99_ms", "p999_ms"), as_json=as_json)
@@ -371,7 +312,7 @@ def failover(
     scenario: Annotated[
         str, typer.Option(help="broker, broker+controller, controller, pause, stop.")
     ] = "broker",
-    records_per_s: Annotated[float, typer.Option("--rate", min=1)] = 200,
+    records_per_s: Annotated[float, typer.Option("--rate", min=1, help="Records a second.")] = 200,
     partitions: Partitions = 6,
     runs: Runs = 10,
     output: Output = "text",
@@ -391,7 +332,7 @@ def failover(
             with own_cluster() as cluster:
                 once = partial(_failover_once, cluster, scenario, records_per_s, partitions)
                 found.append(_or_fail(once))
-            _tell(number, runs, found[-1], digits=1)
+            tell_run(number, runs, found[-1], digits=1)
     report(
         f"failover {scenario}",
         found,
