@@ -165,7 +165,7 @@ ASSIGNORS = "tests/unit/quorate_broker/groups/assignors/test_assignors.py"
 
 CATALOG = "clients/quorate/schema_registry/catalog.py"
 CATALOG_TESTS = "tests/unit/quorate/schema_registry/test_catalog.py"
-REGISTRY_TESTS = "tests/unit/quorate/schema_registry/test_registry.py"
+SCHEMA_TOPIC_TESTS = "tests/unit/quorate/schema_registry/test_topic.py"
 
 
 class Mutant(NamedTuple):
@@ -4228,7 +4228,7 @@ MUTANTS = (
         "clients/quorate/schema_registry/topic.py",
         "if not self._accepted[proposal.key]:",
         "if True:",
-        (f"{REGISTRY_TESTS}::test_a_proposal_that_lost_is_deleted_and_no_other",),
+        (f"{SCHEMA_TOPIC_TESTS}::test_a_proposal_is_answered_only_after_it_was_read",),
     ),
     Mutant(
         "log-decides-schemas",
@@ -4236,6 +4236,6 @@ MUTANTS = (
         "clients/quorate/schema_registry/topic.py",
         "await self._reach(written.offset + 1)",
         "await self._reach(written.offset)",
-        (f"{REGISTRY_TESTS}::test_a_proposal_that_lost_is_deleted_and_no_other",),
+        (f"{SCHEMA_TOPIC_TESTS}::test_a_proposal_is_answered_only_after_it_was_read",),
     ),
 )
