@@ -146,6 +146,40 @@ def test_a_failure_ends_the_copy_and_says_how_to_go_on(quorate: Quorate) -> None
         assert copied[len(copied) - len(began_again) :] == began_again
 
 
+def test_a_target_that_fails_in_the_middle_leaves_no_gap(
+    quorate: Quorate, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The copy ends with status 3. The same command with the printed options goes on."""
+    topic = quorate.topic(2)
+    quorate.write(topic, [{"value": b"%d" % number, "partition": 0} for number in range(3)])
+    with EmbeddedCluster() as other:
+        other.create_topic(topic, 2)
+        there = Quorate(other, capfd)
+        servers = ("--from-bootstrap", quorate.servers, "--bootstrap", there.servers)
+        copy = ("topic", "copy", topic, topic, *servers)
+        run = "from quorate_cli.app import main; main()"
+        with subprocess.Popen(
+            [sys.executable, "-c", run, *copy, "--timeout", "3"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            try:
+                asyncio.run(until_copied(there, topic, 3))
+                other.crash_broker(0)
+                quorate.write(topic, [{"value": b"later", "partition": 1}])
+                out, err = process.communicate(timeout=PATIENCE_S)
+            finally:
+                process.kill()
+        assert (process.returncode, out) == (3, "3 records copied, 1 failed\n")
+        assert f"{topic}-1 offset 0: " in err
+        assert err.endswith("to go on: the same command with --start 0=3 --start 1=0\n")
+        other.start_broker(0)
+        again = there(*copy[:6], "--until-end", "--start", "0=3", "--start", "1=0")
+        assert (again.status, again.out) == (0, "1 records copied, 0 failed\n")
+        assert [one.value for one in there.read(topic)] == [b"0", b"1", b"2", b"later"]
+
+
 def test_control_c_ends_a_copy_that_follows(quorate: Quorate) -> None:
     source, target = quorate.topic(), quorate.topic()
     quorate.write(source, [{"value": b"old"}])
