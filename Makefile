@@ -101,7 +101,7 @@ kafka-tools: setup
 	@$(BIN)/python -m tests.kafka.dump_log '$(KAFKA)' $(ARGS)
 
 # Suites that other projects wrote, against Apache Kafka and then against Quorate.
-SUITES  := kafka-tools streams connect kafka-python clients librdkafka ui
+SUITES  := kafka-tools streams connect kafka-python clients documented librdkafka ui
 SERVERS ?= kafka quorate
 
 .PHONY: $(SUITES:%=compat-%)

@@ -36,6 +36,15 @@ def run(servers: Servers, folder: Path, only: list[str]) -> Iterator[Case]:
         yield from (Case(f"{client}: {case.name}", case.outcome, case.note) for case in cases)
 
 
+def bring_js() -> Path:
+    """Install KafkaJS. Return the folder in which programs find it."""
+    jars.need("npm", "Node.js of 18 or newer")
+    shutil.copytree(HERE / "js", jars.BUILD / "js", dirs_exist_ok=True)
+    install = ["npm", "ci", "--silent", "--no-audit", "--no-fund"]
+    subprocess.run(install, cwd=jars.BUILD / "js", check=True, timeout=BRING_S)
+    return jars.BUILD / "js"
+
+
 def _bring(client: str) -> list[str]:
     """Build the program of a client, with what it needs. Return its command."""
     if client in GO:
@@ -44,11 +53,7 @@ def _bring(client: str) -> list[str]:
         build = ["go", "build", "-o", binary, f"./{client}"]
         subprocess.run(build, cwd=HERE / "go", check=True, timeout=BRING_S)
         return [binary]
-    jars.need("npm", "Node.js of 18 or newer")
-    shutil.copytree(HERE / "js", jars.BUILD / "js", dirs_exist_ok=True)
-    install = ["npm", "ci", "--silent", "--no-audit", "--no-fund"]
-    subprocess.run(install, cwd=jars.BUILD / "js", check=True, timeout=BRING_S)
-    return ["node", str(jars.BUILD / "js" / "kafkajs.js")]
+    return ["node", str(bring_js() / "kafkajs.js")]
 
 
 def _program(servers: Servers, command: Sequence[str]) -> Iterator[Case]:

@@ -14,6 +14,7 @@ WHAT = {
     "connect": "Kafka Connect, distributed: file to topic to file; a worker killed",
     "kafka-python": "the integration tests of kafka-python 3.0.12, without TLS, SASL and ACLs",
     "clients": "small programs with kafka-go, franz-go, sarama, KafkaJS, and kcat",
+    "documented": "the programs of [kafka-clients.md](kafka-clients.md) in Java, Go and JavaScript",
     "ui": "the Kafka pages of Quarkus' Dev UI 3.33.2, by the calls that the pages make",
     "librdkafka": "the tests of librdkafka 2.15.1 that need a broker",
 }

@@ -15,7 +15,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from tests.compat import clients, connect, jars, kafka_python, kafka_tools, librdkafka, streams, ui
+from tests.compat import (
+    clients,
+    connect,
+    documented,
+    jars,
+    kafka_python,
+    kafka_tools,
+    librdkafka,
+    streams,
+    ui,
+)
 from tests.compat.results import KAFKA, QUORATE, Case, Result
 from tests.compat.servers import Servers, Setup, running
 
@@ -29,6 +39,7 @@ SUITES: dict[str, Suite] = {
     "kafka-python": kafka_python.run,
     "clients": clients.run,
     "librdkafka": librdkafka.run,
+    "documented": documented.run,
     "ui": ui.run,
 }
 #: What a suite wants of the clusters, if the defaults are not enough. It runs against each of them.
@@ -37,7 +48,7 @@ SETUPS: dict[str, tuple[Setup, ...]] = {
     "librdkafka": librdkafka.SETUPS,
 }
 #: They start Java programs. The other suites need Java for Apache Kafka alone.
-NEED_JARS = frozenset(("kafka-tools", "streams", "connect", "librdkafka", "ui"))
+NEED_JARS = frozenset(("kafka-tools", "streams", "connect", "librdkafka", "documented", "ui"))
 
 
 def run_on(suite: str, server: str, only: list[str]) -> Result:
