@@ -27,8 +27,10 @@ DIFFERENCES: dict[str, dict[str, str]] = {
         ),
     },
     "librdkafka": {
+        "0055_producer_latency": "the last of its eight cases uses transactions",
         "0061_consumer_lag": "its second half uses transactions",
         "0077_compaction": "its topics set `file.delete.delay.ms`, which Quorate does not have",
+        "0137_barrier_batch_consume": "one of its parts uses transactions",
         "0081_admin: AlterConfigs": "configs of brokers are not altered by Kafka's protocol",
         "0081_admin: IncrementalAlterConfigs": (
             "configs of brokers and of groups are not altered by Kafka's protocol"
