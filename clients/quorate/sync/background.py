@@ -64,11 +64,15 @@ class Background:
                 f"to the parent: make a new {what} here, in a child that multiprocessing starts "
                 'with "spawn" or "forkserver" (gRPC does not survive a fork)'
             )
-        if threading.get_ident() == self._thread.ident:
+        if self.is_here():
             raise WrongLoopError(
                 f"a blocking call of this {what} was made in a callback, which runs in the thread "
                 "that the call waits for: let the callback hand its work to another thread"
             )
+
+    def is_here(self) -> bool:
+        """Return whether the calling thread is the loop's: a callback runs there."""
+        return threading.get_ident() == self._thread.ident
 
     def run(self, call: Callable[[], Awaitable[T]]) -> T:
         """Run a call in the loop, and wait for its end. Ctrl-C cancels the call."""
@@ -81,7 +85,7 @@ class Background:
             try:
                 client.close_at_exit(share_s)
             except Exception as error:
-                log.warning("at the exit of the interpreter: %s", error)
+                log.warning("at the exit of the interpreter, a client was not closed well: %r", error)
         asyncio.run_coroutine_threadsafe(self._end(), self.loop)
         self._thread.join(CLOSE_MAX_S)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
 import threading
@@ -61,8 +62,13 @@ class BlockingClient(Generic[C]):
 
     def close_at_exit(self, timeout_s: float) -> None:
         """Close a client that the program left open. Called at the interpreter's exit."""
-        del timeout_s
-        self.stop()
+        self._closing()
+
+        async def stop() -> None:
+            async with asyncio.timeout(timeout_s):
+                await self._client.stop()
+
+        self._run(stop)
 
     # -- inside
 

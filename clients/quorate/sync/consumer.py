@@ -62,6 +62,10 @@ class Consumer(BlockingClient[asynchronous.Consumer]):
         # the program may have failed with the records that it has in hand
         self._leave(is_done=error is None)
 
+    def close_at_exit(self, timeout_s: float) -> None:
+        """Close a consumer that the program left open, within `timeout_s`."""
+        self._leave(is_done=True, timeout_s=timeout_s)
+
     # -- reading
 
     def __iter__(self) -> Self:
@@ -144,13 +148,14 @@ class Consumer(BlockingClient[asynchronous.Consumer]):
             shelf.records.extend(records)
         shelf.began_s = time.monotonic()
 
-    def _leave(self, *, is_done: bool) -> None:
+    def _leave(self, *, is_done: bool, timeout_s: float | None = None) -> None:
         self._closing()
 
         async def stop() -> None:
             # quorate.Consumer.stop() asks whether an exception is handled, which is not known here
             self._client._is_done = is_done
-            await self._client._stop_once()
+            async with asyncio.timeout(timeout_s):
+                await self._client._stop_once()
 
         self._run(stop)
 

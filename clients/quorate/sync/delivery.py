@@ -50,10 +50,11 @@ class Delivery:
 
     def done(self) -> bool:
         """Return whether the record was acknowledged or has failed."""
-        inner = self._inner
-        if inner is None:
-            return self._error is not None
-        return inner.is_over or self._producer._run(self._ask_done)
+        if self._is_known():
+            return True
+        if self._inner is None or self._producer._background.is_here():
+            return False
+        return self._producer._run(self._ask_done)
 
     def result(self, timeout_s: float | None = None) -> RecordMetadata:
         """Wait for the outcome, and return where the record was written.
@@ -62,9 +63,8 @@ class Delivery:
         the outcome is not known after `timeout_s`; None: at the latest after the producer's
         delivery_timeout_ms.
         """
-        inner = self._inner
-        if inner is not None and inner.is_over:
-            return inner.result()
+        if self._is_known():
+            return self._outcome()
         return self._producer._run(lambda: self._wait(timeout_s))
 
     def exception(self, timeout_s: float | None = None) -> QuorateError | None:
@@ -79,9 +79,23 @@ class Delivery:
         """Call `callback` in the background thread when the outcome is known.
 
         The callback must not block: it holds up all blocking clients of the process. It may ask
-        this delivery for its outcome, and may send further records.
+        this delivery for its outcome, and may send further records; while the buffer is full, that
+        raises OverloadedError at once.
         """
         self._producer._background.loop.call_soon_threadsafe(self._call_back, callback)
+
+    def _is_known(self) -> bool:
+        """Return whether the outcome is known here. Only in the loop's thread is False never late."""
+        inner = self._inner
+        if inner is None:
+            return self._error is not None
+        return inner.is_over or (self._producer._background.is_here() and inner.done())
+
+    def _outcome(self) -> RecordMetadata:
+        if self._error is not None:
+            raise self._error.with_traceback(None)
+        assert self._inner is not None
+        return self._inner.result()
 
     # -- in the loop
 
@@ -101,7 +115,6 @@ class Delivery:
         async with asyncio.timeout(timeout_s):
             while self._inner is None and self._error is None:
                 await self._producer._sent_more.next_ring()
-            if self._error is not None:
-                raise self._error.with_traceback(None)
-            assert self._inner is not None
+            if self._inner is None:
+                return self._outcome()
             return await self._inner

@@ -20,9 +20,13 @@ T = TypeVar("T")
 class Inbox(Generic[T]):
     """Items with a size in bytes each, at most `bytes_max` together, in the order of `put`."""
 
-    def __init__(self, bytes_max: int, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, bytes_max: int, wake: Callable[[], None], is_loop: Callable[[], bool]
+    ) -> None:
+        """`is_loop` tells whether the calling thread is the loop's, which makes the room."""
         self.bytes_max = bytes_max
         self._wake = wake
+        self._is_loop = is_loop
         self._items: deque[T] = deque()
         #: Number of items that were ever put in.
         self.puts = 0
@@ -36,7 +40,8 @@ class Inbox(Generic[T]):
     def put(self, item: T, size: int, timeout_s: float) -> None:
         """Append an item. Wait while there is no room; one larger than the inbox goes in alone.
 
-        Raises OverloadedError after `timeout_s`, and the error that was given to close().
+        Raises OverloadedError after `timeout_s`, in the loop's thread at once: it would wait for
+        itself. Raises the error that was given to close().
         """
         with self._lock:
             if self._bytes_held and self._bytes_held + size > self.bytes_max:
@@ -51,6 +56,11 @@ class Inbox(Generic[T]):
             self._wake()
 
     def _wait(self, size: int, timeout_s: float) -> None:
+        if self._closed is None and self._is_loop():
+            raise OverloadedError(
+                "the record was not sent: the buffer (buffer_memory) is full, and a callback can't wait"
+                " for room: let it hand the record to another thread"
+            )
         deadline = time.monotonic() + timeout_s
         self._waiting += 1
         try:

@@ -55,7 +55,7 @@ class Producer(BlockingClient[asynchronous.Producer]):
         client = _Producer(**settings)
         self._timeout_s = config.delivery_timeout_s
         super().__init__(client)
-        self._inbox: Inbox[Delivery] = Inbox(inbox_bytes, self._wake)
+        self._inbox: Inbox[Delivery] = Inbox(inbox_bytes, self._wake, self._background.is_here)
         #: Number of records that the loop has taken out of the inbox.
         self._moved = 0
         #: In the loop: rings when records were put into the producer's buffer, and when there are
@@ -81,8 +81,14 @@ class Producer(BlockingClient[asynchronous.Producer]):
         self._inbox.close(ClosedError("the interpreter ends"))
 
         async def end() -> None:
-            async with asyncio.timeout(timeout_s):
-                await self._end()
+            # one time limit does not do: stop() would have none after it has cut the wait short
+            deadline_s = asyncio.get_running_loop().time() + timeout_s
+            try:
+                async with asyncio.timeout_at(deadline_s):
+                    await self._emptied()
+            finally:
+                async with asyncio.timeout_at(deadline_s):
+                    await self._client.stop()
 
         self._run(end)
 
@@ -98,7 +104,7 @@ class Producer(BlockingClient[asynchronous.Producer]):
         """Put a record into the buffer, and return its Delivery. Wait only if the buffer is full.
 
         Raises UnknownTopicError, InvalidPartitionsError, OverloadedError (the buffer was full for
-        delivery_timeout_ms), ClosedError, and the errors of serializers. What else keeps a record
+        delivery_timeout_ms; in a callback at once), ClosedError, and the errors of serializers. What else keeps a record
         from being written, RecordTooLargeError too, is in the Delivery.
         """
         client = self._client

@@ -178,6 +178,81 @@ def test_callbacks_are_called_and_must_not_block(producer: Producer, quorate_top
     assert "callback" in str(told[1])
 
 
+def test_a_callback_that_sends_never_waits_for_room(servers: str, quorate_topic: str) -> None:
+    """It runs in the thread that makes the room."""
+    refused: list[Exception] = []
+    with Producer(bootstrap_servers=servers, buffer_memory=100_000) as producer:
+
+        def send_another(_: Delivery) -> None:
+            try:
+                producer.send(quorate_topic, bytes(1000))
+            except OverloadedError as error:
+                refused.append(error)
+
+        for _ in range(1000):
+            producer.send(quorate_topic, bytes(1000)).add_done_callback(send_another)
+        producer.flush()
+    assert len(values(servers, quorate_topic, 2000 - len(refused))) == 2000 - len(refused)
+    assert all("callback" in str(error) for error in refused)
+
+
+def told_in_a_callback(delivery: Delivery) -> tuple[bool, object]:
+    """Return whether a delivery is done, and its result or error, as its callback sees them."""
+    told: list[tuple[bool, object]] = []
+    called = threading.Event()
+
+    def tell(one: Delivery) -> None:
+        told.append((one.done(), one.exception() or one.result()))
+        called.set()
+
+    delivery.add_done_callback(tell)
+    assert called.wait(WAIT_S)
+    return told[0]
+
+
+def test_a_callback_is_told_why_a_record_was_not_sent(servers: str, quorate_topic: str) -> None:
+    def broken(key: bytes | None, partitions: Sequence[int], available: Sequence[int]) -> int:
+        raise ZeroDivisionError
+
+    with Producer(bootstrap_servers=servers, partitioner=broken) as producer:
+        done, error = told_in_a_callback(producer.send(quorate_topic, b"x", key=b"k"))
+    assert done
+    assert isinstance(error, UnknownServerError)
+
+
+def test_a_callback_is_told_the_outcome_of_a_record_of_a_batch_that_was_split(
+    quorate_cluster: EmbeddedCluster, quorate_topic: str
+) -> None:
+    topic = f"{quorate_topic}-small"
+    quorate_cluster.create_topic(topic, configs={"max.message.bytes": 2000})
+    with Producer(
+        bootstrap_servers=quorate_cluster.bootstrap_servers, linger_ms=3_600_000
+    ) as producer:
+        deliveries = producer.send_many(topic, [bytes(1000)] * 5)
+        producer.flush()
+        told = [told_in_a_callback(one) for one in deliveries]
+    assert [(done, getattr(found, "offset", found)) for done, found in told] == [
+        (True, number) for number in range(5)
+    ]
+
+
+def test_a_close_at_the_exit_keeps_its_time_limit() -> None:
+    with EmbeddedCluster(kafka=False) as cluster:
+        cluster.create_topic("t")
+        producer = Producer(
+            bootstrap_servers=cluster.bootstrap_servers,
+            buffer_memory=100_000,
+            delivery_timeout_ms=3_600_000,
+        )
+        producer.start()
+        producer.send_and_wait("t", b"x")
+        cluster.crash_broker(0)
+        # more than the loop's buffer takes: some stay in the inbox
+        producer.send_many("t", [bytes(1000)] * 84)
+        with pytest.raises(TimeoutError):
+            producer.close_at_exit(0.5)
+
+
 def test_a_result_may_be_waited_for_a_limited_time(servers: str, quorate_topic: str) -> None:
     with Producer(bootstrap_servers=servers, linger_ms=3_600_000) as producer:
         producer.send_and_wait(quorate_topic, b"first")
