@@ -80,6 +80,7 @@ TOPIC = "zoo"
 GROUP = "g"
 MANY = 10_000
 UNKNOWN_TOPIC_OR_PARTITION = 3
+INVALID_REQUEST = 42
 NON_EMPTY_GROUP = 68
 GROUP_ID_NOT_FOUND = 69
 INVALID_RECORD = 87
@@ -230,6 +231,21 @@ def test_a_group_that_is_named_twice_is_answered_twice() -> None:
         assert (await client.ask(LEAVE_GROUP, 1, leave)).error_code == 0
         gone = await client.ask(DELETE_GROUPS, 2, DeleteGroupsRequest(twice))
         assert [one.error_code for one in gone.results] == [0, GROUP_ID_NOT_FOUND]
+
+    with_broker(use)
+
+
+def test_a_partition_that_is_named_many_times_is_refused() -> None:
+    """A small request would get one long piece of metadata ten thousand times."""
+
+    async def use(client: DirectConnection) -> None:
+        await in_group(client, b"m")
+        topics = [OffsetFetchRequestTopics(TOPIC, partition_indexes=[0] * MANY)]
+        named = [OffsetFetchRequestGroup(one, topics=topics) for one in ("alone", GROUP)]
+        fetched = await client.ask(OFFSET_FETCH, 8, OffsetFetchRequest(groups=named))
+        assert [(one.error_code, one.topics) for one in fetched.groups] == [
+            (INVALID_REQUEST, [])
+        ] * 2
 
     with_broker(use)
 

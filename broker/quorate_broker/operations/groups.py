@@ -7,7 +7,7 @@ needs a right on each of them as well, as in Kafka.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -63,8 +63,9 @@ READ_TOPIC: Final = Required(Operation.READ, ResourceType.TOPIC)
 GROUP_ID_BYTES_MAX = 249
 #: The most groups that one request may name.
 GROUPS_MAX = 1_000
-#: How often one request may name groups that it names already. As in Kafka, each is answered.
-#: Without this bound, one large group could be told a thousand times in one answer.
+#: How often one request may name groups, or partitions of a group, that it names already. As in
+#: Kafka, each is answered. Without this bound, one large group, or one long piece of metadata,
+#: could be told thousands of times in one answer.
 REPEATED_MAX = 10
 #: The most groups whose coordinators are found in one turn of the event loop.
 GROUPS_A_TURN = 100
@@ -170,6 +171,7 @@ class Groups:
                 partial(group_steps.commit, replace(request, offsets=part)), writes=True
             )
             refused.update(committed.refused)
+            await asyncio.sleep(0)  # a step that writes nothing waits for nothing
         return Committed(refused)
 
     async def fetch_offsets(
@@ -178,7 +180,7 @@ class Groups:
         """Return committed offsets in the order of the request, or why one is not told.
 
         If the request names no partitions, those of topics that the caller may not see are left
-        out. Raises as commit_offsets.
+        out. Raises as commit_offsets, and InvalidRequestError if partitions are named too often.
         """
         caller = Caller(principal, self._authorizer)
         check_group(caller, DESCRIBE, request.group_id)
@@ -186,12 +188,14 @@ class Groups:
         if request.partitions is None:
             return await self._fetch_all(caller, shard, request)
         self._check_count(len(request.partitions))
+        _check_repeated("partitions", request.partitions)
         refusals = self._refusals(caller, DESCRIBE_TOPIC, (one[0] for one in request.partitions))
         allowed = [one for one in dict.fromkeys(request.partitions) if one[0] not in refusals]
         fetched: list[FetchedOffset] = []
         for part in group_steps.parts(allowed):
             found = await shard.call(partial(group_steps.fetch, replace(request, partitions=part)))
             fetched.extend(found)
+            await asyncio.sleep(0)
         answers = dict(zip(allowed, fetched, strict=True))
         return [refusals.get(one[0]) or answers[one] for one in request.partitions]
 
@@ -338,10 +342,14 @@ def check_named(group_ids: Sequence[str]) -> None:
         raise InvalidRequestError(
             f"a request names {len(group_ids)} groups; {GROUPS_MAX} are allowed"
         )
-    repeated = len(group_ids) - len(set(group_ids))
+    _check_repeated("groups", group_ids)
+
+
+def _check_repeated(what: str, named: Sequence[Hashable]) -> None:
+    repeated = len(named) - len(set(named))
     if repeated > REPEATED_MAX:
         raise InvalidRequestError(
-            f"a request names {repeated} groups that it names already; {REPEATED_MAX} are allowed"
+            f"a request names {repeated} {what} that it names already; {REPEATED_MAX} are allowed"
         )
 
 

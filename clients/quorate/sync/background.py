@@ -85,7 +85,9 @@ class Background:
             try:
                 client.close_at_exit(share_s)
             except Exception as error:
-                log.warning("at the exit of the interpreter, a client was not closed well: %r", error)
+                log.warning(
+                    "at the exit of the interpreter, a client was not closed well: %r", error
+                )
         asyncio.run_coroutine_threadsafe(self._end(), self.loop)
         self._thread.join(CLOSE_MAX_S)
 

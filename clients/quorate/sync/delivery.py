@@ -85,7 +85,7 @@ class Delivery:
         self._producer._background.loop.call_soon_threadsafe(self._call_back, callback)
 
     def _is_known(self) -> bool:
-        """Return whether the outcome is known here. Only in the loop's thread is False never late."""
+        """Return whether the outcome is known. Outside of the loop's thread, False may be late."""
         inner = self._inner
         if inner is None:
             return self._error is not None

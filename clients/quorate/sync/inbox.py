@@ -58,8 +58,8 @@ class Inbox(Generic[T]):
     def _wait(self, size: int, timeout_s: float) -> None:
         if self._closed is None and self._is_loop():
             raise OverloadedError(
-                "the record was not sent: the buffer (buffer_memory) is full, and a callback can't wait"
-                " for room: let it hand the record to another thread"
+                "the record was not sent: the buffer (buffer_memory) is full, and a callback can't"
+                " wait for room: let it hand the record to another thread"
             )
         deadline = time.monotonic() + timeout_s
         self._waiting += 1

@@ -104,8 +104,8 @@ class Producer(BlockingClient[asynchronous.Producer]):
         """Put a record into the buffer, and return its Delivery. Wait only if the buffer is full.
 
         Raises UnknownTopicError, InvalidPartitionsError, OverloadedError (the buffer was full for
-        delivery_timeout_ms; in a callback at once), ClosedError, and the errors of serializers. What else keeps a record
-        from being written, RecordTooLargeError too, is in the Delivery.
+        delivery_timeout_ms; in a callback at once), ClosedError, and the errors of serializers.
+        What else keeps a record from being written, RecordTooLargeError too, is in the Delivery.
         """
         client = self._client
         view = None if client._cluster is None else client._cluster.topics.get(topic)

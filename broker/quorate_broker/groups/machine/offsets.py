@@ -62,8 +62,9 @@ def commit(rules: Rules, request: CommitOffsets, turn: Turn) -> Committed:
         topic = topics.with_id(topic_id)
         refusal = _refusal(rules, request, one, topic)
         if refusal is None and topic is not None and (read is None or topic.name in read):
+            known = "subscribe" if read is not None else "may subscribe"
             refusal = GroupSubscribedToTopicError(
-                f"members of group {group.id!r} subscribe to topic {topic.name!r}: its offsets stay"
+                f"members of group {group.id!r} {known} to topic {topic.name!r}: its offsets stay"
             )
         if refusal is not None:
             refused[one.partition] = refusal

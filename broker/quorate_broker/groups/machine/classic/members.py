@@ -15,7 +15,11 @@ from quorate.errors import (
     RebalanceInProgressError,
     UnknownMemberIdError,
 )
-from quorate_broker.groups.machine.classic.embedded import CONSUMER, read_subscription
+from quorate_broker.groups.machine.classic.embedded import (
+    CONSUMER,
+    READ_BYTES_MAX,
+    read_subscription,
+)
 from quorate_broker.groups.machine.classic.member import FIXED_BYTES, Member, size_of
 from quorate_broker.groups.machine.classic.rebalance import Phase, Rebalance, check_room
 from quorate_broker.groups.machine.classic.roster import Roster
@@ -226,9 +230,16 @@ class ClassicMembers:
         self._heard(member, turn)
 
     def read_topics(self) -> frozenset[str] | None:
-        """Return the names of the topics to which members subscribe; None: it is not known."""
+        """Return the names of the topics to which members subscribe; None: it is not known.
+
+        Each step of a request asks, so all subscriptions together are read only up to the bound of
+        one: those of one group may have megabytes.
+        """
+        subscriptions = {one.protocols[0][1] for one in self._roster}
+        if sum(map(len, subscriptions)) > READ_BYTES_MAX:
+            return None
         try:
-            found = [read_subscription(one.protocols[0][1]).topics for one in self._roster]
+            found = [read_subscription(one).topics for one in subscriptions]
         except CorruptRecordError:
             return None
         return frozenset().union(*found)

@@ -13,6 +13,7 @@ from quorate.errors import (
     RebalanceInProgressError,
     UnknownMemberIdError,
 )
+from quorate_broker.groups.machine.classic.embedded import READ_BYTES_MAX
 from quorate_broker.groups.machine.classic.values import LeaveGroup, Leaving
 from tests.harness.classic_desk import ClassicDesk
 from tests.harness.embedded_members import subscription_bytes
@@ -383,6 +384,24 @@ def test_offsets_of_topics_that_no_consumer_reads_are_forgotten_meanwhile(
         refused = d.commit(dict.fromkeys(d.of(topic), None)).refused
         kinds = [] if topic in forgotten else [GroupSubscribedToTopicError]
         assert [type(one) for one in refused.values()] == kinds
+
+
+def test_subscriptions_of_many_bytes_are_not_read_to_forget_offsets() -> None:
+    """To read those of one group would take seconds, and each step of a request would do so."""
+    names = frozenset(f"topic-{number:05}" for number in range(11_000))
+    subscriptions = [subscription_bytes(names | {f"one-{number}"}) for number in range(2)]
+    assert max(map(len, subscriptions)) <= READ_BYTES_MAX < sum(map(len, subscriptions))
+    d = ClassicDesk({"bills": 1})
+    d.commit(dict.fromkeys(d.of("bills"), 5))
+    a, b = (
+        d.classic(f"m{number}", protocols=(("range", one),))
+        for number, one in enumerate(subscriptions)
+    )
+    d.stable(a, b)
+    (refused,) = d.commit(dict.fromkeys(d.of("bills"), None)).refused.values()
+    assert isinstance(refused, GroupSubscribedToTopicError)
+    b.leave()
+    assert d.commit(dict.fromkeys(d.of("bills"), None)).refused == {}
 
 
 def test_offsets_of_workers_are_forgotten_in_an_empty_group_only() -> None:
