@@ -9,7 +9,7 @@ PYTHON ?= $(shell for python in $(PYTHONS); do \
 	$$python -c '$(NEW_ENOUGH)' >/dev/null 2>&1 && { echo $$python; break; }; done)
 VENV   := .venv
 BIN    := $(VENV)/bin
-SOURCES := clients quorum broker proto tests bench
+SOURCES := clients quorum broker proto tests bench deploy
 
 SEEDS      ?= 200
 FIRST_SEED ?= 0
@@ -23,7 +23,7 @@ REQUESTS   ?= 1000000
 # Every node that a test or the demo starts would compile all modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test soak lint check proto docs sim sim-quorum sim-raft sim-groups sim-group-machine crash-points power-cuts bit-flips mutants fuzz-kafka kafka-tools compat-ci bench clean
+.PHONY: setup demo test soak lint check proto docs sim sim-quorum sim-raft sim-groups sim-group-machine crash-points power-cuts bit-flips mutants fuzz-kafka kafka-tools compat-ci package-test bench clean
 
 setup: $(VENV)/.installed
 
@@ -110,6 +110,9 @@ $(SUITES:%=compat-%): compat-%: setup
 
 compat-ci: setup
 	@$(BIN)/python -m tests.compat.ci
+
+package-test: setup
+	@$(BIN)/python -m tests.package.run $(ARGS)
 
 bench: setup
 	$(BIN)/python -m bench
