@@ -6,11 +6,12 @@ import asyncio
 import inspect
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Final, Self, TypeVar, Unpack
 
 from quorate.consumer import consumer as asynchronous
+from quorate.consumer.partition_state import PartitionState
 from quorate.errors import ClosedError
 from quorate.model import AnyRecord, TopicPartition
 from quorate.sync.background import Voice
@@ -38,7 +39,8 @@ class Consumer(BlockingClient[asynchronous.Consumer]):
             for record in consumer:
                 print(record.partition, record.offset, record.value)
 
-    A thread that ends counts as done with the records that it was given.
+    A thread that ends counts as done with the records that it was given. Records of a partition
+    that went to another member meanwhile are given to no thread more.
     """
 
     def __init__(self, *topics: str, **settings: Unpack[ConsumerSettings]) -> None:
@@ -73,23 +75,19 @@ class Consumer(BlockingClient[asynchronous.Consumer]):
 
     def __next__(self) -> AnyRecord:
         shelf = self._shelf()
-        if not shelf.records:
+        while (record := self._from(shelf)) is None:
             try:
                 self._fill(shelf)
             except ClosedError:
                 if self._client._stopped is not None:
                     raise StopIteration from None
                 raise
-        shelf.given = shelf.records.popleft()
-        return shelf.given
+        return record
 
     def getone(self) -> AnyRecord:
         """Return the next record. Wait until there is one. See quorate.Consumer for the errors."""
-        shelf = self._shelf()
-        if shelf.records:
-            shelf.given = shelf.records.popleft()
-            return shelf.given
-        return self._run(self._client.getone)
+        record = self._from(self._shelf())
+        return self._run(self._client.getone) if record is None else record
 
     getmany = blocking(_Consumer.getmany)
 
@@ -128,6 +126,18 @@ class Consumer(BlockingClient[asynchronous.Consumer]):
 
         return super()._run(run)
 
+    def _from(self, shelf: _Shelf) -> AnyRecord | None:
+        """Return the next record of a shelf; None: there is none that the program may get."""
+        if not shelf.records:
+            return None
+        record = shelf.records[0]
+        state = shelf.states.get((record.topic, record.partition))
+        if state is None or state.is_held or state.position <= record.offset:
+            self._run(_nothing)  # puts the shelf back
+            return None
+        shelf.given = shelf.records.popleft()
+        return record
+
     def _shelf(self) -> _Shelf:
         found = self._of_thread()
         assert isinstance(found, _Shelf)
@@ -139,13 +149,8 @@ class Consumer(BlockingClient[asynchronous.Consumer]):
     def _fill(self, shelf: _Shelf) -> None:
         """Wait for records, and put about as many on the shelf as the program needs for a while."""
         shelf.next_round(time.monotonic(), self._limit)
-        found: Mapping[TopicPartition, list[AnyRecord]] = {}
-        while not found:
-            found = super()._run(
-                lambda: self._client.getmany(timeout_ms=WAIT_MS, max_records=shelf.size)
-            )
-        for records in found.values():
-            shelf.records.extend(records)
+        while not shelf.records:
+            super()._run(shelf.fill)
         shelf.began_s = time.monotonic()
 
     def _leave(self, *, is_done: bool, timeout_s: float | None = None) -> None:
@@ -160,6 +165,10 @@ class Consumer(BlockingClient[asynchronous.Consumer]):
         self._run(stop)
 
 
+async def _nothing() -> None:
+    """Do nothing in the loop but what every call does there."""
+
+
 class _Shelf(OfThread):
     """Records that the loop has handed to one thread, and that its program has not asked for."""
 
@@ -167,11 +176,21 @@ class _Shelf(OfThread):
         super().__init__(voice)
         self._consumer = consumer
         self.records: deque[AnyRecord] = deque()
+        #: The states of their partitions, by topic and number, as the loop had them.
+        self.states: dict[tuple[str, int], PartitionState] = {}
         #: The record that the program was given last.
         self.given: AnyRecord | None = None
         #: How many records the next round asks for, and when the last round began.
         self.size = 1
         self.began_s = 0.0
+
+    async def fill(self) -> None:
+        """Take the records of one round. Wait for the first."""
+        found = await self._consumer.getmany(timeout_ms=WAIT_MS, max_records=self.size)
+        states = self._consumer._subscription.states
+        self.states = {(key.topic, key.partition): states[key] for key in found if key in states}
+        for records in found.values():
+            self.records.extend(records)
 
     def put_back(self) -> None:
         """Give the consumer the records back that the program was not given. Runs in the loop.
@@ -183,9 +202,13 @@ class _Shelf(OfThread):
         firsts: dict[TopicPartition, int] = {}
         for record in records:
             firsts.setdefault(TopicPartition(record.topic, record.partition), record.offset)
-        assigned = self._consumer.assignment()
+        states = self._consumer._subscription.states
         for partition, offset in firsts.items():
-            if partition in assigned:
+            state = states.get(partition)
+            # Otherwise the partition was away meanwhile, or was sought in by another thread: where
+            # it is read now is newer than the shelf.
+            is_same = state is self.states.get((partition.topic, partition.partition))
+            if state is not None and is_same and state.position > offset:
                 self._consumer.seek(partition, offset)
         group, task = self._consumer._group, asyncio.current_task()
         if firsts and group is not None and task is not None and self.given is not None:

@@ -178,6 +178,29 @@ def test_callbacks_are_called_and_must_not_block(producer: Producer, quorate_top
     assert "callback" in str(told[1])
 
 
+def test_a_partition_that_went_to_another_member_is_read_no_further(
+    producer: Producer, servers: str, quorate_topic: str
+) -> None:
+    """Records wait in the program's thread, so that it need not ask the loop for each."""
+    producer.send_many(quorate_topic, [b"%d" % number for number in range(2000)])
+    producer.flush()
+    settings: ConsumerSettings = {
+        "group_id": quorate_topic,
+        "bootstrap_servers": servers,
+        "auto_offset_reset": "earliest",
+    }
+    impatient: ConsumerSettings = {**settings, "max_poll_interval_ms": 1000}
+    with Consumer(quorate_topic, **impatient) as slow:
+        read = [next(slow).offset for _ in range(600)]
+        assert slow._shelf().records
+        with Consumer(quorate_topic, **settings) as other:
+            # `slow` is removed, because its program does not ask
+            first = next(other).offset
+            assert first <= read[-1] + 1
+            assert [next(other).offset for _ in range(500)][-1] == first + 500
+        assert next(slow).offset == first + 501
+
+
 def test_a_callback_that_sends_never_waits_for_room(servers: str, quorate_topic: str) -> None:
     """It runs in the thread that makes the room."""
     refused: list[Exception] = []
