@@ -42,6 +42,8 @@ UINT32_MAX = (1 << 32) - 1
 INT64_MAX = (1 << 63) - 1
 DAY_MS = 24 * 3600 * 1000
 GIVEN_CHARS_MAX = 120
+#: The modules of classes that users know.
+OF_QUORATE = ("quorate.", "quorate_testing.")
 
 
 class Rule(Protocol):
@@ -350,6 +352,8 @@ RECORD_TIMESTAMP_MS = Whole(
 )
 TIMEOUT_MS = Whole(1, INT32_MAX, "milliseconds")
 BYTES_MAX = Whole(1, INT32_MAX, "bytes")
+CALLBACK = Function(takes="delivery")
+FINGERPRINT = Whole(0, (1 << 64) - 1, "of a schema of Avro")
 SERVERS = Servers()
 CLIENT_ID = Text("names the program in the logs of brokers")
 TOPIC = Text("a topic's name", chars_max=249)
@@ -454,7 +458,7 @@ def _name(call: Callable[..., Any], kind: Any) -> str:
     owner, _, method = call.__qualname__.rpartition(".")
     bases = () if kind is None else kind.__mro__
     if owner in [one.__name__ for one in bases]:
-        owner = next(one.__name__ for one in bases if one.__module__.startswith("quorate."))
+        owner = next(one.__name__ for one in bases if one.__module__.startswith(OF_QUORATE))
     return owner if method == "__init__" else f"{owner}.{method}".removeprefix(".")
 
 

@@ -17,6 +17,16 @@ NO_PORT = -1
 #: The kafka_port that is used if it is free, and none is named.
 USUAL_KAFKA_PORT = 9092
 PORT_ATTEMPTS = 100
+VOTERS_MAX = 9
+BROKERS_MAX = 99
+
+
+class EndpointTakenError(OSError):
+    """A process listens on an endpoint of the cluster already."""
+
+    def __init__(self, message: str, endpoint: str) -> None:
+        super().__init__(message)
+        self.endpoint = endpoint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,10 +43,10 @@ class Shape:
     kafka_port: int | None = NO_PORT
 
     def __post_init__(self) -> None:
-        if not 1 <= self.voters <= 9:
-            raise ValueError(f"--voters must be 1 to 9, not {self.voters}")
-        if not 1 <= self.brokers <= 99:
-            raise ValueError(f"--brokers must be 1 to 99, not {self.brokers}")
+        if not 1 <= self.voters <= VOTERS_MAX:
+            raise ValueError(f"--voters must be 1 to {VOTERS_MAX}, not {self.voters}")
+        if not 1 <= self.brokers <= BROKERS_MAX:
+            raise ValueError(f"--brokers must be 1 to {BROKERS_MAX}, not {self.brokers}")
         highest = self.port + 1 + PORT_STEP * (max(self.voters, self.brokers) - 1)
         if not self.port >= ANY_PORT or highest > 65535:
             raise ValueError(
@@ -76,16 +86,17 @@ def ports_from(first: int, nodes: int) -> list[int]:
 
 
 def check_port_free(endpoint: str, option: str = "--port") -> None:
-    """Raise OSError that names the endpoint if a process listens there already."""
+    """Raise EndpointTakenError if a process listens there already."""
     host, _, port = endpoint.rpartition(":")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, int(port)))
         except OSError as error:
-            raise OSError(
+            raise EndpointTakenError(
                 f"{endpoint} cannot be used ({error.strerror}); choose another {option} (0: any), "
-                "or stop what listens there"
+                "or stop what listens there",
+                endpoint,
             ) from None
 
 

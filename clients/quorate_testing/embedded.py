@@ -15,23 +15,38 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import random
 import uuid
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Annotated, Any, Final, Self, TypeVar
 
 import structlog
 
 from quorate import Admin
+from quorate.admin.new_topic import NEW_NAME, PARTITIONS, Configs, ConfigValue
+from quorate.errors import ClosedError, InvalidReplicationFactorError, InvalidRequestError
 from quorate.net.grpc_network import GrpcNetwork
+from quorate.object_rules import ByName, FilePath
+from quorate.settings import INT32_MAX, TOPIC, Flag, Names, Whole, checked, refused
 from quorate.sync.background import Background, background
 from quorate_broker.server import BrokerServer
 from quorate_cli.embedded import AnyServer, EmbeddedNodes
 from quorate_cli.local import LocalCluster
 from quorate_cli.local_nodes import Node, plan, settings_of
-from quorate_cli.local_shape import ANY_PORT, MEMORY, NO_PORT, Shape, placed, remembered
+from quorate_cli.local_shape import (
+    ANY_PORT,
+    BROKERS_MAX,
+    MEMORY,
+    NO_PORT,
+    VOTERS_MAX,
+    EndpointTakenError,
+    Shape,
+    placed,
+    remembered,
+)
 from quorate_cli.node_disks import format_broker, format_voters
 from quorate_quorum.disk import Disk
 from quorate_quorum.log.real_disk import RealDisk
@@ -52,6 +67,14 @@ PORT_ATTEMPTS: Final = 5
 REPLICAS_MAX: Final = 3
 #: How errors name the source of a setting.
 SOURCE: Final = "configs of EmbeddedCluster"
+
+BROKER_ID: Final = Whole(0, INT32_MAX, "a broker of this cluster")
+REPLICAS: Final = Whole(
+    1,
+    INT32_MAX,
+    allowed="a whole number from 1 to the number of brokers (None: all, up to three)",
+    error=InvalidReplicationFactorError,
+)
 
 
 class AsyncEmbeddedCluster:
@@ -106,24 +129,28 @@ class AsyncEmbeddedCluster:
                 disk.close()
         self._disks.clear()
 
-    async def start_broker(self, broker_id: int) -> None:
+    @checked
+    async def start_broker(self, broker_id: Annotated[int, BROKER_ID]) -> None:
         """Start a broker that does not run, and wait until it may lead partitions."""
         self._check(broker_id)
         if broker_id not in self._nodes.running:
             await self._nodes.start_nodes([broker_id])
 
-    async def stop_broker(self, broker_id: int) -> None:
+    @checked
+    async def stop_broker(self, broker_id: Annotated[int, BROKER_ID]) -> None:
         """Stop a broker cleanly, as by SIGTERM. It hands its leaderships over first."""
         self._check(broker_id)
         await self._nodes.stop_nodes([broker_id])
 
-    async def crash_broker(self, broker_id: int) -> None:
+    @checked
+    async def crash_broker(self, broker_id: Annotated[int, BROKER_ID]) -> None:
         """Crash a broker, as by kill -9. Nothing that it had written to files is lost."""
         self._check(broker_id)
         self._crash_disks([broker_id])
         await self._nodes.crash_nodes([broker_id], "a test crashed it")
 
-    async def lose_power(self, broker_id: int | None = None) -> None:
+    @checked
+    async def lose_power(self, broker_id: Annotated[int | None, BROKER_ID] = None) -> None:
         """Cut the power of a broker's machine; None: of every node's.
 
         Any part of what was not synced is lost. The nodes stay down until start_broker() or
@@ -144,13 +171,14 @@ class AsyncEmbeddedCluster:
             assert isinstance(disk, SimulatedDisk)
             disk.lose_power()
 
+    @checked
     async def create_topic(
         self,
-        name: str,
-        num_partitions: int = 1,
+        name: Annotated[str, NEW_NAME],
+        num_partitions: Annotated[int, PARTITIONS] = 1,
         *,
-        replication_factor: int | None = None,
-        configs: Mapping[str, str | int | float | bool] | None = None,
+        replication_factor: Annotated[int | None, REPLICAS] = None,
+        configs: Annotated[Mapping[str, ConfigValue] | None, Configs()] = None,
     ) -> None:
         """Create a topic; without a `replication_factor` on every broker, up to three.
 
@@ -160,7 +188,8 @@ class AsyncEmbeddedCluster:
         async with Admin(bootstrap_servers=self.bootstrap_servers) as admin:
             await admin.create_topic(name, num_partitions, replicas, configs)
 
-    async def delete_topic(self, name: str) -> None:
+    @checked
+    async def delete_topic(self, name: Annotated[str, TOPIC]) -> None:
         """Delete a topic. Raises what Admin.delete_topics raises."""
         async with Admin(bootstrap_servers=self.bootstrap_servers) as admin:
             await admin.delete_topics([name])
@@ -171,6 +200,8 @@ class AsyncEmbeddedCluster:
         return [node for node in self._nodes.nodes.values() if node.kind == "broker"]
 
     def _check(self, broker_id: int) -> None:
+        if not self._nodes.nodes:
+            raise ClosedError("this EmbeddedCluster does not run; use it as a context manager")
         ids = [node.id for node in self._brokers()]
         if broker_id not in ids:
             raise ValueError(f"there is no broker {broker_id!r}; the brokers are {ids}")
@@ -187,8 +218,15 @@ class AsyncEmbeddedCluster:
         if self._folder is not None:
             _check_kept(self._folder, self._shape)
             local = LocalCluster(self._folder, self._shape)
-            # it runs an event loop of its own for a moment
-            await asyncio.get_running_loop().run_in_executor(None, local.prepare)
+            try:
+                # it runs an event loop of its own for a moment
+                await asyncio.get_running_loop().run_in_executor(None, local.prepare)
+            except EndpointTakenError as error:
+                raise ValueError(
+                    f"EmbeddedCluster: folder {self._folder} has a cluster that listens on "
+                    f"{error.endpoint}, where a process listens already: stop it if it is this "
+                    "cluster, or name another folder"
+                ) from None
             nodes = list(local.nodes.values())
             self._disks = {node.id: RealDisk() for node in nodes}
             return nodes
@@ -226,6 +264,11 @@ def _check_kept(folder: Path, shape: Shape) -> None:
     if not (folder / MEMORY).exists():
         return
     kept = remembered(folder, Shape())
+    if shape.racks not in ((), kept.racks):
+        raise ValueError(
+            f"EmbeddedCluster: racks of the cluster in {folder} are {list(kept.racks)}, and cannot "
+            f"become {list(shape.racks)}: leave racks out, or name another folder"
+        )
     if (kept.voters, kept.brokers) != (shape.voters, shape.brokers):
         raise ValueError(
             f"the cluster in {folder} has voters={kept.voters}, brokers={kept.brokers}, and not "
@@ -249,16 +292,20 @@ class EmbeddedCluster:
     Raises ValueError: the shape is impossible, or the folder has a cluster of another shape.
     """
 
+    @checked
     def __init__(
         self,
         *,
-        voters: int = 1,
-        brokers: int = 1,
-        racks: tuple[str, ...] = (),
-        folder: Path | str | None = None,
-        configs: Mapping[str, object] | None = None,
-        kafka: bool = True,
+        voters: Annotated[int, Whole(1, VOTERS_MAX)] = 1,
+        brokers: Annotated[int, Whole(1, BROKERS_MAX)] = 1,
+        racks: Annotated[Sequence[str], Names(what="racks")] = (),
+        folder: Annotated[str | os.PathLike[str] | None, FilePath()] = None,
+        configs: Annotated[Mapping[str, object] | None, ByName()] = None,
+        kafka: Annotated[bool, Flag("listeners for Kafka clients")] = True,
     ) -> None:
+        if len(racks) > brokers:
+            allowed = f"at most as many as there are brokers ({brokers})"
+            raise ValueError(refused("EmbeddedCluster", "racks", allowed, racks))
         shape = Shape(
             voters=voters,
             brokers=brokers,
@@ -267,6 +314,8 @@ class EmbeddedCluster:
             kafka_port=ANY_PORT if kafka else NO_PORT,
         )
         place = None if folder is None else Path(folder)
+        if place is not None and place.exists() and not place.is_dir():
+            raise ValueError(refused("EmbeddedCluster", "folder", "no file", str(folder)))
         self._cluster = AsyncEmbeddedCluster(shape, place, configs)
         self._background: Background | None = None
 
@@ -284,29 +333,34 @@ class EmbeddedCluster:
         """Start every node that does not run: after lose_power()."""
         self._do(self._cluster.start)
 
-    def start_broker(self, broker_id: int) -> None:
+    @checked
+    def start_broker(self, broker_id: Annotated[int, BROKER_ID]) -> None:
         """Start a broker that does not run, and wait until it may lead partitions."""
         self._do(lambda: self._cluster.start_broker(broker_id))
 
-    def stop_broker(self, broker_id: int) -> None:
+    @checked
+    def stop_broker(self, broker_id: Annotated[int, BROKER_ID]) -> None:
         """Stop a broker cleanly, as by SIGTERM. It hands its leaderships over first."""
         self._do(lambda: self._cluster.stop_broker(broker_id))
 
-    def crash_broker(self, broker_id: int) -> None:
+    @checked
+    def crash_broker(self, broker_id: Annotated[int, BROKER_ID]) -> None:
         """Crash a broker, as by kill -9. Nothing that it had written to files is lost."""
         self._do(lambda: self._cluster.crash_broker(broker_id))
 
-    def lose_power(self, broker_id: int | None = None) -> None:
+    @checked
+    def lose_power(self, broker_id: Annotated[int | None, BROKER_ID] = None) -> None:
         """Cut the power of a broker's machine; None: of every node's. See AsyncEmbeddedCluster."""
         self._do(lambda: self._cluster.lose_power(broker_id))
 
+    @checked
     def create_topic(
         self,
-        name: str,
-        num_partitions: int = 1,
+        name: Annotated[str, NEW_NAME],
+        num_partitions: Annotated[int, PARTITIONS] = 1,
         *,
-        replication_factor: int | None = None,
-        configs: Mapping[str, str | int | float | bool] | None = None,
+        replication_factor: Annotated[int | None, REPLICAS] = None,
+        configs: Annotated[Mapping[str, ConfigValue] | None, Configs()] = None,
     ) -> None:
         """Create a topic; without a `replication_factor` on every broker, up to three."""
         self._do(
@@ -315,13 +369,14 @@ class EmbeddedCluster:
             )
         )
 
-    def delete_topic(self, name: str) -> None:
+    @checked
+    def delete_topic(self, name: Annotated[str, TOPIC]) -> None:
         """Delete a topic."""
         self._do(lambda: self._cluster.delete_topic(name))
 
     def __enter__(self) -> Self:
         if self._background is not None:
-            raise RuntimeError("this EmbeddedCluster runs already; make another one")
+            raise InvalidRequestError("this EmbeddedCluster runs already; make another one")
         _log_where_the_program_does()
         self._background = background()
         try:
@@ -357,7 +412,7 @@ class EmbeddedCluster:
 
     def _do(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         if self._background is None:
-            raise RuntimeError("this EmbeddedCluster does not run; use it as a context manager")
+            raise ClosedError("this EmbeddedCluster does not run; use it as a context manager")
         self._background.check("EmbeddedCluster")
 
         async def bounded() -> T:

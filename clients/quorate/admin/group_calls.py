@@ -122,15 +122,20 @@ class GroupCalls(QuorumCalls):
             for group_id, (group, coordinator) in found.items()
         }
 
+    def _running_coordinators(self) -> Coordinators:
+        """Return the coordinators of groups. Raise ClosedError if the admin is not running."""
+        self._running()
+        return self._coordinators
+
     async def _describe(self, group_id: str, deadline: Deadline) -> tuple[wire.DescribedGroup, int]:
-        response = await self._coordinators.call(
+        response = await self._running_coordinators().call(
             group_id,
             methods.DESCRIBE_GROUPS,
             partial(wire.DescribeGroupsRequest, group_ids=[group_id]),
             lambda answer: _outcome(answer.groups[0]),
             deadline,
         )
-        return response.groups[0], self._coordinators.broker_of(group_id)
+        return response.groups[0], self._running_coordinators().broker_of(group_id)
 
     async def _names(self, topic_ids: set[bytes], deadline: Deadline) -> dict[bytes, str]:
         if not topic_ids:
@@ -158,7 +163,10 @@ class GroupCalls(QuorumCalls):
         Partitions without a committed offset are left out, so a group that does not exist has an
         empty answer.
         """
-        offsets, deadline = GroupOffsets(self._coordinators, group_id), Deadline(self._timeout_ms)
+        offsets, deadline = (
+            GroupOffsets(self._running_coordinators(), group_id),
+            Deadline(self._timeout_ms),
+        )
         if partitions is None:
             committed, names = await offsets.fetch_all(deadline)
             missing = {topic_id for topic_id, name in names.items() if not name}
@@ -194,7 +202,7 @@ class GroupCalls(QuorumCalls):
             value = offsets[key]
             assert value is None or isinstance(value, OffsetAndMetadata), "the rule makes it one"
             values[part] = OffsetAndMetadata(FORGET) if value is None else value
-        await GroupOffsets(self._coordinators, group_id).commit(
+        await GroupOffsets(self._running_coordinators(), group_id).commit(
             values, Committer(), Deadline(self._timeout_ms)
         )
 
@@ -222,7 +230,7 @@ class GroupCalls(QuorumCalls):
         deadline = Deadline(self._timeout_ms)
         await self._of_each(
             group_ids,
-            lambda group_id: self._coordinators.call(
+            lambda group_id: self._running_coordinators().call(
                 group_id,
                 methods.DELETE_GROUPS,
                 partial(wire.DeleteGroupsRequest, group_ids=[group_id]),
@@ -249,7 +257,7 @@ class GroupCalls(QuorumCalls):
         members, instances = list(member_ids), list(instance_ids)
         if not (members or instances or all):
             raise InvalidRequestError("name member_ids or instance_ids to remove, or all=True")
-        response = await self._coordinators.call(
+        response = await self._running_coordinators().call(
             group_id,
             methods.REMOVE_MEMBERS,
             partial(

@@ -305,6 +305,7 @@ class ConsumerPositions(Client):
         return [self._state(one) for one in partitions or tuple(self._subscription.states)]
 
     def _state(self, partition: TopicPartition) -> PartitionState:
+        self._owner.check()
         state = self._subscription.states.get(TopicPartition._make(partition))
         if state is None:
             raise InvalidRequestError(

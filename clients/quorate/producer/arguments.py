@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from quorate.model import Header
 from quorate.record.compression import LEVELS, NAMES
 from quorate.serializers import Encode
+from quorate.settings import listed
 
 
 def as_bytes(name: str, value: Any, encode: Encode | None) -> bytes:
@@ -34,6 +35,19 @@ def level_of(codec: int, level: int | None) -> int | None:
         allowed = f"None: {NAMES[codec]} has no levels" if levels is None else levels.allowed
         raise ValueError(f"compression_level must be {allowed}, not {level}")
     return level
+
+
+def as_pairs(values: Sequence[Any], keys: Sequence[Any] | None) -> list[tuple[Any, Any]]:
+    """Return each value of send_many with its key; None: no record has a key."""
+    values = listed("send_many", "values", "a list, with a value for each record", values)
+    if keys is None:
+        return [(value, None) for value in values]
+    keys = listed("send_many", "keys", "a list, with a key for each value", keys)
+    if len(keys) != len(values):
+        raise ValueError(
+            f"send_many: keys must be as many as values, not {len(keys)} for {len(values)} values"
+        )
+    return list(zip(values, keys, strict=True))
 
 
 def as_headers(headers: Iterable[Header]) -> tuple[Header, ...]:

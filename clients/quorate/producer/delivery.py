@@ -8,12 +8,14 @@ from collections.abc import Awaitable, Callable, Generator
 from contextvars import Context, copy_context
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 from quorate.aio.owner import Owner
 from quorate.errors import DeliveryTimeoutError, QuorateError
 from quorate.model import RecordMetadata
+from quorate.object_rules import Object
 from quorate.producer.partition_queue import Batch
+from quorate.settings import CALLBACK, checked
 
 log = logging.getLogger(__name__)
 
@@ -72,8 +74,12 @@ class Delivery(Awaitable[RecordMetadata]):
         """
         return self._error_in(self._ended())
 
+    @checked
     def add_done_callback(
-        self, callback: Callable[[Delivery], object], *, context: Context | None = None
+        self,
+        callback: Annotated[Callable[[Delivery], object], CALLBACK],
+        *,
+        context: Annotated[Context | None, Object(Context)] = None,
     ) -> None:
         """Call `callback` in the event loop when the outcome is known.
 
@@ -89,7 +95,10 @@ class Delivery(Awaitable[RecordMetadata]):
         self._callbacks = [*(self._callbacks or ()), added]
         batch.callbacks[added] = None
 
-    def remove_done_callback(self, callback: Callable[[Delivery], object]) -> int:
+    @checked
+    def remove_done_callback(
+        self, callback: Annotated[Callable[[Delivery], object], CALLBACK]
+    ) -> int:
         """Remove a callback. Return how many times it had been added."""
         removed = [one for one in self._callbacks or () if one.callback == callback]
         for one in removed:

@@ -13,7 +13,7 @@ from quorate.cluster.cluster import Cluster
 from quorate.cluster.topic_views import TopicView
 from quorate.model import Header, RecordMetadata
 from quorate.producer.accumulator import Accumulator, AccumulatorConfig
-from quorate.producer.arguments import as_bytes, as_headers, level_of
+from quorate.producer.arguments import as_bytes, as_headers, as_pairs, level_of
 from quorate.producer.buffer_room import BufferRoom
 from quorate.producer.delivery import Delivery, count_undelivered, until_done
 from quorate.producer.partition_queue import Batch, PartitionQueue
@@ -259,19 +259,11 @@ class Producer(Client):
         headers: Iterable[Header] | None = None,
     ) -> Sequence[Delivery]:
         """Put many records into the buffer, like one `send` for each value and its key."""
-        if keys is not None and len(keys) != len(values):
-            raise ValueError(
-                f"send_many got {len(values)} values and {len(keys)} keys; they must match"
-            )
+        pairs = as_pairs(values, keys)
         shared = as_headers(headers) if headers else None
         send = self.send
-        if keys is None:
-            return [
-                await send(topic, value, None, partition, timestamp_ms, shared) for value in values
-            ]
         return [
-            await send(topic, value, key, partition, timestamp_ms, shared)
-            for value, key in zip(values, keys, strict=True)
+            await send(topic, value, key, partition, timestamp_ms, shared) for value, key in pairs
         ]
 
     async def send_and_wait(
@@ -302,7 +294,8 @@ class Producer(Client):
         finally:
             self._accumulator.flushes -= 1
 
-    async def partitions_for(self, topic: str) -> set[int]:
+    @checked
+    async def partitions_for(self, topic: Annotated[str, TOPIC]) -> set[int]:
         """Return the numbers of a topic's partitions."""
         self._owner.check()
         self._running()

@@ -18,6 +18,7 @@ from quorate.errors import (
     OverloadedError,
     UnknownSchemaError,
 )
+from quorate.object_rules import Object
 from quorate.producer.producer import Producer
 from quorate.schema_registry.catalog import Catalog, Proposal, SchemaVersion
 from quorate.schema_registry.topic import SchemaTopic
@@ -26,6 +27,7 @@ from quorate.serializers.avro.schema import AvroSchema, as_schema
 from quorate.serializers.avro.sources import Given, Lookups, SchemaStore
 from quorate.settings import (
     CLIENT_ID,
+    FINGERPRINT,
     SECURITY,
     SERVERS,
     TIMEOUT_MS,
@@ -202,18 +204,21 @@ class SchemaRegistry(Client):
 
     # -- what serializers call, from any thread --------------------------------------------------
 
-    def find(self, fingerprint: int) -> AvroSchema | None:
+    @checked
+    def find(self, fingerprint: Annotated[int, FINGERPRINT]) -> AvroSchema | None:
         """Return a schema that was read already. Do not wait."""
         return self._catalog.find(fingerprint)
 
-    def look_up(self, fingerprint: int) -> Future[None]:
+    @checked
+    def look_up(self, fingerprint: Annotated[int, FINGERPRINT]) -> Future[None]:
         """Read the topic to its end. The future is done when `find` finds the schema.
 
         Its exception says why the schema was not found.
         """
         return self._lookups.begin(fingerprint, lambda: self._start_lookup(fingerprint))
 
-    def check_may_write(self, schema: AvroSchema) -> None:
+    @checked
+    def check_may_write(self, schema: Annotated[AvroSchema, Object(AvroSchema)]) -> None:
         """Raise UnknownSchemaError if the schema is not registered."""
         if self.find(schema.fingerprint) is None:
             raise UnknownSchemaError(

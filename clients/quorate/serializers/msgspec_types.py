@@ -7,6 +7,7 @@ from typing import Generic, Literal, TypeVar
 
 import msgspec
 
+from quorate.object_rules import data_of
 from quorate.settings import OneOf, refused
 
 T = TypeVar("T")
@@ -30,12 +31,16 @@ class Msgspec(Generic[T]):
         self._class = type if isinstance(type, _CLASS) else None
         self._encode: Callable[[T], bytes]
         self._decode: Callable[[bytes], T]
-        if format == "json":
-            self._encode = msgspec.json.Encoder().encode
-            self._decode = msgspec.json.Decoder(type).decode
-        else:
-            self._encode = msgspec.msgpack.Encoder().encode
-            self._decode = msgspec.msgpack.Decoder(type).decode
+        try:
+            if format == "json":
+                self._encode = msgspec.json.Encoder().encode
+                self._decode = msgspec.json.Decoder(type).decode
+            else:
+                self._encode = msgspec.msgpack.Encoder().encode
+                self._decode = msgspec.msgpack.Decoder(type).decode
+        except TypeError as error:
+            said = refused("Msgspec", "type", "a type that msgspec knows", type)
+            raise TypeError(f"{said}: {error}") from None
 
     def serialize(self, topic: str, value: T) -> bytes:
         """Return the value's bytes. Raise TypeError if it is of another type."""
@@ -46,6 +51,8 @@ class Msgspec(Generic[T]):
 
     def deserialize(self, topic: str, data: bytes) -> T:
         """Return the value. Raise msgspec.ValidationError, msgspec.DecodeError (ValueErrors)."""
+        if data.__class__ is not bytes:
+            data = data_of("Msgspec", data)
         return self._decode(data)
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import struct
 from typing import ClassVar
 
+from quorate.object_rules import data_of
 from quorate.settings import Whole, refused
 
 
 def _unpacked(name: str, layout: struct.Struct, data: bytes) -> int | float:
+    if data.__class__ is not bytes:
+        data = data_of(name, data)
     if len(data) != layout.size:
         raise ValueError(
             refused(f"{name}.deserialize", "data", f"{layout.size} bytes", bytes(data))
@@ -115,6 +118,7 @@ class Boolean:
 
     def deserialize(self, topic: str, data: bytes) -> bool:
         """Return the value. Raise ValueError for other bytes."""
+        data = data_of("Boolean", data)
         if data == b"\x01":
             return True
         if data == b"\x00":

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import uuid
 from typing import Any
 
+from quorate.object_rules import data_of
 from quorate.settings import refused
 
 
@@ -17,14 +19,24 @@ class String:
     """
 
     def __init__(self, encoding: str = "utf-8") -> None:
+        try:
+            codecs.lookup(encoding)
+        except (LookupError, TypeError, ValueError) as error:
+            wrong = TypeError if isinstance(error, TypeError) else ValueError
+            allowed = "an encoding that Python knows, as utf-8"
+            raise wrong(refused("String", "encoding", allowed, encoding)) from None
         self.encoding = encoding
 
     def serialize(self, topic: str, value: str) -> bytes:
         """Return the text's bytes. Raise UnicodeEncodeError if the encoding lacks a character."""
+        if not isinstance(value, str):
+            raise TypeError(refused("String.serialize", "value", "a string", value))
         return value.encode(self.encoding)
 
     def deserialize(self, topic: str, data: bytes) -> str:
         """Return the text. Raise UnicodeDecodeError if the bytes are invalid in the encoding."""
+        if data.__class__ is not bytes:
+            data = data_of("String", data)
         return data.decode(self.encoding)
 
 
@@ -37,10 +49,16 @@ class Json:
 
     def serialize(self, topic: str, value: Any) -> bytes:
         """Return the value as JSON. Raise TypeError or ValueError if it has no JSON form."""
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+        try:
+            return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+        except TypeError as error:
+            said = refused("Json.serialize", "value", "a value of JSON", value)
+            raise TypeError(f"{said}: {error}") from None
 
     def deserialize(self, topic: str, data: bytes) -> Any:
         """Return the value. Raise json.JSONDecodeError (a ValueError) if the bytes are not JSON."""
+        if data.__class__ is not bytes:
+            data = data_of("Json", data)
         return json.loads(data)
 
 
@@ -55,7 +73,7 @@ class Bytes:
 
     def deserialize(self, topic: str, data: bytes) -> bytes:
         """Return the bytes."""
-        return data
+        return data if data.__class__ is bytes else data_of("Bytes", data)
 
 
 class Uuid:
@@ -75,6 +93,7 @@ class Uuid:
 
     def deserialize(self, topic: str, data: bytes) -> uuid.UUID:
         """Return the UUID. Raise ValueError if the bytes are not its text."""
+        data = data_of("Uuid", data)
         try:
             text = data.decode("ascii")
             found = uuid.UUID(text)

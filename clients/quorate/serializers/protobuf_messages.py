@@ -6,6 +6,7 @@ from typing import Generic, TypeVar
 
 from google.protobuf.message import Message
 
+from quorate.object_rules import data_of
 from quorate.settings import refused
 
 M = TypeVar("M", bound=Message)
@@ -33,4 +34,6 @@ class Protobuf(Generic[M]):
 
     def deserialize(self, topic: str, data: bytes) -> M:
         """Return the message. Raise google.protobuf.message.DecodeError."""
+        if data.__class__ is not bytes:
+            data = data_of("Protobuf", data)
         return self._message.FromString(data)

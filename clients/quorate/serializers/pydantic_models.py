@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Generic, TypeVar
 
+from quorate.object_rules import data_of
 from quorate.serializers.extras import missing
 from quorate.settings import refused
 
@@ -37,4 +38,6 @@ class Pydantic(Generic[M]):
 
     def deserialize(self, topic: str, data: bytes) -> M:
         """Return the model. Raise pydantic.ValidationError (a ValueError)."""
+        if data.__class__ is not bytes:
+            data = data_of("Pydantic", data)
         return self._model.model_validate_json(data)

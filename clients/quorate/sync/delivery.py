@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol, TypeVar
+from typing import Annotated, Any, Final, Protocol, TypeVar
 
 from quorate.aio.bell import Bell
 from quorate.errors import QuorateError
 from quorate.model import Header, RecordMetadata
 from quorate.producer import delivery as asynchronous
+from quorate.settings import CALLBACK, Number, checked
 from quorate.sync.background import Background
 
 T = TypeVar("T")
+
+TIMEOUT_S: Final = Number(0, 10**9, "the longest wait")
 
 
 class Origin(Protocol):
@@ -56,7 +59,8 @@ class Delivery:
             return False
         return self._producer._run(self._ask_done)
 
-    def result(self, timeout_s: float | None = None) -> RecordMetadata:
+    @checked
+    def result(self, timeout_s: Annotated[float | None, TIMEOUT_S] = None) -> RecordMetadata:
         """Wait for the outcome, and return where the record was written.
 
         Raises the QuorateError that says why the record was not acknowledged, and TimeoutError if
@@ -67,7 +71,10 @@ class Delivery:
             return self._outcome()
         return self._producer._run(lambda: self._wait(timeout_s))
 
-    def exception(self, timeout_s: float | None = None) -> QuorateError | None:
+    @checked
+    def exception(
+        self, timeout_s: Annotated[float | None, TIMEOUT_S] = None
+    ) -> QuorateError | None:
         """Wait for the outcome. Return why the record was not acknowledged; None if it was."""
         try:
             self.result(timeout_s)
@@ -75,7 +82,10 @@ class Delivery:
             return error
         return None
 
-    def add_done_callback(self, callback: Callable[[Delivery], object]) -> None:
+    @checked
+    def add_done_callback(
+        self, callback: Annotated[Callable[[Delivery], object], CALLBACK]
+    ) -> None:
         """Call `callback` in the background thread when the outcome is known.
 
         The callback must not block: it holds up all blocking clients of the process. It may ask

@@ -13,7 +13,7 @@ from quorate.aio.bell import Bell
 from quorate.errors import ClosedError, QuorateError, UnknownServerError
 from quorate.model import Header, RecordMetadata
 from quorate.producer import producer as asynchronous
-from quorate.producer.arguments import as_bytes, as_headers
+from quorate.producer.arguments import as_bytes, as_headers, as_pairs
 from quorate.record.record import RECORD_OVERHEAD_MAX, headers_bytes_max
 from quorate.settings import RECORD_TIMESTAMP_MS, TOPIC
 from quorate.sync.client import BlockingClient, blocking
@@ -148,12 +148,8 @@ class Producer(BlockingClient[asynchronous.Producer]):
         headers: Iterable[Header] | None = None,
     ) -> Sequence[Delivery]:
         """Put many records into the buffer, like one `send` for each value and its key."""
-        if keys is not None and len(keys) != len(values):
-            raise ValueError(
-                f"send_many got {len(values)} values and {len(keys)} keys; they must match"
-            )
+        pairs = as_pairs(values, keys)
         shared = as_headers(headers) if headers else None
-        pairs = zip(values, keys or [None] * len(values), strict=True)
         return [
             self.send(topic, value, key, partition, timestamp_ms, shared) for value, key in pairs
         ]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 from concurrent.futures import Future
-from typing import Unpack
+from typing import Annotated, Unpack
 
+from quorate.object_rules import Object
 from quorate.schema_registry import registry as asynchronous
 from quorate.serializers.avro.schema import AvroSchema
 from quorate.serializers.avro.sources import SchemaStore
+from quorate.settings import FINGERPRINT, checked
 from quorate.sync.client import BlockingClient, blocking
 from quorate.sync.settings import SchemaRegistrySettings
 
@@ -39,15 +41,18 @@ class SchemaRegistry(BlockingClient[asynchronous.SchemaRegistry]):
         """Return the schemas that are known now, to save them in a file for offline use."""
         return self._client.store()
 
-    def find(self, fingerprint: int) -> AvroSchema | None:
+    @checked
+    def find(self, fingerprint: Annotated[int, FINGERPRINT]) -> AvroSchema | None:
         """Return a schema that was read already. Do not wait."""
         return self._client.find(fingerprint)
 
-    def look_up(self, fingerprint: int) -> Future[None]:
+    @checked
+    def look_up(self, fingerprint: Annotated[int, FINGERPRINT]) -> Future[None]:
         """Read the topic to its end. The future is done when `find` finds the schema."""
         return self._client.look_up(fingerprint)
 
-    def check_may_write(self, schema: AvroSchema) -> None:
+    @checked
+    def check_may_write(self, schema: Annotated[AvroSchema, Object(AvroSchema)]) -> None:
         """Raise UnknownSchemaError if the schema is not registered."""
         self._client.check_may_write(schema)
 

@@ -16,7 +16,7 @@ import pytest
 import structlog
 
 from quorate import Consumer, Producer
-from quorate.errors import QuorateError
+from quorate.errors import ClosedError, InvalidRequestError, QuorateError
 from quorate_cli.local_shape import Shape, placed
 from quorate_quorum.node.config import CannotListen, ConfigError
 from quorate_testing import AsyncEmbeddedCluster, EmbeddedCluster, embedded
@@ -131,12 +131,12 @@ def test_settings_of_the_brokers_have_their_names_of_the_documentation() -> None
 
 def test_what_cannot_be_is_said() -> None:
     cluster = EmbeddedCluster()
-    with pytest.raises(RuntimeError, match="context manager"):
+    with pytest.raises(ClosedError, match="context manager"):
         cluster.stop_broker(0)
     with cluster:
         with pytest.raises(ValueError, match=r"there is no broker 7; the brokers are \[0\]"):
             cluster.crash_broker(7)
-        with pytest.raises(RuntimeError, match="runs already"):
+        with pytest.raises(InvalidRequestError, match="runs already"):
             cluster.__enter__()
         with pytest.raises(QuorateError):
             cluster.create_topic("not/a name")

@@ -9,14 +9,15 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Final, Generic, TypeVar
+from typing import Annotated, Any, Final, Generic, TypeVar
 
 from quorate.errors import UnknownSchemaError
+from quorate.object_rules import data_of
 from quorate.serializers.avro.schema import AvroSchema
 from quorate.serializers.avro.sources import Lookups
 from quorate.serializers.coders import Deserializer
 from quorate.serializers.protobuf_messages import Protobuf
-from quorate.settings import Number, refused
+from quorate.settings import UINT32_MAX, Number, Whole, checked, refused
 
 T = TypeVar("T")
 
@@ -24,6 +25,7 @@ TIMEOUT_S: Final = Number(0.001, 3600, "the longest wait for an answer")
 ANSWER_BYTES_MAX: Final = 16 * 1024 * 1024
 #: More at once would not be faster: a reader meets few new schemas.
 THREADS_MAX: Final = 2
+SCHEMA_ID: Final = Whole(0, UINT32_MAX, "of a schema in the registry")
 
 
 class ConfluentRegistry:
@@ -53,11 +55,13 @@ class ConfluentRegistry:
         self._lock = threading.Lock()
         self._threads: ThreadPoolExecutor | None = None
 
-    def find(self, schema_id: int) -> AvroSchema | None:
+    @checked
+    def find(self, schema_id: Annotated[int, SCHEMA_ID]) -> AvroSchema | None:
         """Return a schema that was fetched before. Do not wait."""
         return self._found.get(schema_id)
 
-    def look_up(self, schema_id: int) -> Future[None]:
+    @checked
+    def look_up(self, schema_id: Annotated[int, SCHEMA_ID]) -> Future[None]:
         """Fetch a schema. The future is done when `find` finds it; its exception says why not."""
         return self._lookups.begin(schema_id, lambda: self._pool().submit(self._fetch, schema_id))
 
@@ -119,6 +123,7 @@ class Confluent(Generic[T]):
 
     def deserialize(self, topic: str, data: bytes) -> T:
         """Return the value. Raise ValueError if the bytes do not begin as Confluent's do."""
+        data = data_of("Confluent", data)
         if len(data) < 5 or data[0] != 0:
             allowed = "the byte 0, a schema's id of 4 bytes, and a value"
             raise ValueError(refused("Confluent.deserialize", "data", allowed, bytes(data)))

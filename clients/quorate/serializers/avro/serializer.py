@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from typing import Any, Final, cast
 
-from quorate.errors import UnknownSchemaError
+from quorate.errors import InvalidSchemaError, UnknownSchemaError
+from quorate.object_rules import data_of
 from quorate.serializers.avro.codec import Decode, decoder, encoder
 from quorate.serializers.avro.confluent import ConfluentRegistry
 from quorate.serializers.avro.schema import AvroSchema, as_schema
@@ -54,9 +55,15 @@ class Avro:
         confluent: ConfluentRegistry | str | None = None,
     ) -> None:
         self.schema = as_schema(schema)
-        self.reader_schema = self.schema if reader_schema is None else as_schema(reader_schema)
+        try:
+            self.reader_schema = self.schema if reader_schema is None else as_schema(reader_schema)
+        except InvalidSchemaError as error:
+            raise InvalidSchemaError(f"Avro: reader_schema: {error}") from None
         self._source = _source(schemas)
         self._confluent = ConfluentRegistry(confluent) if isinstance(confluent, str) else confluent
+        if not isinstance(self._confluent, ConfluentRegistry | None):
+            allowed = "the address of a registry, or a ConfluentRegistry"
+            raise TypeError(refused("Avro", "confluent", allowed, confluent))
         self._encode = encoder(self.schema, HEADER.pack(MARKER, self.schema.fingerprint))
         self._may_write = False
         self._decoders: dict[int, Decode] = {}
@@ -81,6 +88,8 @@ class Avro:
         Raises ValueError, or what fastavro raises, if the bytes are not such a value, and
         UnknownSchemaError if the schema of their writer is not known.
         """
+        if data.__class__ is not bytes:
+            data = data_of("Avro", data)
         if len(data) >= HEADER.size and data[:2] == MARKER:
             fingerprint: int = HEADER.unpack_from(data)[1]
             decode = self._decoders.get(fingerprint)
@@ -137,7 +146,7 @@ def _source(given: SchemaSource | Iterable[Given] | None) -> SchemaSource:
         return SchemaStore()
     if hasattr(given, "check_may_write"):
         return cast(SchemaSource, given)
-    if isinstance(given, str | bytes | Mapping):
+    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
         allowed = "a SchemaRegistry, a SchemaStore or a list of schemas"
         raise TypeError(refused("Avro", "schemas", allowed, given))
     return SchemaStore(given)

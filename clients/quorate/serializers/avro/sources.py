@@ -8,10 +8,12 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Annotated, Any, Generic, Protocol, TypeVar
 
 from quorate.errors import InvalidSchemaError
+from quorate.object_rules import FilePath, Object
 from quorate.serializers.avro.schema import AvroSchema, as_schema
+from quorate.settings import FINGERPRINT, checked, listed
 
 K = TypeVar("K")
 
@@ -45,7 +47,7 @@ class SchemaStore:
     def __init__(self, schemas: Iterable[Given] = ()) -> None:
         self._lock = threading.Lock()
         self._found: dict[int, AvroSchema] = {}
-        for schema in schemas:
+        for schema in listed("SchemaStore", "schemas", "a list of schemas", schemas):
             self.add(schema)
 
     def add(self, schema: Given) -> AvroSchema:
@@ -54,15 +56,18 @@ class SchemaStore:
         with self._lock:
             return self._found.setdefault(added.fingerprint, added)
 
-    def find(self, fingerprint: int) -> AvroSchema | None:
+    @checked
+    def find(self, fingerprint: Annotated[int, FINGERPRINT]) -> AvroSchema | None:
         """Return the schema with this fingerprint, or None."""
         return self._found.get(fingerprint)
 
-    def look_up(self, fingerprint: int) -> Future[None] | None:
+    @checked
+    def look_up(self, fingerprint: Annotated[int, FINGERPRINT]) -> Future[None] | None:
         """Return None: there is nowhere else to look."""
         return None
 
-    def check_may_write(self, schema: AvroSchema) -> None:
+    @checked
+    def check_may_write(self, schema: Annotated[AvroSchema, Object(AvroSchema)]) -> None:
         """Allow all: the program sees to it that readers have the schema."""
 
     def __iter__(self) -> Iterator[AvroSchema]:
@@ -71,7 +76,8 @@ class SchemaStore:
     def __len__(self) -> int:
         return len(self._found)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    @checked
+    def save(self, path: Annotated[str | os.PathLike[str], FilePath()]) -> None:
         """Write all schemas into a file, as a JSON list. A crash leaves the old file or the new."""
         target = Path(path)
         written = target.with_name(f"{target.name}.new")
@@ -80,7 +86,8 @@ class SchemaStore:
         written.replace(target)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> SchemaStore:
+    @checked
+    def load(cls, path: Annotated[str | os.PathLike[str], FilePath()]) -> SchemaStore:
         """Return the schemas of a file that save() wrote, or that has a JSON list of schemas."""
         try:
             found = json.loads(Path(path).read_text(encoding="utf-8"))
