@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, NamedTuple, TypeVar
+from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar
 
 K = TypeVar("K")
 V = TypeVar("V")
 
 TimestampType = Literal["create_time", "log_append_time"]
 Header = tuple[str, bytes | None]
+
+#: Least timestamp that a producer may write: Kafka's clients may have records from before 1970. Its
+#: delta to any delete horizon fits into 64 bits, also if it comes as a small delta to this time.
+TIMESTAMP_MIN: Final = -(1 << 61)
 
 
 class TopicPartition(NamedTuple):

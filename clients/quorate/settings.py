@@ -32,7 +32,7 @@ from typing import Annotated, Any, ParamSpec, Protocol, TypeVar, Union, get_args
 from typing import get_type_hints as type_hints
 
 from quorate.errors import InvalidPartitionsError, InvalidRequestError, InvalidTimestampError
-from quorate.model import TopicPartition
+from quorate.model import TIMESTAMP_MIN, TopicPartition
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -347,8 +347,9 @@ class SeveralOf:
 PARTITION = Whole(0, INT32_MAX, "number of a partition", error=InvalidPartitionsError)
 OFFSET = Whole(0, INT64_MAX, "offset of a record")
 TIMESTAMP_MS = Whole(0, INT64_MAX, "milliseconds since 1970")
+#: Below 0: before 1970. A program that copies records gets such times, and -1 (none), from Kafka's.
 RECORD_TIMESTAMP_MS = Whole(
-    0, INT64_MAX, allowed="whole milliseconds since 1970", error=InvalidTimestampError
+    TIMESTAMP_MIN, INT64_MAX, allowed="whole milliseconds since 1970", error=InvalidTimestampError
 )
 TIMEOUT_MS = Whole(1, INT32_MAX, "milliseconds")
 BYTES_MAX = Whole(1, INT32_MAX, "bytes")

@@ -167,16 +167,16 @@ class BatchBuilder:
         """Add a record. Return its index in the batch.
 
         Raises TypeError if key or value is neither bytes nor None, or if timestamp_ms is no whole
-        number. Raises InvalidTimestampError if timestamp_ms is not from -1 (none) to 2**62. After
-        an error the batch is unchanged.
+        number. Raises InvalidTimestampError if timestamp_ms is not from -2**61 to 2**62 (-1: none).
+        After an error the batch is unchanged.
         """
         if key.__class__ is not bytes and key is not None:
             key = _as_bytes("key", key)
         if value.__class__ is not bytes and value is not None:
             value = _as_bytes("value", value)
-        if not NONE <= timestamp_ms <= TIMESTAMP_MAX:
+        if not TIMESTAMP_MIN <= timestamp_ms <= TIMESTAMP_MAX:
             raise InvalidTimestampError(
-                f"timestamp_ms must be -1 (none) to {TIMESTAMP_MAX}, not {timestamp_ms}"
+                f"timestamp_ms must be {TIMESTAMP_MIN} to {TIMESTAMP_MAX}, not {timestamp_ms}"
             )
         index = self.count
         if index:

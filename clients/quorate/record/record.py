@@ -18,12 +18,10 @@ from collections.abc import Iterator, MutableSequence, Sequence
 from typing import Final, NamedTuple
 
 from quorate.errors import CorruptRecordError
+from quorate.model import TIMESTAMP_MIN as TIMESTAMP_MIN
 from quorate.model import Header
 
 INT64_MAX: Final = (1 << 63) - 1
-#: Least timestamp that a producer may write: Kafka's clients may have records from before 1970. Its
-#: delta to any delete horizon fits into 64 bits, also if it comes as a small delta to this time.
-TIMESTAMP_MIN: Final = -(1 << 61)
 
 #: Length, attributes, two deltas, two lengths and a header count: one byte each.
 RECORD_BYTES_MIN: Final = 7

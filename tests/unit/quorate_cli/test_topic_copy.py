@@ -41,6 +41,15 @@ def test_a_copy_keeps_everything_but_offsets(quorate: Quorate) -> None:
     assert list(map(kept, quorate.read(target))) == list(map(kept, quorate.read(source)))
 
 
+def test_a_copy_keeps_times_before_1970_and_the_lack_of_a_time(quorate: Quorate) -> None:
+    source, target = quorate.topic(1), quorate.topic(1)
+    times = [1000, -5, -1, 2000, -(10**13)]
+    quorate.write(source, [{"value": b"x", "timestamp_ms": one} for one in times])
+    said = quorate("topic", "copy", source, target, "--until-end")
+    assert (said.status, said.out) == (0, "5 records copied, 0 failed\n"), said.err
+    assert [record.timestamp_ms for record in quorate.read(target)] == times
+
+
 def test_a_key_keeps_its_order_where_the_numbers_of_partitions_differ(quorate: Quorate) -> None:
     source, target = quorate.topic(1), quorate.topic(4)
     quorate.write(source, [{**one, "partition": 0} for one in RECORDS])

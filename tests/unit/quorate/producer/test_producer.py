@@ -26,6 +26,7 @@ from quorate.errors import (
     UnknownTopicError,
 )
 from quorate.producer.partitioner import partition_for_key
+from quorate.record.record import TIMESTAMP_MIN
 from quorate.serializers import Json, String
 from tests.harness.fake_leaders import FakeCluster, with_cluster
 
@@ -330,7 +331,7 @@ def test_an_impossible_record_leaves_nothing_behind() -> None:
         topic = cluster.add_topic("t")
         async with producer(cluster) as p:
             with pytest.raises(InvalidTimestampError):
-                await p.send("t", b"x", timestamp_ms=-5)
+                await p.send("t", b"x", timestamp_ms=TIMESTAMP_MIN - 1)
             with pytest.raises(TypeError, match="value_serializer"):
                 await p.send("t", "text")
             with pytest.raises(InvalidPartitionsError, match="partitions 0 to 0"):

@@ -11,6 +11,7 @@ from quorate.model import Header
 from quorate.record.batch import (
     HEADER_BYTES,
     TIMESTAMP_MAX,
+    TIMESTAMP_MIN,
     BatchBuilder,
     check,
     complete_prefix,
@@ -194,7 +195,7 @@ def test_sequences_wrap() -> None:
     assert parse_header(build(FEW)).last_sequence == -1
 
 
-@pytest.mark.parametrize("timestamp_ms", [-2, TIMESTAMP_MAX + 1])
+@pytest.mark.parametrize("timestamp_ms", [TIMESTAMP_MIN - 1, TIMESTAMP_MAX + 1])
 def test_an_impossible_timestamp_is_refused_at_the_door(timestamp_ms: int) -> None:
     builder = BatchBuilder()
     with pytest.raises(InvalidTimestampError, match=str(timestamp_ms)):
