@@ -20,6 +20,10 @@ from quorate_broker.listeners.kafka.messages.create_topics import (
     CreateTopicsRequest,
 )
 from quorate_broker.listeners.kafka.messages.delete_groups import DeleteGroupsRequest
+from quorate_broker.listeners.kafka.messages.describe_configs import (
+    DescribeConfigsRequest,
+    DescribeConfigsResource,
+)
 from quorate_broker.listeners.kafka.messages.describe_groups import DescribeGroupsRequest
 from quorate_broker.listeners.kafka.messages.fetch import FetchPartition, FetchRequest, FetchTopic
 from quorate_broker.listeners.kafka.messages.find_coordinator import FindCoordinatorRequest
@@ -57,6 +61,7 @@ from quorate_broker.listeners.kafka.versions import (
     CONSUMER_GROUP_DESCRIBE,
     CREATE_TOPICS,
     DELETE_GROUPS,
+    DESCRIBE_CONFIGS,
     DESCRIBE_GROUPS,
     FETCH,
     FIND_COORDINATOR,
@@ -190,6 +195,24 @@ def test_an_offset_fetch_does_not_name_too_many_groups(named: list[str], reason:
             await client.ask(OFFSET_FETCH, 8, request)
         (ended,) = [one for one in lines if one["event"] == "kafka connection ended"]
         assert reason in ended["reason"]
+
+    with_broker(use)
+
+
+def test_a_resource_is_not_described_many_times() -> None:
+    """A request of 50 KB would get all configs of a broker ten thousand times: 90 MB, in 27 s."""
+
+    async def use(client: DirectConnection) -> None:
+        named = [DescribeConfigsResource(4, "0", None)]
+        told = await client.ask(DESCRIBE_CONFIGS, 4, DescribeConfigsRequest(named * 2))
+        assert [one.error_code for one in told.results] == [0, 0]
+        with (
+            structlog.testing.capture_logs() as lines,
+            pytest.raises(AssertionError, match="the broker closed"),
+        ):
+            await client.ask(DESCRIBE_CONFIGS, 4, DescribeConfigsRequest(named * MANY))
+        (ended,) = [one for one in lines if one["event"] == "kafka connection ended"]
+        assert "9999 resources that it names already" in ended["reason"]
 
     with_broker(use)
 

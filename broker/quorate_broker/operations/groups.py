@@ -7,7 +7,7 @@ needs a right on each of them as well, as in Kafka.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -40,6 +40,7 @@ from quorate_broker.groups.partitioning import partition_of
 from quorate_broker.groups.shard import Shard
 from quorate_broker.operations import group_steps
 from quorate_broker.operations.admin import answered_in_time
+from quorate_broker.operations.partitions import check_repeated
 from quorate_broker.replicas.replicas import Replicas
 from quorate_quorum.client.client import QuorumClient
 from quorate_quorum.metadata.topics import OFFSETS_TOPIC, TopicImage
@@ -63,10 +64,6 @@ READ_TOPIC: Final = Required(Operation.READ, ResourceType.TOPIC)
 GROUP_ID_BYTES_MAX = 249
 #: The most groups that one request may name.
 GROUPS_MAX = 1_000
-#: How often one request may name groups, or partitions of a group, that it names already. As in
-#: Kafka, each is answered. Without this bound, one large group, or one long piece of metadata,
-#: could be told thousands of times in one answer.
-REPEATED_MAX = 10
 #: The most groups whose coordinators are found in one turn of the event loop.
 GROUPS_A_TURN = 100
 #: How long a call waits until the controller has made __consumer_offsets.
@@ -188,7 +185,7 @@ class Groups:
         if request.partitions is None:
             return await self._fetch_all(caller, shard, request)
         self._check_count(len(request.partitions))
-        _check_repeated("partitions", request.partitions)
+        check_repeated("partitions", request.partitions)
         refusals = self._refusals(caller, DESCRIBE_TOPIC, (one[0] for one in request.partitions))
         allowed = [one for one in dict.fromkeys(request.partitions) if one[0] not in refusals]
         fetched: list[FetchedOffset] = []
@@ -342,15 +339,7 @@ def check_named(group_ids: Sequence[str]) -> None:
         raise InvalidRequestError(
             f"a request names {len(group_ids)} groups; {GROUPS_MAX} are allowed"
         )
-    _check_repeated("groups", group_ids)
-
-
-def _check_repeated(what: str, named: Sequence[Hashable]) -> None:
-    repeated = len(named) - len(set(named))
-    if repeated > REPEATED_MAX:
-        raise InvalidRequestError(
-            f"a request names {repeated} {what} that it names already; {REPEATED_MAX} are allowed"
-        )
+    check_repeated("groups", group_ids)
 
 
 def _leader(topic: TopicImage, group_id: str) -> CoordinatorFound:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 
 from quorate.errors import InvalidRequestError, PolicyViolationError, QuorateError
 from quorate_broker.replica.partition import Partition
@@ -12,6 +12,10 @@ from quorate_quorum.node.authorizer import Caller, Required
 TOPIC_ID_BYTES = 16
 #: Partitions of one request that are handled in one turn of the loop. They take 1 to 3 ms.
 PARTITIONS_A_TURN = 200
+#: How often one request may name what it names already, where each is answered, as in Kafka:
+#: groups, partitions of a group, resources. Without this bound, one large group, one long piece of
+#: metadata, or all configs of a broker, could be told thousands of times in one answer.
+REPEATED_MAX = 10
 
 
 def locate(
@@ -72,6 +76,15 @@ def check_count(named: int, allowed: int, replicas: Replicas) -> None:
         raise InvalidRequestError(
             f"{named} partitions are named at once; {most} are allowed: name fewer in a request, "
             "or open another stream"
+        )
+
+
+def check_repeated(what: str, named: Sequence[Hashable]) -> None:
+    """Raise InvalidRequestError if a request names too much again."""
+    repeated = len(named) - len(set(named))
+    if repeated > REPEATED_MAX:
+        raise InvalidRequestError(
+            f"a request names {repeated} {what} that it names already; {REPEATED_MAX} are allowed"
         )
 
 

@@ -33,6 +33,7 @@ from quorate_broker.listeners.kafka.messages import incremental_alter_configs as
 from quorate_broker.listeners.kafka.messages import list_config_resources as lc
 from quorate_broker.operations.metadata import check_count
 from quorate_broker.operations.operations import Operations
+from quorate_broker.operations.partitions import check_repeated
 from quorate_quorum.configs import CONFIGS, ClusterConfig, effective
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.metadata.topics import TopicImage
@@ -76,7 +77,9 @@ class ConfigRequests:
         }
 
     async def describe_configs(self, call: Call[dc.DescribeConfigsRequest]) -> EncodedBody:
-        check_count(len(call.request.resources))
+        resources = call.request.resources
+        check_count(len(resources))
+        check_repeated("resources", [(one.resource_type, one.resource_name) for one in resources])
         image = await self._metadata.image(0)
         return await encoded_in_parts(
             versions.DESCRIBE_CONFIGS,
