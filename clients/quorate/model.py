@@ -4,10 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NamedTuple
 
-K = TypeVar("K")
-V = TypeVar("V")
+if TYPE_CHECKING:
+    # Type checkers know this module without an installation. The default lets programs write
+    # `Producer` for `Producer[Any, Any]`; Python itself has such defaults since 3.13.
+    from typing_extensions import TypeVar
+
+    K = TypeVar("K", covariant=True, default=Any)
+    V = TypeVar("V", covariant=True, default=Any)
+    KeyIn = TypeVar("KeyIn", contravariant=True, default=Any)
+    ValueIn = TypeVar("ValueIn", contravariant=True, default=Any)
+else:
+    from typing import TypeVar
+
+    #: The types of the keys and values that a consumer returns, and that a producer takes.
+    K = TypeVar("K", covariant=True)
+    V = TypeVar("V", covariant=True)
+    KeyIn = TypeVar("KeyIn", contravariant=True)
+    ValueIn = TypeVar("ValueIn", contravariant=True)
 
 TimestampType = Literal["create_time", "log_append_time"]
 Header = tuple[str, bytes | None]

@@ -48,8 +48,12 @@ class Orders:
         return Order(1)
 
 
-def with_defaults(producer: Producer, consumer: Consumer, record: Record[str, Order]) -> None:
+def with_defaults(producer: Producer, consumer: Consumer, record: Record) -> None:
     print(producer, consumer, record.value)
+
+
+def with_types(producer: Producer[str, Order], consumer: Consumer[str, Order]) -> None:
+    with_defaults(producer, consumer, Record("t", 0, 0, 0, "create_time", "k", Order(1), (), 0))
 
 
 async def main() -> None:
@@ -66,8 +70,8 @@ async def main() -> None:
         "orders", group_id="g", key_deserializer=String(), value_deserializer=Orders()
     ) as consumer:
         async for record in consumer:
-            print(record.value)
-            print(record.key)
+            assert_type(record.value, Order | None)
+            assert_type(record.key, str | None)
         assert_type(await consumer.committed(TopicPartition("t", 0)), int | None)
         assert_type(
             await consumer.committed(TopicPartition("t", 0), metadata=True),
@@ -92,10 +96,10 @@ def blocking() -> None:
         assert_type(producer.send_and_wait("t", Order(1)), RecordMetadata)
     with sync.Consumer("t", value_deserializer=Long()) as consumer:
         for record in consumer:
-            print(record.value)
-        print(consumer.getone())
+            assert_type(record.value, int | None)
+        assert_type(consumer.getone().value, int | None)
         assert_type(
-            consumer.getmany(timeout_ms=1), dict[TopicPartition, list[Record[Any, Any]]]
+            consumer.getmany(timeout_ms=1), dict[TopicPartition, list[Record[Any, int]]]
         )
         assert_type(consumer.committed(TopicPartition("t", 0)), int | None)
         consumer.seek(TopicPartition("t", 0), 5)
@@ -111,6 +115,7 @@ asyncio.run(main())
 #: Each wrong line has the code of its error behind it.
 WRONG = """
 from quorate import Admin, Consumer, Producer, TopicPartition, sync
+from quorate.serializers import Long
 from quorate_testing import EmbeddedCluster
 
 
@@ -133,6 +138,16 @@ def blocking(producer: sync.Producer, admin: sync.Admin) -> None:
     producer.send("t", partition="0")  # arg-type
     text: str = producer.send_and_wait("t")  # assignment
     admin.create_topic(5)  # arg-type
+
+
+async def typed(texts: Producer[str, int], numbers: Consumer[str, int]) -> None:
+    await texts.send("t", "text")  # arg-type
+    await texts.send("t", 5, key=b"k")  # arg-type
+    await Producer(value_serializer=Long()).send("t", "text")  # arg-type
+    sync.Producer(value_serializer=Long()).send("t", "text")  # arg-type
+    Producer(value_serializer=Long)  # arg-type
+    sync.Consumer("t", value_deserializer=5)  # arg-type
+    text: str | None = (await numbers.getone()).value  # assignment
 """
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Generic
 
 from quorate.aio.owner import Owner
 from quorate.cluster.client import Client
 from quorate.cluster.cluster import Cluster
 from quorate.cluster.topic_views import TopicView
-from quorate.model import Header, RecordMetadata
+from quorate.model import Header, KeyIn, RecordMetadata, ValueIn
 from quorate.producer.accumulator import Accumulator, AccumulatorConfig
 from quorate.producer.arguments import as_bytes, as_headers, as_pairs, level_of
 from quorate.producer.buffer_room import BufferRoom
@@ -23,7 +23,7 @@ from quorate.producer.sender import Sender
 from quorate.producer.unstopped import UnstoppedProducer
 from quorate.record.compression import codec_named
 from quorate.record.record import RECORD_OVERHEAD_MAX, headers_bytes_max
-from quorate.serializers import Encode, encoder
+from quorate.serializers import Encode, SerializerOf, encoder
 from quorate.settings import (
     BYTES_MAX,
     CLIENT_ID,
@@ -48,7 +48,7 @@ from quorate.settings import (
 ACKS = {"all": -1, -1: -1, 0: 0, 1: 1}
 
 
-class Producer(Client):
+class Producer(Client, Generic[KeyIn, ValueIn]):
     """Writes records to topics.
 
     ``acks``: "all" (all in-sync replicas have the record), 1 (the leader has it) or 0 (the record
@@ -90,8 +90,8 @@ class Producer(Client):
         partitioner: Annotated[
             Partitioner | None, Function(takes="key, partitions, available")
         ] = None,
-        key_serializer: Annotated[object | None, Coder("serialize")] = None,
-        value_serializer: Annotated[object | None, Coder("serialize")] = None,
+        key_serializer: Annotated[SerializerOf[KeyIn] | None, Coder("serialize")] = None,
+        value_serializer: Annotated[SerializerOf[ValueIn] | None, Coder("serialize")] = None,
         security: Annotated[object | None, SECURITY] = None,
     ) -> None:
         if enable_idempotence and ACKS[acks] != -1:
@@ -122,7 +122,7 @@ class Producer(Client):
         self._sticky: dict[str, Sticky] = {}
         self._must_yield = False
         #: Warns if the producer is garbage collected, or the interpreter ends, without stop().
-        self._unstopped: weakref.finalize[[], Producer] | None = None
+        self._unstopped: weakref.finalize[[], Producer[KeyIn, ValueIn]] | None = None
         #: Number of failed records whose outcome no task had asked for.
         self.undelivered = 0
 
@@ -166,11 +166,11 @@ class Producer(Client):
             self._accumulator.close(stopped)
             await self._sender.stop()
 
-    async def send(  # noqa: C901, PLR0912 - one hot path
+    async def send(  # noqa: C901, PLR0912, PLR0915 - one hot path
         self,
         topic: str,
-        value: Any = None,
-        key: Any = None,
+        value: ValueIn | None = None,
+        key: KeyIn | None = None,
         partition: int | None = None,
         timestamp_ms: int | None = None,
         headers: Iterable[Header] | None = None,
@@ -180,6 +180,8 @@ class Producer(Client):
         Raises UnknownTopicError, InvalidPartitionsError, RecordTooLargeError, ClosedError, and the
         errors of serializers.
         """
+        record_key: Any = key
+        record_value: Any = value
         self._owner.check()
         cluster = self._cluster
         if cluster is None:
@@ -199,23 +201,23 @@ class Producer(Client):
             partition.__class__ is not int or not 0 <= partition < len(view.numbers)
         ):
             view = await self._routes.find_partition(view, partition)
-        if self._encode_key is not None and key is not None:
-            key = self._encode_key(topic, key)
-            if key.__class__ is not bytes:
-                key = as_bytes("key", key, self._encode_key)
-        elif key.__class__ is not bytes and key is not None:
-            key = as_bytes("key", key, None)
-        if self._encode_value is not None and value is not None:
-            value = self._encode_value(topic, value)
-            if value.__class__ is not bytes:
-                value = as_bytes("value", value, self._encode_value)
-        elif value.__class__ is not bytes and value is not None:
-            value = as_bytes("value", value, None)
+        if self._encode_key is not None and record_key is not None:
+            record_key = self._encode_key(topic, record_key)
+            if record_key.__class__ is not bytes:
+                record_key = as_bytes("key", record_key, self._encode_key)
+        elif record_key.__class__ is not bytes and record_key is not None:
+            record_key = as_bytes("key", record_key, None)
+        if self._encode_value is not None and record_value is not None:
+            record_value = self._encode_value(topic, record_value)
+            if record_value.__class__ is not bytes:
+                record_value = as_bytes("value", record_value, self._encode_value)
+        elif record_value.__class__ is not bytes and record_value is not None:
+            record_value = as_bytes("value", record_value, None)
         if timestamp_ms is None:
             timestamp_ms = cluster.wall_clock_ms()
         else:
             timestamp_ms = RECORD_TIMESTAMP_MS.check("send", "timestamp_ms", timestamp_ms)
-        size = (len(key) if key else 0) + (len(value) if value else 0) + RECORD_OVERHEAD_MAX
+        size = len(record_key or b"") + len(record_value or b"") + RECORD_OVERHEAD_MAX
         pairs: Sequence[Header] = ()
         if headers:
             pairs = as_headers(headers)
@@ -231,20 +233,20 @@ class Producer(Client):
         # There is no await from here on: what happened during the waits above is visible now.
         if accumulator.closed is not None:
             raise accumulator.closed.with_traceback(None)
-        sticky = self._sticky.get(topic) if key is None and partition is None else None
+        sticky = self._sticky.get(topic) if record_key is None and partition is None else None
         if sticky is not None and sticky.available is view.available:
             queue = sticky.queue
             assert queue is not None
         else:
-            queue = self._routes.choose(view, key, partition)
-            sticky = self._sticky.get(topic) if key is None and partition is None else None
+            queue = self._routes.choose(view, record_key, partition)
+            sticky = self._sticky.get(topic) if record_key is None and partition is None else None
         batch = queue.open
         if batch is not None and batch.builder.size + size <= batch.bytes_max:
-            index = accumulator.add(batch, timestamp_ms, key, value, pairs)
+            index = accumulator.add(batch, timestamp_ms, record_key, record_value, pairs)
         else:
             if sticky is not None:
                 queue = self._move_on(view, queue)
-            batch, index = self._append(queue, timestamp_ms, key, value, pairs)
+            batch, index = self._append(queue, timestamp_ms, record_key, record_value, pairs)
             if sticky is not None:
                 sticky.batch = batch
         return Delivery(batch, index, timestamp_ms, self._owner)
@@ -252,8 +254,8 @@ class Producer(Client):
     async def send_many(
         self,
         topic: str,
-        values: Sequence[Any],
-        keys: Sequence[Any] | None = None,
+        values: Sequence[ValueIn | None],
+        keys: Sequence[KeyIn | None] | None = None,
         partition: int | None = None,
         timestamp_ms: int | None = None,
         headers: Iterable[Header] | None = None,
@@ -269,8 +271,8 @@ class Producer(Client):
     async def send_and_wait(
         self,
         topic: str,
-        value: Any = None,
-        key: Any = None,
+        value: ValueIn | None = None,
+        key: KeyIn | None = None,
         partition: int | None = None,
         timestamp_ms: int | None = None,
         headers: Iterable[Header] | None = None,

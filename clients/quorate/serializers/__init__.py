@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 from quorate.serializers.coders import (
     Decode,
     Deserializer,
+    DeserializerOf,
     Encode,
     Serde,
     Serializer,
+    SerializerOf,
     decoder,
     encoder,
 )
@@ -39,6 +41,7 @@ __all__ = [
     "Bytes",
     "Decode",
     "Deserializer",
+    "DeserializerOf",
     "Double",
     "Encode",
     "Float",
@@ -47,6 +50,7 @@ __all__ = [
     "Long",
     "Serde",
     "Serializer",
+    "SerializerOf",
     "Short",
     "String",
     "Uuid",

@@ -31,6 +31,11 @@ class Serde(Serializer[T], Deserializer[T], Protocol[T]):
     """Both. All serializers of this package are."""
 
 
+#: What clients take as a serializer and a deserializer of values of a type.
+SerializerOf = Serializer[T] | Callable[[T], bytes]
+DeserializerOf = Deserializer[T] | Callable[[bytes], T]
+
+
 def encoder(serializer: object | None) -> Encode | None:
     """Return a function (topic, value) -> bytes; None if there is no serializer."""
     if serializer is None:

@@ -8,12 +8,12 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Final, Self, TypeVar, Unpack
+from typing import Final, Generic, Self, TypeVar, Unpack
 
 from quorate.consumer import consumer as asynchronous
 from quorate.consumer.partition_state import PartitionState
 from quorate.errors import ClosedError
-from quorate.model import AnyRecord, TopicPartition
+from quorate.model import AnyRecord, K, Record, TopicPartition, V
 from quorate.sync.background import Voice
 from quorate.sync.client import BlockingClient, OfThread, blocking, direct
 from quorate.sync.settings import ConsumerSettings
@@ -28,7 +28,7 @@ ROUND_S: Final = 0.1
 WAIT_MS: Final = 60_000
 
 
-class Consumer(BlockingClient[asynchronous.Consumer]):
+class Consumer(BlockingClient[asynchronous.Consumer], Generic[K, V]):
     """Reads records from topics, in order within each partition; for programs without a loop.
 
     The settings are those of quorate.Consumer. Iterate it (``for record in consumer``) or call
@@ -43,7 +43,7 @@ class Consumer(BlockingClient[asynchronous.Consumer]):
     that went to another member meanwhile are given to no thread more.
     """
 
-    def __init__(self, *topics: str, **settings: Unpack[ConsumerSettings]) -> None:
+    def __init__(self, *topics: str, **settings: Unpack[ConsumerSettings[K, V]]) -> None:
         super().__init__(_Consumer(*topics, **settings))
         self._limit = self._client._max_poll_records
 
@@ -73,7 +73,7 @@ class Consumer(BlockingClient[asynchronous.Consumer]):
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> AnyRecord:
+    def __next__(self) -> Record[K, V]:
         shelf = self._shelf()
         while (record := self._from(shelf)) is None:
             try:
@@ -84,12 +84,23 @@ class Consumer(BlockingClient[asynchronous.Consumer]):
                 raise
         return record
 
-    def getone(self) -> AnyRecord:
+    def getone(self) -> Record[K, V]:
         """Return the next record. Wait until there is one. See quorate.Consumer for the errors."""
         record = self._from(self._shelf())
         return self._run(self._client.getone) if record is None else record
 
-    getmany = blocking(_Consumer.getmany)
+    def getmany(
+        self,
+        *partitions: TopicPartition,
+        timeout_ms: float = 0,
+        max_records: int | None = None,
+    ) -> dict[TopicPartition, list[Record[K, V]]]:
+        """Return the records that are available, by partition. See quorate.Consumer.getmany."""
+        return self._run(
+            lambda: self._client.getmany(
+                *partitions, timeout_ms=timeout_ms, max_records=max_records
+            )
+        )
 
     # -- positions and groups
 

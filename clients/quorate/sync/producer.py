@@ -7,11 +7,11 @@ import inspect
 import logging
 from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, Unpack
+from typing import Any, Final, Generic, Unpack
 
 from quorate.aio.bell import Bell
 from quorate.errors import ClosedError, QuorateError, UnknownServerError
-from quorate.model import Header, RecordMetadata
+from quorate.model import Header, KeyIn, RecordMetadata, ValueIn
 from quorate.producer import producer as asynchronous
 from quorate.producer.arguments import as_bytes, as_headers, as_pairs
 from quorate.record.record import RECORD_OVERHEAD_MAX, headers_bytes_max
@@ -33,7 +33,7 @@ RECORDS_A_STEP: Final = 256
 STUCK_S: Final = 5.0
 
 
-class Producer(BlockingClient[asynchronous.Producer]):
+class Producer(BlockingClient[asynchronous.Producer], Generic[KeyIn, ValueIn]):
     """Writes records to topics, for programs without an event loop.
 
     The settings are those of quorate.Producer. `send` returns as soon as the record is in the
@@ -44,7 +44,7 @@ class Producer(BlockingClient[asynchronous.Producer]):
             producer.send("invoice", b"9.50", key=b"customer-42")
     """
 
-    def __init__(self, **settings: Unpack[ProducerSettings]) -> None:
+    def __init__(self, **settings: Unpack[ProducerSettings[KeyIn, ValueIn]]) -> None:
         asked = _Producer(**settings)
         config = asked._config
         inbox_bytes = max(1, int(config.buffer_bytes_max * INBOX_SHARE))
@@ -95,8 +95,8 @@ class Producer(BlockingClient[asynchronous.Producer]):
     def send(
         self,
         topic: str,
-        value: Any = None,
-        key: Any = None,
+        value: ValueIn | None = None,
+        key: KeyIn | None = None,
         partition: int | None = None,
         timestamp_ms: int | None = None,
         headers: Iterable[Header] | None = None,
@@ -107,6 +107,8 @@ class Producer(BlockingClient[asynchronous.Producer]):
         delivery_timeout_ms; in a callback at once), ClosedError, and the errors of serializers.
         What else keeps a record from being written, RecordTooLargeError too, is in the Delivery.
         """
+        record_key: Any = key
+        record_value: Any = value
         client = self._client
         view = None if client._cluster is None else client._cluster.topics.get(topic)
         if view is None or not self._background.is_of_this_process:
@@ -115,25 +117,25 @@ class Producer(BlockingClient[asynchronous.Producer]):
             view is None or partition.__class__ is not int or not 0 <= partition < len(view.numbers)
         ):
             self._run(lambda: self._check_partition(topic, partition))
-        if self._encode_key is not None and key is not None:
-            key = self._encode_key(topic, key)
-        if key is not None and key.__class__ is not bytes:
-            key = as_bytes("key", key, self._encode_key)
-        if self._encode_value is not None and value is not None:
-            value = self._encode_value(topic, value)
-        if value is not None and value.__class__ is not bytes:
-            value = as_bytes("value", value, self._encode_value)
+        if self._encode_key is not None and record_key is not None:
+            record_key = self._encode_key(topic, record_key)
+        if record_key is not None and record_key.__class__ is not bytes:
+            record_key = as_bytes("key", record_key, self._encode_key)
+        if self._encode_value is not None and record_value is not None:
+            record_value = self._encode_value(topic, record_value)
+        if record_value is not None and record_value.__class__ is not bytes:
+            record_value = as_bytes("value", record_value, self._encode_value)
         if timestamp_ms is None:
             assert client._cluster is not None
             timestamp_ms = client._cluster.wall_clock_ms()
         else:
             timestamp_ms = RECORD_TIMESTAMP_MS.check("send", "timestamp_ms", timestamp_ms)
-        size = (len(key) if key else 0) + (len(value) if value else 0) + RECORD_OVERHEAD_MAX
+        size = len(record_key or b"") + len(record_value or b"") + RECORD_OVERHEAD_MAX
         pairs: tuple[Header, ...] | None = None
         if headers:
             pairs = as_headers(headers)
             size += headers_bytes_max(pairs)
-        record = (topic, value, key, partition, timestamp_ms, pairs)
+        record = (topic, record_value, record_key, partition, timestamp_ms, pairs)
         delivery = Delivery(self, record, size)
         self._inbox.put(delivery, size, self._timeout_s)
         return delivery
@@ -141,8 +143,8 @@ class Producer(BlockingClient[asynchronous.Producer]):
     def send_many(
         self,
         topic: str,
-        values: Sequence[Any],
-        keys: Sequence[Any] | None = None,
+        values: Sequence[ValueIn | None],
+        keys: Sequence[KeyIn | None] | None = None,
         partition: int | None = None,
         timestamp_ms: int | None = None,
         headers: Iterable[Header] | None = None,
@@ -157,8 +159,8 @@ class Producer(BlockingClient[asynchronous.Producer]):
     def send_and_wait(
         self,
         topic: str,
-        value: Any = None,
-        key: Any = None,
+        value: ValueIn | None = None,
+        key: KeyIn | None = None,
         partition: int | None = None,
         timestamp_ms: int | None = None,
         headers: Iterable[Header] | None = None,

@@ -7,10 +7,12 @@ compares both.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import Generic, TypedDict
 
 from quorate.consumer.group.assignor import Assignor
+from quorate.model import K, KeyIn, V, ValueIn
 from quorate.producer.partitioner import Partitioner
+from quorate.serializers import DeserializerOf, SerializerOf
 
 
 class AdminSettings(TypedDict, total=False):
@@ -32,7 +34,7 @@ class SchemaRegistrySettings(TypedDict, total=False):
     security: object | None
 
 
-class ProducerSettings(TypedDict, total=False):
+class ProducerSettings(TypedDict, Generic[KeyIn, ValueIn], total=False):
     """Those of Producer."""
 
     bootstrap_servers: str | Sequence[str]
@@ -48,12 +50,12 @@ class ProducerSettings(TypedDict, total=False):
     delivery_timeout_ms: int
     max_in_flight: int
     partitioner: Partitioner | None
-    key_serializer: object | None
-    value_serializer: object | None
+    key_serializer: SerializerOf[KeyIn] | None
+    value_serializer: SerializerOf[ValueIn] | None
     security: object | None
 
 
-class ConsumerSettings(TypedDict, total=False):
+class ConsumerSettings(TypedDict, Generic[K, V], total=False):
     """Those of Consumer."""
 
     bootstrap_servers: str | Sequence[str]
@@ -73,6 +75,6 @@ class ConsumerSettings(TypedDict, total=False):
     max_poll_interval_ms: int
     assignor: str | Assignor | None
     isolation_level: str
-    key_deserializer: object | None
-    value_deserializer: object | None
+    key_deserializer: DeserializerOf[K] | None
+    value_deserializer: DeserializerOf[V] | None
     security: object | None
