@@ -35,6 +35,7 @@ from quorate.serializers import (
     Pydantic,
 )
 from quorate.settings import (
+    RECORD_TIMESTAMP_MS,
     Flag,
     Names,
     Number,
@@ -122,7 +123,7 @@ ALSO: dict[str, dict[str, Any]] = {
 BY_HAND: dict[str, tuple[Any, ...]] = {
     "headers": (5, [5], [("a", "b")], [(b"a", b"b")], ["ab"], {"a": b"b"}),
     "partition": (-1, 2**31, True, 0.5, "0"),
-    "timestamp_ms": (-1, 2**63, True, 0.5, "0"),
+    "timestamp_ms": (RECORD_TIMESTAMP_MS.least - 1, 2**63, True, 0.5, "0"),
     "keys": (b"ab", [b"a", b"b"], [5], {"a": b"b"}),
     "values": ([5], b"ab", {"a": b"b"}),
     "key": (5, "k"),
