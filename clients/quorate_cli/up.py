@@ -123,7 +123,13 @@ def announce(cluster: LocalCluster, *, is_temporary: bool = False) -> None:
     servers = cluster.bootstrap_servers
     stays = "removed at the end; --data DIR keeps it" if is_temporary else "kept"
     here = "" if cluster.shape.port == Shape().port else f"export QUORATE_BOOTSTRAP={servers}\n  "
-    kafka = f"Kafka clients: {cluster.kafka_servers}\n" if cluster.kafka_servers else ""
+    addresses = [node.kafka for node in cluster.brokers if node.kafka]
+    kafka, listed = "", ""
+    if addresses:
+        kafka = f"Kafka clients: {','.join(f'kafka://{one}' for one in addresses)}\n"
+        listed = (
+            f"  kcat -b {','.join(addresses)} -L    # Kafka clients take them without kafka://\n"
+        )
     sys.stdout.write(
         f"{len(cluster.voters)} voters and {len(cluster.brokers)} brokers are ready: {servers}\n"
         f"{kafka}"
@@ -134,6 +140,7 @@ def announce(cluster: LocalCluster, *, is_temporary: bool = False) -> None:
         "  quorate topic create events -p 6\n"
         "  seq 1000 | quorate topic produce events\n"
         "  quorate topic consume events --from-beginning --until-end\n"
+        f"{listed}"
         "Ctrl-C stops it\n"
     )
     sys.stdout.flush()

@@ -134,12 +134,14 @@ def test_port_0_takes_free_ones_and_what_is_where_follows_the_address(tmp_path: 
         servers = up.ready().rpartition(" ")[2].strip()
         assert not servers.endswith(":7092")
         assert up.process.stdout is not None
-        lines = [up.process.stdout.readline() for _ in range(10)]
-        assert re.fullmatch(r"Kafka clients: 127\.0\.0\.1:\d+\n", lines[0])
+        lines = [up.process.stdout.readline() for _ in range(11)]
+        assert re.fullmatch(r"Kafka clients: kafka://127\.0\.0\.1:\d+\n", lines[0])
         assert lines[1] == f"data: {tmp_path} (kept)\n"
         assert str(tmp_path) in lines[2]
         assert "output.log" in lines[2]
         assert f"  export QUORATE_BOOTSTRAP={servers}\n" in lines
+        address = lines[0].strip().rpartition("kafka://")[2]
+        assert any(line.startswith(f"  kcat -b {address} -L") for line in lines)
         assert lines[-1] == "Ctrl-C stops it\n"
         assert up.stop() == 0
     shape = Shape(voters=1, brokers=1, port=0)
