@@ -29,6 +29,7 @@ from typing import Any, Protocol
 
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from bench.kafka_client import BATCH_BYTES
 from bench.voters import ask
 from quorate_cli.local import LocalCluster, process_cpu_seconds
 from quorate_cli.local_shape import ANY_PORT, Shape, free_port
@@ -171,7 +172,7 @@ def client(kind: str, **arguments: Any) -> dict[str, float]:
 
 
 def measure(
-    kind: str, title: str, work: Work, clusters: list[Servers], runs: int
+    kind: str, work: Work, clusters: list[Servers], runs: int, batch: int
 ) -> dict[str, Figures]:
     """Run the work on each cluster in turn. The first round is not counted."""
     found = {servers.name: Figures() for servers in clusters}
@@ -190,7 +191,7 @@ def measure(
                 whole = asked | {"records": work.records}
                 client("produce", **whole, topic=topic, size=work.size, keyed=False)
             if kind == "produce":
-                asked |= {"size": work.size, "keyed": work.keyed}
+                asked |= {"size": work.size, "keyed": work.keyed, "batch": batch}
             before = servers.cpu_s()
             run = client(kind, **asked, topic=topic)
             used = servers.cpu_s() - before
@@ -229,7 +230,9 @@ def show(title: str, work: Work, found: dict[str, Figures], *, as_json: bool) ->
         )
 
 
-def compare(kind: str, kafka: str | None, runs: int, only: str, *, as_json: bool) -> None:
+def compare(
+    kind: str, kafka: str | None, runs: int, only: str, batch: int, *, as_json: bool
+) -> None:
     """Measure the kinds of work whose titles have `only` in them."""
     with ExitStack() as stack:
         clusters: list[Servers] = [Quorate(stack.enter_context(quorate()))]
@@ -237,7 +240,7 @@ def compare(kind: str, kafka: str | None, runs: int, only: str, *, as_json: bool
             clusters.append(Kafka(kafka))
         for title, work in (PRODUCE if kind == "produce" else CONSUME).items():
             if only in title:
-                found = measure(kind, title, work, clusters, runs)
+                found = measure(kind, work, clusters, runs, batch)
                 show(title, work, found, as_json=as_json)
 
 
@@ -287,12 +290,20 @@ def main() -> None:
     )
     parser.add_argument("--only", default="", help="the figures with this in their titles")
     parser.add_argument("--connections", type=int, default=1000)
+    parser.add_argument("--batch-size", type=int, default=BATCH_BYTES, help="of the producer")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     if options.what == "idle":
         idle(options.connections, as_json=options.json)
     else:
-        compare(options.what, options.kafka, options.runs, options.only, as_json=options.json)
+        compare(
+            options.what,
+            options.kafka,
+            options.runs,
+            options.only,
+            options.batch_size,
+            as_json=options.json,
+        )
 
 
 if __name__ == "__main__":

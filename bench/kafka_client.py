@@ -19,6 +19,8 @@ from confluent_kafka import Consumer, Producer
 PATIENCE_S = 120.0
 #: The keys of a run with keys: more than there are partitions.
 KEYS = 10_000
+#: The default of Quorate's own producer; that of librdkafka is 1,000,000.
+BATCH_BYTES = 131_072
 #: librdkafka stops to fetch for a second whenever so many records wait as it has by default.
 TUNED = {
     "queued.min.messages": 1_000_000,
@@ -32,7 +34,9 @@ def cpu_s() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def produce(servers: str, topic: str, records: int, size: int, *, keyed: bool) -> dict[str, float]:
+def produce(
+    servers: str, topic: str, records: int, size: int, *, keyed: bool, batch: int = BATCH_BYTES
+) -> dict[str, float]:
     """Write records as fast as the client can. The first one, which connects, is not timed."""
     failed: list[Any] = []
     producer = Producer(
@@ -41,7 +45,7 @@ def produce(servers: str, topic: str, records: int, size: int, *, keyed: bool) -
             "acks": "all",
             "enable.idempotence": True,
             "compression.type": "none",
-            "batch.size": 131_072,
+            "batch.size": batch,
             "linger.ms": 5,
             "queue.buffering.max.kbytes": 32_768,
             "queue.buffering.max.messages": 1_000_000,

@@ -184,7 +184,7 @@ class Producer(BlockingClient[asynchronous.Producer], Generic[KeyIn, ValueIn]):
 
     @property
     def undelivered(self) -> int:
-        """Number of records that failed, and whose outcome nobody has asked for."""
+        """Number of failed records whose outcome the program has not asked for."""
         return self._client.undelivered
 
     partitions_for = blocking(_Producer.partitions_for)
@@ -245,7 +245,7 @@ class Producer(BlockingClient[asynchronous.Producer], Generic[KeyIn, ValueIn]):
                     self._sent_more.ring()
                     await self._arrived.wait()
         finally:
-            # who waits for one of these must not wait for ever
+            # a thread that waits for one of these records must not wait for ever
             stopped = ClosedError("this producer was stopped before it had sent the record")
             self._inbox.close(stopped)
             for delivery in (*taken, *self._inbox.take()):
@@ -273,7 +273,7 @@ class Producer(BlockingClient[asynchronous.Producer], Generic[KeyIn, ValueIn]):
         self._are_moved(step)
 
     def _are_moved(self, deliveries: list[Delivery]) -> None:
-        """Give the inbox's room back, and wake who waits for these records."""
+        """Give the inbox's room back, and wake the calls that wait for these records."""
         self._moved += len(deliveries)
         self._inbox.give_back(sum([one._size for one in deliveries]))
         self._sent_more.ring()
