@@ -8,6 +8,8 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, settings
 
+from quorate_testing import EmbeddedCluster
+
 # A busy machine draws slowly, and that is no fault.
 settings.register_profile(
     "any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
@@ -25,3 +27,14 @@ def logging_of_its_own() -> Iterator[None]:
     structlog.reset_defaults()
     yield
     structlog.reset_defaults()
+
+
+@pytest.fixture(scope="module")
+def quorate_cluster() -> Iterator[EmbeddedCluster]:
+    """Return the cluster of Quorate's pytest plugin, but for one module and not for the session.
+
+    Its nodes run in a thread of this process. Other modules have tests that count what the process
+    does, for example the batch headers that it parses in one turn.
+    """
+    with EmbeddedCluster() as cluster:
+        yield cluster
