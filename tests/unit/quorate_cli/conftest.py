@@ -1,4 +1,4 @@
-"""The command against the embedded cluster that all tests of the session share."""
+"""The command against the embedded cluster that the tests of a module share."""
 
 from __future__ import annotations
 
