@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 CLOSE_MAX_S: Final = 10.0
 #: The longest wait for a call to end that Ctrl-C has interrupted.
 INTERRUPTED_MAX_S: Final = 5.0
+#: After this time, a thread that waits looks for a signal that did not wake it: one that came just
+#: before it began to wait, or one that the system gave to another thread of the process.
+SIGNAL_LATE_S: Final = 0.25
 
 
 class Closeable(Protocol):
@@ -130,21 +133,26 @@ class Voice:
     def run(self, call: Callable[[], Awaitable[T]], *, is_last: bool = False) -> T:
         """Run a call in the task of this voice, and wait for its end. Ctrl-C cancels the call.
 
-        Raises what the call raises.
+        Raises what the call raises, and what the handler of a signal raises meanwhile.
         """
         done: Future[T] = Future()
-        self._jobs.append((call, done))
-        self._is_over = self._is_over or is_last
-        self._loop.call_soon_threadsafe(self._begin)
+        try:
+            self._jobs.append((call, done))
+            self._is_over = self._is_over or is_last
+            self._loop.call_soon_threadsafe(self._begin)
+            _await_end(done)
+        except BaseException:
+            # The handler of a signal raised this, at any line above: KeyboardInterrupt is one such.
+            # A call that stays behind holds up all later calls of this thread.
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._interrupt, done)
+            with contextlib.suppress(BaseException):
+                done.result(INTERRUPTED_MAX_S)
+            raise
         try:
             return done.result()
         except CancelledError:
             raise asyncio.CancelledError from None
-        except KeyboardInterrupt:
-            self._loop.call_soon_threadsafe(self._interrupt, done)
-            with contextlib.suppress(BaseException):
-                done.result(INTERRUPTED_MAX_S)
-            raise
 
     def end(self, last: Callable[[], Awaitable[None]]) -> None:
         """Carry out a last call after those so far, and end the task. Do not wait for it."""
@@ -207,6 +215,18 @@ class Voice:
             done.set_result(result)
         finally:
             self._under_way = None
+
+
+def _await_end(done: Future[Any]) -> None:
+    """Wait until a call is over, however it ended."""
+    while True:
+        try:
+            done.exception(SIGNAL_LATE_S)
+        except TimeoutError:
+            continue
+        except CancelledError:
+            pass
+        return
 
 
 _background: Background | None = None

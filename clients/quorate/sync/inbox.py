@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from quorate.errors import OverloadedError, QuorateError
+from quorate.sync.background import SIGNAL_LATE_S
 
 T = TypeVar("T")
 
@@ -73,7 +74,7 @@ class Inbox(Generic[T]):
                         "the record was not sent: the buffer (buffer_memory) was full for"
                         f" {timeout_s * 1000:.0f} ms"
                     )
-                self._room.wait(left_s)
+                self._room.wait(min(left_s, SIGNAL_LATE_S))
         finally:
             self._waiting -= 1
 

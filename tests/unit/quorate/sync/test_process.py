@@ -29,7 +29,12 @@ def run(program: str, *arguments: str, interrupt_at: str = "") -> tuple[int, str
         if line.strip() == interrupt_at:
             process.send_signal(2)
             break
-    rest, err = process.communicate(timeout=WAIT_S)
+    try:
+        rest, err = process.communicate(timeout=WAIT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        raise
     return process.returncode, out + rest, err
 
 
@@ -92,6 +97,35 @@ def test_ctrl_c_ends_a_wait_for_records(
         interrupt_at="waits",
     )
     assert (code, out.splitlines()[1:], err) == (0, ["interrupted frozenset()"], "")
+
+
+def test_ctrl_c_that_reaches_another_thread_ends_a_wait(
+    quorate_cluster: EmbeddedCluster, quorate_topic: str
+) -> None:
+    """The system may give a signal to any thread; Python's handler runs in the main thread."""
+    code, out, err = run(
+        """
+        import signal, sys, threading, time
+        from quorate.sync import Consumer
+
+        def interrupt():
+            time.sleep(0.5)
+            print("sends", flush=True)
+            signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+            done.wait()
+
+        done = threading.Event()
+        with Consumer(sys.argv[2], bootstrap_servers=sys.argv[1]) as consumer:
+            threading.Thread(target=interrupt, daemon=True).start()
+            try:
+                next(consumer)
+            except KeyboardInterrupt:
+                print("interrupted", consumer.paused())
+        """,
+        quorate_cluster.bootstrap_servers,
+        quorate_topic,
+    )
+    assert (code, out.splitlines(), err) == (0, ["sends", "interrupted frozenset()"], "")
 
 
 @pytest.mark.parametrize("call", ["producer.send(sys.argv[2], b'x')", "producer.flush()"])
