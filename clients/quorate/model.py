@@ -8,19 +8,27 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NamedTuple
 
 if TYPE_CHECKING:
     # Type checkers know this module without an installation. The default lets programs write
-    # `Producer` for `Producer[Any, Any]`; Python itself has such defaults since 3.13.
+    # `Record` for `Record[Any, Any]`; Python itself has such defaults since 3.13.
     from typing_extensions import TypeVar
 
     K = TypeVar("K", covariant=True, default=Any)
     V = TypeVar("V", covariant=True, default=Any)
+    # A consumer without deserializers returns bytes.
+    KeyOut = TypeVar("KeyOut", covariant=True, default=bytes)
+    ValueOut = TypeVar("ValueOut", covariant=True, default=bytes)
+    # A producer without serializers takes bytes, but the default must be Any: from a lambda as a
+    # serializer, type checkers infer the default, and a lambda takes values of any type.
     KeyIn = TypeVar("KeyIn", contravariant=True, default=Any)
     ValueIn = TypeVar("ValueIn", contravariant=True, default=Any)
 else:
     from typing import TypeVar
 
-    #: The types of the keys and values that a consumer returns, and that a producer takes.
+    #: The types of the keys and values of a record, that a consumer returns, and that a producer
+    #: takes.
     K = TypeVar("K", covariant=True)
     V = TypeVar("V", covariant=True)
+    KeyOut = TypeVar("KeyOut", covariant=True)
+    ValueOut = TypeVar("ValueOut", covariant=True)
     KeyIn = TypeVar("KeyIn", contravariant=True)
     ValueIn = TypeVar("ValueIn", contravariant=True)
 

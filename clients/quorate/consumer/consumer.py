@@ -22,7 +22,7 @@ from quorate.consumer.partition_state import Reset
 from quorate.consumer.record_reader import RecordReader
 from quorate.consumer.schema_lookups import LOOKUP_MAX_S, may_read_again
 from quorate.errors import ClosedError, DeserializationError
-from quorate.model import K, Record, TopicPartition, V
+from quorate.model import KeyOut, Record, TopicPartition, ValueOut
 from quorate.serializers import DeserializerOf, decoder
 from quorate.settings import (
     BYTES_MAX,
@@ -51,7 +51,7 @@ GROUP_ID = Text("the group whose members share the partitions", chars_max=249)
 INSTANCE_ID = Text("the name of a member that comes back after a restart", chars_max=249)
 
 
-class Consumer(ConsumerGroupCalls, Generic[K, V]):
+class Consumer(ConsumerGroupCalls, Generic[KeyOut, ValueOut]):
     """Reads records from topics, in order within each partition.
 
     Iterate it (``async for record in consumer``) or call ``getone``/``getmany``. Positional
@@ -97,8 +97,8 @@ class Consumer(ConsumerGroupCalls, Generic[K, V]):
         isolation_level: Annotated[
             str, OneOf(("read_uncommitted", "read_committed"), "which records are seen")
         ] = "read_uncommitted",
-        key_deserializer: Annotated[DeserializerOf[K] | None, Coder("deserialize")] = None,
-        value_deserializer: Annotated[DeserializerOf[V] | None, Coder("deserialize")] = None,
+        key_deserializer: Annotated[DeserializerOf[KeyOut] | None, Coder("deserialize")] = None,
+        value_deserializer: Annotated[DeserializerOf[ValueOut] | None, Coder("deserialize")] = None,
         security: Annotated[object | None, SECURITY] = None,
     ) -> None:
         super().__init__(bootstrap_servers, client_id, POLICIES[auto_offset_reset], group_id)
@@ -206,7 +206,7 @@ class Consumer(ConsumerGroupCalls, Generic[K, V]):
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Record[K, V]:
+    async def __anext__(self) -> Record[KeyOut, ValueOut]:
         if self._stopped is not None:
             raise StopAsyncIteration
         try:
@@ -216,7 +216,7 @@ class Consumer(ConsumerGroupCalls, Generic[K, V]):
                 raise StopAsyncIteration from None
             raise
 
-    async def getone(self) -> Record[K, V]:
+    async def getone(self) -> Record[KeyOut, ValueOut]:
         """Return the next record. Wait until there is one.
 
         Raises DeserializationError, CorruptRecordError, OffsetOutOfRangeError or LogTruncatedError.
@@ -260,7 +260,7 @@ class Consumer(ConsumerGroupCalls, Generic[K, V]):
                 raise
         return await self.getone()
 
-    async def _getone_of_group(self, group: ConsumerGroup) -> Record[K, V]:
+    async def _getone_of_group(self, group: ConsumerGroup) -> Record[KeyOut, ValueOut]:
         asker = group.ask()
         while True:
             if self._read_since_yield >= RECORDS_BETWEEN_YIELDS:
@@ -289,7 +289,7 @@ class Consumer(ConsumerGroupCalls, Generic[K, V]):
         *partitions: Annotated[TopicPartition, Partition()],
         timeout_ms: Annotated[float, Number(0, INT32_MAX, "wait for the first")] = 0,
         max_records: Annotated[int | None, Whole(1, INT32_MAX, "of one answer")] = None,
-    ) -> dict[TopicPartition, list[Record[K, V]]]:
+    ) -> dict[TopicPartition, list[Record[KeyOut, ValueOut]]]:
         """Return up to max_records (None: max_poll_records) available records, by partition.
 
         Waits up to timeout_ms for the first record. If partitions are given, returns records of

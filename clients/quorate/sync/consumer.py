@@ -8,12 +8,12 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Final, Generic, Self, TypeVar, Unpack
+from typing import Any, Final, Generic, Self, TypeVar, Unpack
 
 from quorate.consumer import consumer as asynchronous
 from quorate.consumer.partition_state import PartitionState
 from quorate.errors import ClosedError
-from quorate.model import AnyRecord, K, Record, TopicPartition, V
+from quorate.model import AnyRecord, KeyOut, Record, TopicPartition, ValueOut
 from quorate.sync.background import Voice
 from quorate.sync.client import BlockingClient, OfThread, blocking, direct
 from quorate.sync.settings import ConsumerSettings
@@ -28,7 +28,7 @@ ROUND_S: Final = 0.1
 WAIT_MS: Final = 60_000
 
 
-class Consumer(BlockingClient[asynchronous.Consumer], Generic[K, V]):
+class Consumer(BlockingClient[asynchronous.Consumer[KeyOut, ValueOut]], Generic[KeyOut, ValueOut]):
     """Reads records from topics, in order within each partition; for programs without a loop.
 
     The settings are those of quorate.Consumer. Iterate it (``for record in consumer``) or call
@@ -43,7 +43,9 @@ class Consumer(BlockingClient[asynchronous.Consumer], Generic[K, V]):
     that went to another member meanwhile are given to no thread more.
     """
 
-    def __init__(self, *topics: str, **settings: Unpack[ConsumerSettings[K, V]]) -> None:
+    def __init__(
+        self, *topics: str, **settings: Unpack[ConsumerSettings[KeyOut, ValueOut]]
+    ) -> None:
         super().__init__(_Consumer(*topics, **settings))
         self._limit = self._client._max_poll_records
 
@@ -73,7 +75,7 @@ class Consumer(BlockingClient[asynchronous.Consumer], Generic[K, V]):
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> Record[K, V]:
+    def __next__(self) -> Record[KeyOut, ValueOut]:
         shelf = self._shelf()
         while (record := self._from(shelf)) is None:
             try:
@@ -84,7 +86,7 @@ class Consumer(BlockingClient[asynchronous.Consumer], Generic[K, V]):
                 raise
         return record
 
-    def getone(self) -> Record[K, V]:
+    def getone(self) -> Record[KeyOut, ValueOut]:
         """Return the next record. Wait until there is one. See quorate.Consumer for the errors."""
         record = self._from(self._shelf())
         return self._run(self._client.getone) if record is None else record
@@ -94,7 +96,7 @@ class Consumer(BlockingClient[asynchronous.Consumer], Generic[K, V]):
         *partitions: TopicPartition,
         timeout_ms: float = 0,
         max_records: int | None = None,
-    ) -> dict[TopicPartition, list[Record[K, V]]]:
+    ) -> dict[TopicPartition, list[Record[KeyOut, ValueOut]]]:
         """Return the records that are available, by partition. See quorate.Consumer.getmany."""
         return self._run(
             lambda: self._client.getmany(
@@ -183,7 +185,7 @@ async def _nothing() -> None:
 class _Shelf(OfThread):
     """Records that the loop has handed to one thread, and that its program has not asked for."""
 
-    def __init__(self, voice: Voice, consumer: asynchronous.Consumer) -> None:
+    def __init__(self, voice: Voice, consumer: asynchronous.Consumer[Any, Any]) -> None:
         super().__init__(voice)
         self._consumer = consumer
         self.records: deque[AnyRecord] = deque()

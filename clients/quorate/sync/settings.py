@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Generic, TypedDict
 
 from quorate.consumer.group.assignor import Assignor
-from quorate.model import K, KeyIn, V, ValueIn
+from quorate.model import KeyIn, KeyOut, ValueIn, ValueOut
 from quorate.producer.partitioner import Partitioner
 from quorate.serializers import DeserializerOf, SerializerOf
 
@@ -55,7 +55,7 @@ class ProducerSettings(TypedDict, Generic[KeyIn, ValueIn], total=False):
     security: object | None
 
 
-class ConsumerSettings(TypedDict, Generic[K, V], total=False):
+class ConsumerSettings(TypedDict, Generic[KeyOut, ValueOut], total=False):
     """Those of Consumer."""
 
     bootstrap_servers: str | Sequence[str]
@@ -75,6 +75,6 @@ class ConsumerSettings(TypedDict, Generic[K, V], total=False):
     max_poll_interval_ms: int
     assignor: str | Assignor | None
     isolation_level: str
-    key_deserializer: DeserializerOf[K] | None
-    value_deserializer: DeserializerOf[V] | None
+    key_deserializer: DeserializerOf[KeyOut] | None
+    value_deserializer: DeserializerOf[ValueOut] | None
     security: object | None

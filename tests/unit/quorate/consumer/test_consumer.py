@@ -25,12 +25,12 @@ T0 = TopicPartition("t", 0)
 T1 = TopicPartition("t", 1)
 
 
-def consumer(cluster: FakeCluster, *topics: str, **settings: Any) -> Consumer:
+def consumer(cluster: FakeCluster, *topics: str, **settings: Any) -> Consumer[Any, Any]:
     settings.setdefault("auto_offset_reset", "earliest")
     return Consumer(*topics, bootstrap_servers=cluster.bootstrap, **settings)
 
 
-async def values(c: Consumer, count: int) -> list[Any]:
+async def values(c: Consumer[Any, Any], count: int) -> list[Any]:
     async with asyncio.timeout(60):
         return [(await c.getone()).value for _ in range(count)]
 

@@ -43,7 +43,9 @@ class Looking:
         return self.lookups[data]
 
 
-def consumer(cluster: FakeCluster, looking: Looking, *topics: str, **settings: Any) -> Consumer:
+def consumer(
+    cluster: FakeCluster, looking: Looking, *topics: str, **settings: Any
+) -> Consumer[str, str]:
     return Consumer(
         *topics,
         bootstrap_servers=cluster.bootstrap,
