@@ -554,6 +554,27 @@ def test_a_request_names_a_bounded_number_of_partitions(monkeypatch: pytest.Monk
     assert [len(drain(a)), len(drain(a))] == [3, 2]
 
 
+def test_a_request_is_bounded_in_bytes_and_the_next_one_begins_with_other_partitions() -> None:
+    a = accumulator()
+    for _ in range(2):
+        for partition in range(3):
+            a.append(a.queue("t", TOPIC, partition), 0, 0, None, bytes(60), ())
+    asked = [a.drain(0, lambda _: True, bytes_max=1, may_linger=False) for _ in range(6)]
+    assert [[one.queue.partition for one in taken] for taken in asked] == [[0], [1], [2]] * 2
+
+
+def test_while_a_batch_waits_to_be_sent_again_no_later_one_is_sent() -> None:
+    a = accumulator()
+    batches = fill(a, 4)
+    assert drain_all(a) == batches
+    (late,) = fill(a, 1)
+    a.retry(batches[1], NotLeaderError("moved"), 0, 0)
+    assert drain_all(a) == []  # those behind it are under way
+    for batch in batches[2:]:
+        a.retry(batch, NotLeaderError("moved"), 0, 0)
+    assert drain_all(a) == [*batches[1:], late]
+
+
 def test_a_partition_that_was_dropped_goes_on_under_a_higher_epoch() -> None:
     """Its sequences begin at 0 again: under the same epoch a broker takes them for duplicates."""
     a = accumulator()

@@ -304,6 +304,46 @@ def test_only_a_request_in_flight_makes_records_linger() -> None:
     with_cluster(program)
 
 
+def test_a_full_batch_of_one_partition_lets_the_open_ones_of_others_linger() -> None:
+    async def program(cluster: FakeCluster) -> None:
+        cluster.add_topic("t", 2)
+        cluster.delay_s = 0.05
+        broker = cluster.brokers[0]
+        async with producer(cluster, linger_ms=80, max_batch_size=1000) as p:
+            await p.send_and_wait("t", b"0", partition=0)
+            await p.send("t", b"1", partition=0)
+            await asyncio.sleep(0.001)  # its request is under way
+            await p.send("t", b"lingers", partition=1)
+            for _ in range(3):
+                await p.send("t", bytes(500), partition=0)
+            await p.flush()
+            sent = [[one.partition for one in header.partitions] for header in broker.produced]
+            assert sent[2] == [0]
+
+    with_cluster(program, brokers=1)
+
+
+def test_send_and_wait_and_flush_do_not_linger() -> None:
+    async def program(cluster: FakeCluster) -> None:
+        cluster.add_topic("t")
+        cluster.delay_s = 0.05
+        async with producer(cluster, linger_ms=1000) as p:
+            await p.send_and_wait("t", b"0")
+            waiting: asyncio.Future[Any]
+            for call in (lambda: p.send_and_wait("t", b"2"), p.flush):
+                await p.send("t", b"1")
+                await asyncio.sleep(0.001)  # a request is under way
+                await p.send("t", b"2")
+                await asyncio.sleep(0.001)
+                assert [batch.attempts for batch in p._accumulator.unfinished()] == [1, 0]
+                waiting = asyncio.ensure_future(call())
+                await asyncio.sleep(0.001)
+                assert [batch.attempts for batch in p._accumulator.unfinished()] == [1, 1]
+                await waiting
+
+    with_cluster(program)
+
+
 def test_done_callbacks_and_flush_within_one() -> None:
     async def program(cluster: FakeCluster) -> None:
         cluster.add_topic("t")

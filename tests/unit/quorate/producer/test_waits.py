@@ -64,6 +64,37 @@ def test_a_wait_for_room_has_a_deadline_of_its_own_and_leaves_the_turn_to_others
     with_cluster(program)
 
 
+def test_small_records_do_not_overtake_a_large_one_that_waits_for_room() -> None:
+    """There is room for a small one all the time, so a large one could wait for ever."""
+
+    async def program(cluster: FakeCluster) -> None:
+        cluster.add_topic("t", 2)
+        async with producer(cluster, buffer_memory=3000) as p:
+            await p.partitions_for("t")
+            for broker in cluster.brokers:
+                broker.running.clear()
+            for partition in range(2):
+                await p.send("t", bytes(1300), partition=partition)
+            taken: list[int] = []
+
+            async def send(size: int) -> None:
+                await p.send("t", bytes(size))
+                taken.append(size)
+
+            async with asyncio.TaskGroup() as group:
+                for size in (2000, 1, 2, 3):
+                    group.create_task(send(size))
+                await asyncio.sleep(0.1)
+                assert taken == []
+                cluster.brokers[0].running.set()  # room for the small ones, not for the large one
+                await asyncio.sleep(0.1)
+                assert taken == []
+                cluster.brokers[1].running.set()
+            assert taken == [2000, 1, 2, 3]
+
+    with_cluster(program)
+
+
 def test_a_record_that_waits_for_room_is_refused_at_once_by_stop() -> None:
     async def program(cluster: FakeCluster) -> None:
         cluster.add_topic("t")
