@@ -63,8 +63,10 @@ proto: setup
 docs: setup
 	@$(BIN)/python -m tests.house.configuration_page > docs/configuration.new && mv docs/configuration.new docs/configuration.md
 	@$(BIN)/python -m tests.house.commands_page > docs/commands.new && mv docs/commands.new docs/commands.md
+	@$(BIN)/python -m tests.docs.errors_page > docs/errors.new && mv docs/errors.new docs/errors.md
 	@$(BIN)/python -m tests.house.kafka_requests
 	@$(BIN)/python -m tests.compat.page
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 sim: setup
 	@$(BIN)/python -m tests.simulation.run $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --first-seed $(FIRST_SEED)) $(if $(STATE),--state $(STATE)) $(ARGS)

@@ -17,7 +17,9 @@ from tests.compat.results import Case
 from tests.compat.servers import Servers
 
 PAGE = Path(__file__).parents[2] / "docs" / "kafka-clients.md"
-PROGRAM = re.compile(r"^## (\S+)\n\n```(java|go|js)\n(.*?)```", re.MULTILINE | re.DOTALL)
+PROGRAM = re.compile(
+    r"^## (\S+)\n\n(?:<!-- [^\n]* -->\n)?```(java|go|js)\n(.*?)```", re.MULTILINE | re.DOTALL
+)
 BUILD_S = 900
 RUN_S = 180
 EXPECTED = sorted(f"invoice {number}" for number in range(10))

@@ -1,0 +1,97 @@
+"""A hook of mkdocs: pages of the repository that are not in docs/, and the links between all pages.
+
+A link in a page is a path in the repository, as a reader of the repository follows it. The site has
+another layout, so each link is led to where its target stands in the site. A file that is linked
+and is no page (`compose.yaml`) goes into the site as it is.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).parents[2]
+#: Path in the repository -> path in the site.
+OUTSIDE = {
+    "ARCHITECTURE.md": "architecture.md",
+    "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "deploy/README.md": "containers.md",
+    "deploy/three-machines/README.md": "three-machines.md",
+}
+#: The README is for readers of the repository: in the site the first page takes its place.
+README = {"README.md": "index.md"}
+FENCE = re.compile(r"^ *(```|~~~)")
+LINK = re.compile(r"(\]\()([^)\s#]+)(#[^)\s]*)?(\))")
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages that stand outside, and all other files that a page links to."""
+    for name, place in OUTSIDE.items():
+        _add(files, config, name, place)
+    for page in list(files.documentation_pages()):
+        for target in _linked(page):
+            path = ROOT / target
+            if path.is_file() and path.suffix != ".md" and files.src_uris.get(target) is None:
+                _add(files, config, target, target)
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Lead the links of a page to the places that their targets have in the site."""
+    source = repository_path(page.file)
+    folder = os.path.dirname(page.file.src_uri)
+
+    def led(link: re.Match[str]) -> str:
+        opened, target, anchor, closed = link.groups()
+        if "://" in target or target.startswith("mailto:"):
+            return link[0]
+        place = site_path(os.path.normpath(os.path.join(os.path.dirname(source), target)))
+        return f"{opened}{os.path.relpath(place, folder or '.')}{anchor or ''}{closed}"
+
+    return "\n".join(line if fenced else LINK.sub(led, line) for line, fenced in lines_of(markdown))
+
+
+def repository_path(file: File) -> str:
+    """Return where a page stands in the repository."""
+    assert file.abs_src_path is not None
+    return Path(file.abs_src_path).relative_to(ROOT).as_posix()
+
+
+def site_path(path: str) -> str:
+    """Return where a path of the repository stands in the site.
+
+    >>> site_path("deploy/README.md"), site_path("docs/design"), site_path("README.md")
+    ('containers.md', 'design/README.md', 'index.md')
+    """
+    if path in README:
+        return README[path]
+    if (ROOT / path / "README.md").is_file():
+        path = f"{path}/README.md"
+    return OUTSIDE.get(path, path.removeprefix("docs/"))
+
+
+def lines_of(markdown: str) -> Iterator[tuple[str, bool]]:
+    """Yield each line, and whether it belongs to a block of code."""
+    inside = False
+    for line in markdown.splitlines():
+        opens = FENCE.match(line) is not None
+        yield line, inside or opens
+        inside ^= opens
+
+
+def _add(files: Files, config: MkDocsConfig, name: str, place: str) -> None:
+    files.append(File.generated(config, place, abs_src_path=str(ROOT / name)))
+
+
+def _linked(page: File) -> Iterator[str]:
+    source = repository_path(page)
+    for line, fenced in lines_of(page.content_string):
+        for link in () if fenced else LINK.finditer(line):
+            yield os.path.normpath(os.path.join(os.path.dirname(source), link[2]))
