@@ -1,4 +1,6 @@
-"""A hook of mkdocs: pages of the repository that are not in docs/, and the links between all pages.
+"""A hook of mkdocs: the pages that are not in docs/, and the links between all pages.
+
+The pages of the Python API are made here; those of the repository's other folders are added.
 
 A link in a page is a path in the repository, as a reader of the repository follows it. The site has
 another layout, so each link is led to where its target stands in the site. A file that is linked
@@ -16,6 +18,8 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
+from tests.docs import api_pages
+
 ROOT = Path(__file__).parents[2]
 #: Path in the repository -> path in the site.
 OUTSIDE = {
@@ -28,7 +32,7 @@ OUTSIDE = {
 #: The README is for readers of the repository: in the site the first page takes its place.
 README = {"README.md": "index.md"}
 FENCE = re.compile(r"^ *(```|~~~)")
-LINK = re.compile(r"(\]\()([^)\s#]+)(#[^)\s]*)?(\))")
+LINK = re.compile(r"\[(?P<text>[^\]]*)\]\((?P<target>[^)\s#]+)(?P<anchor>#[^)\s]*)?\)")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -40,20 +44,26 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
             path = ROOT / target
             if path.is_file() and path.suffix != ".md" and files.src_uris.get(target) is None:
                 _add(files, config, target, target)
+    for place in api_pages.PAGES:
+        files.append(File.generated(config, place, content=api_pages.page(place)))
     return files
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Lead the links of a page to the places that their targets have in the site."""
+    if page.file.src_uri in api_pages.PAGES:
+        return markdown
     source = repository_path(page.file)
     folder = os.path.dirname(page.file.src_uri)
 
     def led(link: re.Match[str]) -> str:
-        opened, target, anchor, closed = link.groups()
+        text, target, anchor = link["text"], link["target"], link["anchor"] or ""
         if "://" in target or target.startswith("mailto:"):
             return link[0]
         place = site_path(os.path.normpath(os.path.join(os.path.dirname(source), target)))
-        return f"{opened}{os.path.relpath(place, folder or '.')}{anchor or ''}{closed}"
+        if text.endswith(".md"):
+            text = _title(files, place) or text
+        return f"[{text}]({os.path.relpath(place, folder or '.')}{anchor})"
 
     return "\n".join(line if fenced else LINK.sub(led, line) for line, fenced in lines_of(markdown))
 
@@ -90,8 +100,15 @@ def _add(files: Files, config: MkDocsConfig, name: str, place: str) -> None:
     files.append(File.generated(config, place, abs_src_path=str(ROOT / name)))
 
 
+def _title(files: Files, place: str) -> str | None:
+    """Return the title that a page has in the menu: readers of the site see no names of files."""
+    file = files.src_uris.get(place)
+    title = file.page.title if file and file.page else None
+    return str(title) if title else None
+
+
 def _linked(page: File) -> Iterator[str]:
     source = repository_path(page)
     for line, fenced in lines_of(page.content_string):
         for link in () if fenced else LINK.finditer(line):
-            yield os.path.normpath(os.path.join(os.path.dirname(source), link[2]))
+            yield os.path.normpath(os.path.join(os.path.dirname(source), link["target"]))

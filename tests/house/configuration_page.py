@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import inspect
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -13,6 +11,7 @@ import msgspec
 from quorate_quorum.configs import CONFIGS, ConfigSpec
 from quorate_quorum.node.config import BrokerConfig, NodeConfig, QuorumConfig
 from quorate_quorum.node.config_sources import allowed_values
+from tests.house.field_comments import field_comments
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 INTRODUCTION = """\
@@ -89,23 +88,10 @@ def _of(kind: type[NodeConfig]) -> Iterator[Sequence[str]]:
 
 def _comments(kind: type) -> dict[str, str]:
     """Return the comment above each field of a class, by the field's name."""
-    lines, _ = inspect.getsourcelines(kind)
-    found = {}
-    (declared,) = ast.parse("".join(lines)).body
-    assert isinstance(declared, ast.ClassDef)
-    for node in declared.body:
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            found[node.target.id] = _comment_above(lines, node.lineno - 1)
+    found = field_comments(kind)
+    for name, comment in found.items():
+        assert comment, f"{name} has no comment that says what it means"
     return found
-
-
-def _comment_above(lines: Sequence[str], index: int) -> str:
-    comment: list[str] = []
-    while lines[index - 1].strip().startswith("#:"):
-        index -= 1
-        comment.insert(0, lines[index].strip().removeprefix("#:").strip())
-    assert comment, f"{lines[index].strip()} has no comment that says what it means"
-    return " ".join(comment)
 
 
 def _row(spec: ConfigSpec) -> Sequence[str]:

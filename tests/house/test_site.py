@@ -48,7 +48,7 @@ def test_a_page_loads_nothing_from_elsewhere(built: Path) -> None:
 
 def links(page: Path) -> Iterator[str]:
     for line, fenced in lines_of(page.read_text()):
-        yield from () if fenced else (link[2] for link in LINK.finditer(line))
+        yield from () if fenced else (link["target"] for link in LINK.finditer(line))
 
 
 @pytest.mark.parametrize("page", NOT_IN_THE_SITE, ids=lambda page: page.name)
