@@ -1,0 +1,159 @@
+"""The tables of docs/porting-*.md name what the other libraries and Quorate really have.
+
+The first two cells of a table's header name an object of the other library and one of Quorate. In the
+rows below, `name` is an attribute of it, `name=` an argument of its constructor, `name(argument=)`
+an argument of its method, and `Other.name` an attribute of another object of the same library.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import confluent_kafka
+import confluent_kafka.admin
+import pytest
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)  # of how kafka-python reads its own files
+    import kafka
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGES = ("porting-aiokafka.md", "porting-kafka-python.md", "porting-confluent-kafka.md")
+#: The methods of these must all stand in their page, and the arguments of their constructors too.
+#: kafka-python and confluent-kafka take arguments and settings that only tune their sockets.
+WHOLE = (
+    "aiokafka.AIOKafkaProducer",
+    "aiokafka.AIOKafkaConsumer",
+    "aiokafka.admin.AIOKafkaAdminClient",
+    "kafka.KafkaProducer",
+    "kafka.KafkaConsumer",
+    "kafka.KafkaAdminClient",
+    "confluent_kafka.Producer",
+    "confluent_kafka.Consumer",
+    "confluent_kafka.admin.AdminClient",
+    "confluent_kafka.Message",
+)
+SPAN = re.compile(r"`([^`]+)`")
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table: the two objects of its header, and the names of each row."""
+
+    page: str
+    theirs: str
+    ours: str
+    rows: tuple[tuple[list[str], list[str]], ...]
+
+    def __str__(self) -> str:
+        return f"{self.page.removesuffix('.md')}-{self.theirs}"
+
+
+def tables() -> Iterator[Table]:
+    """Return the tables of all pages whose header names an object of each side."""
+    for page in PAGES:
+        for block in re.findall(r"(?:^\|.*\n)+", (DOCS / page).read_text(), re.MULTILINE):
+            lines = [[one.strip() for one in line.split("|")[1:3]] for line in block.splitlines()]
+            heads = [SPAN.fullmatch(one) for one in lines[0]]
+            if heads[0] is None or heads[1] is None:
+                continue
+            rows = tuple((SPAN.findall(one), SPAN.findall(other)) for one, other in lines[2:])
+            yield Table(page, heads[0][1], heads[1][1], rows)
+
+
+TABLES = list(tables())
+
+
+def found(path: str) -> Any:
+    """Return the object with a dotted path, which begins with a module."""
+    parts = path.split(".")
+    for end in range(len(parts), 0, -1):
+        try:
+            value: Any = importlib.import_module(".".join(parts[:end]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[end:]:
+            value = getattr(value, part)
+        return value
+    raise AttributeError(path)
+
+
+def has_argument(call: Any, name: str) -> bool:
+    """Return whether a class or a function takes an argument."""
+    if call in (kafka.KafkaProducer, kafka.KafkaConsumer, kafka.KafkaAdminClient):
+        return name in call.DEFAULT_CONFIG
+    if call in (confluent_kafka.Producer, confluent_kafka.Consumer):
+        return is_setting_of_librdkafka(call, name)
+    try:
+        return name in inspect.signature(call).parameters
+    except ValueError:  # a function in C: its first line of text is its signature
+        return re.search(rf"[\[( ]{name}\b", call.__doc__.strip().splitlines()[0]) is not None
+
+
+def is_setting_of_librdkafka(kind: Any, name: str) -> bool:
+    """Return whether librdkafka knows a setting, whatever it says of the value."""
+    try:
+        kind({"group.id": "g", name: "?"}).close()
+    except (confluent_kafka.KafkaException, TypeError, ValueError) as error:
+        return "No such configuration property" not in str(error)
+    return True
+
+
+def exists(owner: str, name: str) -> bool:
+    """Return whether an object has what a cell of its column names."""
+    argument = re.fullmatch(r"(?:([\w.]+)\()?([\w.]+)=\)?", name)
+    if argument:
+        method = f"{owner}.{argument[1]}" if argument[1] else owner
+        return has_argument(found(method), argument[2])
+    for path in (f"{owner}.{name}", f"{owner.split('.')[0]}.{name}"):
+        try:
+            found(path)
+        except AttributeError:
+            continue
+        return True
+    return name in getattr(found(owner), "__annotations__", {})
+
+
+@pytest.mark.parametrize("table", TABLES, ids=str)
+def test_each_name_exists(table: Table) -> None:
+    missing = [
+        f"{owner}: {name}"
+        for theirs, ours in table.rows
+        for owner, names in ((table.theirs, theirs), (table.ours, ours))
+        for name in names
+        if not exists(owner, name)
+    ]
+    assert missing == []
+
+
+def test_the_check_sees_names_that_do_not_exist() -> None:
+    for owner, name in (
+        ("aiokafka.AIOKafkaProducer", "sendd"),
+        ("aiokafka.AIOKafkaProducer", "lingers="),
+        ("kafka.KafkaConsumer", "lingers="),
+        ("confluent_kafka.Producer", "linger.mss="),
+        ("confluent_kafka.Producer", "produce(keys=)"),
+        ("quorate.Producer", "send(time=)"),
+        ("quorate.errors", "NoSuchError"),
+    ):
+        assert not exists(owner, name), (owner, name)
+
+
+@pytest.mark.parametrize("owner", WHOLE)
+def test_each_name_of_the_other_library_has_its_row(owner: str) -> None:
+    told = {
+        name for table in TABLES if table.theirs == owner for row, _ in table.rows for name in row
+    }
+    kind = found(owner)
+    wanted = {name for name, _ in inspect.getmembers(kind, callable) if not name.startswith("_")}
+    if owner.startswith("aiokafka"):
+        arguments = [name for name in inspect.signature(kind).parameters if name != "topics"]
+        wanted |= {f"{name}=" for name in arguments}
+    assert wanted - told == set()
