@@ -1,8 +1,9 @@
 """The tables of docs/porting-*.md name what the other libraries and Quorate really have.
 
-The first two cells of a table's header name an object of the other library and one of Quorate. In the
-rows below, `name` is an attribute of it, `name=` an argument of its constructor, `name(argument=)`
-an argument of its method, and `Other.name` an attribute of another object of the same library.
+The first two cells of a table's header name an object of the other library and one of Quorate. In
+the rows below, `name` is an attribute of it, `name=` an argument of its constructor,
+`name(argument=)` an argument of its method, and `Other.name` an attribute of another object of the
+same library.
 """
 
 from __future__ import annotations
