@@ -13,7 +13,7 @@ import pytest
 
 import quorate
 from quorate import Admin, Consumer, Producer
-from quorate.cluster.cluster import Cluster
+from quorate.cluster.cluster import METADATA_AGE_MAX_S, Cluster
 from quorate.errors import (
     ListenerNotFoundError,
     QuorateError,
@@ -31,7 +31,7 @@ from quorate.v1.common_pb2 import LeaderHint
 from quorate_testing.in_process import InProcessNetwork
 from quorate_testing.simulated.loop import SimulatedLoop, simulate
 from tests.harness.addresses import listener
-from tests.harness.fake_leaders import FakeCluster, with_cluster
+from tests.harness.fake_leaders import FakeBroker, FakeCluster, with_cluster
 
 
 def test_never_back_to_an_older_leader_or_a_deleted_topic() -> None:
@@ -288,6 +288,35 @@ def test_a_client_goes_on_while_a_broker_of_its_own_cluster_answers() -> None:
             fake.image_offset += 10  # it went on meanwhile
             fake.move("t", 0, 1)
             assert (await producer.send_and_wait("t", b"1")).offset == 1
+
+    with_cluster(program)
+
+
+def test_clients_ask_the_bootstrap_servers_again_when_every_broker_has_moved() -> None:
+    async def program(fake: FakeCluster) -> None:
+        fake.add_topic("t")
+        seed = FakeBroker(fake, 9)  # no broker of the answers has its address
+        seed.endpoint = "seed:9092"
+        await seed.start()
+        settings: dict[str, Any] = {"bootstrap_servers": seed.endpoint}
+        async with (
+            Producer(**settings) as producer,
+            Consumer("t", auto_offset_reset="earliest", **settings) as consumer,
+        ):
+            for turn in range(3):
+                place = await producer.send_and_wait("t", b"%d" % turn)
+                async with asyncio.timeout(10):
+                    assert (await consumer.getone()).offset == place.offset == turn
+                await seed.kill()
+                await asyncio.sleep(2 * METADATA_AGE_MAX_S)  # another broker has answered last
+                await seed.start()
+                for broker in fake.brokers:
+                    await broker.kill()
+                await asyncio.sleep(turn * 60)  # every address that they know is dead
+                for broker in fake.brokers:
+                    broker.endpoint = f"moved{turn}-{broker.id}:9092"
+                    await broker.start()
+                fake.image_offset += 1
 
     with_cluster(program)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from quorate.errors import (
     UnknownTopicError,
 )
 from quorate.serializers import Json
+from quorate.v1.admin_pb2 import MetadataRequest
 from tests.harness.fake_leaders import START_MS, FakeCluster, with_cluster
 
 T0 = TopicPartition("t", 0)
@@ -125,6 +127,24 @@ def test_the_leader_moves_or_falls_silent() -> None:
             before = asyncio.get_running_loop().time()
             assert await values(c, 1) == [b"2"]
             assert asyncio.get_running_loop().time() - before < 1.5
+
+    with_cluster(program)
+
+
+def test_the_new_leader_that_an_error_names_is_asked_at_once() -> None:
+    async def program(cluster: FakeCluster) -> None:
+        partition = cluster.add_topic("t").partitions[0]
+        partition.write(b"0")
+        loop = asyncio.get_running_loop()
+        async with consumer(cluster, "t") as c:
+            assert await values(c, 1) == [b"0"]
+            old = cluster.metadata(MetadataRequest(topics=["t"]))
+            cluster.metadata = lambda _: old  # type: ignore[method-assign]
+            cluster.move("t", 0, 1)
+            partition.write(b"1")
+            began = loop.time()
+            assert await values(c, 1) == [b"1"]
+            assert loop.time() - began < 0.05
 
     with_cluster(program)
 
@@ -265,7 +285,9 @@ def test_a_batch_that_two_leaders_send_corrupt_is_told_at_once() -> None:
 
 
 @pytest.mark.parametrize(("policy", "expected"), [("earliest", b"5"), ("latest", b"new")])
-def test_out_of_range_goes_where_the_policy_says(policy: str, expected: bytes) -> None:
+def test_out_of_range_goes_where_the_policy_says(
+    policy: str, expected: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     async def program(cluster: FakeCluster) -> None:
         partition = cluster.add_topic("t").partitions[0]
         partition.start = 5
@@ -280,6 +302,9 @@ def test_out_of_range_goes_where_the_policy_says(policy: str, expected: bytes) -
             assert (await reading).value == expected
 
     with_cluster(program)
+    (said,) = [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
+    told = f"the position 2 in t-0 does not exist any more: reading goes on from {policy} ("
+    assert said.startswith(told)
 
 
 @pytest.mark.parametrize(("policy", "expected"), [("earliest", b"7"), ("latest", b"new")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 import pytest
@@ -52,7 +53,7 @@ async def read_three_then_cut(cluster: FakeCluster, c: Consumer, cut_to: int) ->
 @pytest.mark.parametrize("policy", ["earliest", "latest"])
 @pytest.mark.parametrize("cut_to", [0, 1, 2])
 def test_what_has_the_place_of_lost_records_is_read_and_not_passed_over(
-    policy: str, cut_to: int
+    policy: str, cut_to: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def program(cluster: FakeCluster) -> None:
         cluster.add_topic("t")
@@ -61,6 +62,11 @@ def test_what_has_the_place_of_lost_records_is_read_and_not_passed_over(
             assert await values(c, 6 - cut_to) == [b"new%d" % n for n in range(cut_to, 6)]
 
     with_cluster(program)
+    (said,) = [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
+    assert said.startswith(
+        "the log of t-0 was cut below the position 3: records that were read are gone, "
+        f"reading goes on from {cut_to} ("
+    )
 
 
 def test_without_a_policy_a_cut_log_is_told_with_the_safe_offset_until_the_user_seeks() -> None:

@@ -26,8 +26,10 @@ from quorate.errors import (
     UnknownTopicError,
 )
 from quorate.producer.partitioner import partition_for_key
+from quorate.producer.produce_stream import UNREAD_REQUESTS_MAX
 from quorate.record.record import TIMESTAMP_MIN
 from quorate.serializers import Json, String
+from quorate.v1.admin_pb2 import MetadataRequest
 from tests.harness.fake_leaders import FakeCluster, with_cluster
 
 
@@ -83,6 +85,22 @@ def test_a_moved_leader_gets_the_batch(hints: bool) -> None:
             await p.send_and_wait("t", b"1")
             assert asyncio.get_running_loop().time() - before < 0.2
         assert topic.partitions[0].values() == [b"0", b"1"]
+
+    with_cluster(program)
+
+
+def test_the_new_leader_that_an_error_names_gets_the_batch_at_once() -> None:
+    async def program(cluster: FakeCluster) -> None:
+        cluster.add_topic("t")
+        loop = asyncio.get_running_loop()
+        async with producer(cluster) as p:
+            await p.send_and_wait("t", b"0")
+            old = cluster.metadata(MetadataRequest(topics=["t"]))
+            cluster.metadata = lambda _: old  # type: ignore[method-assign]
+            cluster.move("t", 0, 1)
+            began = loop.time()
+            assert (await p.send_and_wait("t", b"1")).offset == 1
+            assert loop.time() - began < 0.01
 
     with_cluster(program)
 
@@ -342,6 +360,74 @@ def test_send_and_wait_and_flush_do_not_linger() -> None:
                 await waiting
 
     with_cluster(program)
+
+
+def test_flush_waits_for_what_was_sent_before_it_and_for_nothing_else() -> None:
+    async def program(cluster: FakeCluster) -> None:
+        cluster.add_topic("t", 2)
+        async with producer(cluster) as p:
+            await p.partitions_for("t")
+            cluster.brokers[1].running.clear()
+            first = await p.send("t", b"0", partition=0)
+            flushing = asyncio.ensure_future(p.flush())
+            await asyncio.sleep(0)
+            later = await p.send("t", b"1", partition=1)
+            await asyncio.wait_for(flushing, 5)
+            assert (first.done(), later.done()) == (True, False)
+            cluster.brokers[1].running.set()
+
+    with_cluster(program)
+
+
+def test_flush_waits_for_the_parts_of_a_batch_that_was_split() -> None:
+    async def program(cluster: FakeCluster) -> None:
+        cluster.add_topic("t")
+
+        def too_large(_topic: str, _partition: int, batch: bytes) -> QuorateError | None:
+            return RecordTooLargeError("too large") if len(batch) > 1000 else None
+
+        cluster.fault = too_large
+        cluster.delay_s = 0.01
+        async with producer(cluster) as p:
+            sent = await p.send_many("t", [bytes(400)] * 8)
+            await p.flush()
+            assert [one.result().offset for one in sent if one.done()] == list(range(8))
+
+    with_cluster(program)
+
+
+def test_a_program_that_only_sends_lets_its_records_leave() -> None:
+    """It never waits, so the loop runs for nobody else unless send() lets it."""
+
+    async def program(cluster: FakeCluster) -> None:
+        cluster.add_topic("t")
+        async with producer(cluster, max_batch_size=1000, buffer_memory=1 << 30) as p:
+            await p.send_and_wait("t", b"0")
+            used = 0
+            for _ in range(1000):
+                await p.send("t", bytes(900))
+                used = max(used, p._accumulator.bytes_used)
+            assert used < 100 * 1000
+
+    with_cluster(program)
+
+
+def test_a_broker_that_reads_nothing_gets_few_requests() -> None:
+    """Else the batches would leave as small as they are, into the buffers of the network."""
+
+    async def program(cluster: FakeCluster) -> None:
+        cluster.add_topic("t", 20)
+        async with producer(cluster, linger_ms=0) as p:
+            await p.send_and_wait("t", b"0", partition=0)
+            cluster.brokers[0].running.clear()
+            for partition in range(20):
+                await p.send("t", b"1", partition=partition)
+                await asyncio.sleep(0.001)
+            cluster.brokers[0].running.set()
+            await p.flush()
+            assert len(cluster.brokers[0].produced) <= 1 + UNREAD_REQUESTS_MAX + 2
+
+    with_cluster(program, brokers=1)
 
 
 def test_done_callbacks_and_flush_within_one() -> None:
