@@ -139,7 +139,7 @@ def test_the_new_leader_that_an_error_names_is_asked_at_once() -> None:
         async with consumer(cluster, "t") as c:
             assert await values(c, 1) == [b"0"]
             old = cluster.metadata(MetadataRequest(topics=["t"]))
-            cluster.metadata = lambda _: old  # type: ignore[method-assign]
+            cluster.metadata = lambda request: old  # type: ignore[method-assign]
             cluster.move("t", 0, 1)
             partition.write(b"1")
             began = loop.time()

@@ -96,7 +96,7 @@ def test_the_new_leader_that_an_error_names_gets_the_batch_at_once() -> None:
         async with producer(cluster) as p:
             await p.send_and_wait("t", b"0")
             old = cluster.metadata(MetadataRequest(topics=["t"]))
-            cluster.metadata = lambda _: old  # type: ignore[method-assign]
+            cluster.metadata = lambda request: old  # type: ignore[method-assign]
             cluster.move("t", 0, 1)
             began = loop.time()
             assert (await p.send_and_wait("t", b"1")).offset == 1
