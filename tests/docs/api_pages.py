@@ -13,7 +13,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ForwardRef, NamedTuple
 
 import quorate
 import quorate.sync
@@ -66,9 +66,7 @@ PAGES: Mapping[str, Content] = {
         "Serializers",
         "quorate.serializers",
         sorted({*serializers.__all__, *serializers._HOMES}),
-        f"{serializers.__doc__}".replace(
-            "docs/serializers.md shows", "[This page](../serializers.md) shows"
-        ),
+        serializers.__doc__ or "",
     ),
     "api/sync.md": Content("Blocking clients", "quorate.sync", quorate.sync.__all__, SYNC),
     "api/testing.md": Content("Clusters in tests", "quorate_testing", quorate_testing.__all__),
@@ -197,6 +195,8 @@ def plain(annotation: object) -> str:
     >>> plain("Annotated[str | None, Text('a name')]"), plain("Iterable[Header]")
     ('str | None', 'Iterable[Header]')
     """
+    if isinstance(annotation, ForwardRef):
+        annotation = annotation.__forward_arg__
     if not isinstance(annotation, str):
         return getattr(annotation, "__name__", None) or str(annotation)
     parsed = ast.parse(annotation, mode="eval").body
@@ -287,6 +287,7 @@ def _linked(text: str, place: str) -> str:
     for line in text.splitlines():
         fenced ^= line.startswith("```")
         if not fenced and not line.startswith(("```", "#", "|")):
+            line = re.sub(r"\bdocs/([\w-]+\.md)", r"[\g<0>](../\1)", line)
             line = re.sub(r"`[^`]*`|\b[A-Z]\w+\b", lambda found: _link(found[0], own), line)
         lines.append(line)
     return "\n".join(lines) + "\n"

@@ -32,6 +32,7 @@ OUTSIDE = {
 #: The README is for readers of the repository: in the site the first page takes its place.
 README = {"README.md": "index.md"}
 FENCE = re.compile(r"^ *(```|~~~)")
+CELL = re.compile(r"<td.*?</td>", re.DOTALL)
 LINK = re.compile(r"\[(?P<text>[^\]]*)\]\((?P<target>[^)\s#]+)(?P<anchor>#[^)\s]*)?\)")
 
 
@@ -66,6 +67,11 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return f"[{text}]({os.path.relpath(place, folder or '.')}{anchor})"
 
     return "\n".join(line if fenced else LINK.sub(led, line) for line, fenced in lines_of(markdown))
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    r"""Take the backslash out of `a\|b` in tables, which GitHub needs there and mkdocs shows."""
+    return CELL.sub(lambda cell: cell[0].replace("\\|", "|"), html)
 
 
 def repository_path(file: File) -> str:

@@ -33,3 +33,4 @@ def test_every_public_method_is_on_the_page(place: str) -> None:
 @pytest.mark.parametrize("place", PAGES)
 def test_a_page_shows_no_rule_of_an_argument(place: str) -> None:
     assert "Annotated[" not in page(place)
+    assert "ForwardRef(" not in page(place)

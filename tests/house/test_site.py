@@ -46,6 +46,10 @@ def test_a_page_loads_nothing_from_elsewhere(built: Path) -> None:
     assert found == set()
 
 
+def test_a_table_shows_a_bar_without_the_backslash_before_it(built: Path) -> None:
+    assert "<code>-o, --output text|json</code>" in (built / "commands.html").read_text()
+
+
 def links(page: Path) -> Iterator[str]:
     for line, fenced in lines_of(page.read_text()):
         yield from () if fenced else (link["target"] for link in LINK.finditer(line))
