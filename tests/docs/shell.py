@@ -127,3 +127,27 @@ def parse(arguments: Sequence[str]) -> None:
             return
         name, command, rest = command.resolve_command(context, rest)
         context = command.make_context(name, rest, parent=context)
+
+
+def unknown(span: str) -> str | None:
+    """Return what a mention of a command in a sentence has that no command has; None: nothing.
+
+    Arguments may be missing or have placeholders: only the names of commands and options count.
+
+    >>> unknown("quorate topic create NAME -c a=b ..."), unknown("quorate topic make")
+    (None, 'topic make')
+    """
+    command: Any = typer.main.get_command(app)
+    context = command.make_context("quorate", [], resilient_parsing=True)
+    words = span.split()[1:]
+    for number, word in enumerate(words):
+        if not hasattr(command, "resolve_command") or not re.fullmatch(r"[a-z-]+", word):
+            break
+        if command.get_command(context, word) is None:
+            return " ".join(words[: number + 1])
+        _, command, _ = command.resolve_command(context, [word])
+        context = command.make_context(word, [], parent=context, resilient_parsing=True)
+    known = {"-h", "--help", "--version", "--timeout", "--bootstrap", "-o"}
+    known |= {one for parameter in command.params for one in parameter.opts}
+    asked = [word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)]
+    return next((one for one in asked if one not in known), None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 
 from quorate_testing import EmbeddedCluster
 from tests.docs.blocks import PAGES, ROOT, Block, blocks
-from tests.docs.shell import lines, of_quorate, parse, why_not
+from tests.docs.shell import lines, of_quorate, parse, unknown, why_not
 
 BIN = Path(sys.executable).parent
 RUN_S = 60
@@ -178,3 +179,14 @@ def test_what_is_not_run_here_has_a_reason_or_a_test_that_runs_it(block: Block) 
     assert all(len(reason.split()) >= 3 for reason in block.all("not run:"))
     for file in block.all("by"):
         assert block.page.name in (ROOT / file).read_text(), f"{file} does not read this page"
+
+
+def mentions(page: Path) -> list[str]:
+    """The spans of code in sentences and tables that begin with the command."""
+    text = re.sub(r"^ *```.*?^ *```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    return [" ".join(one.split()) for one in re.findall(r"`(quorate [^`]+)`", text)]
+
+
+@pytest.mark.parametrize("page", [one for one in PAGES if mentions(one)], ids=name_of)
+def test_the_commands_that_a_page_mentions_exist_and_have_these_options(page: Path) -> None:
+    assert {one: unknown(one) for one in mentions(page) if unknown(one)} == {}
