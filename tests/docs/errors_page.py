@@ -12,6 +12,7 @@ from quorate import errors
 from quorate.errors import QuorateError
 from quorate.v1.common_pb2 import ErrorCode
 from quorate_broker.listeners.kafka import errors as kafka
+from quorate_quorum.node.process import EXIT_CONFIG, EXIT_FAILED
 
 PAGE = Path(__file__).parents[2] / "docs" / "errors.md"
 INTRODUCTION = """\
@@ -46,14 +47,25 @@ asyncio.run(main())
   themselves what is safe to repeat, within `delivery_timeout_ms` or `request_timeout_ms`. A
   retriable error that reaches the program has lasted that long.
 * **stale metadata**: the client asks for the leaders again before it repeats the call.
-* **code**: what travels between nodes and clients, and what the command prints in brackets
-  (`[TOPIC_EXISTS]`). An error without a code of its own has the code of the class above it;
-  `UNKNOWN` is the code of those that only a client raises.
+* **code**: what travels between nodes and clients, with its number. The command prints it in
+  brackets (`[TOPIC_EXISTS]`). An error without a code of its own has the code of the class above
+  it; `UNKNOWN` is the code of those that only a client raises.
 * **Kafka's code**: what a client of Kafka gets. Some requests have another code for the same error:
   the last table lists them.
 
 ## The tree
 
+"""
+PROCESSES = f"""
+## Processes
+
+| process | exit status | means |
+|---|---|---|
+| `quorate-broker`, `quorate-quorum` | 0 | stopped cleanly |
+| | {EXIT_CONFIG} | wrong configuration: nothing was changed; another start fails again |
+| | {EXIT_FAILED} | a broken invariant or a failed disk: another node takes over |
+
+The statuses of `quorate` are in [commands.md](commands.md).
 """
 CATALOGUE = """
 ## The catalogue
@@ -89,7 +101,12 @@ def page() -> str:
         for kind, code in table.items()
         if base.get(kind) != code
     ]
-    parts += [OF_KAFKA, "\n| error | in answers to | Kafka's code |\n|---|---|---|\n", *rows]
+    parts += [
+        PROCESSES,
+        OF_KAFKA,
+        "\n| error | in answers to | Kafka's code |\n|---|---|---|\n",
+        *rows,
+    ]
     return "".join(parts)
 
 
@@ -140,9 +157,9 @@ def code_name(kind: type[QuorateError]) -> str:
     """Return the name of a code, as the command prints it.
 
     >>> code_name(errors.TopicExistsError)
-    '`TOPIC_EXISTS`'
+    '`TOPIC_EXISTS` (4)'
     """
-    return f"`{ErrorCode.Name(kind.code).removeprefix('ERROR_CODE_')}`"
+    return f"`{ErrorCode.Name(kind.code).removeprefix('ERROR_CODE_')}` ({kind.code})"
 
 
 def _kafka_name(code: int) -> str:
