@@ -38,6 +38,7 @@ PAGES = [
 ]
 OPENS = re.compile(r"^( *)```(\S*)")
 MARK = re.compile(r"^ *<!-- test: (.+?) -->$")
+MISPLACED = "a mark stands right before its block"
 KINDS = ("setup", "continues", "prelude", "arguments", "pytest", "by", "not run:")
 
 
@@ -79,13 +80,18 @@ def _blocks(page: Path, lines: list[str]) -> Iterator[Block]:
             marks.append(_mark(page, number + 1, mark[1]))
         elif opened:
             indent, language = opened.groups()
-            end = lines.index(f"{indent}```", number + 1)
+            closed = f"{indent}```"
+            if closed not in lines[number + 1 :]:
+                raise ValueError(f"{page.name}: the block of line {number + 1} has no end")
+            end = lines.index(closed, number + 1)
             text = "".join(f"{line.removeprefix(indent)}\n" for line in lines[number + 1 : end])
             yield Block(page, number + 1, language, text, tuple(marks))
             number, marks = end, []
         elif lines[number].strip() and marks:
-            raise ValueError(f"{page.name}:{number + 1}: a mark stands right before its block")
+            raise ValueError(f"{page.name}:{number + 1}: {MISPLACED}")
         number += 1
+    if marks:
+        raise ValueError(f"{page.name}: {MISPLACED}")
 
 
 def _mark(page: Path, line: int, text: str) -> tuple[str, str]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import typer
+from typer.exceptions import TyperException
 
 from quorate_cli.app import app
 
@@ -117,8 +118,22 @@ def _arguments(words: Sequence[str]) -> list[str]:
     return kept
 
 
-def parse(arguments: Sequence[str]) -> None:
-    """Let the command's own parser read the arguments. Raises what it raises for wrong ones."""
+def refusal(arguments: Sequence[str]) -> str | None:
+    """Return what the command's own parser says against the arguments; None: it takes them.
+
+    >>> refusal(["topic", "list"]), refusal(["topic", "list", "--none"])
+    (None, 'No such option: --none')
+    """
+    try:
+        _parse(arguments)
+    except typer.Exit:
+        return None  # --help, --version
+    except TyperException as error:
+        return error.format_message() if hasattr(error, "format_message") else str(error)
+    return None
+
+
+def _parse(arguments: Sequence[str]) -> None:
     command: Any = typer.main.get_command(app)
     context = command.make_context("quorate", list(arguments))
     while hasattr(command, "resolve_command"):

@@ -12,12 +12,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import click
 import pytest
 
 from quorate_testing import EmbeddedCluster
 from tests.docs.blocks import PAGES, ROOT, Block, blocks
-from tests.docs.shell import lines, of_quorate, parse, unknown, why_not
+from tests.docs.shell import lines, of_quorate, refusal, unknown, why_not
 
 BIN = Path(sys.executable).parent
 RUN_S = 60
@@ -162,14 +161,13 @@ def test_the_commands_of_a_bash_block_exist_and_have_these_options(block: Block)
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert checked.stderr == ""
-    for line in lines(block.text, block.language):
-        for arguments in of_quorate(line):
-            try:
-                parse(arguments)
-            except click.exceptions.Exit:
-                pass  # --help, --version
-            except click.ClickException as error:
-                pytest.fail(f"{block.place}: {line}: {error.format_message()}")
+    said = [
+        f"{line}: {refused}"
+        for line in lines(block.text, block.language)
+        for arguments in of_quorate(line)
+        if (refused := refusal(arguments))
+    ]
+    assert said == []
 
 
 @pytest.mark.parametrize(
