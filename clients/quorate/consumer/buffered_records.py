@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
-from itertools import islice
 
 from quorate.consumer.buffer import Buffer
+from quorate.consumer.chunk_reader import ChunkReader, Deserializers
 from quorate.consumer.corruption import Corruptions
-from quorate.consumer.partition_state import PartitionState
-from quorate.consumer.record_reader import RecordReader
+from quorate.consumer.partition_state import PartitionState, Reading
 from quorate.consumer.subscription import Subscription
 from quorate.errors import CorruptRecordError, QuorateError
 from quorate.model import AnyRecord, TopicPartition
@@ -29,13 +28,13 @@ class BufferedRecords:
         self,
         buffer: Buffer,
         subscription: Subscription,
-        reader: RecordReader,
+        deserializers: Deserializers,
         corruptions: Corruptions,
         had_turn: Callable[[PartitionState], None],
     ) -> None:
         self._buffer = buffer
         self._subscription = subscription
-        self._reader = reader
+        self._deserializers = deserializers
         self._corruptions = corruptions
         self._had_turn = had_turn
 
@@ -43,7 +42,7 @@ class BufferedRecords:
         """Return the next record of the buffer; None if the buffer has none."""
         while (state := self._buffer.first()) is not None:
             try:
-                record = next(self._records(state), None)
+                record = self._reading(state).take_one()
             except QuorateError as error:
                 self._failed(state, error)
                 continue
@@ -63,11 +62,11 @@ class BufferedRecords:
         left = limit
         for state in self._turns(only):
             records = found.get(state.topic_partition, [])
-            before = len(records)
+            taken = 0
             try:
                 # Records that were taken before an error stay in the list. The position is after
                 # them.
-                records.extend(islice(self._records(state), left))
+                taken = self._reading(state).take(records, left)
             except QuorateError as error:
                 state.reading = None
                 if not records and not found:
@@ -77,7 +76,6 @@ class BufferedRecords:
                 left = 0
             if records:
                 found[state.topic_partition] = records
-            taken = len(records) - before
             if taken < left:
                 self._finish(state)
             left -= taken
@@ -92,8 +90,8 @@ class BufferedRecords:
         while (state := self._buffer.first()) is not None and not only:
             yield state
 
-    def _records(self, state: PartitionState) -> Iterator[AnyRecord]:
-        """Return the rest of the chunk, or else the next chunk.
+    def _reading(self, state: PartitionState) -> Reading:
+        """Return the reading of the chunk, or else of the next chunk.
 
         If there is neither, raise the partition's error.
         """
@@ -104,7 +102,7 @@ class BufferedRecords:
                 assert state.error is not None, "a partition that has a turn has something to read"
                 raise state.error.with_traceback(None)
             state.take()
-        state.reading = self._reader.read(state)
+        state.reading = ChunkReader(state, self._deserializers)
         return state.reading
 
     def _finish(self, state: PartitionState) -> None:

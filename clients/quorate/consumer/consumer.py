@@ -11,6 +11,7 @@ from typing import Annotated, ClassVar, Generic, Self
 from quorate.aio.clock import Deadline
 from quorate.aio.owner import Owner
 from quorate.cluster.cluster import Cluster
+from quorate.consumer.chunk_reader import Deserializers
 from quorate.consumer.fetch_stream import FetchConfig
 from quorate.consumer.fetcher import Fetcher
 from quorate.consumer.group.assignor import Assignor, AssignorRule
@@ -19,7 +20,6 @@ from quorate.consumer.group.membership import MemberSettings
 from quorate.consumer.group_assignment import GroupAssignment
 from quorate.consumer.group_calls import ConsumerGroupCalls
 from quorate.consumer.partition_state import Reset
-from quorate.consumer.record_reader import RecordReader
 from quorate.consumer.schema_lookups import LOOKUP_MAX_S, may_read_again
 from quorate.errors import ClosedError, DeserializationError
 from quorate.model import KeyOut, Record, TopicPartition, ValueOut
@@ -129,7 +129,7 @@ class Consumer(ConsumerGroupCalls, Generic[KeyOut, ValueOut]):
             auto_commit_interval_ms=auto_commit_interval_ms if enable_auto_commit else None,
         )
         self._is_done = True
-        self._reader = RecordReader(decoder(key_deserializer), decoder(value_deserializer))
+        self._deserializers = Deserializers(decoder(key_deserializer), decoder(value_deserializer))
         self._read_since_yield = 0
         if topics:
             self._assignment.subscribe(topics, None)
@@ -170,7 +170,7 @@ class Consumer(ConsumerGroupCalls, Generic[KeyOut, ValueOut]):
                 cluster,
                 self._subscription,
                 self._config,
-                self._reader,
+                self._deserializers,
                 self._assignment.look_again,
             )
             self._fetcher.start()

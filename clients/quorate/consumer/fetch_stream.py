@@ -17,9 +17,9 @@ from quorate.cluster.leader_stream import BACKOFF_MS, LeaderStream
 from quorate.consumer.buffer import Buffer
 from quorate.consumer.corruption import Corruptions
 from quorate.consumer.fetch_session import Asked, FetchSession
+from quorate.consumer.fetched_batches import whole_batches
 from quorate.consumer.partition_state import UNKNOWN, PartitionState, Reset
 from quorate.consumer.read_replicas import ReadReplicas
-from quorate.consumer.record_reader import whole_batches
 from quorate.net.frame import Frame
 from quorate.net.methods import FETCH
 from quorate.settings import INT32_MAX

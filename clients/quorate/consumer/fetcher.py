@@ -15,12 +15,12 @@ from quorate.cluster.cluster import Cluster
 from quorate.cluster.leader_stream import LeaderStreams
 from quorate.consumer.buffer import Buffer
 from quorate.consumer.buffered_records import BufferedRecords
+from quorate.consumer.chunk_reader import Deserializers
 from quorate.consumer.corruption import Corruptions
 from quorate.consumer.fetch_stream import FetchConfig, FetchStream
 from quorate.consumer.offset_lookup import OffsetLookup
 from quorate.consumer.partition_state import PartitionState
 from quorate.consumer.read_replicas import ReadReplicas
-from quorate.consumer.record_reader import RecordReader
 from quorate.consumer.subscription import Change, Subscription
 from quorate.errors import QuorateError, RequestTimedOutError
 from quorate.model import TopicPartition
@@ -38,7 +38,7 @@ class Fetcher:
         cluster: Cluster,
         subscription: Subscription,
         config: FetchConfig,
-        reader: RecordReader,
+        deserializers: Deserializers,
         look_again: Callable[[], None],
     ) -> None:
         self.cluster = cluster
@@ -48,7 +48,7 @@ class Fetcher:
         self.buffer = Buffer(2 * config.max_bytes)
         self._corruptions = Corruptions(cluster, self.changed)
         self.reading = BufferedRecords(
-            self.buffer, subscription, reader, self._corruptions, self.had_turn
+            self.buffer, subscription, deserializers, self._corruptions, self.had_turn
         )
         self.offsets = OffsetLookup(cluster, subscription, self.endpoint_of, self.changed)
         #: Rings when there may be something to read.

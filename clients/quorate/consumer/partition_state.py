@@ -11,9 +11,8 @@ epoch, so the leader notices if the log was cut and has grown again (KIP-320).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 from quorate.errors import QuorateError
 from quorate.model import AnyRecord, TopicPartition
@@ -36,6 +35,14 @@ class Corruption:
     since: float
     #: The endpoints of the leaders that sent it. A dict keeps their order.
     leaders: dict[str, None] = field(default_factory=dict)
+
+
+class Reading(Protocol):
+    """The reading of one chunk, from its first record to its last. See ChunkReader."""
+
+    def take_one(self) -> AnyRecord | None: ...
+
+    def take(self, records: list[AnyRecord], limit: int) -> int: ...
 
 
 @dataclass(slots=True, eq=False)
@@ -79,8 +86,8 @@ class PartitionState:
     #: `ahead`.
     chunk: deque[Batch] = field(default_factory=deque)
     chunk_bytes: int = 0
-    #: The iterator over the chunk's records; None before the first record.
-    reading: Iterator[AnyRecord] | None = None
+    #: None before the first record of the chunk.
+    reading: Reading | None = None
     ahead: deque[tuple[deque[Batch], int]] = field(default_factory=deque)
     ahead_bytes: int = 0
     #: (epoch, offset of the first record read with it), for the epochs read since the last seek.

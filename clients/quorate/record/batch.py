@@ -18,11 +18,11 @@ from crc32c import crc32c
 from quorate.errors import CorruptRecordError, InvalidTimestampError
 from quorate.model import Header, TimestampType
 from quorate.record import compression
+from quorate.record.columns import BatchDecoder, decode_records
 from quorate.record.record import (
     INT64_MAX,
     RECORD_BYTES_MIN,
     RawRecord,
-    decode_records,
     encode_record,
 )
 from quorate.record.record import (
@@ -196,13 +196,15 @@ class BatchBuilder:
     def records(self) -> Iterator[RawRecord]:
         """Yield the records so far. The offset of each is its index in the batch."""
         return decode_records(
-            b"".join(self._pieces),
-            0,
-            count=self.count,
-            base_offset=0,
-            last_offset_delta=self.count - 1,
-            base_timestamp=self._base_timestamp,
-            log_append_time=None,
+            BatchDecoder(
+                b"".join(self._pieces),
+                0,
+                count=self.count,
+                base_offset=0,
+                last_offset_delta=self.count - 1,
+                base_timestamp=self._base_timestamp,
+                log_append_time=None,
+            )
         )
 
     def release(self) -> None:
@@ -363,14 +365,14 @@ def records(
     *,
     size_max: int = DECOMPRESSED_BYTES_MAX,
 ) -> Iterator[RawRecord]:
-    """Yield the records of one batch. Each is decoded when it is asked for.
+    """Yield the records of one batch. They are decoded in blocks, when they are asked for.
 
     `header` saves the parsing, if these bytes were parsed already. Call `check` first, because this
-    function does not check the CRC. Raises CorruptRecordError for impossible bytes, or if they
-    decompress to more than `size_max`.
+    function does not check the CRC. Raises CorruptRecordError for impossible bytes, after the
+    records before them, or if the records decompress to more than `size_max`.
     """
     header = header or parse_header(batch)
-    return decoded(*record_bytes(batch, header, size_max=size_max), header)
+    return decode_records(decoder(*record_bytes(batch, header, size_max=size_max), header))
 
 
 def record_bytes(
@@ -385,9 +387,9 @@ def record_bytes(
     return compression.decompress(header.codec, compressed, size_max), 0
 
 
-def decoded(data: bytes, position: int, header: BatchHeader) -> Iterator[RawRecord]:
-    """Yield the records in the result of `record_bytes`. Raise CorruptRecordError at a bad one."""
-    return decode_records(
+def decoder(data: bytes, position: int, header: BatchHeader) -> BatchDecoder:
+    """Return a decoder of the records in the result of `record_bytes`."""
+    return BatchDecoder(
         data,
         position,
         count=header.count,

@@ -1,4 +1,4 @@
-"""One record in a batch: its bytes, and the two hot loops of the client.
+"""One record in a batch: its bytes, and the hot loop of the producer (the consumer's: columns.py).
 
     length           varint   bytes after this field
     attributes       int8     unused, 0
@@ -14,7 +14,7 @@ read without a call, because a call for each field would double the cost.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableSequence, Sequence
+from collections.abc import MutableSequence, Sequence
 from typing import Final, NamedTuple
 
 from quorate.errors import CorruptRecordError
@@ -134,128 +134,6 @@ def _encode_headers(headers: Sequence[Header]) -> bytes:
         pieces += (encode_varint(len(key)), key)
         pieces += (_NULL,) if value is None else (encode_varint(len(value)), value)
     return b"".join(pieces)
-
-
-def decode_records(  # noqa: C901, PLR0912, PLR0915 - one hot loop, unrolled on purpose
-    data: bytes,
-    position: int,
-    *,
-    count: int,
-    base_offset: int,
-    last_offset_delta: int,
-    base_timestamp: int,
-    log_append_time: int | None,
-) -> Iterator[RawRecord]:
-    """Yield `count` records, one by one. They must fill `data` from `position` to its end.
-
-    `base_timestamp` is 2**62 at most. `log_append_time`, unless None, replaces every record's
-    timestamp. Raises CorruptRecordError at the first impossible byte; the records before it are
-    valid.
-    """
-    new = tuple.__new__
-    record_type = RawRecord
-    data_end = len(data)
-    previous = -1
-    try:
-        for _ in range(count):
-            start = position
-            # Each of the next five blocks reads a varint: one or two bytes without a call, rarely
-            # more.
-            raw = data[position]
-            position += 1
-            if raw >= 0x80:
-                high = data[position]
-                if high < 0x80:
-                    raw += (high << 7) - 0x80
-                    position += 1
-                else:
-                    raw, position = read_varint(data, position - 1)
-            end = position + (raw >> 1)
-            if raw & 1 or end > data_end:
-                raise corrupt_record(start, "its length")
-            position += 1  # the attributes have no use
-
-            raw = data[position]
-            position += 1
-            if raw >= 0x80:
-                high = data[position]
-                if high < 0x80:
-                    raw += (high << 7) - 0x80
-                    position += 1
-                else:
-                    raw, position = read_varint(data, position - 1, bits=64)
-                    if not -INT64_MAX <= base_timestamp + ((raw >> 1) ^ -(raw & 1)) <= INT64_MAX:
-                        raise corrupt_record(start, "its timestamp")
-            timestamp = base_timestamp - (raw + 1 >> 1) if raw & 1 else base_timestamp + (raw >> 1)
-
-            raw = data[position]
-            position += 1
-            if raw >= 0x80:
-                high = data[position]
-                if high < 0x80:
-                    raw += (high << 7) - 0x80
-                    position += 1
-                else:
-                    raw, position = read_varint(data, position - 1)
-            offset_delta = raw >> 1
-            if raw & 1 or not previous < offset_delta <= last_offset_delta:
-                raise corrupt_record(start, "its offset")
-            previous = offset_delta
-
-            raw = data[position]
-            position += 1
-            if raw >= 0x80:
-                high = data[position]
-                if high < 0x80:
-                    raw += (high << 7) - 0x80
-                    position += 1
-                else:
-                    raw, position = read_varint(data, position - 1)
-            if raw == 1:
-                key = None
-            elif raw & 1:
-                raise corrupt_record(start, "its key's length")
-            else:
-                stop = position + (raw >> 1)
-                key = data[position:stop]
-                position = stop
-
-            raw = data[position]
-            position += 1
-            if raw >= 0x80:
-                high = data[position]
-                if high < 0x80:
-                    raw += (high << 7) - 0x80
-                    position += 1
-                else:
-                    raw, position = read_varint(data, position - 1)
-            if raw == 1:
-                value = None
-            elif raw & 1:
-                raise corrupt_record(start, "its value's length")
-            else:
-                stop = position + (raw >> 1)
-                value = data[position:stop]
-                position = stop
-
-            headers: tuple[Header, ...] = ()
-            if data[position]:
-                headers, position = decode_headers(data, position, end)
-            else:
-                position += 1
-            if position != end:
-                raise corrupt_record(start, "the length of its parts")
-            if log_append_time is not None:
-                timestamp = log_append_time
-            yield new(record_type, (base_offset + offset_delta, timestamp, key, value, headers))
-    except IndexError:
-        raise CorruptRecordError(
-            f"a batch says {count} records, and its {data_end} bytes end before the last"
-        ) from None
-    if position != data_end:
-        raise CorruptRecordError(
-            f"{data_end - position} bytes follow the last of a batch's {count} records"
-        )
 
 
 def with_timestamp_delta(record: bytes, delta: int) -> bytes:

@@ -10,34 +10,18 @@ from collections.abc import Iterator
 from typing import Final
 
 from quorate.errors import CorruptRecordError
+from quorate.record.alike import SINGLE_MAX, SINGLE_MIN, records_alike
 from quorate.record.record import (
     INT64_MAX,
-    RECORD_BYTES_MIN,
     TIMESTAMP_MIN,
     corrupt_record,
     decode_headers,
     read_varint,
 )
 
-#: The least records that are checked together: with fewer, it is faster to check them one by one.
-ALIKE_MIN: Final = 8
-#: Records that are checked one by one, before it is looked again whether some are alike.
-SINGLE_MIN: Final = 4
-SINGLE_MAX: Final = 256
-#: The offset deltas whose varints have one byte; and those whose varints have at most two.
-OFFSETS_OF_A_BYTE: Final = 64
-OFFSETS_ALIKE: Final = 8192
-#: The varint of -1, which is the length of null.
-NULL: Final = 1
-#: Stands for a varint of three bytes or more. As a length it is -2, which is no length.
-LONG: Final = 3
 #: Less than any timestamp delta.
 NO_DELTA: Final = -(1 << 63)
 _EVEN: Final = bytes(range(0, 256, 2))
-#: The varints of the offset deltas, as columns: those of one byte, and both bytes of the others.
-_OFFSET_BYTES: Final = bytes(2 * delta for delta in range(OFFSETS_OF_A_BYTE))
-_OFFSET_LOW_BYTES: Final = bytes(2 * delta & 0x7F | 0x80 for delta in range(OFFSETS_ALIKE))
-_OFFSET_HIGH_BYTES: Final = bytes(2 * delta >> 7 for delta in range(OFFSETS_ALIKE))
 
 
 def check_records(
@@ -63,14 +47,16 @@ def check_records(
     step = SINGLE_MIN
     latest = NO_DELTA
     while first < stop:
-        count, position, delta = _check_alike(
-            data, position, first, stop, needs_keys=without_key is not None
-        )
-        latest = max(latest, delta)
-        first += count
-        if first >= stop:
-            break
-        step = SINGLE_MIN if count else min(2 * step, SINGLE_MAX)
+        alike = records_alike(data, position, first, stop)
+        if alike is not None and (without_key is None or alike.key_bytes >= 0):
+            latest = max(latest, _latest(alike.times, alike.later))
+            position = alike.end
+            first += alike.count
+            if first >= stop:
+                break
+            step = SINGLE_MIN
+        else:
+            step = min(2 * step, SINGLE_MAX)
         until = min(first + step, stop)
         position, delta = _check_single(
             data,
@@ -83,65 +69,6 @@ def check_records(
         latest = max(latest, delta)
         first = until
     return position, latest
-
-
-def _check_alike(
-    data: bytes, position: int, first: int, stop: int, *, needs_keys: bool
-) -> tuple[int, int, int]:
-    """Check the records from `first` on that have the same layout, as those of equal sizes have.
-
-    Return how many these are, the position after them, and the greatest of their timestamp deltas.
-    0: fewer than ALIKE_MIN, or the next one is unusual, or wrong. Each byte that matters is
-    compared over all records at once, in a column.
-    """
-    none = (0, position, NO_DELTA)
-    if first >= OFFSETS_ALIKE or len(data) - position < ALIKE_MIN * RECORD_BYTES_MIN:
-        return none
-    try:
-        length_bytes = 1 if data[position] < 0x80 else 2
-        raw = _short(data, position)
-        end = position + length_bytes + (raw >> 1)
-        time_at = position + length_bytes + 1
-        offset_at = time_at + (1 if data[time_at] < 0x80 else 2)
-        key_at = offset_at + (1 if first < OFFSETS_OF_A_BYTE else 2)
-        key = data[key_at]
-        value_at = key_at + 1 + (0 if key == NULL else key >> 1)
-        value_bytes = 1 if data[value_at] < 0x80 else 2
-        value = _short(data, value_at)
-        headers_at = value_at + value_bytes + (0 if value == NULL else value >> 1)
-    except IndexError:
-        return none
-    size = end - position
-    is_odd = raw & 1 or (key & 1 and key != NULL) or (value & 1 and value != NULL)
-    if is_odd or key >= 0x80 or (key == NULL and needs_keys) or headers_at + 1 != end:
-        return none
-    offsets_end = OFFSETS_OF_A_BYTE if first < OFFSETS_OF_A_BYTE else OFFSETS_ALIKE
-    count = min(stop, offsets_end) - first
-    count = min(count, (len(data) - position) // size)
-    same = [*range(position, position + length_bytes), key_at]
-    same += [*range(value_at, value_at + value_bytes), headers_at]
-    for at in same:
-        if count < ALIKE_MIN:
-            return none
-        column = data[at : position + count * size : size]
-        count = len(column) - len(column.lstrip(column[:1]))
-    after = position + count * size
-    times, offsets = data[time_at:after:size], data[offset_at:after:size]
-    if key_at - offset_at == 1:
-        is_good = offsets == _OFFSET_BYTES[first : first + count]
-    else:
-        high = data[offset_at + 1 : after : size]
-        is_good = (
-            offsets == _OFFSET_LOW_BYTES[first : first + count]
-            and high == _OFFSET_HIGH_BYTES[first : first + count]
-        )
-    later = b"" if offset_at - time_at == 1 else data[time_at + 1 : after : size]
-    if later:
-        is_good = is_good and min(times) >= 0x80 and later.isascii()
-    else:
-        is_good = is_good and times.isascii()
-    is_good = is_good and data[headers_at] == 0 and count >= ALIKE_MIN
-    return (count, after, _latest(times, later)) if is_good else none
 
 
 def _latest(low: bytes, high: bytes) -> int:
@@ -164,15 +91,6 @@ def _latest(low: bytes, high: bytes) -> int:
     if high.count(top) != len(high) - begin:
         return (max(one & 0x7F | top << 7 for one, top in zip(low, high, strict=True))) >> 1
     return (max(low[begin:]) & 0x7F | top << 7) >> 1
-
-
-def _short(data: bytes, position: int) -> int:
-    """Return the varint of one or two bytes; of a longer one LONG."""
-    low = data[position]
-    if low < 0x80:
-        return low
-    high = data[position + 1]
-    return (low & 0x7F) | (high << 7) if high < 0x80 else LONG
 
 
 def _check_single(  # noqa: C901, PLR0912, PLR0915 - one hot loop, unrolled on purpose

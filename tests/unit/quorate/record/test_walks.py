@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from quorate.errors import QuorateError
-from quorate.record import walks
+from quorate.record import alike, walks
 from quorate.record.batch import HEADER_BYTES, BatchBuilder
 from quorate.record.walks import check_records
 
@@ -46,7 +46,7 @@ def outcome(data: bytes, stop: int, without_key: list[int] | None = None) -> tup
 def one_by_one(data: bytes, stop: int, without_key: list[int] | None = None) -> tuple[int, str]:
     """Return the same, where no records are checked together."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(walks, "OFFSETS_ALIKE", 0)
+        patch.setattr(alike, "OFFSETS_ALIKE", 0)
         return outcome(data, stop, without_key)
 
 
@@ -76,7 +76,7 @@ def test_most_records_of_one_size_are_checked_together(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(walks, "_check_single", counted)
     assert outcome(data, 129) == (len(data), "")
-    assert sum(single) == walks.SINGLE_MIN
+    assert sum(single) == alike.SINGLE_MIN
 
 
 def test_all_records_without_a_key_are_found_among_others() -> None:
@@ -118,7 +118,7 @@ def test_the_latest_time_is_found_in_records_of_any_layout(
     latest = max(times) - times[0]
     assert checked(data, len(times)) == (len(data), latest)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(walks, "OFFSETS_ALIKE", 0)
+        patch.setattr(alike, "OFFSETS_ALIKE", 0)
         assert checked(data, len(times)) == (len(data), latest)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from quorate.consumer.record_reader import whole_batches
+from quorate.consumer.fetched_batches import whole_batches
 from quorate.errors import CorruptRecordError
 from quorate.record.batch import BatchBuilder
 
