@@ -57,7 +57,6 @@ class Reader:
                 **os.environ,
                 "PATH": f"{BIN}:{os.environ['PATH']}",
                 "QUORATE_BOOTSTRAP": self.cluster.bootstrap_servers,
-                "PYTHONDONTWRITEBYTECODE": "1",
             },
             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=RUN_S, check=False,
         )  # fmt: skip
@@ -133,6 +132,7 @@ def has_something_to_run(page: Path) -> bool:
 RUN = [page for page in WITH_CODE if has_something_to_run(page)]
 
 
+@pytest.mark.timeout(400)  # a page has up to a dozen processes, one after the other
 @pytest.mark.parametrize("page", RUN, ids=name_of)
 def test_the_blocks_of_a_page_run(page: Path, tmp_path: Path) -> None:
     with EmbeddedCluster(brokers=3) as cluster:
