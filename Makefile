@@ -23,7 +23,7 @@ REQUESTS   ?= 1000000
 # Every node that a test or the demo starts would compile all modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test soak lint check proto docs sim sim-quorum sim-raft sim-groups sim-group-machine crash-points power-cuts bit-flips mutants fuzz-kafka kafka-tools compat-ci package-test bench clean
+.PHONY: setup demo test soak lint check proto docs sim sim-quorum sim-raft sim-groups sim-group-machine crash-points power-cuts bit-flips mutants fuzz-kafka kafka-tools compat-ci package-test container-test bench clean
 
 setup: $(VENV)/.installed
 
@@ -115,6 +115,9 @@ compat-ci: setup
 
 package-test: setup
 	@$(BIN)/python -m tests.package.run $(ARGS)
+
+container-test: setup
+	@$(BIN)/python -m tests.containers.run $(ARGS)
 
 bench: setup
 	$(BIN)/python -m bench

@@ -354,6 +354,8 @@ RECORD_TIMESTAMP_MS = Whole(
 TIMEOUT_MS = Whole(1, INT32_MAX, "milliseconds")
 BYTES_MAX = Whole(1, INT32_MAX, "bytes")
 CALLBACK = Function(takes="delivery")
+#: The topic of schemas, unless a program names another.
+SCHEMAS_TOPIC = "_quorate_schemas"
 FINGERPRINT = Whole(0, (1 << 64) - 1, "of a schema of Avro")
 SERVERS = Servers()
 CLIENT_ID = Text("names the program in the logs of brokers")

@@ -1,7 +1,7 @@
 """Completion in a shell: the script that a shell runs once, and names that the cluster knows.
 
 The script makes the shell run `quorate` with the line so far in the environment at each Tab. Typer
-answers; this module starts it, and adds the names of topics and groups.
+answers; this module starts it, and adds the names of topics, groups and subjects.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from quorate.settings import SCHEMAS_TOPIC
 from quorate_cli import program
 from quorate_cli.output import check_word
 
@@ -52,7 +53,7 @@ def register() -> None:
 
 def topic_names(context: typer.Context, incomplete: str) -> list[str]:
     """Return the topics whose names begin so; none if the cluster does not answer soon."""
-    return _names(context, incomplete, lambda admin: admin.list_topics())
+    return _names(context, incomplete, _of_admin(lambda admin: admin.list_topics()))
 
 
 def group_names(context: typer.Context, incomplete: str) -> list[str]:
@@ -61,11 +62,33 @@ def group_names(context: typer.Context, incomplete: str) -> list[str]:
     async def listed(admin: Admin) -> list[str]:
         return [one.group_id for one in await admin.list_groups()]
 
+    return _names(context, incomplete, _of_admin(listed))
+
+
+def subject_names(context: typer.Context, incomplete: str) -> list[str]:
+    """Return the subjects of schemas that begin so; none if the cluster does not answer soon."""
+    topic: Any = context.params.get("topic") or SCHEMAS_TOPIC
+
+    async def listed(admin: Admin, servers: str) -> list[str]:
+        from quorate import SchemaRegistry
+
+        # a registry makes its topic when it starts, and a Tab must change nothing
+        if topic not in await admin.list_topics(internal=True):
+            return []
+        async with SchemaRegistry(bootstrap_servers=servers, topic=topic) as registry:
+            return await registry.subjects()
+
     return _names(context, incomplete, listed)
 
 
+def _of_admin(
+    question: Callable[[Admin], Awaitable[list[str]]],
+) -> Callable[[Admin, str], Awaitable[list[str]]]:
+    return lambda admin, _servers: question(admin)
+
+
 def _names(
-    context: typer.Context, incomplete: str, question: Callable[[Admin], Awaitable[list[str]]]
+    context: typer.Context, incomplete: str, question: Callable[[Admin, str], Awaitable[list[str]]]
 ) -> list[str]:
     # it takes long to import, and only a name of the cluster needs it
     from quorate import Admin
@@ -78,7 +101,7 @@ def _names(
             asyncio.timeout(NAMES_TIMEOUT_MS / 1000),
             Admin(bootstrap_servers=servers, request_timeout_ms=NAMES_TIMEOUT_MS) as admin,
         ):
-            return await question(admin)
+            return await question(admin, servers)
 
     # a warning would be written into the line that is typed
     logging.disable()

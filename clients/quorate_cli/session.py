@@ -61,6 +61,7 @@ Remove = Annotated[
 NEXT_STEPS: Mapping[type[errors.QuorateError], str] = {
     errors.UnknownTopicError: "`quorate topic list` shows all topics",
     errors.GroupNotFoundError: "`quorate group list` shows all groups",
+    errors.UnknownSchemaError: "`quorate schema list` shows all subjects",
     errors.UnknownBrokerError: "`quorate cluster info` lists the brokers",
     errors.InvalidConfigError: "`quorate cluster config` shows all settings",
     errors.InvalidReplicationFactorError: "`quorate cluster info` lists the brokers",

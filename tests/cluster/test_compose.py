@@ -21,14 +21,21 @@ from typing import Any
 
 import pytest
 import yaml
-from confluent_kafka import Consumer, Producer
 
 from quorate import Admin
 from quorate_cli.local_shape import HOST
+from tests.cluster.compose_page import (
+    COMPOSE,
+    CONTAINERFILE,
+    DEPLOY,
+    ROOT,
+    first_program,
+    healthcheck,
+    services,
+    through_kafka,
+)
 from tests.cluster.support import PATIENCE_S, until
 
-ROOT = Path(__file__).parents[2]
-DEPLOY = ROOT / "deploy"
 BIN = Path(sys.executable).parent
 DATA = "/var/lib/quorate"
 #: The scripts that the image has under other names.
@@ -52,9 +59,7 @@ class Composed:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.services: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())[
-            "services"
-        ]
+        self.services = services()
         inside = [
             f"{name}:{port}"
             for name, service in self.services.items()
@@ -112,40 +117,7 @@ class Composed:
 
     def is_healthy(self, name: str) -> bool:
         """Run the health check of a service, or else that of the image."""
-        own = self.services[name].get("healthcheck")
-        command = " ".join(own["test"][1:]) if own else image_healthcheck()
-        return self.run(name, command).returncode == 0
-
-
-def image_healthcheck() -> str:
-    found = re.search(r"^HEALTHCHECK .*CMD (\[.*\])$", (DEPLOY / "Containerfile").read_text(), re.M)
-    assert found is not None
-    return " ".join(yaml.safe_load(found[1]))
-
-
-def first_program(servers: str) -> str:
-    """Return the first program of the README, for this cluster."""
-    (program,) = re.findall(
-        r"```python\n(import asyncio\n.*?)```", (ROOT / "README.md").read_text(), re.S
-    )
-    assert 'bootstrap_servers="localhost:7092"' in program
-    return str(program).replace("localhost:7092", servers)
-
-
-def through_kafka(servers: str) -> bytes | None:
-    """Write a record and read it in a group, with a client of Kafka."""
-    producer = Producer({"bootstrap.servers": servers})
-    producer.produce("events", b"9.50")
-    assert producer.flush(PATIENCE_S) == 0
-    consumer = Consumer(
-        {"bootstrap.servers": servers, "group.id": "billing", "auto.offset.reset": "earliest"}
-    )
-    consumer.subscribe(["events"])
-    message = consumer.poll(PATIENCE_S)
-    consumer.close()
-    assert message is not None
-    assert message.error() is None, message.error()
-    return message.value()
+        return self.run(name, " ".join(healthcheck(self.services[name]))).returncode == 0
 
 
 @pytest.mark.timeout(600)  # dozens of processes start one after the other
@@ -206,7 +178,7 @@ def test_formatting_that_was_stopped_goes_on_with_the_same_ids(tmp_path: Path) -
 
 
 def test_the_image_copies_what_is_there() -> None:
-    text = (DEPLOY / "Containerfile").read_text()
+    text = CONTAINERFILE.read_text()
     copied = [
         source
         for line in re.findall(r"^COPY (?!--from)(.*)$", text, re.M)
@@ -216,3 +188,45 @@ def test_the_image_copies_what_is_there() -> None:
     ignored = (DEPLOY / "Containerfile.dockerignore").read_text().splitlines()
     assert sorted(copied) == sorted(line[1:] for line in ignored if line.startswith("!"))
     assert all((ROOT / source).exists() for source in copied)
+
+
+#: What compose.yaml may say, by the schema of Compose; a word that is not here is misspelled.
+OF_A_SERVICE = {
+    "build", "cap_drop", "command", "depends_on", "environment", "healthcheck", "image", "ports",
+    "pull_policy", "read_only", "restart", "security_opt", "stop_grace_period", "tmpfs", "user",
+    "volumes",
+}  # fmt: skip
+OF_A_HEALTHCHECK = {"test", "interval", "timeout", "start_period", "disable"}
+
+
+def test_compose_says_what_compose_knows() -> None:
+    whole = yaml.safe_load(COMPOSE.read_text())
+    assert {key for key in whole if not key.startswith("x-")} == {"name", "services", "volumes"}
+    for name, service in whole["services"].items():
+        assert set(service) <= OF_A_SERVICE, name
+        assert set(service.get("healthcheck", ())) <= OF_A_HEALTHCHECK, name
+        assert set(service.get("depends_on", ())) <= set(whole["services"]), name
+        assert {one.split(":")[0] for one in service["volumes"]} <= set(whole["volumes"]), name
+        assert all(isinstance(value, str) for value in service["environment"].values()), name
+
+
+def test_no_service_may_do_more_than_it_needs() -> None:
+    for name, service in services().items():
+        allowed = {key: service[key] for key in ("read_only", "user", "cap_drop", "security_opt")}
+        assert allowed == {
+            "read_only": True,
+            "user": "10001",
+            "cap_drop": ["ALL"],
+            "security_opt": ["no-new-privileges:true"],
+        }, name
+        for port in service.get("ports", ()):
+            assert port.startswith("127.0.0.1:"), (name, port)
+
+
+def test_the_image_does_not_run_as_root() -> None:
+    *_, last = re.split(r"^FROM .*$", CONTAINERFILE.read_text(), flags=re.M)
+    words = re.findall(r"^([A-Z]+) ", last, re.M)
+    known = ["RUN", "COPY", "ENV", "USER", "WORKDIR", "VOLUME", "CMD", "STOPSIGNAL", "HEALTHCHECK"]
+    assert sorted(set(words)) == sorted(known)
+    assert re.findall(r"^USER (.*)$", last, re.M) == ["10001"]
+    assert words.index("USER") < words.index("CMD")

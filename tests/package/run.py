@@ -1,8 +1,10 @@
 """`make package-test`: build the wheel and the sdist, install the wheel alone, and use it.
 
 The sdist is built from the repository, and the wheel from the sdist: so the sdist holds all that a
-build needs. Everything afterwards runs in a new virtual environment, in a folder outside the
-repository. It needs a package index, as pip is configured.
+build needs; the sdist's own tests are started, too. Everything afterwards runs in new virtual
+environments, in a folder outside the repository: one for the running Python, and one for each
+other version of `pythons.VERSIONS` that this machine has. It needs a package index, as pip is
+configured.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.package import archives, sizes
+from tests.package import archives, pythons, sizes
 
 #: The longest time of one step; only a hang takes so long.
 STEP_S = 600
@@ -46,6 +48,9 @@ with EmbeddedCluster() as cluster:
         record = next(iter(consumer))
         assert (record.key, record.value) == (b"customer-42", b"9.50"), record
 """
+#: Started from the unpacked sdist: tests that need little time, and Quorate of the sdist itself.
+SDIST_TESTS = ("tests/house/test_make.py", "tests/unit/quorate/serializers")
+SDIST_ROOTS = ("clients", "quorum", "broker")
 PLUGIN = """
 from quorate.sync import Producer
 
@@ -111,6 +116,30 @@ def check_archives(wheel: Path, sdist: Path) -> None:
         raise Failed("\n".join(faults))
 
 
+def check_sdist(away: Away, sdist: Path) -> None:
+    """Unpack the sdist, and run some of its tests on its own sources, with this Python's tools."""
+    unpacked = away.folder / "sdist"
+    unpacked.mkdir()
+    away.run("tar", "-xf", sdist, "-C", unpacked)
+    (top,) = unpacked.iterdir()
+    path = os.pathsep.join(str(top / one) for one in SDIST_ROOTS)
+    pytest: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "--rootdir",
+        top,
+        "-c",
+        top / "pyproject.toml",
+    ]
+    imported = f"import quorate; assert quorate.__file__.startswith({str(top)!r}), quorate.__file__"
+    away.run("env", f"PYTHONPATH={path}", sys.executable, "-c", imported)
+    printed = away.run("env", f"PYTHONPATH={path}", *pytest, *(top / one for one in SDIST_TESTS))
+    if " passed" not in printed:
+        raise Failed(printed)
+
+
 def check_up(away: Away, programs: Path) -> None:
     """Start `quorate up --embedded`; write and read a record with the command; stop it."""
     quorate = programs / "quorate"
@@ -148,20 +177,40 @@ def check_plugin(away: Away, programs: Path) -> None:
         raise Failed(printed)
 
 
-def check(away: Away, python: str) -> str:
-    """Run all steps; return the table of sizes."""
-
-    def say(step: str) -> None:
-        sys.stdout.write(f"{time.monotonic() - started:5.0f} s  {step}\n")
-        sys.stdout.flush()
-
-    started = time.monotonic()
+def check(away: Away, python: str, others: Sequence[str]) -> str:
+    """Run all steps; return the table of sizes of the first Python's environment."""
+    say = Steps()
     say("build the sdist, and the wheel from it")
     wheel, sdist = build(away, python)
     say("compare their files with the repository's")
     check_archives(wheel, sdist)
-    say("install the wheel into an empty environment")
-    programs = away.venv(python, "installed")
+    say("start tests of the sdist")
+    check_sdist(away, sdist)
+    table = check_wheel(away, say, wheel, python)
+    for other in others:
+        check_wheel(away, say, wheel, other)
+    say("done")
+    return table
+
+
+class Steps:
+    """Prints each step when it begins."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+
+    def __call__(self, step: str) -> None:
+        sys.stdout.write(f"{time.monotonic() - self._started:5.0f} s  {step}\n")
+        sys.stdout.flush()
+
+
+def check_wheel(away: Away, say: Steps, wheel: Path, python: str) -> str:
+    """Install the wheel for a Python, and use it; return the table of sizes."""
+    version = pythons.version_of(python)
+    if version is None:
+        raise Failed(f"{python} does not run, or cannot build a virtual environment")
+    say(f"Python {version}: install the wheel into an empty environment")
+    programs = away.venv(python, f"installed-{version}")
     away.run(programs / "pip", "install", "--quiet", wheel)
     away.run(programs / "pip", "check")
     table = away.run(programs / "python", "-I", sizes.__file__)
@@ -175,23 +224,27 @@ def check(away: Away, python: str) -> str:
     check_up(away, programs)
     say("the plugin of pytest")
     check_plugin(away, programs)
-    say("done")
     return table
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the check; return the exit status."""
     parser = argparse.ArgumentParser(description=textwrap.dedent(__doc__ or ""))
-    parser.add_argument("--python", default=sys.executable, help="the Python to build and run with")
+    parser.add_argument("--python", help="build and run with this Python alone")
     options = parser.parse_args(arguments)
+    others, missing = ([], []) if options.python else pythons.others()
     folder = Path(tempfile.mkdtemp(prefix="quorate-package-"))
     try:
-        sys.stdout.write(check(Away(folder), options.python))
+        sys.stdout.write(check(Away(folder), options.python or sys.executable, others))
     except Failed as failed:
         sys.stderr.write(f"{failed}\n")
         return 1
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+    for version in missing:
+        sys.stdout.write(
+            f"NOT TRIED: Python {version}. It is neither in PATH nor a version of pyenv.\n"
+        )
     sys.stdout.write("1 passed, 0 failed\n")
     return 0
 

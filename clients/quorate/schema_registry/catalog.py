@@ -1,19 +1,22 @@
 """What the topic of schemas says: which schemas each subject has, in which order.
 
 Programs register schemas at the same time, and none of them leads. The log decides. Each record is
-a *proposal*: a schema or a rule for a subject, and the offset of the last change that its writer
-had seen (`after`). A proposal is accepted if no other change of the subject, or of the rule for all
-subjects, was accepted since. So a schema is accepted only next to the very versions, and under the
-very rule, that it was checked against; and all programs that read the log accept the same.
+a *proposal*: a schema or a rule for a subject, or versions of it to delete, and the offset of the
+last change that its writer had seen (`after`). A proposal is accepted if no other change of the
+subject, or of the rule for all subjects, was accepted since. So a schema is accepted only next to
+the very versions, and under the very rule, that it was checked against; and all programs that read
+the log accept the same.
 
 Compaction must not change this order. Each proposal has a key of its own, and an accepted one is
-never deleted. A proposal that lost changes nothing, so its writer deletes it.
+never deleted. A proposal that lost changes nothing, so its writer deletes it. A version that is
+deleted is none of its subject any more, but its schema stays: records that were written with it
+must be read.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -56,6 +59,8 @@ class Subject:
     """What is accepted for one subject."""
 
     versions: list[SchemaVersion] = field(default_factory=list)
+    #: The number of the last version. It is not given again if that version is deleted.
+    last: int = 0
     #: None: the rule for all subjects.
     rule: Compatibility | None = None
     #: The offset of the last change.
@@ -110,8 +115,8 @@ class Catalog:
 
         Raises IncompatibleSchemaError.
         """
-        versions = self._subject(subject).versions
-        for one in versions:
+        found = self._subject(subject)
+        for one in found.versions:
             if one.schema == schema:
                 return one
         problems = self.problems(subject, schema)
@@ -120,12 +125,12 @@ class Catalog:
             listed = "".join(f"\n* {one}" for one in problems)
             raise IncompatibleSchemaError(
                 f"the rule {rule.value} of the subject {subject!r} does not allow the schema as "
-                f"version {len(versions) + 1}:{listed}",
+                f"version {found.last + 1}:{listed}",
                 problems,
             )
         key = {
             "subject": subject,
-            "version": len(versions) + 1,
+            "version": found.last + 1,
             "fingerprint": f"{schema.fingerprint:016x}",
             "id": proposal_id,
         }
@@ -140,6 +145,11 @@ class Catalog:
             return None
         key = {"subject": subject, "id": proposal_id}
         return self._proposal(subject, key, {"compatibility": rule.value})
+
+    def propose_deletion(self, subject: str, versions: Sequence[int], proposal_id: str) -> Proposal:
+        """Return what to write to delete versions of a subject."""
+        key = {"subject": subject, "id": proposal_id}
+        return self._proposal(subject, key, {"deleted": list(versions)})
 
     def _proposal(
         self, subject: str | None, key: Mapping[str, Any], value: Mapping[str, Any]
@@ -167,6 +177,9 @@ class Catalog:
             return True
         if subject is None:
             raise ValueError("the record has a schema for no subject")
+        if "deleted" in change:
+            self._delete(offset, subject, change["deleted"])
+            return True
         return self._add(offset, subject, place, change.get("schema"))
 
     def _set_rule(self, offset: int, subject: str | None, rule: Compatibility) -> None:
@@ -175,6 +188,13 @@ class Catalog:
             return
         changed = self._subjects.setdefault(subject, Subject())
         changed.rule, changed.changed = rule, offset
+
+    def _delete(self, offset: int, subject: str, versions: Any) -> None:
+        if not isinstance(versions, list):
+            raise ValueError("the record deletes no list of versions")
+        changed = self._subjects.setdefault(subject, Subject())
+        changed.versions = [one for one in changed.versions if one.version not in versions]
+        changed.changed = offset
 
     def _add(self, offset: int, subject: str, place: Mapping[str, Any], text: Any) -> bool:
         if not isinstance(text, str):
@@ -186,7 +206,8 @@ class Catalog:
         if place.get("fingerprint") != f"{schema.fingerprint:016x}":
             raise ValueError(f"the fingerprint is {schema.fingerprint:016x}, not as the key says")
         changed = self._subjects.setdefault(subject, Subject())
-        changed.versions.append(SchemaVersion(subject, len(changed.versions) + 1, schema))
+        changed.last += 1
+        changed.versions.append(SchemaVersion(subject, changed.last, schema))
         changed.changed = offset
         self._by_fingerprint.setdefault(schema.fingerprint, schema)
         return True

@@ -28,11 +28,14 @@ from quorate.serializers.avro.sources import Given, Lookups, SchemaStore
 from quorate.settings import (
     CLIENT_ID,
     FINGERPRINT,
+    INT32_MAX,
+    SCHEMAS_TOPIC,
     SECURITY,
     SERVERS,
     TIMEOUT_MS,
     TOPIC,
     Text,
+    Whole,
     checked,
     refused,
 )
@@ -79,7 +82,7 @@ class SchemaRegistry(Client):
         *,
         bootstrap_servers: Annotated[str | Sequence[str], SERVERS] = "localhost:7092",
         client_id: Annotated[str, CLIENT_ID] = "quorate-python",
-        topic: Annotated[str, TOPIC] = "_quorate_schemas",
+        topic: Annotated[str, TOPIC] = SCHEMAS_TOPIC,
         request_timeout_ms: Annotated[int, TIMEOUT_MS] = 30000,
         security: Annotated[object | None, SECURITY] = None,
     ) -> None:
@@ -197,6 +200,29 @@ class SchemaRegistry(Client):
             return True if proposal is None else proposal
 
         await self._change(subject, propose)
+
+    @checked
+    async def delete(
+        self,
+        subject: Annotated[str, SUBJECT],
+        version: Annotated[int | None, Whole(1, INT32_MAX, "one version")] = None,
+    ) -> list[int]:
+        """Delete a version of a subject; None: all of them. Return the numbers of those deleted.
+
+        They no longer count for the subject's rule, and their numbers are not given again. Values
+        that were written with such a schema are still read, and `store` still has it.
+        """
+        deleted: list[int] = []
+
+        def propose() -> list[int] | Proposal:
+            there = [one.version for one in self._catalog.versions(subject)]
+            wanted = [one for one in there if version in (None, one)]
+            if not wanted:
+                return deleted
+            deleted[:] = wanted
+            return self._catalog.propose_deletion(subject, wanted, self._proposal_id())
+
+        return await self._change(subject, propose)
 
     def store(self) -> SchemaStore:
         """Return the schemas that are known now, to save them in a file for offline use."""

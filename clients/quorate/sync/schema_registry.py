@@ -34,6 +34,7 @@ class SchemaRegistry(BlockingClient[asynchronous.SchemaRegistry]):
     versions = blocking(_Registry.versions)
     compatibility = blocking(_Registry.compatibility)
     set_compatibility = blocking(_Registry.set_compatibility)
+    delete = blocking(_Registry.delete)
 
     # serializers call these, also in the loop: they do not wait for it
 

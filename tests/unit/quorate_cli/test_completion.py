@@ -7,9 +7,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from quorate_cli import completion
 from quorate_cli.completion import SHELLS
 from tests.cluster.support import PATIENCE_S, run_here
 from tests.unit.quorate_cli.commands import Quorate
@@ -69,6 +72,20 @@ def test_topics_and_groups_are_those_of_the_cluster(quorate: Quorate) -> None:
     assert quorate("topic", "consume", topic, *read).status == 0
     found = complete("quorate group describe g-", "fish", QUORATE_BOOTSTRAP=quorate.servers)
     assert f"g-{topic}" in found.split()
+
+
+def test_subjects_are_those_of_the_cluster_and_a_tab_makes_no_topic(
+    quorate: Quorate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # here, and with time: a busy machine answers late
+    monkeypatch.setattr(completion, "NAMES_TIMEOUT_MS", 60_000)
+    context: Any = SimpleNamespace(params={"bootstrap": quorate.servers, "topic": tmp_path.name})
+    assert completion.subject_names(context, "") == []
+    assert tmp_path.name not in quorate("topic", "list", "--internal", "-o", "json").json
+    words = ("schema", "register", "orders-value", "-", "--topic", tmp_path.name)
+    assert quorate(*words, stdin=b'"int"').status == 0
+    assert completion.subject_names(context, "ord") == ["orders-value"]
+    assert completion.subject_names(context, "other") == []
 
 
 def test_a_cluster_that_does_not_answer_gives_no_names() -> None:

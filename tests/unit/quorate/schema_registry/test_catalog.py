@@ -55,6 +55,10 @@ class Log:
         assert proposal is not None
         self.write(proposal.key, proposal.value)
 
+    def delete(self, subject: str, versions: list[int]) -> None:
+        proposal = self.read().propose_deletion(subject, versions, self.new_id())
+        self.write(proposal.key, proposal.value)
+
 
 def numbered(catalog: Catalog, subject: str = S) -> list[tuple[int, AvroSchema]]:
     return [(one.version, one.schema) for one in catalog.versions(subject)]
@@ -96,6 +100,36 @@ def test_a_subject_has_the_rule_for_all_until_it_has_its_own() -> None:
     rules = [catalog.rule(one) for one in (None, S, "other")]
     assert rules == [Compatibility.FORWARD, Compatibility.FULL, Compatibility.FORWARD]
     assert catalog.propose_rule(S, Compatibility.FULL, "x") is None
+
+
+def test_deleted_versions_no_longer_count_and_their_numbers_are_not_given_again() -> None:
+    log = Log()
+    log.register(S, INT)
+    log.register(S, LONG)
+    log.delete(S, [2])
+    assert numbered(log.read()) == [(1, INT)]
+    assert log.read().find(LONG.fingerprint) == LONG  # values that have it are still read
+    log.register(S, AvroSchema("double"))
+    log.delete(S, [1, 3])
+    catalog = log.read()
+    assert (catalog.versions(S), catalog.subjects()) == ([], [])
+    assert log.register(S, TEXT)
+    assert numbered(log.read()) == [(4, TEXT)]
+
+
+def test_a_schema_that_was_checked_before_a_deletion_loses_and_the_other_way_round() -> None:
+    log = Log()
+    log.register(S, INT)
+    wider = log.read().propose_schema(S, LONG, "a")
+    deletion = log.read().propose_deletion(S, [1], "b")
+    assert isinstance(wider, Proposal)
+    other = Log([*log.records], log.end)
+    log.write(deletion.key, deletion.value)
+    log.write(wider.key, wider.value)
+    assert numbered(log.read()) == []
+    other.write(wider.key, wider.value)
+    other.write(deletion.key, deletion.value)
+    assert numbered(other.read()) == [(1, INT), (2, LONG)]
 
 
 def test_of_two_proposals_on_the_same_state_the_first_in_the_log_wins() -> None:

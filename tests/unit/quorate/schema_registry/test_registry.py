@@ -167,6 +167,25 @@ async def test_a_schema_that_the_rule_forbids_is_refused(servers: str, schemas: 
         assert [found.version for found in await one.versions(S)] == [1, 2]
 
 
+async def test_values_of_a_deleted_schema_are_still_read(
+    servers: str, quorate_topic: str, schemas: str
+) -> None:
+    async with registry(servers, schemas) as one, registry(servers, schemas) as other:
+        await one.register(S, ORDER)
+        await one.register(S, NEW_ORDER)
+        await send(servers, quorate_topic, Avro(ORDER, schemas=one), {"customer": 1})
+        assert await other.delete(S, 7) == []
+        assert await other.delete(S, 1) == [1]
+        assert [found.version for found in await one.versions(S)] == [2]
+        assert await one.delete(S) == [2]
+        assert await other.subjects() == []
+        assert await other.delete(S) == []
+        assert (await other.register(S, WRONG_ORDER)).version == 3
+        async with registry(servers, schemas) as late:
+            read = await values(servers, quorate_topic, 1, Avro(NEW_ORDER, schemas=late))
+            assert read == [{"customer": 1, "note": ""}]
+
+
 async def test_wrong_arguments_are_named(servers: str, schemas: str) -> None:
     async with registry(servers, schemas) as one:
         with pytest.raises(

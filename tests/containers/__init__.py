@@ -1,0 +1,1 @@
+"""The image and compose.yaml, with a container engine (`make container-test`)."""
