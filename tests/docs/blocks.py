@@ -35,6 +35,7 @@ PAGES = [
     ROOT / "CONTRIBUTING.md",
     *sorted((ROOT / "docs").rglob("*.md")),
     *sorted((ROOT / "deploy").rglob("*.md")),
+    *sorted((ROOT / "examples").rglob("*.md")),
 ]
 OPENS = re.compile(r"^( *)```(\S*)")
 MARK = re.compile(r"^ *<!-- test: (.+?) -->$")

@@ -29,11 +29,24 @@ OUTSIDE = {
     "deploy/README.md": "containers.md",
     "deploy/three-machines/README.md": "three-machines.md",
 }
+#: Each example that has a README is a page, in a part of the menu of its own.
+EXAMPLES = {
+    page.relative_to(ROOT).as_posix(): page.relative_to(ROOT).parent.as_posix() + ".md"
+    for page in sorted((ROOT / "examples").rglob("README.md"))
+}
+OUTSIDE |= EXAMPLES
 #: The README is for readers of the repository: in the site the first page takes its place.
 README = {"README.md": "index.md"}
 FENCE = re.compile(r"^ *(```|~~~)")
 CELL = re.compile(r"<td.*?</td>", re.DOTALL)
 LINK = re.compile(r"\[(?P<text>[^\]]*)\]\((?P<target>[^)\s#]+)(?P<anchor>#[^)\s]*)?\)")
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Put the examples into the menu, before the last part."""
+    if EXAMPLES and config.nav:
+        config.nav.insert(-1, {"Examples": list(EXAMPLES.values())})
+    return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
