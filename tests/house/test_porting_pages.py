@@ -46,12 +46,12 @@ SPAN = re.compile(r"`([^`]+)`")
 
 @dataclass(frozen=True)
 class Table:
-    """One table: the two objects of its header, and the names of each row."""
+    """One table: the two objects of its header, and the names of each row, with its remark."""
 
     page: str
     theirs: str
     ours: str
-    rows: tuple[tuple[list[str], list[str]], ...]
+    rows: tuple[tuple[list[str], list[str], str], ...]
 
     def __str__(self) -> str:
         return f"{self.page.removesuffix('.md')}-{self.theirs}"
@@ -61,11 +61,11 @@ def tables() -> Iterator[Table]:
     """Return the tables of all pages whose header names an object of each side."""
     for page in PAGES:
         for block in re.findall(r"(?:^\|.*\n)+", (DOCS / page).read_text(), re.MULTILINE):
-            lines = [[one.strip() for one in line.split("|")[1:3]] for line in block.splitlines()]
-            heads = [SPAN.fullmatch(one) for one in lines[0]]
+            lines = [[one.strip() for one in line.split("|")[1:-1]] for line in block.splitlines()]
+            heads = [SPAN.fullmatch(one) for one in lines[0][:2]]
             if heads[0] is None or heads[1] is None:
                 continue
-            rows = tuple((SPAN.findall(one), SPAN.findall(other)) for one, other in lines[2:])
+            rows = tuple((SPAN.findall(a), SPAN.findall(b), remark) for a, b, remark in lines[2:])
             yield Table(page, heads[0][1], heads[1][1], rows)
 
 
@@ -126,7 +126,7 @@ def exists(owner: str, name: str) -> bool:
 def test_each_name_exists(table: Table) -> None:
     missing = [
         f"{owner}: {name}"
-        for theirs, ours in table.rows
+        for theirs, ours, _ in table.rows
         for owner, names in ((table.theirs, theirs), (table.ours, ours))
         for name in names
         if not exists(owner, name)
@@ -150,7 +150,11 @@ def test_the_check_sees_names_that_do_not_exist() -> None:
 @pytest.mark.parametrize("owner", WHOLE)
 def test_each_name_of_the_other_library_has_its_row(owner: str) -> None:
     told = {
-        name for table in TABLES if table.theirs == owner for row, _ in table.rows for name in row
+        name
+        for table in TABLES
+        if table.theirs == owner
+        for row, _, _ in table.rows
+        for name in row
     }
     kind = found(owner)
     wanted = {name for name, _ in inspect.getmembers(kind, callable) if not name.startswith("_")}
@@ -158,3 +162,24 @@ def test_each_name_of_the_other_library_has_its_row(owner: str) -> None:
         arguments = [name for name in inspect.signature(kind).parameters if name != "topics"]
         wanted |= {f"{name}=" for name in arguments}
     assert wanted - told == set()
+
+
+def default(owner: str, argument: str) -> Any:
+    """Return the default of an argument of a constructor."""
+    kind = found(owner.replace("quorate.sync.", "quorate."))
+    if kind in (kafka.KafkaProducer, kafka.KafkaConsumer, kafka.KafkaAdminClient):
+        return kind.DEFAULT_CONFIG[argument]
+    return inspect.signature(kind).parameters[argument].default
+
+
+@pytest.mark.parametrize(
+    "table", [one for one in TABLES if not one.theirs.startswith("confluent")], ids=str
+)
+def test_a_number_that_is_another_by_default_is_told(table: Table) -> None:
+    untold = []
+    for theirs, ours, remark in table.rows:
+        for name in {one for one in theirs if re.fullmatch(r"\w+=", one)} & set(ours):
+            there, here = default(table.theirs, name[:-1]), default(table.ours, name[:-1])
+            if isinstance(here, int) and there != here and "default" not in remark:
+                untold.append(f"{name} {there}, here {here}")
+    assert untold == []
