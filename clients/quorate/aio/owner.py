@@ -54,6 +54,8 @@ class Owner:
         self._tasks = Tasks(self._task_failed, on_cancelled=self._task_cancelled)
         self._waiters: dict[asyncio.Future[Any], None] = {}
         self._failed: list[Callable[[QuorateError], None]] = []
+        #: Set by end_all(): the error of each wait that begins later.
+        self._ended: ClosedError | None = None
 
     # -- the event loop --------------------------------------------------------------------------
 
@@ -130,10 +132,12 @@ class Owner:
     async def end_all(self) -> None:
         """End all tasks.
 
-        Fail the remaining waits with ClosedError, because the client is stopped.
+        Fail the remaining waits, and those that begin later, with ClosedError, because the client
+        is stopped.
         """
+        self._ended = ClosedError(f"this {self.what} was stopped; make a new one")
         await self._tasks.end_all(timeout_s=END_TIMEOUT_S)
-        self._tell_waiters(ClosedError(f"this {self.what} was stopped"))
+        self._tell_waiters(self._ended)
 
     def _task_failed(self, name: str, error: BaseException) -> None:
         if isinstance(error, QuorateError):
@@ -201,9 +205,10 @@ class Owner:
         Also raises the client's failure. A timeout of None sets no limit; only a read by the user
         has it. The future must have no other user, because the end of the wait cancels the future.
         """
-        if self.failure is not None:
+        error = self.failure or self._ended
+        if error is not None:
             future.cancel()
-            raise self.failure.with_traceback(None)
+            raise error.with_traceback(None)
         self._waiters[future] = None
         try:
             async with asyncio.timeout(timeout_s) as timeout:

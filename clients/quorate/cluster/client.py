@@ -118,5 +118,21 @@ class Client(ABC):
             raise self._not_running_error()
         return self._cluster
 
+    @property
+    def _is_closed(self) -> bool:
+        """Whether the stop is done."""
+        return self._stopped is not None and self._stopped.is_set()
+
+    def _check_not_closed(self) -> None:
+        """Raise WrongLoopError, as Owner.check does, and ClosedError if the client was stopped.
+
+        A callback that runs during the stop may still call the client.
+        """
+        self._owner.check()
+        if self._is_closed:
+            raise self._stopped_error()
+
     def _not_running_error(self) -> ClosedError:
+        if self._stopped is not None:
+            return self._stopped_error()
         return ClosedError(f"this {self._what} is not running; call start() or use `async with`")

@@ -115,6 +115,7 @@ class ConsumerGroupCalls(ConsumerPositions):
 
     def _running_group(self) -> ConsumerGroup:
         self._owner.check_alive()
+        self._check_not_closed()
         if self._group_id is None:
             raise InvalidRequestError(
                 "this consumer has no group: give it a group_id to commit offsets"

@@ -80,7 +80,7 @@ class ConsumerPositions(Client):
         on_partitions_lost, on_partitions_revoked is called for them. Without a group_id the
         callbacks must be plain functions.
         """
-        self._owner.check()
+        self._check_not_closed()
         self._assignment.subscribe(topics, pattern, listener)
         return PendingPositions(self._settle_all)
 
@@ -90,7 +90,7 @@ class ConsumerPositions(Client):
         A member of a group gives its partitions back, and leaves the group. Await the call to wait
         for this.
         """
-        self._owner.check()
+        self._check_not_closed()
         self._assignment.unsubscribe()
         return PendingPositions(self._settle_all)
 
@@ -103,7 +103,7 @@ class ConsumerPositions(Client):
         Raises UnknownTopicError if a known topic has no such partition. On a started consumer,
         await the call to wait until the positions are fixed.
         """
-        self._owner.check()
+        self._check_not_closed()
         self._assignment.assign(partitions)
         return PendingPositions(self._settle_all)
 
@@ -301,11 +301,11 @@ class ConsumerPositions(Client):
         await self._settle(states)
 
     def _states(self, partitions: Sequence[TopicPartition]) -> list[PartitionState]:
-        self._owner.check()
+        self._check_not_closed()
         return [self._state(one) for one in partitions or tuple(self._subscription.states)]
 
     def _state(self, partition: TopicPartition) -> PartitionState:
-        self._owner.check()
+        self._check_not_closed()
         state = self._subscription.states.get(TopicPartition._make(partition))
         if state is None:
             raise InvalidRequestError(

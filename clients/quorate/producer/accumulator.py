@@ -103,6 +103,15 @@ class Accumulator:
         """Return whether `size` more bytes fit."""
         return self.bytes_used + size <= self.config.buffer_bytes_max
 
+    def check_size(self, size: int) -> None:
+        """Raise RecordTooLargeError if no message carries a record of `size` bytes.
+
+        A codec may make it small enough for a message, but a reader decompresses it, too.
+        """
+        why = _too_large(0 if self.config.codec else size, size)
+        if why:
+            raise RecordTooLargeError(f"a record of {why}")
+
     def append(
         self,
         queue: PartitionQueue,

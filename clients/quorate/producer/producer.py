@@ -22,7 +22,7 @@ from quorate.producer.routes import Routes
 from quorate.producer.sender import Sender
 from quorate.producer.unstopped import UnstoppedProducer
 from quorate.record.compression import codec_named
-from quorate.record.record import RECORD_OVERHEAD_MAX, headers_bytes_max
+from quorate.record.record import RECORD_OVERHEAD_MAX, headers_bytes_max, record_bytes_max
 from quorate.serializers import Encode, SerializerOf, encoder
 from quorate.settings import (
     BYTES_MAX,
@@ -219,7 +219,7 @@ class Producer(Client, Generic[KeyIn, ValueIn]):
             timestamp_ms = RECORD_TIMESTAMP_MS.check("send", "timestamp_ms", timestamp_ms)
         size = len(record_key or b"") + len(record_value or b"") + RECORD_OVERHEAD_MAX
         pairs: Sequence[Header] = ()
-        if headers:
+        if headers is not None:
             pairs = as_headers(headers)
             size += headers_bytes_max(pairs)
         accumulator = self._accumulator
@@ -262,7 +262,7 @@ class Producer(Client, Generic[KeyIn, ValueIn]):
     ) -> Sequence[Delivery]:
         """Put many records into the buffer, like one `send` for each value and its key."""
         pairs = as_pairs(values, keys)
-        shared = as_headers(headers) if headers else None
+        shared = None if headers is None else as_headers(headers)
         send = self.send
         return [
             await send(topic, value, key, partition, timestamp_ms, shared) for value, key in pairs
@@ -323,6 +323,7 @@ class Producer(Client, Generic[KeyIn, ValueIn]):
         value: bytes | None,
         headers: Sequence[Header],
     ) -> tuple[Batch, int]:
+        self._accumulator.check_size(record_bytes_max(key, value, headers))
         now = asyncio.get_running_loop().time()
         batch, index, completed = self._accumulator.append(
             queue, now, timestamp_ms, key, value, headers

@@ -13,7 +13,6 @@ from types import TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 
 from quorate.cluster.client import Client
-from quorate.errors import ClosedError
 from quorate.sync.background import Background, Voice, background
 
 P = ParamSpec("P")
@@ -36,7 +35,6 @@ class BlockingClient(Generic[C]):
         self._background: Background = background()
         self._voices = threading.local()
         self._ending: weakref.finalize[..., Any] | None = None
-        self._is_stopped = False
 
     def start(self) -> None:
         """Connect. See the asynchronous client of the same name for what it raises."""
@@ -75,8 +73,6 @@ class BlockingClient(Generic[C]):
     def _run(self, call: Callable[[], Awaitable[T]]) -> T:
         """Run a call in the loop, in the task that stands for the calling thread."""
         self._background.check(self._what)
-        if self._is_stopped and call != self._client.stop:
-            raise ClosedError(f"this {self._what} was stopped; make a new one")
         return self._of_thread().voice.run(call)
 
     def _of_thread(self) -> OfThread:

@@ -212,6 +212,8 @@ class _Shelf(OfThread):
         that the program was given. The program still has the last of these in hand.
         """
         records, self.records = self.records, deque()
+        if self._consumer._is_closed:
+            return
         firsts: dict[TopicPartition, int] = {}
         for record in records:
             firsts.setdefault(TopicPartition(record.topic, record.partition), record.offset)

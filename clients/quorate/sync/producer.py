@@ -132,7 +132,7 @@ class Producer(BlockingClient[asynchronous.Producer], Generic[KeyIn, ValueIn]):
             timestamp_ms = RECORD_TIMESTAMP_MS.check("send", "timestamp_ms", timestamp_ms)
         size = len(record_key or b"") + len(record_value or b"") + RECORD_OVERHEAD_MAX
         pairs: tuple[Header, ...] | None = None
-        if headers:
+        if headers is not None:
             pairs = as_headers(headers)
             size += headers_bytes_max(pairs)
         record = (topic, record_value, record_key, partition, timestamp_ms, pairs)
@@ -151,7 +151,7 @@ class Producer(BlockingClient[asynchronous.Producer], Generic[KeyIn, ValueIn]):
     ) -> Sequence[Delivery]:
         """Put many records into the buffer, like one `send` for each value and its key."""
         pairs = as_pairs(values, keys)
-        shared = as_headers(headers) if headers else None
+        shared = None if headers is None else as_headers(headers)
         return [
             self.send(topic, value, key, partition, timestamp_ms, shared) for value, key in pairs
         ]

@@ -121,7 +121,7 @@ ALSO: dict[str, dict[str, Any]] = {
 }
 #: Wrong values of arguments that a call checks by hand, besides Wrong(): by name.
 BY_HAND: dict[str, tuple[Any, ...]] = {
-    "headers": (5, [5], [("a", "b")], [(b"a", b"b")], ["ab"], {"a": b"b"}),
+    "headers": (5, 0, False, [5], [("a", "b")], [(b"a", b"b")], ["ab"], {"a": b"b"}),
     "partition": (-1, 2**31, True, 0.5, "0"),
     "timestamp_ms": (RECORD_TIMESTAMP_MS.least - 1, 2**63, True, 0.5, "0"),
     "keys": (b"ab", [b"a", b"b"], [5], {"a": b"b"}),
@@ -152,6 +152,10 @@ BEFORE_START = {
 }  # fmt: skip
 #: Calls without work in the loop. They go on working after stop().
 ANY_TIME = {"find", "look_up", "store", "check_may_write", "stop", "start", "flush"}
+
+
+#: Calls that tell what the object has, and ask for nothing.
+READS = {"assignment", "paused"}
 
 
 class Call(NamedTuple):
@@ -333,14 +337,33 @@ async def test_a_call_of_a_client_that_does_not_run_says_so(
     unstarted, stopped = (kind(bootstrap_servers=servers) for _ in range(2))
     async with stopped:
         pass
-    for client, allowed in ((unstarted, ANY_TIME | BEFORE_START), (stopped, ANY_TIME)):
+    for client, allowed in ((unstarted, ANY_TIME | BEFORE_START), (stopped, ANY_TIME | READS)):
         for call in calls_of(kind):
-            if works(call, allowed) or (client is stopped and call.method in BEFORE_START):
+            if works(call, allowed):
                 continue
             error = await outcome(bound(call, client, RIGHT))
             # a member of no group says so, whether it runs or not
             is_known = isinstance(error, ClosedError) or call.method in ("commit", "committed")
             assert is_known, f"{call}: {error!r}"
+            told = "was stopped; make a new one" if client is stopped else "call start()"
+            if isinstance(error, ClosedError) and kind is not quorate.Admin:
+                assert told in str(error), f"{call}: {error!r}"
+
+
+@pytest.mark.parametrize("kind", SYNC_CLIENTS)
+def test_a_call_of_a_blocking_client_that_does_not_run_says_so(
+    kind: Any, quorate_cluster: EmbeddedCluster
+) -> None:
+    servers = quorate_cluster.bootstrap_servers
+    unstarted, stopped = (kind(bootstrap_servers=servers) for _ in range(2))
+    with stopped:
+        pass
+    for client, allowed in ((unstarted, ANY_TIME | BEFORE_START), (stopped, ANY_TIME | READS)):
+        for call in calls_of(kind):
+            if not works(call, allowed):
+                error = asyncio.run(outcome(bound(call, client, RIGHT)))
+                is_known = isinstance(error, ClosedError) or call.method in ("commit", "committed")
+                assert is_known, f"{call}: {error!r}"
 
 
 @pytest.mark.parametrize("kind", CLIENTS)
@@ -353,7 +376,7 @@ def test_a_call_from_another_loop_is_refused(kind: Any, quorate_cluster: Embedde
     async def elsewhere() -> list[str]:
         found = []
         for call in calls_of(kind):
-            if works(call, ANY_TIME - {"start", "stop", "flush"} | {"assignment", "paused"}):
+            if works(call, ANY_TIME - {"start", "stop", "flush"} | READS):
                 continue
             error = await outcome(bound(call, client, RIGHT))
             if not isinstance(error, WrongLoopError):

@@ -248,3 +248,28 @@ def test_a_program_that_cancels_everything_at_its_end_does_end(silent: bool) -> 
         assert not pending
 
     with_cluster(program)
+
+
+async def test_a_wait_that_begins_after_the_end_fails_at_once() -> None:
+    owner = Owner("consumer")
+    owner.bind()
+    await owner.end_all()
+    with pytest.raises(ClosedError, match="was stopped"):
+        await owner.wait(
+            asyncio.get_running_loop().create_future(), timeout_s=None, late=RequestTimedOutError
+        )
+
+
+def test_positions_that_are_awaited_after_the_stop_are_not_waited_for() -> None:
+    async def program(cluster: FakeCluster) -> None:
+        cluster.add_topic("t")
+        consumer = Consumer("t", bootstrap_servers=cluster.bootstrap)
+        await consumer.start()
+        pending = consumer.seek_to_beginning()
+        await consumer.stop()
+        began = asyncio.get_running_loop().time()
+        with pytest.raises(ClosedError, match="was stopped"):
+            await pending
+        assert asyncio.get_running_loop().time() == began
+
+    with_cluster(program)

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from quorate import Delivery
+from quorate.aio.owner import Owner
 from quorate.errors import (
     ClosedError,
     DeliveryTimeoutError,
@@ -573,6 +575,15 @@ def test_while_a_batch_waits_to_be_sent_again_no_later_one_is_sent() -> None:
     for batch in batches[2:]:
         a.retry(batch, NotLeaderError("moved"), 0, 0)
     assert drain_all(a) == [*batches[1:], late]
+
+
+def test_a_record_has_the_time_of_its_append_where_the_broker_stamps_it() -> None:
+    a = accumulator()
+    batches = fill(a, 2)
+    own, stamped = (Delivery(batch, 0, 77, Owner("producer")) for batch in batches)
+    a.succeeded(batches[0], 5, -1)
+    a.succeeded(batches[1], 6, 1234)
+    assert (own.result().timestamp_ms, stamped.result().timestamp_ms) == (77, 1234)
 
 
 def test_a_partition_that_was_dropped_goes_on_under_a_higher_epoch() -> None:

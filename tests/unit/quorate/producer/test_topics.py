@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from itertools import pairwise
+from random import Random
 from typing import Any
 
 import pytest
@@ -82,7 +83,7 @@ def test_a_delivery_of_a_batch_that_was_split_tells_of_its_own_record() -> None:
     with_cluster(program)
 
 
-def test_a_record_that_no_message_carries_fails_alone_and_the_stream_goes_on(
+def test_a_record_that_no_message_carries_is_refused_before_it_is_in_the_buffer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("quorate.producer.accumulator.WIRE_BATCH_BYTES_MAX", 100_000)
@@ -91,11 +92,35 @@ def test_a_record_that_no_message_carries_fails_alone_and_the_stream_goes_on(
         cluster.add_topic("t", 2)
         async with producer(cluster) as p:
             others = [await p.send("t", b"s", partition=1) for _ in range(10)]
-            large = await p.send("t", bytes(200_000), partition=0)
-            others += [await p.send("t", b"s", partition=number % 2) for number in range(20)]
+            used = p._accumulator.bytes_used
             with pytest.raises(RecordTooLargeError, match="a message of the wire carries"):
-                await large
+                await p.send("t", bytes(200_000), partition=0)
+            assert p._accumulator.bytes_used == used
+            others += [await p.send("t", b"s", partition=number % 2) for number in range(20)]
             await asyncio.gather(*others)
+
+    with_cluster(program)
+
+
+@pytest.mark.parametrize("fits", [True, False])
+def test_a_record_that_a_codec_may_make_small_is_judged_by_its_batch(
+    fits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("quorate.producer.accumulator.WIRE_BATCH_BYTES_MAX", 100_000)
+    monkeypatch.setattr("quorate.producer.accumulator.DECOMPRESSED_BYTES_MAX", 300_000)
+
+    async def program(cluster: FakeCluster) -> None:
+        cluster.add_topic("t")
+        async with producer(cluster, compression_type="gzip") as p:
+            value = bytes(200_000) if fits else Random(1).randbytes(200_000)
+            sent = await p.send("t", value)
+            if fits:
+                assert (await sent).offset == 0
+            else:
+                with pytest.raises(RecordTooLargeError, match="a message of the wire carries"):
+                    await sent
+            with pytest.raises(RecordTooLargeError, match="300000 are allowed"):
+                await p.send("t", bytes(400_000))
 
     with_cluster(program)
 

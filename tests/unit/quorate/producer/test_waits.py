@@ -143,6 +143,25 @@ def test_a_record_that_is_sent_while_the_producer_stops_is_refused_or_delivered(
     with_cluster(program)
 
 
+def test_no_record_is_taken_while_stop_waits_for_those_before() -> None:
+    async def program(cluster: FakeCluster) -> None:
+        topic = cluster.add_topic("t")
+        p = producer(cluster)
+        await p.start()
+        await p.send_and_wait("t", b"0")
+        cluster.brokers[0].running.clear()
+        await p.send("t", b"1")
+        stopping = asyncio.ensure_future(p.stop())
+        await asyncio.sleep(0.01)
+        with pytest.raises(ClosedError, match="was stopped"):
+            await p.send("t", b"2")
+        cluster.brokers[0].running.set()
+        await stopping
+        assert topic.partitions[0].values() == [b"0", b"1"]
+
+    with_cluster(program)
+
+
 def test_stop_that_is_called_twice_at_once_ends_once_for_both() -> None:
     async def program(cluster: FakeCluster) -> None:
         topic = cluster.add_topic("t")
