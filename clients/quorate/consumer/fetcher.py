@@ -72,8 +72,11 @@ class Fetcher:
     async def stop(self) -> None:
         """End every stream."""
         self.offsets.stop()
-        await self.cluster.owner.end(self._ticker)
-        await self._streams.stop()
+        try:
+            await self.cluster.owner.end(self._ticker)
+        finally:
+            # also if this stop is cancelled, as in a start that is cancelled twice
+            await self._streams.stop()
 
     # -- what follows from a change ---------------------------------------------------------------
 

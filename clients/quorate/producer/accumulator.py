@@ -103,15 +103,6 @@ class Accumulator:
         """Return whether `size` more bytes fit."""
         return self.bytes_used + size <= self.config.buffer_bytes_max
 
-    def check_size(self, size: int) -> None:
-        """Raise RecordTooLargeError if no message carries a record of `size` bytes.
-
-        A codec may make it small enough for a message, but a reader decompresses it, too.
-        """
-        why = _too_large(0 if self.config.codec else size, size)
-        if why:
-            raise RecordTooLargeError(f"a record of {why}")
-
     def append(
         self,
         queue: PartitionQueue,
@@ -398,6 +389,16 @@ def _timed_out(
     error.may_be_written = may_be_written
     error.__cause__ = why
     return error
+
+
+def check_record_size(size: int, codec: int) -> None:
+    """Raise RecordTooLargeError if no message carries a record of `size` bytes.
+
+    A codec may make the record small enough for a message, but readers decompress it.
+    """
+    why = _too_large(0 if codec else size, size)
+    if why:
+        raise RecordTooLargeError(f"a record of {why}")
 
 
 def _too_large(size: int, raw_size: int) -> str:

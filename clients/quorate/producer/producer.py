@@ -12,7 +12,7 @@ from quorate.cluster.client import Client
 from quorate.cluster.cluster import Cluster
 from quorate.cluster.topic_views import TopicView
 from quorate.model import Header, KeyIn, RecordMetadata, ValueIn
-from quorate.producer.accumulator import Accumulator, AccumulatorConfig
+from quorate.producer.accumulator import Accumulator, AccumulatorConfig, check_record_size
 from quorate.producer.arguments import as_bytes, as_headers, as_pairs, level_of
 from quorate.producer.buffer_room import BufferRoom
 from quorate.producer.delivery import Delivery, count_undelivered, until_done
@@ -323,7 +323,7 @@ class Producer(Client, Generic[KeyIn, ValueIn]):
         value: bytes | None,
         headers: Sequence[Header],
     ) -> tuple[Batch, int]:
-        self._accumulator.check_size(record_bytes_max(key, value, headers))
+        check_record_size(record_bytes_max(key, value, headers), self._config.codec)
         now = asyncio.get_running_loop().time()
         batch, index, completed = self._accumulator.append(
             queue, now, timestamp_ms, key, value, headers
