@@ -6,6 +6,8 @@ import asyncio
 import logging
 import re
 import socket
+import subprocess
+import sys
 import textwrap
 import threading
 from collections.abc import Awaitable, Callable
@@ -169,6 +171,55 @@ def test_the_nodes_log_with_the_logging_of_the_program(caplog: pytest.LogCapture
     assert structlog.is_configured()
 
 
+THREE_LOOPS = """
+import asyncio, gc, os, threading
+import quorate.sync
+from quorate import Consumer, Producer
+from quorate_testing import EmbeddedCluster
+
+async def use(cluster):
+    async with Producer(bootstrap_servers=cluster.bootstrap_servers) as producer:
+        await producer.send_and_wait("t", b"x")
+    async with Consumer(
+        "t", bootstrap_servers=cluster.bootstrap_servers, auto_offset_reset="earliest", group_id="g"
+    ) as consumer:
+        await consumer.getone()
+    return len(asyncio.all_tasks())
+
+async def use_in_a_loop():
+    async with EmbeddedCluster() as cluster:
+        await cluster.create_topic("t")
+        await use(cluster)
+    return len(asyncio.all_tasks())
+
+def turn():
+    with EmbeddedCluster() as cluster:
+        cluster.create_topic("t")
+        for _ in range(3):
+            assert asyncio.run(use(cluster)) == 1
+        with quorate.sync.Producer(bootstrap_servers=cluster.bootstrap_servers) as producer:
+            producer.send("t", b"y")
+    assert asyncio.run(use_in_a_loop()) == 1
+    gc.collect()
+    return len(os.listdir("/proc/self/fd")), sorted(one.name for one in threading.enumerate())
+
+first = turn()
+for _ in range(2):
+    again = turn()
+    assert again == first, (first, again)
+"""
+
+
+def test_loops_one_after_another_use_clusters_without_noise_and_leave_nothing() -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", THREE_LOOPS],
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 PLUGIN_TESTS = """
 import asyncio
 from quorate import Producer
@@ -193,11 +244,36 @@ def test_the_plugin_gives_a_cluster_and_a_topic(pytester: pytest.Pytester) -> No
     done.assert_outcomes(passed=2)
 
 
-def test_a_run_that_uses_no_cluster_imports_no_server(pytester: pytest.Pytester) -> None:
-    pytester.makepyfile(
-        "import sys\n\ndef test_it():\n    assert 'quorate_broker' not in sys.modules\n"
+def test_the_workers_of_xdist_have_clusters_of_their_own_and_warn_of_nothing(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(test_one=PLUGIN_TESTS, test_two=PLUGIN_TESTS)
+    pytester.makeini("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
+    done = pytester.runpytest_subprocess(
+        "-q", "-p", "no:cacheprovider", "-n", "2", "--dist", "loadfile", "-W", "error"
     )
-    pytester.runpytest_subprocess("-q", "-p", "no:cacheprovider").assert_outcomes(passed=1)
+    done.assert_outcomes(passed=4)
+    done.stderr.no_fnmatch_line("*")
+
+
+def test_a_run_that_uses_no_cluster_imports_the_plugin_alone(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import sys
+
+        FOREIGN = ("grpc", "google", "structlog", "tomlkit", "typer", "rich")
+
+        def test_it():
+            roots = {name.partition(".")[0] for name in sys.modules}
+            ours = sorted(name for name in sys.modules if name.startswith("quorate"))
+            assert ours == ["quorate_testing", "quorate_testing.pytest_plugin"]
+            assert roots.isdisjoint(FOREIGN)
+        """
+    )
+    done = pytester.runpytest_subprocess(
+        "-q", "-p", "no:cacheprovider", "-p", "no:hypothesispytest"
+    )
+    done.assert_outcomes(passed=1)
 
 
 PAGE = Path(__file__).parents[3] / "docs" / "testing.md"

@@ -40,6 +40,8 @@ class World:
     deliveries: dict[bytes, Delivery] = field(default_factory=dict)
     #: Values whose send() has not returned.
     unsure: list[bytes] = field(default_factory=list)
+    #: Otherwise tasks send at once, in no order among them.
+    has_one_sender: bool = True
 
     def __post_init__(self) -> None:
         self.partitions: list[FakePartition] = self.cluster.add_topic(self.name, 2).partitions
@@ -80,6 +82,16 @@ async def send(world: World) -> None:
 async def send_in_a_full_buffer(world: World) -> None:
     for _ in range(4):
         await world.send(LARGE)
+
+
+async def others_send(world: World) -> None:
+    """Wait for room before and behind the call."""
+    world.has_one_sender = False
+    async with asyncio.TaskGroup() as group:
+        for _ in range(3):
+            group.create_task(world.send(LARGE))
+        await asyncio.sleep(0)
+        group.create_task(world.send(LARGE))
 
 
 async def send_to_a_new_partition(world: World) -> None:
@@ -164,7 +176,7 @@ async def writes_all(world: World) -> None:
         assert world.partitions[place.partition].values()[place.offset] == value
     assert len(set(world.written)) == len(world.written)
     assert set(world.written) <= {*world.deliveries, *world.unsure}
-    for partition in world.partitions:
+    for partition in world.partitions if world.has_one_sender else ():
         values = [value for value in partition.values() if value is not None]
         assert values == sorted(values)
 
@@ -193,12 +205,15 @@ class Call:
     is_started: bool = True
     #: What is done before the call.
     before: Callable[[World], Awaitable[None]] | None = None
+    #: What other tasks do meanwhile. It ends, whatever happens to the call.
+    beside: Callable[[World], Awaitable[None]] | None = None
 
 
 CALLS = {
     "start": Call(start, starts_again, is_started=False),
     "send": Call(send),
     "send, full buffer": Call(send_in_a_full_buffer),
+    "send, others wait for room": Call(send_in_a_full_buffer, before=sends, beside=others_send),
     "send, new partition": Call(send_to_a_new_partition),
     "send, each awaited": Call(send_one_after_another),
     "send_many": Call(send_many, wrote_the_first),
@@ -220,12 +235,16 @@ async def play(
         await world.producer.start()
     if call.before is not None:
         await call.before(world)
+    beside = None if call.beside is None else asyncio.ensure_future(call.beside(world))
     steps = Steps(call.run(world), at, when)
     task = asyncio.create_task(steps.run())
     async with asyncio.timeout(PATIENCE_S):
         await asyncio.wait([task])
     if not task.cancelled():
         task.result()
+    if beside is not None:
+        async with asyncio.timeout(PATIENCE_S):
+            await beside
     await asyncio.sleep(SETTLE_S)
     left = census.take() - empty
     left["connections"] = world.cluster.network.connections_open - connections
