@@ -10,6 +10,7 @@ from typing import Any
 import typer
 from typer.exceptions import TyperException
 
+from quorate.serializers import Compatibility
 from quorate_cli.app import app
 
 #: Programs beside `quorate` that a line may have and still run.
@@ -34,6 +35,8 @@ ENDED_BY = {
     "topic copy": {"--until-end"},
     "top": {"--once"},
 }
+#: Words in capitals that a command takes as they are.
+VALUES = {one.value for one in Compatibility}
 PLACEHOLDER = re.compile(r"(?<![A-Za-z])[A-Z]{2,}(?![a-z0-9])")
 SUBSTITUTED = re.compile(r"\$\((quorate [^()]*)\)")
 NEXT_COMMAND = {"|", "||", "&&", ";", "&"}
@@ -95,9 +98,9 @@ def why_not(line: str) -> str | None:
 
 def _why_not(arguments: Sequence[str]) -> str | None:
     text = " ".join(arguments)
-    placeholder = PLACEHOLDER.search(text)
-    if placeholder:
-        return f"{placeholder[0]} stands for a value of the reader's"
+    open_values = [one for one in PLACEHOLDER.findall(text) if one not in VALUES]
+    if open_values:
+        return f"{open_values[0]} stands for a value of the reader's"
     for command, options in ENDED_BY.items():
         if f"{text} ".startswith(f"{command} "):
             if options & {word.partition("=")[0] for word in arguments}:

@@ -179,6 +179,12 @@ def test_what_is_not_run_here_has_a_reason_or_a_test_that_runs_it(block: Block) 
         assert block.page.name in (ROOT / file).read_text(), f"{file} does not read this page"
 
 
+@pytest.mark.parametrize("block", of_language("", "text"), ids=lambda block: block.place)
+def test_a_block_without_a_language_has_no_command(block: Block) -> None:
+    if block.page.name != "commands.md":  # which has the usage of each command
+        assert re.findall(r"^(?:\$ .*|quorate .*)", block.text, re.MULTILINE) == []
+
+
 def mentions(page: Path) -> list[str]:
     """The spans of code in sentences and tables that begin with the command."""
     text = re.sub(r"^ *```.*?^ *```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
