@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Coroutine
+from threading import get_ident
 from typing import Any, TypeVar
 
 from quorate.aio.tasks import Tasks
@@ -50,6 +51,7 @@ class Owner:
         #: The error that ended the client; None while the client works. Set once.
         self.failure: QuorateError | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread_id = 0
         self._born_after = _forks
         self._tasks = Tasks(self._task_failed, on_cancelled=self._task_cancelled)
         self._waiters: dict[asyncio.Future[Any], None] = {}
@@ -66,6 +68,7 @@ class Owner:
         """
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
+            self._thread_id = get_ident()
             self._born_after = _forks
         self.check()
 
@@ -74,13 +77,18 @@ class Owner:
 
         A client that is not started yet may be configured anywhere.
         """
-        if self._loop is None:
+        loop = self._loop
+        if loop is None:
+            return
+        # A loop that runs, in this thread, is the running one. This costs a third of
+        # get_running_loop(), which asks the system for the process each time.
+        if get_ident() == self._thread_id and _forks == self._born_after and loop.is_running():
             return
         try:
             running = asyncio.get_running_loop()
         except RuntimeError:
             running = None
-        if running is not self._loop or self._born_after != _forks:
+        if running is not loop or self._born_after != _forks:
             raise self._wrong_loop(running)
 
     @property

@@ -43,7 +43,8 @@ from quorate.producer.partition_queue import (
     ProducerIdentity,
     comes_after,
 )
-from quorate.record.batch import DECOMPRESSED_BYTES_MAX, BatchBuilder
+from quorate.record.batch import DECOMPRESSED_BYTES_MAX
+from quorate.record.column_builder import ColumnBuilder
 from quorate.record.record import record_bytes_max
 
 #: A request that has reached this many bytes takes no further batch.
@@ -103,6 +104,17 @@ class Accumulator:
         """Return whether `size` more bytes fit."""
         return self.bytes_used + size <= self.config.buffer_bytes_max
 
+    def room_in(self, batch: Batch | None, size: int) -> int:
+        """Return for how many bytes of records an open batch has room; None: there is no batch.
+
+        If this is less than `size`, no record of this size fits into the batch.
+        """
+        if batch is None:
+            return 0
+        if batch.builder.size + size > batch.bytes_max:
+            self.bytes_used -= batch.builder.settle()
+        return batch.bytes_max - batch.builder.size
+
     def append(
         self,
         queue: PartitionQueue,
@@ -114,42 +126,34 @@ class Accumulator:
     ) -> tuple[Batch, int, bool]:
         """Add a record. Return its batch, its index there, and whether a batch became ready.
 
-        Raises the error in `closed`, and the errors of BatchBuilder for an impossible record. After
-        an error nothing has changed.
+        Raises the error in `closed`, and InvalidTimestampError. After an error nothing has changed.
         """
         if self.closed is not None:
             raise self.closed.with_traceback(None)
+        size = record_bytes_max(key, value, headers)
         batch = queue.open
-        if batch is not None and batch.builder.size + record_bytes_max(key, value, headers) <= (
-            batch.bytes_max
-        ):
-            return batch, self.add(batch, timestamp_ms, key, value, headers), False
-        builder = BatchBuilder(codec=self.config.codec, level=self.config.level)
-        deadline = now + self.config.delivery_timeout_s
-        fresh = Batch(queue, builder, now, deadline, (queue.batches_opened,))
-        index = self.add(fresh, timestamp_ms, key, value, headers)
-        completed = queue.complete()
-        queue.open = fresh
-        queue.batches_opened += 1
-        self._active[queue] = None
-        return fresh, index, completed
+        if batch is not None and self.room_in(batch, size) >= size:
+            index = batch.builder.append(timestamp_ms, key, value, headers, size)
+            self.bytes_used += size
+            return batch, index, False
+        builder = self.new_builder()
+        builder.append(timestamp_ms, key, value, headers, size)
+        fresh, completed = self.begin(queue, now, builder)
+        return fresh, 0, completed
 
-    def add(
-        self,
-        batch: Batch,
-        timestamp_ms: int,
-        key: bytes | None,
-        value: bytes | None,
-        headers: Sequence[Header],
-    ) -> int:
-        """Add a record to an open batch that has room for it. Return its index in the batch."""
-        builder = batch.builder
-        before = builder.size
-        index = builder.append(timestamp_ms, key, value, headers)
-        grown = builder.size - before
-        batch.bytes += grown
-        self.bytes_used += grown
-        return index
+    def new_builder(self) -> ColumnBuilder:
+        """Return a batch without records, for `begin`."""
+        return ColumnBuilder(codec=self.config.codec, level=self.config.level)
+
+    def begin(
+        self, queue: PartitionQueue, now: float, builder: ColumnBuilder
+    ) -> tuple[Batch, bool]:
+        """Open a batch that has records. Return it, and whether the one before became ready."""
+        number = (queue.batches_opened,)
+        batch = Batch(queue, builder, now, now + self.config.delivery_timeout_s, number)
+        self.bytes_used += batch.bytes
+        self._active[queue] = None
+        return batch, queue.begin(batch)
 
     # -- out -----------------------------------------------------------------------------------
 
@@ -215,7 +219,8 @@ class Accumulator:
                 assert self.identity is not None or queue.identity is not None
                 queue.number(batch, self.identity)
             try:
-                batch.encoded = batch.encoded or batch.builder.build()
+                self.bytes_used -= batch.encode()
+                assert batch.encoded is not None
                 too_large = _too_large(len(batch.encoded), batch.builder.size)
             except Exception as error:  # a bug of the codec or of Quorate: only this batch fails
                 queue.unnumber(batch)
@@ -267,9 +272,9 @@ class Accumulator:
         Later batches of the partition get the same size limit. A batch of a single record fails. A
         batch that an earlier attempt may have written fails too: its sequences may be in use.
         """
-        queue = batch.queue
         if batch.done:
             return
+        queue = batch.queue
         if batch.count == 1 or batch.is_uncertain:
             self.failed(batch, error)
             return

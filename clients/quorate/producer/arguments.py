@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from quorate.model import Header
+from quorate.record.column_builder import RecordColumns
 from quorate.record.compression import LEVELS, NAMES
 from quorate.serializers import Encode
 from quorate.settings import listed
@@ -37,17 +38,45 @@ def level_of(codec: int, level: int | None) -> int | None:
     return level
 
 
-def as_pairs(values: Sequence[Any], keys: Sequence[Any] | None) -> list[tuple[Any, Any]]:
-    """Return each value of send_many with its key; None: no record has a key."""
+def encoded(topic: str, name: str, given: Any, encode: Encode | None) -> bytes | None:
+    """Return a key or a value as bytes; None stays None. `name` is "key" or "value"."""
+    if given is None:
+        return None
+    return as_bytes(name, given if encode is None else encode(topic, given), encode)
+
+
+def as_columns(
+    topic: str,
+    values: Sequence[Any],
+    keys: Sequence[Any] | None,
+    timestamp_ms: int,
+    headers: Iterable[Header] | None,
+    *,
+    encode_key: Encode | None,
+    encode_value: Encode | None,
+) -> RecordColumns:
+    """Return the records of send_many. Keys None: no record has a key."""
     values = listed("send_many", "values", "a list, with a value for each record", values)
-    if keys is None:
-        return [(value, None) for value in values]
-    keys = listed("send_many", "keys", "a list, with a key for each value", keys)
-    if len(keys) != len(values):
-        raise ValueError(
-            f"send_many: keys must be as many as values, not {len(keys)} for {len(values)} values"
-        )
-    return list(zip(values, keys, strict=True))
+    records = RecordColumns()
+    if keys is not None:
+        keys = listed("send_many", "keys", "a list, with a key for each value", keys)
+        if len(keys) != len(values):
+            raise ValueError(
+                f"send_many: keys must be as many as values, not {len(keys)} for {len(values)} "
+                "values"
+            )
+        records.keys = _encoded(topic, "key", keys, encode_key)
+    records.values = _encoded(topic, "value", values, encode_value)
+    if headers is not None and (shared := as_headers(headers)):
+        records.headers = dict.fromkeys(range(len(values)), shared)
+    records.begin_run(0, timestamp_ms)
+    return records
+
+
+def _encoded(topic: str, name: str, given: list[Any], encode: Encode | None) -> list[bytes | None]:
+    if encode is None and {bytes}.issuperset(map(type, given)):
+        return given
+    return [encoded(topic, name, one, encode) for one in given]
 
 
 def as_headers(headers: Iterable[Header]) -> tuple[Header, ...]:

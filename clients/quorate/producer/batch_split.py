@@ -8,7 +8,8 @@ written.
 from __future__ import annotations
 
 from quorate.producer.partition_queue import Batch
-from quorate.record.batch import SEQUENCE_MAX, BatchBuilder
+from quorate.record.batch import SEQUENCE_MAX
+from quorate.record.column_builder import ColumnBuilder
 from quorate.record.record import record_bytes_max
 
 
@@ -19,20 +20,20 @@ def parts_of(batch: Batch, bytes_max: int) -> list[Batch]:
     order. It gets its share of the batch's sequences.
     """
     parts: list[Batch] = []
-    builder: BatchBuilder | None = None
-    for record in batch.builder.records():
+    builder: ColumnBuilder | None = None
+    for record in batch.builder.raw_records():
         size = record_bytes_max(record.key, record.value, record.headers)
+        if builder is not None and builder.size + size > bytes_max:
+            builder.settle()
         if builder is None or builder.size + size > bytes_max:
-            builder = BatchBuilder(codec=batch.builder.codec, level=batch.builder.level)
+            builder = ColumnBuilder(codec=batch.builder.codec, level=batch.builder.level)
             parts.append(_part(batch, builder, len(parts), record.offset))
-        before = builder.size
-        builder.append(record.timestamp_ms, record.key, record.value, record.headers)
-        parts[-1].bytes += builder.size - before
+        builder.append(record.timestamp_ms, record.key, record.value, record.headers, size)
     _share_observed(batch, parts)
     return parts
 
 
-def _part(batch: Batch, builder: BatchBuilder, place: int, start: int) -> Batch:
+def _part(batch: Batch, builder: ColumnBuilder, place: int, start: int) -> Batch:
     part = Batch(batch.queue, builder, batch.opened_at, batch.deadline, (*batch.number, place))
     part.attempts = batch.attempts
     part.first_sent_at = batch.first_sent_at

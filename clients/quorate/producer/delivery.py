@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextvars import Context, copy_context
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, overload
 
 from quorate.aio.owner import Owner
 from quorate.errors import DeliveryTimeoutError, QuorateError
 from quorate.model import RecordMetadata
 from quorate.object_rules import Object
+from quorate.producer.bulk import Bulk
 from quorate.producer.partition_queue import Batch
 from quorate.settings import CALLBACK, checked
 
@@ -32,12 +33,11 @@ class Delivery(Awaitable[RecordMetadata]):
     written. A delivery cannot be cancelled, because a sent record cannot be taken back.
     """
 
-    __slots__ = ("_batch", "_callbacks", "_index", "_owner", "_timestamp_ms")
+    __slots__ = ("_batch", "_callbacks", "_index", "_owner")
 
-    def __init__(self, batch: Batch, index: int, timestamp_ms: int, owner: Owner) -> None:
+    def __init__(self, batch: Batch, index: int, owner: Owner) -> None:
         self._batch = batch
         self._index = index
-        self._timestamp_ms = timestamp_ms
         self._owner = owner
         self._callbacks: list[_Callback] | None = None
 
@@ -64,8 +64,10 @@ class Delivery(Awaitable[RecordMetadata]):
         if error is not None:
             raise error.with_traceback(None)
         offset = batch.base_offset + self._index if batch.base_offset >= 0 else -1
-        timestamp = batch.append_time_ms if batch.append_time_ms >= 0 else self._timestamp_ms
-        return RecordMetadata(batch.queue.topic, batch.queue.partition, offset, timestamp)
+        timestamp_ms = batch.append_time_ms
+        if timestamp_ms < 0:
+            timestamp_ms = batch.builder.time_of(self._index)
+        return RecordMetadata(batch.queue.topic, batch.queue.partition, offset, timestamp_ms)
 
     def exception(self) -> QuorateError | None:
         """Return why the record was not acknowledged; None if it was acknowledged.
@@ -174,6 +176,42 @@ class _Callback:
 
     def __call__(self) -> None:
         self.delivery._batch_done(self)
+
+
+class Deliveries(Sequence[Delivery]):
+    """The deliveries of the records of a bulk, in order. Each is made when it is asked for.
+
+    Each record has its place in a batch.
+    """
+
+    __slots__ = ("_bulk", "_made", "_owner")
+
+    def __init__(self, bulk: Bulk, owner: Owner) -> None:
+        self._bulk = bulk
+        self._owner = owner
+        self._made: dict[int, Delivery] = {}
+
+    def __len__(self) -> int:
+        return self._bulk.count
+
+    @overload
+    def __getitem__(self, index: int) -> Delivery: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Delivery]: ...
+
+    def __getitem__(self, index: int | slice) -> Delivery | list[Delivery]:
+        if isinstance(index, slice):
+            return [self._one(place) for place in range(*index.indices(len(self)))]
+        return self._one(range(len(self))[index])
+
+    def _one(self, index: int) -> Delivery:
+        found = self._made.get(index)
+        if found is None:
+            place = self._bulk.place(index)
+            assert isinstance(place, tuple), "no record of this bulk was skipped"
+            found = self._made[index] = Delivery(*place, self._owner)
+        return found
 
 
 def count_undelivered(batch: Batch) -> int:

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 
 from quorate.errors import QuorateError
-from quorate.record.batch import SEQUENCE_MAX, BatchBuilder
+from quorate.record.batch import HEADER_BYTES, SEQUENCE_MAX
+from quorate.record.column_builder import ColumnBuilder
 
 PRODUCER_EPOCH_MAX = 32767
 
@@ -35,15 +36,13 @@ class Batch:
     """
 
     queue: PartitionQueue
-    builder: BatchBuilder
+    builder: ColumnBuilder
     opened_at: float
     deadline: float
     #: The place among the partition's batches, independent of sequences. A part's number extends
     #: that of the split batch: 7, 7.0, 7.1, 8.
     number: tuple[int, ...]
     encoded: bytes | None = None
-    #: Bytes of the records, as they count against the buffer.
-    bytes: int = 0
     #: A record that would make the batch larger begins the next batch.
     bytes_max: int = field(init=False)
     attempts: int = 0
@@ -77,6 +76,19 @@ class Batch:
     def count(self) -> int:
         """Number of records in the batch."""
         return self.builder.count
+
+    @property
+    def bytes(self) -> int:
+        """Upper bound of the records' bytes, as they count against the buffer."""
+        return self.builder.size - HEADER_BYTES
+
+    def encode(self) -> int:
+        """Set `encoded` if it is None. Return by how many bytes this makes `bytes` smaller."""
+        if self.encoded is not None:
+            return 0
+        freed = self.builder.settle()
+        self.encoded = self.builder.build()
+        return freed
 
     def holder(self, index: int) -> tuple[Batch, int]:
         """Return the batch that has a record now, and the record's index in that batch."""
@@ -199,6 +211,13 @@ class PartitionQueue:
         return batch
 
     # -- in ------------------------------------------------------------------------------------
+
+    def begin(self, batch: Batch) -> bool:
+        """Open a batch. Return whether the open batch became ready, because there was one."""
+        completed = self.complete()
+        self.open = batch
+        self.batches_opened += 1
+        return completed
 
     def complete(self) -> bool:
         """Move the open batch to the ready ones. Return whether there was one."""

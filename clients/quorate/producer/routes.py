@@ -7,6 +7,8 @@ for ever.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from quorate.cluster.cluster import Cluster
 from quorate.cluster.topic_views import TopicView
 from quorate.errors import InvalidPartitionsError
@@ -84,6 +86,10 @@ class Routes:
         if known is None or known[0] is not view:
             known = self.queues[view.name] = (view, {})
         return known[1]
+
+    def is_one_by_one(self, keys: Sequence[bytes | None] | None, partition: int | None) -> bool:
+        """Return whether the partition must be chosen for each of these records by itself."""
+        return partition is None and (keys is not None or self._partitioner is not None)
 
     def choose(self, view: TopicView, key: bytes | None, partition: int | None) -> PartitionQueue:
         """Return the queue for a record.

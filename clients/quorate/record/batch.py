@@ -175,9 +175,7 @@ class BatchBuilder:
         if value.__class__ is not bytes and value is not None:
             value = _as_bytes("value", value)
         if not TIMESTAMP_MIN <= timestamp_ms <= TIMESTAMP_MAX:
-            raise InvalidTimestampError(
-                f"timestamp_ms must be {TIMESTAMP_MIN} to {TIMESTAMP_MAX}, not {timestamp_ms}"
-            )
+            raise impossible_timestamp(timestamp_ms)
         index = self.count
         if index:
             delta = timestamp_ms - self._base_timestamp
@@ -193,19 +191,14 @@ class BatchBuilder:
         self.count = index + 1
         return index
 
-    def records(self) -> Iterator[RawRecord]:
-        """Yield the records so far. The offset of each is its index in the batch."""
-        return decode_records(
-            BatchDecoder(
-                b"".join(self._pieces),
-                0,
-                count=self.count,
-                base_offset=0,
-                last_offset_delta=self.count - 1,
-                base_timestamp=self._base_timestamp,
-                log_append_time=None,
-            )
-        )
+    def take_encoded(
+        self, parts: list[bytes], count: int, base_timestamp: int, max_timestamp: int
+    ) -> None:
+        """Take over the bytes of `count` encoded records, which are all records of the batch."""
+        assert not self.count, "the deltas of these records begin at 0"
+        self._pieces, self.count = parts, count
+        self.size += sum(map(len, parts))
+        self._base_timestamp, self._max_timestamp = base_timestamp, max_timestamp
 
     def release(self) -> None:
         """Free the bytes of the records. Only `count` and `size` can be used afterwards."""
@@ -243,6 +236,13 @@ class BatchBuilder:
             )
         )
         return _with_crc(batch)
+
+
+def impossible_timestamp(timestamp_ms: int) -> InvalidTimestampError:
+    """Return the error for a record's timestamp that is out of range."""
+    return InvalidTimestampError(
+        f"timestamp_ms must be {TIMESTAMP_MIN} to {TIMESTAMP_MAX}, not {timestamp_ms}"
+    )
 
 
 def parse_header(

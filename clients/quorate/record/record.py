@@ -78,8 +78,8 @@ def encode_varint(value: int) -> bytes:
 
 
 #: The zigzag varints of 0 to 8191, of one or two bytes each.
-_VARINTS: Final = tuple(encode_varint(value) for value in range(8192))
-_TABLE_END: Final = len(_VARINTS)
+VARINTS: Final = tuple(encode_varint(value) for value in range(8192))
+_TABLE_END: Final = len(VARINTS)
 _NULL: Final = encode_varint(-1)
 _ZERO: Final = b"\0"
 
@@ -94,23 +94,23 @@ def encode_record(
 ) -> int:
     """Append the pieces of one record. Return its size in bytes."""
     timestamp = (
-        _VARINTS[timestamp_delta]
+        VARINTS[timestamp_delta]
         if 0 <= timestamp_delta < _TABLE_END
         else encode_varint(timestamp_delta)
     )
-    offset = _VARINTS[offset_delta] if offset_delta < _TABLE_END else encode_varint(offset_delta)
+    offset = VARINTS[offset_delta] if offset_delta < _TABLE_END else encode_varint(offset_delta)
     if key is None:
         key = b""
         key_length = _NULL
     else:
         size = len(key)
-        key_length = _VARINTS[size] if size < _TABLE_END else encode_varint(size)
+        key_length = VARINTS[size] if size < _TABLE_END else encode_varint(size)
     if value is None:
         value = b""
         value_length = _NULL
     else:
         size = len(value)
-        value_length = _VARINTS[size] if size < _TABLE_END else encode_varint(size)
+        value_length = VARINTS[size] if size < _TABLE_END else encode_varint(size)
     tail = _encode_headers(headers) if headers else _ZERO
     size = (
         1
@@ -122,7 +122,7 @@ def encode_record(
         + len(value)
         + len(tail)
     )
-    length = _VARINTS[size] if size < _TABLE_END else encode_varint(size)
+    length = VARINTS[size] if size < _TABLE_END else encode_varint(size)
     pieces += (length, _ZERO, timestamp, offset, key_length, key, value_length, value, tail)
     return size + len(length)
 

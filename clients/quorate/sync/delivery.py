@@ -8,8 +8,10 @@ from typing import Annotated, Any, Final, Protocol, TypeVar
 
 from quorate.aio.bell import Bell
 from quorate.errors import QuorateError
-from quorate.model import Header, RecordMetadata
+from quorate.model import RecordMetadata
 from quorate.producer import delivery as asynchronous
+from quorate.producer.bulk import Bulk
+from quorate.producer.producer import Producer
 from quorate.settings import CALLBACK, Number, checked
 from quorate.sync.background import Background
 
@@ -22,6 +24,7 @@ class Origin(Protocol):
     """The producer of a delivery."""
 
     _background: Background
+    _client: Producer[Any, Any]
     #: Rings in the loop when records were put into the producer's buffer.
     _sent_more: Bell
 
@@ -35,27 +38,20 @@ class Delivery:
     because a sent record cannot be taken back.
     """
 
-    __slots__ = ("_error", "_inner", "_producer", "_record", "_size")
+    __slots__ = ("_bulk", "_found", "_index", "_producer")
 
-    def __init__(
-        self,
-        producer: Origin,
-        record: tuple[str, bytes | None, bytes | None, int | None, int, tuple[Header, ...] | None],
-        size: int,
-    ) -> None:
+    def __init__(self, producer: Origin, bulk: Bulk, index: int) -> None:
         self._producer = producer
-        #: What the loop is to send; None when it has done so.
-        self._record: Any = record
-        self._size = size
-        #: The delivery of the asynchronous producer, when the loop has sent the record.
-        self._inner: asynchronous.Delivery | None = None
-        self._error: QuorateError | None = None
+        self._bulk = bulk
+        self._index = index
+        #: The delivery of the asynchronous producer, or why there is none; None: not asked yet.
+        self._found: asynchronous.Delivery | QuorateError | None = None
 
     def done(self) -> bool:
         """Return whether the record was acknowledged or has failed."""
         if self._is_known():
             return True
-        if self._inner is None or self._producer._background.is_here():
+        if self._of_loop() is None or self._producer._background.is_here():
             return False
         return self._producer._run(self._ask_done)
 
@@ -94,28 +90,43 @@ class Delivery:
         """
         self._producer._background.loop.call_soon_threadsafe(self._call_back, callback)
 
+    def _of_loop(self) -> asynchronous.Delivery | QuorateError | None:
+        """Return the delivery of the asynchronous producer, or why there is none.
+
+        None: the loop has not put the record into its buffer yet.
+        """
+        if self._found is None:
+            place = self._bulk.place(self._index)
+            if isinstance(place, tuple):
+                self._found = asynchronous.Delivery(*place, self._producer._client._owner)
+            else:
+                self._found = place
+        return self._found
+
     def _is_known(self) -> bool:
         """Return whether the outcome is known. Outside of the loop's thread, False may be late."""
-        inner = self._inner
-        if inner is None:
-            return self._error is not None
-        return inner.is_over or (self._producer._background.is_here() and inner.done())
+        found = self._of_loop()
+        if isinstance(found, asynchronous.Delivery):
+            return found.is_over or (self._producer._background.is_here() and found.done())
+        return found is not None
 
     def _outcome(self) -> RecordMetadata:
-        if self._error is not None:
-            raise self._error.with_traceback(None)
-        assert self._inner is not None
-        return self._inner.result()
+        found = self._of_loop()
+        assert found is not None
+        if isinstance(found, QuorateError):
+            raise found.with_traceback(None)
+        return found.result()
 
     # -- in the loop
 
     async def _ask_done(self) -> bool:
-        return self._inner is not None and self._inner.done()
+        return self._is_known()
 
     def _call_back(self, callback: Callable[[Delivery], object]) -> None:
-        if self._inner is not None:
-            self._inner.add_done_callback(lambda _: callback(self))
-        elif self._error is not None:
+        found = self._of_loop()
+        if isinstance(found, asynchronous.Delivery):
+            found.add_done_callback(lambda _: callback(self))
+        elif found is not None:
             self._producer._background.loop.call_soon(callback, self)
         else:
             moved = self._producer._sent_more.next_ring()
@@ -123,8 +134,9 @@ class Delivery:
 
     async def _wait(self, timeout_s: float | None) -> RecordMetadata:
         async with asyncio.timeout(timeout_s):
-            while self._inner is None and self._error is None:
+            while self._of_loop() is None:
                 await self._producer._sent_more.next_ring()
-            if self._inner is None:
-                return self._outcome()
-            return await self._inner
+            found = self._of_loop()
+            if isinstance(found, asynchronous.Delivery):
+                return await found
+            return self._outcome()

@@ -8,18 +8,27 @@ from __future__ import annotations
 
 import threading
 import time
+from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
 
 from quorate.errors import OverloadedError, QuorateError
+from quorate.model import Header
+from quorate.producer.bulk import Bulk
+from quorate.record.column_builder import RecordColumns
 from quorate.sync.background import SIGNAL_LATE_S
 
-T = TypeVar("T")
+#: Most records of a bulk. The loop gives back the room of a bulk when it has put all of them into
+#: its buffer.
+BULK_RECORDS_MAX: Final = 256
 
 
-class Inbox(Generic[T]):
-    """Items with a size in bytes each, at most `bytes_max` together, in the order of `put`."""
+class Inbox:
+    """Records in the order of `put`, `bytes_max` bytes of them at most.
+
+    Records that follow one another, and have the same topic and partition, are in one bulk.
+    """
 
     def __init__(
         self, bytes_max: int, wake: Callable[[], None], is_loop: Callable[[], bool]
@@ -28,36 +37,76 @@ class Inbox(Generic[T]):
         self.bytes_max = bytes_max
         self._wake = wake
         self._is_loop = is_loop
-        self._items: deque[T] = deque()
-        #: Number of items that were ever put in.
+        self._bulks: deque[Bulk] = deque()
+        #: The last bulk, to which the next record may be added.
+        self._open: Bulk | None = None
+        #: Number of records that were ever put in.
         self.puts = 0
-        #: Of the items here, and of those that the loop has taken and has not done with.
+        #: Of the records here, and of those that the loop has taken and has not done with.
         self._bytes_held = 0
         self._lock = threading.Lock()
         self._room = threading.Condition(self._lock)
         self._waiting = 0
         self._closed: QuorateError | None = None
 
-    def put(self, item: T, size: int, timeout_s: float) -> None:
-        """Append an item. Wait while there is no room; one larger than the inbox goes in alone.
+    def put(
+        self,
+        topic: str,
+        partition: int | None,
+        timestamp_ms: int,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Sequence[Header],
+        size: int,
+        timeout_s: float,
+    ) -> tuple[Bulk, int]:
+        """Append a record of at most `size` bytes. Return its bulk, and its index there.
 
-        Raises OverloadedError after `timeout_s`, in the loop's thread at once: it would wait for
-        itself. Raises the error that was given to close().
+        Waits while there is no room; a record larger than the inbox goes in alone. Raises
+        OverloadedError after `timeout_s`, in the loop's thread at once: it would wait for itself.
+        Raises the error that was given to close(), and InvalidTimestampError.
         """
+        was_empty = False
         with self._lock:
-            if self._bytes_held and self._bytes_held + size > self.bytes_max:
+            if self._bytes_held + size > self.bytes_max:
                 self._wait(size, timeout_s)
             if self._closed is not None:
                 raise self._closed.with_traceback(None)
-            was_empty = not self._items
-            self._items.append(item)
+            bulk = self._open
+            if (
+                bulk is None
+                or bulk.topic != topic
+                or bulk.partition != partition
+                or len(bulk.records.values) >= BULK_RECORDS_MAX
+            ):
+                bulk = self._open = Bulk(topic, partition, RecordColumns())
+                was_empty = not self._bulks
+                self._bulks.append(bulk)
+            index = bulk.records.append(timestamp_ms, key, value, headers, size)
             self._bytes_held += size
             self.puts += 1
         if was_empty:
             self._wake()
+        return bulk, index
+
+    def put_all(self, bulk: Bulk, timeout_s: float) -> None:
+        """Append the records of a bulk, as `put` does one. Its records have their sizes."""
+        size = bulk.records.size
+        with self._lock:
+            if self._bytes_held + size > self.bytes_max:
+                self._wait(size, timeout_s)
+            if self._closed is not None:
+                raise self._closed.with_traceback(None)
+            was_empty = not self._bulks
+            self._bulks.append(bulk)
+            self._open = None
+            self._bytes_held += size
+            self.puts += len(bulk.records.values)
+        if was_empty:
+            self._wake()
 
     def _wait(self, size: int, timeout_s: float) -> None:
-        if self._closed is None and self._is_loop():
+        if self._closed is None and self._bytes_held and self._is_loop():
             raise OverloadedError(
                 "the record was not sent: the buffer (buffer_memory) is full, and a callback can't"
                 " wait for room: let it hand the record to another thread"
@@ -78,10 +127,11 @@ class Inbox(Generic[T]):
         finally:
             self._waiting -= 1
 
-    def take(self) -> deque[T]:
-        """Return all items, oldest first. Their bytes stay counted until give_back()."""
+    def take(self) -> deque[Bulk]:
+        """Return all bulks, oldest first. Their bytes stay counted until give_back()."""
         with self._lock:
-            found, self._items = self._items, deque()
+            found, self._bulks = self._bulks, deque()
+            self._open = None
         return found
 
     def give_back(self, size: int) -> None:
@@ -96,3 +146,19 @@ class Inbox(Generic[T]):
         with self._lock:
             self._closed = error
             self._room.notify_all()
+
+
+def parts_of(
+    topic: str, partition: int | None, records: RecordColumns, bytes_max: int
+) -> Iterator[Bulk]:
+    """Yield the records in bulks of at most `bytes_max`, or of one record."""
+    bounds = records.bounds()
+    start, count = 0, len(bounds) - 1
+    while start < count:
+        end = min(start + BULK_RECORDS_MAX, count)
+        fitting = bisect_right(bounds, bounds[start] + bytes_max, start, end + 1) - 1
+        stop = max(fitting, start + 1)
+        part = RecordColumns()
+        part.extend(records, start, stop, bounds[stop] - bounds[start])
+        yield Bulk(topic, partition, part)
+        start = stop

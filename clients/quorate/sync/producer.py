@@ -12,13 +12,15 @@ from typing import Any, Final, Generic, Unpack
 from quorate.aio.bell import Bell
 from quorate.errors import ClosedError, QuorateError, UnknownServerError
 from quorate.model import Header, KeyIn, RecordMetadata, ValueIn
+from quorate.producer import delivery as asynchronous_delivery
 from quorate.producer import producer as asynchronous
-from quorate.producer.arguments import as_bytes, as_headers, as_pairs
-from quorate.record.record import RECORD_OVERHEAD_MAX, headers_bytes_max
+from quorate.producer.arguments import as_columns, as_headers, encoded
+from quorate.producer.bulk import Bulk
+from quorate.record.record import RECORD_OVERHEAD_MAX, record_bytes_max
 from quorate.settings import RECORD_TIMESTAMP_MS, TOPIC
 from quorate.sync.client import BlockingClient, blocking
 from quorate.sync.delivery import Delivery
-from quorate.sync.inbox import Inbox
+from quorate.sync.inbox import Inbox, parts_of
 from quorate.sync.settings import ProducerSettings
 
 _Producer = asynchronous.Producer
@@ -27,8 +29,6 @@ log = logging.getLogger(__name__)
 
 #: The part of buffer_memory that the inbox may hold. The rest is the buffer of the loop's producer.
 INBOX_SHARE: Final = 0.25
-#: The loop gives back the inbox's room after so many records.
-RECORDS_A_STEP: Final = 256
 #: If the loop has taken no record for so long after the delivery time-out, it is broken.
 STUCK_S: Final = 5.0
 
@@ -55,7 +55,7 @@ class Producer(BlockingClient[asynchronous.Producer], Generic[KeyIn, ValueIn]):
         client = _Producer(**settings)
         self._timeout_s = config.delivery_timeout_s
         super().__init__(client)
-        self._inbox: Inbox[Delivery] = Inbox(inbox_bytes, self._wake, self._background.is_here)
+        self._inbox = Inbox(inbox_bytes, self._wake, self._background.is_here)
         #: Number of records that the loop has taken out of the inbox.
         self._moved = 0
         #: In the loop: rings when records were put into the producer's buffer, and when there are
@@ -107,38 +107,39 @@ class Producer(BlockingClient[asynchronous.Producer], Generic[KeyIn, ValueIn]):
         delivery_timeout_ms; in a callback at once), ClosedError, and the errors of serializers.
         What else keeps a record from being written, RecordTooLargeError too, is in the Delivery.
         """
+        cluster = self._client._cluster
+        view = None if cluster is None else cluster.topics.get(topic)
+        if view is None or partition is not None or not self._background.is_of_this_process:
+            self._check(topic, partition)
+        assert cluster is not None
         record_key: Any = key
+        if key is not None and (key.__class__ is not bytes or self._encode_key is not None):
+            record_key = encoded(topic, "key", key, self._encode_key)
         record_value: Any = value
-        client = self._client
-        view = None if client._cluster is None else client._cluster.topics.get(topic)
-        if view is None or not self._background.is_of_this_process:
-            self._find(topic)
-        if partition is not None and (
-            view is None or partition.__class__ is not int or not 0 <= partition < len(view.numbers)
-        ):
-            self._run(lambda: self._check_partition(topic, partition))
-        if self._encode_key is not None and record_key is not None:
-            record_key = self._encode_key(topic, record_key)
-        if record_key is not None and record_key.__class__ is not bytes:
-            record_key = as_bytes("key", record_key, self._encode_key)
-        if self._encode_value is not None and record_value is not None:
-            record_value = self._encode_value(topic, record_value)
-        if record_value is not None and record_value.__class__ is not bytes:
-            record_value = as_bytes("value", record_value, self._encode_value)
+        if value.__class__ is not bytes or self._encode_value is not None:
+            record_value = encoded(topic, "value", value, self._encode_value)
         if timestamp_ms is None:
-            assert client._cluster is not None
-            timestamp_ms = client._cluster.wall_clock_ms()
+            timestamp_ms = cluster.wall_clock_ms()
         else:
             timestamp_ms = RECORD_TIMESTAMP_MS.check("send", "timestamp_ms", timestamp_ms)
-        size = len(record_key or b"") + len(record_value or b"") + RECORD_OVERHEAD_MAX
-        pairs: tuple[Header, ...] | None = None
-        if headers is not None:
-            pairs = as_headers(headers)
-            size += headers_bytes_max(pairs)
-        record = (topic, record_value, record_key, partition, timestamp_ms, pairs)
-        delivery = Delivery(self, record, size)
-        self._inbox.put(delivery, size, self._timeout_s)
-        return delivery
+        pairs: Sequence[Header] = ()
+        size = len(record_value or b"") + RECORD_OVERHEAD_MAX
+        if record_key is not None or headers is not None:
+            pairs = () if headers is None else as_headers(headers)
+            size = record_bytes_max(record_key, record_value, pairs)
+        return Delivery(
+            self,
+            *self._inbox.put(
+                topic,
+                partition,
+                timestamp_ms,
+                record_key,
+                record_value,
+                pairs,
+                size,
+                self._timeout_s,
+            ),
+        )
 
     def send_many(
         self,
@@ -149,12 +150,32 @@ class Producer(BlockingClient[asynchronous.Producer], Generic[KeyIn, ValueIn]):
         timestamp_ms: int | None = None,
         headers: Iterable[Header] | None = None,
     ) -> Sequence[Delivery]:
-        """Put many records into the buffer, like one `send` for each value and its key."""
-        pairs = as_pairs(values, keys)
-        shared = None if headers is None else as_headers(headers)
-        return [
-            self.send(topic, value, key, partition, timestamp_ms, shared) for value, key in pairs
-        ]
+        """Put many records into the buffer, one for each value and its key.
+
+        This costs much less than a `send` for each record. The records have the same headers and
+        timestamp. A wrong argument sends nothing. After OverloadedError or ClosedError the first
+        records may be in the buffer.
+        """
+        self._check(topic, partition)
+        if timestamp_ms is None:
+            timestamp_ms = self._client._running().wall_clock_ms()
+        else:
+            timestamp_ms = RECORD_TIMESTAMP_MS.check("send_many", "timestamp_ms", timestamp_ms)
+        records = as_columns(
+            topic,
+            values,
+            keys,
+            timestamp_ms,
+            headers,
+            encode_key=self._encode_key,
+            encode_value=self._encode_value,
+        )
+        deliveries: list[Delivery] = []
+        for bulk in parts_of(topic, partition, records, self._inbox.bytes_max):
+            self._inbox.put_all(bulk, self._timeout_s)
+            count = len(bulk.records.values)
+            deliveries += [Delivery(self, bulk, index) for index in range(count)]
+        return deliveries
 
     def send_and_wait(
         self,
@@ -170,8 +191,9 @@ class Producer(BlockingClient[asynchronous.Producer], Generic[KeyIn, ValueIn]):
 
         async def wait() -> RecordMetadata:
             await self._emptied()
-            if delivery._inner is not None:
-                batch = delivery._inner._batch
+            found = delivery._of_loop()
+            if isinstance(found, asynchronous_delivery.Delivery):
+                batch = found._batch
                 batch.urgent = True
                 self._client._sender.opened(batch.queue, is_urgent=True)
             return await delivery._wait(None)
@@ -191,10 +213,21 @@ class Producer(BlockingClient[asynchronous.Producer], Generic[KeyIn, ValueIn]):
 
     # -- threads
 
-    def _find(self, topic: str) -> None:
-        """Let the producer learn the topic. Raises UnknownTopicError, and ClosedError."""
+    def _check(self, topic: str, partition: int | None) -> None:
+        """Let the producer learn the topic, and check that it has the partition, if one is given.
+
+        Raises UnknownTopicError, InvalidPartitionsError, ClosedError, and WrongLoopError in a child
+        that was forked.
+        """
         TOPIC.check("send", "a topic's name", topic)
-        self._run(lambda: self._client.partitions_for(topic))
+        cluster = self._client._cluster
+        view = None if cluster is None else cluster.topics.get(topic)
+        if view is None or not self._background.is_of_this_process:
+            self._run(lambda: self._client.partitions_for(topic))
+        if partition is not None and (
+            view is None or partition.__class__ is not int or not 0 <= partition < len(view.numbers)
+        ):
+            self._run(lambda: self._check_partition(topic, partition))
 
     def _wake(self) -> None:
         self._background.loop.call_soon_threadsafe(self._arrived.ring)
@@ -234,13 +267,14 @@ class Producer(BlockingClient[asynchronous.Producer], Generic[KeyIn, ValueIn]):
 
     async def _move(self) -> None:
         """Give the producer the records of the inbox, in order, as long as it runs."""
-        taken: deque[Delivery] = deque()
+        taken: deque[Bulk] = deque()
         try:
             while True:
                 self._arrived.reset()
                 taken = self._inbox.take()
                 if taken:
-                    await self._send_all(taken)
+                    for bulk in taken:
+                        await self._send_all(bulk)
                 else:
                     self._sent_more.ring()
                     await self._arrived.wait()
@@ -248,38 +282,34 @@ class Producer(BlockingClient[asynchronous.Producer], Generic[KeyIn, ValueIn]):
             # a thread that waits for one of these records must not wait for ever
             stopped = ClosedError("this producer was stopped before it had sent the record")
             self._inbox.close(stopped)
-            for delivery in (*taken, *self._inbox.take()):
-                if delivery._inner is None and delivery._error is None:
-                    self._failed(delivery, stopped)
+            for bulk in (*taken, *self._inbox.take()):
+                bulk.seal()
+                while not bulk.is_done:
+                    self._failed(bulk, stopped)
             self._sent_more.ring()
 
-    async def _send_all(self, deliveries: Iterable[Delivery]) -> None:
-        send = self._client.send
-        step: list[Delivery] = []
-        for delivery in deliveries:
+    async def _send_all(self, bulk: Bulk) -> None:
+        """Give the producer the records of a bulk. Then give the inbox's room back.
+
+        Wake the calls that wait for these records.
+        """
+        size = bulk.records.size
+        bulk.seal()
+        while not bulk.is_done:
             try:
-                delivery._inner = await send(*delivery._record)
+                await self._client._intake.put_all(bulk)
             except QuorateError as error:
-                self._failed(delivery, error)
+                self._failed(bulk, error)
             except Exception as error:  # of the application's partitioner
                 failure = UnknownServerError(f"the record was not sent: {error!r}")
                 failure.__cause__ = error
-                self._failed(delivery, failure)
-            delivery._record = None
-            step.append(delivery)
-            if len(step) == RECORDS_A_STEP:
-                self._are_moved(step)
-                step = []
-        self._are_moved(step)
-
-    def _are_moved(self, deliveries: list[Delivery]) -> None:
-        """Give the inbox's room back, and wake the calls that wait for these records."""
-        self._moved += len(deliveries)
-        self._inbox.give_back(sum([one._size for one in deliveries]))
+                self._failed(bulk, failure)
+        self._moved += bulk.count
+        self._inbox.give_back(size)
         self._sent_more.ring()
 
-    def _failed(self, delivery: Delivery, error: QuorateError) -> None:
-        delivery._error = error
+    def _failed(self, bulk: Bulk, error: QuorateError) -> None:
+        bulk.skip(error)
         self._client.undelivered += 1
         log.error("a record was not sent: %s", error)
 

@@ -26,7 +26,8 @@ from quorate.errors import (
 from quorate.producer.accumulator import Accumulator, AccumulatorConfig
 from quorate.producer.partition_queue import Batch, ProducerIdentity
 from quorate.producer.produce_stream import in_doubt_ms
-from quorate.record.batch import BatchBuilder, check, parse_header, records
+from quorate.record.batch import check, parse_header, records
+from quorate.record.column_builder import ColumnBuilder
 from quorate_broker.replica.producer_memory import ProducerMemory
 from quorate_broker.replica.producers import Producers
 from quorate_quorum.node.config import BrokerConfig
@@ -579,8 +580,9 @@ def test_while_a_batch_waits_to_be_sent_again_no_later_one_is_sent() -> None:
 
 def test_a_record_has_the_time_of_its_append_where_the_broker_stamps_it() -> None:
     a = accumulator()
-    batches = fill(a, 2)
-    own, stamped = (Delivery(batch, 0, 77, Owner("producer")) for batch in batches)
+    queue = a.queue("t", TOPIC, 0)
+    batches = [a.append(queue, 0, 77, None, bytes(30), ())[0] for _ in range(2)]
+    own, stamped = (Delivery(batch, 0, Owner("producer")) for batch in batches)
     a.succeeded(batches[0], 5, -1)
     a.succeeded(batches[1], 6, 1234)
     assert (own.result().timestamp_ms, stamped.result().timestamp_ms) == (77, 1234)
@@ -657,7 +659,7 @@ def test_a_batch_that_cannot_be_encoded_fails_alone(monkeypatch: pytest.MonkeyPa
 
     real = type(bad.builder).build
 
-    def broken(builder: BatchBuilder, **settings: Any) -> bytes:
+    def broken(builder: ColumnBuilder, **settings: Any) -> bytes:
         if builder is bad.builder:
             raise RuntimeError("no codec")
         return real(builder, **settings)

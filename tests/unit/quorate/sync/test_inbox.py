@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import pytest
 
 from quorate.errors import ClosedError, OverloadedError
-from quorate.sync.inbox import Inbox
+from quorate.producer.bulk import Bulk
+from quorate.record.column_builder import RecordColumns
+from quorate.record.record import record_bytes_max
+from quorate.sync.inbox import Inbox, parts_of
 
 WAIT_S = 20.0
 
@@ -30,7 +31,14 @@ class Owner:
         self.is_here = False
         #: Set when a put has begun to wait. It holds the lock until it waits.
         self.waits = threading.Event()
-        self.inbox: Inbox[Any] = Inbox(bytes_max, self.wake, self.asked)
+        self.inbox = Inbox(bytes_max, self.wake, self.asked)
+
+    def put(self, item: str, size: int, timeout_s: float) -> None:
+        self.inbox.put("t", None, 0, None, item.encode(), (), size, timeout_s)
+
+    def take(self) -> list[str]:
+        bulks = self.inbox.take()
+        return [(value or b"").decode() for bulk in bulks for value in bulk.records.values]
 
     def wake(self) -> None:
         self.wakes += 1
@@ -58,64 +66,64 @@ def test_the_loop_is_woken_once_for_all_items_of_an_inbox_that_was_empty() -> No
     owner = Owner(1000)
     for _ in range(3):
         for number in range(10):
-            owner.inbox.put(number, 1, WAIT_S)
-        assert owner.inbox.take() == deque(range(10))
+            owner.put(str(number), 1, WAIT_S)
+        assert owner.take() == [str(number) for number in range(10)]
     assert owner.wakes == 3
 
 
 def test_a_put_without_room_waits_until_the_loop_gives_some_back() -> None:
     owner = Owner(100)
-    owner.inbox.put("first", 60, WAIT_S)
-    thread, errors = in_thread(lambda: owner.inbox.put("second", 50, WAIT_S))
+    owner.put("first", 60, WAIT_S)
+    thread, errors = in_thread(lambda: owner.put("second", 50, WAIT_S))
     assert owner.waits.wait(WAIT_S)
-    assert owner.inbox.take() == deque(["first"])  # taken, and still in memory
+    assert owner.take() == ["first"]  # taken, and still in memory
     owner.inbox.give_back(5)
     assert owner.inbox.puts == 1
     owner.inbox.give_back(55)
     thread.join(WAIT_S / 2)
     assert not thread.is_alive()
-    assert (owner.inbox.take(), errors) == (deque(["second"]), [])
+    assert (owner.take(), errors) == (["second"], [])
 
 
 def test_a_put_without_room_is_refused_after_its_time_out() -> None:
     owner = Owner(100)
-    owner.inbox.put("first", 60, WAIT_S)
+    owner.put("first", 60, WAIT_S)
     with pytest.raises(OverloadedError, match=r"buffer_memory\) was full for 10 ms"):
-        owner.inbox.put("second", 60, 0.01)
-    owner.inbox.put("third", 40, WAIT_S)
-    assert owner.inbox.take() == deque(["first", "third"])
+        owner.put("second", 60, 0.01)
+    owner.put("third", 40, WAIT_S)
+    assert owner.take() == ["first", "third"]
 
 
 def test_an_item_larger_than_the_inbox_goes_in_alone() -> None:
     owner = Owner(100)
-    owner.inbox.put("large", 500, WAIT_S)
+    owner.put("large", 500, WAIT_S)
     with pytest.raises(OverloadedError):
-        owner.inbox.put("small", 1, 0.01)
+        owner.put("small", 1, 0.01)
     owner.inbox.give_back(500)
-    owner.inbox.put("small", 1, WAIT_S)
+    owner.put("small", 1, WAIT_S)
     owner.waits.clear()
-    thread, errors = in_thread(lambda: owner.inbox.put("large", 500, WAIT_S))
+    thread, errors = in_thread(lambda: owner.put("large", 500, WAIT_S))
     assert owner.waits.wait(WAIT_S)
     owner.inbox.give_back(1)
     thread.join(WAIT_S / 2)
     assert not thread.is_alive()
-    assert (list(owner.inbox.take()), errors) == (["large", "small", "large"], [])
+    assert (owner.take(), errors) == (["large", "small", "large"], [])
 
 
 def test_the_loop_itself_never_waits_for_room() -> None:
     owner = Owner(100)
-    owner.inbox.put("first", 60, WAIT_S)
+    owner.put("first", 60, WAIT_S)
     owner.is_here = True
     with pytest.raises(OverloadedError, match="a callback can't wait"):
-        owner.inbox.put("second", 60, WAIT_S)
+        owner.put("second", 60, WAIT_S)
     owner.inbox.give_back(60)
-    owner.inbox.put("larger than the inbox", 500, WAIT_S)
+    owner.put("larger than the inbox", 500, WAIT_S)
 
 
 def test_a_closed_inbox_refuses_all_and_ends_the_waits() -> None:
     owner = Owner(100)
-    owner.inbox.put("first", 60, WAIT_S)
-    thread, errors = in_thread(lambda: owner.inbox.put("second", 60, WAIT_S))
+    owner.put("first", 60, WAIT_S)
+    thread, errors = in_thread(lambda: owner.put("second", 60, WAIT_S))
     assert owner.waits.wait(WAIT_S)
     closed = ClosedError("closed")
     owner.inbox.close(closed)
@@ -123,8 +131,8 @@ def test_a_closed_inbox_refuses_all_and_ends_the_waits() -> None:
     assert not thread.is_alive()
     assert errors == [closed]
     with pytest.raises(ClosedError):
-        owner.inbox.put("third", 1, WAIT_S)
-    assert owner.inbox.take() == deque(["first"])
+        owner.put("third", 1, WAIT_S)
+    assert owner.take() == ["first"]
 
 
 def test_threads_keep_their_order_and_the_bound_and_cost_one_wake_up_a_take() -> None:
@@ -137,16 +145,17 @@ def test_threads_keep_their_order_and_the_bound_and_cost_one_wake_up_a_take() ->
     def send(sender: int) -> None:
         begin.wait(WAIT_S)
         for number in range(items):
-            owner.inbox.put((sender, number), size, WAIT_S)
+            owner.put(f"{sender} {number}", size, WAIT_S)
 
     senders = [in_thread(partial(send, sender)) for sender in range(threads)]
     got: dict[int, list[int]] = {sender: [] for sender in range(threads)}
     left = threads * items
     while left:
         assert rings.acquire(timeout=WAIT_S)
-        taken = owner.inbox.take()
+        taken = owner.take()
         assert 0 < len(taken) * size <= 100
-        for sender, number in taken:
+        for item in taken:
+            sender, number = map(int, item.split())
             got[sender].append(number)
         left -= len(taken)
         owner.inbox.give_back(len(taken) * size)
@@ -155,3 +164,52 @@ def test_threads_keep_their_order_and_the_bound_and_cost_one_wake_up_a_take() ->
         assert errors == []
     assert not rings.acquire(blocking=False)
     assert got == {sender: list(range(items)) for sender in range(threads)}
+
+
+def test_records_of_one_topic_and_partition_that_follow_one_another_are_one_bulk() -> None:
+    owner = Owner(100_000)
+    for topic, partition, count in [("a", None, 3), ("a", 1, 2), ("b", 1, 1), ("b", 1, 600)]:
+        for index in range(count):
+            owner.inbox.put(topic, partition, index, None, b"v", (), 1, WAIT_S)
+    found = [(one.topic, one.partition, len(one.records.values)) for one in owner.inbox.take()]
+    assert found == [("a", None, 3), ("a", 1, 2), *[("b", 1, n) for n in (256, 256, 89)]]
+    owner.inbox.put("b", 1, 0, None, b"v", (), 1, WAIT_S)
+    assert len(owner.inbox.take()) == 1  # a bulk that the loop has taken gets no more records
+
+
+def test_many_records_go_in_as_bulks_that_fit() -> None:
+    owner = Owner(1000)
+    records = RecordColumns()
+    for index in range(10):
+        size = 900 if index == 7 else 200
+        records.append(index, None, bytes(size), (), record_bytes_max(None, bytes(size), ()))
+    bulks = list(parts_of("t", 3, records, owner.inbox.bytes_max))
+    assert [len(one.records.values) for one in bulks] == [4, 3, 1, 2]
+    for bulk in bulks:
+        owner.inbox.put_all(bulk, WAIT_S)
+        assert owner.inbox.take().pop() is bulk
+        owner.inbox.give_back(bulk.records.size)
+    assert (owner.inbox.puts, owner.wakes) == (10, 4)
+
+
+def test_a_bulk_knows_the_place_of_each_record_and_then_keeps_no_bytes() -> None:
+    bulk = Bulk("t", None, RecordColumns())
+    for _ in range(6):
+        bulk.records.append(7, None, b"v", (), record_bytes_max(None, b"v", ()))
+    assert bulk.place(0) is None
+    bulk.seal()
+    first, second = object(), object()
+    error = ClosedError("x")
+    bulk.put(first, 10, 2)  # type: ignore[arg-type]
+    bulk.put(first, 12, 3)  # type: ignore[arg-type]
+    bulk.skip(error)
+    assert (bulk.place(4), bulk.is_done) == (None, False)
+    bulk.put(second, 0, 5)  # type: ignore[arg-type]
+    bulk.put(second, 9, 6)  # type: ignore[arg-type]
+    assert bulk.is_done
+    assert bulk.count == 6
+    assert [bulk.place(index) for index in range(6)] == [
+        (first, 10), (first, 11), (first, 12), error, (second, 0), (second, 9)
+    ]  # fmt: skip
+    assert bulk.place(6) is None
+    assert bulk.records.values == []

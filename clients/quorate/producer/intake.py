@@ -1,0 +1,193 @@
+"""Puts records into the open batches of their partitions: one record, or many in bulk."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import Callable, Sequence
+
+from quorate.cluster.cluster import Cluster
+from quorate.cluster.topic_views import TopicView
+from quorate.model import Header
+from quorate.producer.accumulator import Accumulator, check_record_size
+from quorate.producer.buffer_room import BufferRoom
+from quorate.producer.bulk import Bulk
+from quorate.producer.partition_queue import Batch, PartitionQueue
+from quorate.producer.routes import Routes
+from quorate.producer.sender import Sender
+from quorate.record.batch import HEADER_BYTES
+
+
+class Intake:
+    """The way of records into the buffer of one producer.
+
+    A record waits for room first. Then its partition is chosen and it is put into a batch, with no
+    await between the two: what happened during the wait is visible to the choice.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        accumulator: Accumulator,
+        routes: Routes,
+        room: BufferRoom,
+        sender: Sender,
+        on_end: Callable[[Batch], object],
+    ) -> None:
+        """`on_end` is called with each batch that has its outcome. It is a method.
+
+        A batch without an outcome keeps the object of this method alive, and this Intake does not.
+        """
+        self._cluster = cluster
+        self._accumulator = accumulator
+        self._routes = routes
+        self._room = room
+        self._sender = sender
+        self._on_end = weakref.WeakMethod(on_end)
+        #: Whether a batch became full since the last yield to the event loop. The next record must
+        #: yield first, so that a program that only sends lets the streams work.
+        self.must_yield = False
+
+    async def wait_for_room(self, size: int) -> None:
+        """Wait until the buffer has room for `size` bytes. See BufferRoom.wait."""
+        self._sender.wake()
+        await self._room.wait(size)
+
+    def put(
+        self,
+        view: TopicView,
+        partition: int | None,
+        timestamp_ms: int,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Sequence[Header],
+        size: int,
+    ) -> tuple[Batch, int]:
+        """Put a record of at most `size` bytes, which the buffer has, into a batch.
+
+        Return its place.
+
+        Raises the errors of Routes.choose and Accumulator.append. Then nothing has changed.
+        """
+        accumulator = self._accumulator
+        if accumulator.closed is not None:
+            raise accumulator.closed.with_traceback(None)
+        queue = self._routes.choose(view, key, partition)
+        sticky = self._routes.sticky.get(view.name) if key is None and partition is None else None
+        if sticky is not None and accumulator.room_in(queue.open, size) < size:
+            queue = self._move_on(view, queue)
+        check_record_size(size, accumulator.config.codec)
+        now = asyncio.get_running_loop().time()
+        batch, index, completed = accumulator.append(queue, now, timestamp_ms, key, value, headers)
+        if index == 0:
+            self._opened(batch, completed=completed)
+            if sticky is not None:
+                sticky.batch = batch
+        return batch, index
+
+    async def put_all(self, bulk: Bulk) -> None:
+        """Put the records of `bulk` that have no place yet into batches, in order.
+
+        Raises the error of the record at `position`. The caller may skip it and call again.
+        """
+        accumulator = self._accumulator
+        while not bulk.is_done:
+            if self.must_yield:
+                self.must_yield = False
+                await asyncio.sleep(0)
+            view = self._cluster.topics.get(bulk.topic)
+            if view is None:
+                view = await self._routes.find(bulk.topic)
+                continue
+            stop = self._fitting(bulk)
+            if stop == bulk.position:
+                await self.wait_for_room(bulk.size(stop + 1))
+                view = self._cluster.topics.get(bulk.topic, view)
+                stop = self._fitting(bulk, is_next=True)
+            if accumulator.closed is not None:
+                raise accumulator.closed.with_traceback(None)
+            if self._routes.is_one_by_one(bulk.records.keys, bulk.partition):
+                self._put_one_by_one(bulk, view, stop)
+            else:
+                self._put_run(bulk, view, stop)
+
+    def _fitting(self, bulk: Bulk, *, is_next: bool = False) -> int:
+        """Return the end of the next records for which the buffer has room.
+
+        `is_next`: no other call has a right to the room before them, and one of them fits.
+        """
+        if self._room.waiting and not is_next:
+            return bulk.position
+        accumulator = self._accumulator
+        room = accumulator.config.buffer_bytes_max - accumulator.bytes_used
+        return bulk.fitting(room, bulk.count)
+
+    def _put_one_by_one(self, bulk: Bulk, view: TopicView, stop: int) -> None:
+        records = bulk.records
+        while bulk.position < stop and not self.must_yield:
+            index = bulk.position
+            batch, place = self.put(
+                view,
+                bulk.partition,
+                records.time_of(index),
+                None if records.keys is None else records.keys[index],
+                records.values[index],
+                records.headers.get(index, ()),
+                bulk.size(index + 1),
+            )
+            bulk.put(batch, place, index + 1)
+
+    def _put_run(self, bulk: Bulk, view: TopicView, stop: int) -> None:
+        """Put the next records, up to `stop`, into the same batch, as many as it has room for."""
+        queue = self._routes.choose(view, None, bulk.partition)
+        sticky = self._routes.sticky[view.name] if bulk.partition is None else None
+        end = self._fitting_into(queue.open, bulk, stop)
+        if end == bulk.position and sticky is not None:
+            queue = self._move_on(view, queue)
+            end = self._fitting_into(queue.open, bulk, stop)
+        if queue.open is not None and end > bulk.position:
+            batch, size = queue.open, bulk.size(end)
+            first = batch.builder.extend(bulk.records, bulk.position, end, size)
+            self._accumulator.bytes_used += size
+        else:
+            first = 0
+            batch, end = self._begin(queue, bulk, stop)
+            if sticky is not None:
+                sticky.batch = batch
+        bulk.put(batch, first, end)
+
+    def _fitting_into(self, batch: Batch | None, bulk: Bulk, stop: int) -> int:
+        room = self._accumulator.room_in(batch, bulk.size(bulk.position + 1))
+        return bulk.fitting(room, stop)
+
+    def _begin(self, queue: PartitionQueue, bulk: Bulk, stop: int) -> tuple[Batch, int]:
+        """Begin a batch with the next records. It has at least one, however large that is."""
+        start = bulk.position
+        check_record_size(bulk.size(start + 1), self._accumulator.config.codec)
+        end = bulk.fitting(queue.batch_bytes_max - HEADER_BYTES, stop)
+        end = max(end, start + 1)
+        builder = self._accumulator.new_builder()
+        builder.extend(bulk.records, start, end, bulk.size(end))
+        now = asyncio.get_running_loop().time()
+        batch, completed = self._accumulator.begin(queue, now, builder)
+        self._opened(batch, completed=completed)
+        return batch, end
+
+    def _move_on(self, view: TopicView, queue: PartitionQueue) -> PartitionQueue:
+        """Return the queue for the next batch without a key.
+
+        If this is another queue, the open batch of the old one gets no more records.
+        """
+        left, queue = queue, self._routes.begin(view, queue)
+        if queue is not left and left.complete():
+            self._tell(left, completed=True)
+        return queue
+
+    def _opened(self, batch: Batch, *, completed: bool) -> None:
+        """`completed`: the batch before it became full. Then the next record yields."""
+        batch.on_end = self._on_end()
+        self._tell(batch.queue, completed=completed)
+
+    def _tell(self, queue: PartitionQueue, *, completed: bool) -> None:
+        self._sender.opened(queue, is_urgent=completed)
+        self.must_yield |= completed
