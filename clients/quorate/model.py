@@ -48,7 +48,10 @@ class TopicPartition(NamedTuple):
 
 
 class RecordMetadata(NamedTuple):
-    """Where an acknowledged record was written. ``offset`` is -1 with acks=0."""
+    """Where an acknowledged record was written.
+
+    ``offset`` is -1 if an earlier attempt wrote the record, and the leader does not know where.
+    """
 
     topic: str
     partition: int

@@ -12,6 +12,7 @@ import asyncio
 import re
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -149,6 +150,32 @@ async def the_leader_is_cut_off(story: Story) -> None:
     await story.another_leads_than(leader)
 
 
+async def the_writer_is_killed(story: Story) -> None:
+    """The program dies while its last record, or the answer to it, is on its way."""
+    network, is_over = story.scene.cluster.network, asyncio.Event()
+
+    async def run() -> None:
+        async with Producer(
+            bootstrap_servers=story.scene.cluster.bootstrap_servers, acks=story.acks
+        ) as producer:
+            for number in range(6):
+                value = b"last %d" % number
+                if number == 5:
+                    network.cut({"writer"}, {story.leader})
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(1):
+                        await producer.send_and_wait(TOPIC, value, partition=0)
+                        story.acked.add(value)
+            process = current_process()
+            assert process is not None
+            is_over.set()
+            process.kill()
+            await asyncio.sleep(0)
+
+    story.scene.cluster.spawn_client(run, "writer")
+    await is_over.wait()
+
+
 FAULTS: dict[str, Callable[[Story], Awaitable[None]]] = {
     "a follower is killed (kill -9)": a_follower_is_killed,
     "the leader is killed": the_leader_is_killed,
@@ -158,6 +185,7 @@ FAULTS: dict[str, Callable[[Story], Awaitable[None]]] = {
     "the leader's disk is lost": the_leaders_disk_is_lost,
     "the disks of `min.insync.replicas` replicas are lost": the_disks_of_min_isr_are_lost,
     "the network cuts the leader off": the_leader_is_cut_off,
+    "the program that writes is killed": the_writer_is_killed,
 }
 COLUMNS: tuple[tuple[str | int, dict[str, str]], ...] = (
     ("all", {"flush.on.ack": "true"}),

@@ -52,12 +52,13 @@ ACKS = {"all": -1, -1: -1, 0: 0, 1: 1}
 class Producer(Client, Generic[KeyIn, ValueIn]):
     """Writes records to topics.
 
-    ``acks``: "all" (all in-sync replicas have the record), 1 (the leader has it) or 0 (the record
-    was sent, and no more is known). ``enable_idempotence=None`` means True for acks="all", else
-    False; True with other acks is a ValueError. ``linger_ms``: how long a record may wait for
-    further records while a request is under way to its broker. ``max_in_flight``: unacknowledged
-    batches per partition, 1 to 5; the order holds under retries. Without idempotence a broker
-    cannot detect a gap, so with acks=1 only one batch of a partition is under way at a time.
+    ``acks``: "all" (all in-sync replicas have the record), 1 (the leader has it) or 0 (as 1, but a
+    record without an answer is not sent again). ``enable_idempotence=None`` means True for
+    acks="all", else False; True with other acks is a ValueError. ``linger_ms``: how long a record
+    may wait for further records while a request is under way to its broker. ``max_in_flight``:
+    unacknowledged batches per partition, 1 to 5; the order holds under retries. Without idempotence
+    a broker cannot detect a gap, so with acks=1 only one batch of a partition is under way at a
+    time.
 
     ``send`` waits only while ``buffer_memory`` bytes of records are unacknowledged. A batch of one
     partition has up to ``max_batch_size`` bytes. ``compression_type``: None, "gzip", "snappy",
