@@ -9,7 +9,7 @@ PYTHON ?= $(shell for python in $(PYTHONS); do \
 	$$python -c '$(NEW_ENOUGH)' >/dev/null 2>&1 && { echo $$python; break; }; done)
 VENV   := .venv
 BIN    := $(VENV)/bin
-SOURCES := clients quorum broker proto tests bench deploy
+SOURCES := clients quorum broker proto tests bench deploy examples
 
 SEEDS      ?= 200
 FIRST_SEED ?= 0
