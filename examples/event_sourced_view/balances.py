@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections import ChainMap, Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +25,9 @@ from typing import Self
 
 from quorate import NewTopic, Record, TopicPartition
 from quorate.sync import Admin, Consumer, Producer
+
+#: Where the cluster is, unless --bootstrap says otherwise.
+SERVERS = os.environ.get("QUORATE_BOOTSTRAP", "localhost:7092")
 
 SNAPSHOT_EVERY = 1000
 
@@ -129,7 +133,7 @@ def open_at(servers: str, views: Views) -> Consumer[bytes, bytes]:
     and LogTruncatedError if the topic has lost payments that are in a view: "none" forbids to go on
     elsewhere, which would be a wrong balance.
     """
-    consumer: Consumer[bytes, bytes] = Consumer(bootstrap_servers=servers, auto_offset_reset="none")
+    consumer = Consumer(bootstrap_servers=servers, auto_offset_reset="none")
     consumer.assign(list(views))
     consumer.start()
     for partition, view in views.items():
@@ -248,7 +252,7 @@ def main() -> None:
     """Run the command line."""
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("topic")
-    common.add_argument("--bootstrap", default="localhost:7092", help="HOST:PORT[,HOST:PORT]")
+    common.add_argument("--bootstrap", default=SERVERS, help="HOST:PORT[,HOST:PORT]")
     parser = argparse.ArgumentParser(description="Balances, as a view of payments.")
     verbs = parser.add_subparsers(dest="verb", required=True)
     verbs.add_parser("create", parents=[common]).add_argument("--partitions", type=int, default=3)

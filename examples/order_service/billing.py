@@ -1,6 +1,8 @@
 """Adds the orders to what each customer owes: each order once, however often its event comes.
 
-python billing.py bills.db orders --bootstrap localhost:7092
+    python billing.py bills.db orders
+
+Ctrl-C ends it. It may be killed at any time.
 """
 
 from __future__ import annotations
@@ -8,10 +10,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import sqlite3
 from collections.abc import Iterable
 
 from quorate import Consumer, Record
+
+#: Where the cluster is, unless --bootstrap says otherwise.
+SERVERS = os.environ.get("QUORATE_BOOTSTRAP", "localhost:7092")
 
 EVENT_ID = "event-id"
 TABLES = """
@@ -81,7 +87,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Bill the orders of a topic.")
     parser.add_argument("file")
     parser.add_argument("topic")
-    parser.add_argument("--bootstrap", default="localhost:7092", help="HOST:PORT[,HOST:PORT]")
+    parser.add_argument("--bootstrap", default=SERVERS, help="HOST:PORT[,HOST:PORT]")
     options = parser.parse_args()
     try:
         asyncio.run(run(options.bootstrap, options.topic, options.file))

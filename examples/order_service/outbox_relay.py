@@ -1,6 +1,6 @@
 """Takes the events of the outbox to a topic.
 
-    python outbox_relay.py orders.db orders --bootstrap localhost:7092
+    python outbox_relay.py orders.db orders
 
 The order service runs it as a task of its own. It may run as a program instead, once for a file.
 """
@@ -10,11 +10,15 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 import sqlite3
 
 from orders import Orders
 
 from quorate import Producer, QuorateError
+
+#: Where the cluster is, unless --bootstrap says otherwise.
+SERVERS = os.environ.get("QUORATE_BOOTSTRAP", "localhost:7092")
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +87,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Take events from the outbox to a topic.")
     parser.add_argument("file")
     parser.add_argument("topic")
-    parser.add_argument("--bootstrap", default="localhost:7092", help="HOST:PORT[,HOST:PORT]")
+    parser.add_argument("--bootstrap", default=SERVERS, help="HOST:PORT[,HOST:PORT]")
     options = parser.parse_args()
     try:
         asyncio.run(relay(Orders(options.file), options.bootstrap, options.topic))

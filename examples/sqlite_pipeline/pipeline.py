@@ -1,6 +1,6 @@
 """Sums up the readings of sensors in a SQLite file: each reading counts exactly once.
 
-    python pipeline.py readings sums.db --bootstrap localhost:7092
+    python pipeline.py readings sums.db
 
 A record's key is the sensor, its value is a number as text. Any number of these programs may run on
 one file: they share the partitions of the topic. Ctrl-C ends one.
@@ -11,11 +11,15 @@ from __future__ import annotations
 import argparse
 import asyncio
 import math
+import os
 import sqlite3
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from quorate import Consumer, Record, TopicPartition
+
+#: Where the cluster is, unless --bootstrap says otherwise.
+SERVERS = os.environ.get("QUORATE_BOOTSTRAP", "localhost:7092")
 
 TABLES = """
 create table if not exists total (sensor text primary key, readings int, sum real);
@@ -158,9 +162,7 @@ async def run(servers: str, topic: str, file: str) -> None:
     """Run one process of the pipeline until the task is cancelled."""
     # "none": a position that is not in the log any more is an error. Any other place to go on at
     # would leave readings out, or count them twice.
-    consumer: Consumer[bytes, bytes] = Consumer(
-        bootstrap_servers=servers, group_id="sums", auto_offset_reset="none"
-    )
+    consumer = Consumer(bootstrap_servers=servers, group_id="sums", auto_offset_reset="none")
     pipeline = Pipeline(consumer, Totals(file))
     consumer.subscribe([topic], listener=pipeline)
     async with consumer:
@@ -172,7 +174,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Sum up readings in a SQLite file.")
     parser.add_argument("topic")
     parser.add_argument("file")
-    parser.add_argument("--bootstrap", default="localhost:7092", help="HOST:PORT[,HOST:PORT]")
+    parser.add_argument("--bootstrap", default=SERVERS, help="HOST:PORT[,HOST:PORT]")
     options = parser.parse_args()
     try:
         asyncio.run(run(options.bootstrap, options.topic, options.file))

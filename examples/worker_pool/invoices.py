@@ -1,6 +1,6 @@
 """Writes an invoice for each job of a topic, as a file. An example of a handler.
 
-    python invoices.py invoice-jobs invoices/ --bootstrap localhost:7092
+    python invoices.py invoice-jobs invoices/
 
 A job is JSON: {"invoice": "1001", "customer": "alice", "cents": 950}. Any number of these programs
 may run: they share the partitions of the topic. SIGTERM and Ctrl-C finish what was begun.
@@ -21,6 +21,9 @@ from pathlib import Path
 from worker_pool import Job, Reject, Settings, WorkerPool
 
 from quorate import Consumer, Producer
+
+#: Where the cluster is, unless --bootstrap says otherwise.
+SERVERS = os.environ.get("QUORATE_BOOTSTRAP", "localhost:7092")
 
 INVOICE = re.compile(r"[0-9]{1,20}")
 
@@ -55,7 +58,7 @@ class Printer:
 async def run(options: argparse.Namespace) -> None:
     """Run one process of the pool until a signal comes."""
     options.folder.mkdir(parents=True, exist_ok=True)
-    consumer: Consumer[bytes, bytes] = Consumer(
+    consumer = Consumer(
         bootstrap_servers=options.bootstrap,
         group_id="invoices",
         auto_offset_reset="earliest",
@@ -81,7 +84,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--dead-letter-topic", help="default: TOPIC-dead; it must exist")
     parser.add_argument("--failing-share", type=float, default=0.0, help="of attempts, 0 to 1")
-    parser.add_argument("--bootstrap", default="localhost:7092", help="HOST:PORT[,HOST:PORT]")
+    parser.add_argument("--bootstrap", default=SERVERS, help="HOST:PORT[,HOST:PORT]")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     asyncio.run(run(parser.parse_args()))
 

@@ -62,7 +62,7 @@ class Topics:
         self, handle: Handler, make_producer: type[Producer] = Producer
     ) -> AsyncIterator[WorkerPool]:
         """Run a pool, which stops in good order at the end."""
-        consumer: Consumer[bytes, bytes] = Consumer(
+        consumer = Consumer(
             bootstrap_servers=self.servers,
             group_id="workers",
             auto_offset_reset="earliest",
