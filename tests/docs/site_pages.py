@@ -28,11 +28,6 @@ OUTSIDE = {
     "CONTRIBUTING.md": "contributing.md",
     "deploy/README.md": "containers.md",
     "deploy/three-machines/README.md": "three-machines.md",
-    "examples/README.md": "examples.md",
-    "examples/event_sourced_view/README.md": "example-view.md",
-    "examples/order_service/README.md": "example-outbox.md",
-    "examples/sqlite_pipeline/README.md": "example-pipeline.md",
-    "examples/worker_pool/README.md": "example-pool.md",
 }
 #: Each example that has a README is a page, in a part of the menu of its own.
 EXAMPLES = {
