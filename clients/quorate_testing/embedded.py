@@ -96,7 +96,15 @@ class AsyncEmbeddedCluster:
 
     @property
     def kafka_bootstrap_servers(self) -> str:
-        """The host:port of every broker for Kafka clients, separated by commas; "": none."""
+        """The host:port of every broker for Kafka clients, separated by commas.
+
+        Raises InvalidRequestError if the cluster was made with kafka=False.
+        """
+        if self._shape.kafka_port == NO_PORT:
+            raise InvalidRequestError(
+                "this cluster has no listeners for Kafka clients, because it was made with "
+                "kafka=False: leave that out, or use bootstrap_servers and Quorate's own clients"
+            )
         return ",".join(node.kafka for node in self._brokers() if node.kafka)
 
     async def start(self) -> None:
@@ -326,7 +334,10 @@ class EmbeddedCluster:
 
     @property
     def kafka_bootstrap_servers(self) -> str:
-        """The host:port of every broker for Kafka clients, separated by commas; "": none."""
+        """The host:port of every broker for Kafka clients, separated by commas.
+
+        Raises InvalidRequestError if the cluster was made with kafka=False.
+        """
         return self._cluster.kafka_bootstrap_servers
 
     def start(self) -> None:

@@ -26,6 +26,7 @@ from quorate.net.grpc_library import (
     target_of,
 )
 from quorate.net.grpc_service import CLUSTER_ID_KEY, rpc_handler, table
+from quorate.net.kafka_probe import SPEAKS_KAFKA, speaks_kafka
 from quorate.net.methods import IDENTIFY, identify
 from quorate.net.network import (
     Answered,
@@ -184,6 +185,9 @@ class GrpcConnection:
             _heed_cancellation(asked_before)
         except library().aio.AioRpcError as error:
             _heed_cancellation(asked_before)
+            if _spoke_no_grpc(error) and await speaks_kafka(self._endpoint):
+                said = f"{self._endpoint} speaks the Kafka protocol, not gRPC ({method.path})"
+                raise errors.PeerError(SPEAKS_KAFKA, said) from None
             raise _call_error(error, self._endpoint, method.path) from None
         except asyncio.CancelledError:
             call.cancel()
@@ -379,6 +383,11 @@ def _decode_response(method: Method[Any, R], data: bytes, endpoint: str) -> R:
         ) from None
 
 
+def _spoke_no_grpc(error: RpcError) -> bool:
+    is_unavailable = error.code() is library().StatusCode.UNAVAILABLE
+    return is_unavailable and _SPOKE_NO_GRPC.search(error.details() or "") is not None
+
+
 def _call_error(error: RpcError, endpoint: str, path: str) -> errors.QuorateError:
     """Return the error of Quorate that stands for gRPC's status."""
     code = library().StatusCode
@@ -388,7 +397,7 @@ def _call_error(error: RpcError, endpoint: str, path: str) -> errors.QuorateErro
         return errors.PeerRefusedError(f"no server listens at {endpoint} ({path})")
     if status is code.UNAVAILABLE and _NOT_RESOLVED.search(details):
         return errors.UnresolvedHostError(f"the host of {endpoint} has no address here ({details})")
-    if status is code.UNAVAILABLE and _SPOKE_NO_GRPC.search(details):
+    if _spoke_no_grpc(error):
         return errors.StreamBrokenError(
             f"what listens at {endpoint} closed the connection before it spoke gRPC, as a listener "
             f"for Kafka clients does ({path})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from quorate.errors import NetworkError, PeerError, WrongClusterError
+from quorate.net.kafka_probe import SPEAKS_KAFKA
 from quorate.net.methods import identify
 from quorate.net.network import Network
 
@@ -16,7 +17,7 @@ LISTED = {
 
 def knows_no_such_call(error: NetworkError) -> bool:
     """Return whether the peer does not serve this call at all."""
-    return isinstance(error, PeerError) and error.status == "UNIMPLEMENTED"
+    return isinstance(error, PeerError) and error.status in ("UNIMPLEMENTED", SPEAKS_KAFKA)
 
 
 async def what_listens(network: Network, endpoint: str, wanted: str) -> str:
@@ -26,7 +27,12 @@ async def what_listens(network: Network, endpoint: str, wanted: str) -> str:
     """
     try:
         found = await identify(network, endpoint, timeout_ms=ASK_TIMEOUT_MS)
-    except (NetworkError, WrongClusterError):
+    except (NetworkError, WrongClusterError) as error:
+        if isinstance(error, PeerError) and error.status == SPEAKS_KAFKA:
+            return (
+                f"{endpoint} speaks the Kafka protocol, and Quorate's clients use another: "
+                f"{LISTED[wanted]}"
+            )
         return f"what listens at {endpoint} is no node of Quorate: {LISTED[wanted]}"
     if found.role in ("", wanted):
         return (

@@ -116,10 +116,34 @@ def test_an_error_of_the_partitioner_costs_its_record_alone(
 
     with Producer(bootstrap_servers=servers, partitioner=choose) as producer:
         bad, good = producer.send_many(quorate_topic, [b"x", b"y"], [b"bad", b"good"])
+        producer.flush()
         with pytest.raises(UnknownServerError, match="no such customer"):
             bad.result()
         assert good.result().offset == 0
         assert producer.undelivered == 1
+
+
+def test_a_failed_record_that_was_asked_for_is_not_counted(
+    servers: str, quorate_topic: str
+) -> None:
+    def choose(key: bytes | None, partitions: Sequence[int], available: Sequence[int]) -> int:
+        raise LookupError("no such customer")
+
+    with Producer(bootstrap_servers=servers, partitioner=choose) as producer:
+        producer.partitions_for(quorate_topic)
+        held = threading.Event()
+        producer._background.loop.call_soon_threadsafe(held.wait, WAIT_S)
+        told: list[object] = []
+        producer.send(quorate_topic, b"x", b"k").add_done_callback(told.append)
+        held.set()
+        producer.flush()
+        with pytest.raises(UnknownServerError, match="no such customer"):
+            producer.send_and_wait(quorate_topic, b"x", b"k")
+        assert producer.undelivered == 0
+        producer.send(quorate_topic, b"x", b"k")
+        producer.flush()
+        assert producer.undelivered == 1
+        assert len(told) == 1
 
 
 def test_what_the_end_of_the_loop_s_tasks_leaves_is_told(servers: str, quorate_topic: str) -> None:
