@@ -20,7 +20,16 @@ class Bulk:
     adds them. When all records have their place, the bulk keeps no bytes.
     """
 
-    __slots__ = ("_bounds", "_places", "_starts", "partition", "position", "records", "topic")
+    __slots__ = (
+        "_bounds",
+        "_places",
+        "_starts",
+        "asked",
+        "partition",
+        "position",
+        "records",
+        "topic",
+    )
 
     def __init__(self, topic: str, partition: int | None, records: RecordColumns) -> None:
         """`partition`: of all records; None: each record's depends on its key."""
@@ -28,6 +37,8 @@ class Bulk:
         self.partition = partition
         self.records = records
         self.position = 0
+        #: The records without a place that a caller waits for. Any thread may add its index.
+        self.asked: set[int] = set()
         #: Upper bound of the bytes of all records before each index; empty before `seal`.
         self._bounds: Sequence[int] = ()
         #: Each place is of the records from its start up to the next one's.
@@ -79,6 +90,7 @@ class Bulk:
         if is_last:
             self.records = RecordColumns()
             self._bounds = ()
+            self.asked = set()
 
     def place(self, index: int) -> Place | None:
         """Return the place of a record; None if it has none yet."""

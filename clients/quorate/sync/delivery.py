@@ -65,6 +65,7 @@ class Delivery:
         """
         if self._is_known():
             return self._outcome()
+        self._ask()
         return self._producer._run(lambda: self._wait(timeout_s))
 
     @checked
@@ -88,6 +89,7 @@ class Delivery:
         this delivery for its outcome, and may send further records; while the buffer is full, that
         raises OverloadedError at once.
         """
+        self._ask()
         self._producer._background.loop.call_soon_threadsafe(self._call_back, callback)
 
     def _of_loop(self) -> asynchronous.Delivery | QuorateError | None:
@@ -102,6 +104,11 @@ class Delivery:
             else:
                 self._found = place
         return self._found
+
+    def _ask(self) -> None:
+        """Let a failure of the record not count as one that the program does not ask for."""
+        if self._of_loop() is None:
+            self._bulk.asked.add(self._index)
 
     def _is_known(self) -> bool:
         """Return whether the outcome is known. Outside of the loop's thread, False may be late."""

@@ -192,6 +192,8 @@ class Producer(BlockingClient[asynchronous.Producer], Generic[KeyIn, ValueIn]):
         async def wait() -> RecordMetadata:
             await self._emptied()
             found = delivery._of_loop()
+            if isinstance(found, QuorateError):
+                self._client.undelivered -= 1  # it was counted, and this caller gets its error
             if isinstance(found, asynchronous_delivery.Delivery):
                 batch = found._batch
                 batch.urgent = True
@@ -206,7 +208,7 @@ class Producer(BlockingClient[asynchronous.Producer], Generic[KeyIn, ValueIn]):
 
     @property
     def undelivered(self) -> int:
-        """Number of failed records whose outcome the program has not asked for."""
+        """Number of failed records whose outcome the program had not asked for when they failed."""
         return self._client.undelivered
 
     partitions_for = blocking(_Producer.partitions_for)
@@ -309,9 +311,11 @@ class Producer(BlockingClient[asynchronous.Producer], Generic[KeyIn, ValueIn]):
         self._sent_more.ring()
 
     def _failed(self, bulk: Bulk, error: QuorateError) -> None:
+        is_asked = bulk.position in bulk.asked
         bulk.skip(error)
-        self._client.undelivered += 1
-        log.error("a record was not sent: %s", error)
+        if not is_asked:
+            self._client.undelivered += 1
+            log.error("a record was not sent: %s", error)
 
 
 def _stuck() -> QuorateError:
