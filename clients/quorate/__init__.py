@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from quorate.admin.admin import Admin
     from quorate.admin.elections import LeaderElection
     from quorate.admin.new_topic import NewTopic
+    from quorate.admin.reassignments import Reassignment
     from quorate.consumer.consumer import Consumer
     from quorate.errors import QuorateError
     from quorate.model import (
@@ -77,6 +78,7 @@ __all__ = [
     "QuorateError",
     "QuorumDescription",
     "QuorumReplicaDescription",
+    "Reassignment",
     "Record",
     "RecordMetadata",
     "ReplicaSize",
@@ -96,6 +98,7 @@ _HOMES = {
     "Consumer": "quorate.consumer.consumer",
     "Delivery": "quorate.producer.delivery",
     "LeaderElection": "quorate.admin.elections",
+    "Reassignment": "quorate.admin.reassignments",
     "NewTopic": "quorate.admin.new_topic",
     "Producer": "quorate.producer.producer",
     "QuorateError": "quorate.errors",

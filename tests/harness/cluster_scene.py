@@ -35,14 +35,16 @@ class Scene:
         replicas: int,
         configs: dict[str, str],
         broker_settings: dict[str, Any] | None = None,
+        brokers: int = 0,
     ) -> None:
+        """`brokers`: their number; 0: as many as replicas."""
         self.loop = loop
         self.replicas = replicas
         self.configs = configs
         self.cluster = SimulatedCluster(
             loop,
             ClusterShape(
-                brokers=max(replicas, 1),
+                brokers=brokers or max(replicas, 1),
                 voter_settings={"unclean_recovery_wait_ms": 5_000},
                 broker_settings=broker_settings or {},
             ),
@@ -171,13 +173,18 @@ def play(
     replicas: int = 3,
     configs: dict[str, str] | None = None,
     broker_settings: dict[str, Any] | None = None,
+    brokers: int = 0,
     seed: int = 1,
 ) -> None:
     """Begin a scene and play it."""
 
     async def program(loop: SimulatedLoop) -> None:
         scene = Scene(
-            loop, replicas=replicas, configs=configs or {}, broker_settings=broker_settings
+            loop,
+            replicas=replicas,
+            configs=configs or {},
+            broker_settings=broker_settings,
+            brokers=brokers,
         )
         structlog.configure(
             wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),

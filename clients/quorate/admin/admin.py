@@ -23,6 +23,7 @@ from quorate.admin.new_topic import (
 )
 from quorate.admin.new_topic import to_wire as new_topic_to_wire
 from quorate.admin.quorum_calls import NODE_ID
+from quorate.admin.reassignments import ReassignmentCalls
 from quorate.admin.records import Deletion
 from quorate.aio.clock import Deadline
 from quorate.aio.owner import Owner
@@ -60,7 +61,7 @@ from quorate.v1 import admin_pb2 as wire
 BEFORE_OFFSET = Whole(-1, INT64_MAX, "offset of a record, or -1: the high watermark")
 
 
-class Admin(GroupCalls, ElectionCalls):
+class Admin(GroupCalls, ElectionCalls, ReassignmentCalls):
     """Administers a cluster.
 
     delete_topics, alter_configs, unregister_broker, and transfer_leadership without a voter are

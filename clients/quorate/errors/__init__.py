@@ -5,6 +5,7 @@
         InvalidTopicError  InvalidPartitionsError  InvalidReplicationFactorError
         InvalidConfigError  InvalidTimestampError  RecordTooLargeError  PolicyViolationError
         InvalidGroupIdError  InvalidPatternError  OffsetMetadataTooLargeError
+        InvalidReplicaAssignmentError
         UnsupportedAssignorError  InvalidAssignmentError  InvalidSessionTimeoutError
         InvalidSchemaError  IncompatibleSchemaError
       UnknownTopicError           retriable: metadata may be behind
@@ -48,6 +49,7 @@
       ElectionNotNeededError      the leader need not change
       LeaderNotElectableError     no replica that was asked for may lead now
         PreferredLeaderNotAvailableError  EligibleLeadersNotAvailableError
+      NoReassignmentInProgressError   the replicas of the partition are not being moved
       UnsupportedError  StoppingError  SnapshotNotFoundError  ClosedError
       NetworkError                errors of the network
         PeerRefusedError  StreamBrokenError  DeadlineExceededError  PeerError
@@ -101,6 +103,10 @@ from quorate.errors.groups import (
     UnknownMemberIdError as UnknownMemberIdError,
     UnreleasedInstanceIdError as UnreleasedInstanceIdError,
     UnsupportedAssignorError as UnsupportedAssignorError,
+)
+from quorate.errors.reassignment import (
+    InvalidReplicaAssignmentError as InvalidReplicaAssignmentError,
+    NoReassignmentInProgressError as NoReassignmentInProgressError,
 )
 from quorate.errors.schemas import (
     IncompatibleSchemaError as IncompatibleSchemaError,

@@ -82,6 +82,16 @@ REMOVE_VOTER = _admin(admin.RemoveVoterRequest, admin.RemoveVoterResponse)
 ELECT_LEADERS = _admin(
     admin.ElectLeadersRequest, admin.ElectLeadersResponse, request_bytes_max=NAMES_BYTES_MAX
 )
+REASSIGN_PARTITIONS = _admin(
+    admin.ReassignPartitionsRequest,
+    admin.ReassignPartitionsResponse,
+    request_bytes_max=NAMES_BYTES_MAX,
+)
+LIST_REASSIGNMENTS = _admin(
+    admin.ListReassignmentsRequest,
+    admin.ListReassignmentsResponse,
+    request_bytes_max=NAMES_BYTES_MAX,
+)
 UNREGISTER_BROKER = _admin(admin.UnregisterBrokerRequest, admin.UnregisterBrokerResponse)
 DESCRIBE_HEALTH = _admin(admin.DescribeHealthRequest, admin.DescribeHealthResponse)
 DESCRIBE_LOG_DIRS = _admin(

@@ -130,6 +130,10 @@ class _ErrorCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorCode.V
     """no replica may lead now"""
     ERROR_CODE_GROUP_SUBSCRIBED_TO_TOPIC: _ErrorCode.ValueType  # 62
     """members read the topic: its offsets stay"""
+    ERROR_CODE_INVALID_REPLICA_ASSIGNMENT: _ErrorCode.ValueType  # 63
+    """a partition can't have these replicas"""
+    ERROR_CODE_NO_REASSIGNMENT_IN_PROGRESS: _ErrorCode.ValueType  # 64
+    """nothing is added or removed"""
 
 class ErrorCode(_ErrorCode, metaclass=_ErrorCodeEnumTypeWrapper):
     """The result of a request. The numbers are part of the protocol and are never reused. Each code
@@ -241,6 +245,10 @@ ERROR_CODE_ELIGIBLE_LEADERS_NOT_AVAILABLE: ErrorCode.ValueType  # 61
 """no replica may lead now"""
 ERROR_CODE_GROUP_SUBSCRIBED_TO_TOPIC: ErrorCode.ValueType  # 62
 """members read the topic: its offsets stay"""
+ERROR_CODE_INVALID_REPLICA_ASSIGNMENT: ErrorCode.ValueType  # 63
+"""a partition can't have these replicas"""
+ERROR_CODE_NO_REASSIGNMENT_IN_PROGRESS: ErrorCode.ValueType  # 64
+"""nothing is added or removed"""
 Global___ErrorCode: _TypeAlias = ErrorCode  # noqa: Y015
 
 @_typing.final

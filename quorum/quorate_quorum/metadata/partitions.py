@@ -50,6 +50,9 @@ class PartitionImage:
 
     ISR and ELR are disjoint subsets of the replicas, in the order of assignment. The leader is in
     the ISR. leader_epoch grows with every new leader, partition_epoch with every change.
+
+    While the partition is being reassigned (KIP-455), `replicas` are the target replicas in their
+    order, then those to remove. `adding` are the targets that the partition did not have before.
     """
 
     leader: int
@@ -70,13 +73,30 @@ class PartitionImage:
         return tuple(replica.broker_id for replica in self.replicas)
 
     @property
-    def permanent_replicas(self) -> int:
-        """The number of assigned replicas, except those that are still being added.
+    def is_reassigned(self) -> bool:
+        """Whether replicas are being added or removed."""
+        return bool(self.adding or self.removing)
 
-        A replica that catches up for the first time must not raise the number of in-sync replicas
-        that a commit needs.
+    @property
+    def target(self) -> tuple[int, ...]:
+        """The brokers that have a replica when the reassignment is over, the preferred one first.
+
+        Without a reassignment: the assigned brokers.
         """
-        return len(self.replicas) - len(self.adding)
+        return tuple(b for b in self.broker_ids if b not in self.removing)
+
+    @property
+    def permanent_replicas(self) -> int:
+        """The number of replicas that count for the in-sync replicas which a commit needs.
+
+        A replica that catches up for the first time must not raise this number. If no replica is
+        removed, each of those added counts from the time when it is in sync. A reassignment
+        that removes replicas changes the number at its end.
+        """
+        permanent = len(self.replicas) - len(self.adding)
+        if not self.removing:
+            permanent += sum(1 for b in self.adding if b in self.isr or b in self.elr)
+        return permanent
 
     def directory_of(self, broker_id: int) -> bytes | None:
         """Return the directory of a broker's replica; None if the broker has no replica."""
@@ -98,6 +118,8 @@ class PartitionImage:
                 assert len(distinct) == len(members), f"{name} repeats: {members}"
                 assert distinct <= known, f"{name} {members} not in {ids}"
         assert not any(member in self.isr for member in self.elr), "ISR and ELR are disjoint"
+        assert not any(b in self.adding for b in self.removing), "added ones are not removed"
+        assert len(self.removing) < len(ids), "a reassignment has a target"
         assert self.leader == NO_LEADER or self.leader in self.isr, "the leader is in the ISR"
         assert self.leader_epoch >= 0, "leader_epoch is 0 or more"
         assert self.partition_epoch >= 0, "partition_epoch is 0 or more"

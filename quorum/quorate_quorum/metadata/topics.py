@@ -91,6 +91,8 @@ class Topics:
     #: By broker and log directory: the number of replicas that are assigned to it, in forming
     #: topics, too. A directory without replicas is not in the map.
     replica_counts: HashTrieMap[ReplicaImage, int] = field(default_factory=empty)
+    #: The partitions of visible topics that are being reassigned.
+    reassigned: HashTrieMap[Key, None] = field(default_factory=empty)
 
     def replicas_on(self, broker_id: int) -> int:
         """Return the number of replicas that are assigned to a broker."""
@@ -205,6 +207,7 @@ class TopicsDelta(AspectDelta[Topics], part=Topics):
         self.partitions_created = old.partitions_created
         self.topics_created = old.topics_created
         self.replica_counts = old.replica_counts
+        self.reassigned = old.reassigned
         #: The ids of topics that were created or whose own configs changed. This and the following
         #: dicts are ordered sets, in the order of the changes.
         self.changed: dict[bytes, None] = {}
@@ -245,6 +248,7 @@ class TopicsDelta(AspectDelta[Topics], part=Topics):
         self.changed_configs.pop(topic.id, None)
         for index in range(len(topic.partitions)):
             self.changed_partitions.pop((topic.id, index), None)
+            self.reassigned = self.reassigned.discard((topic.id, index))
         if topic.id in self.old.topics:
             self.removed.append(self.old.topics[topic.id])
 
@@ -258,7 +262,7 @@ class TopicsDelta(AspectDelta[Topics], part=Topics):
         self._replicas_moved.update(partition.replicas)
         self.partitions_created += 1
         if not draft.forming:
-            self.changed_partitions[event.topic_id, event.partition] = None
+            self._show_partition((event.topic_id, event.partition), partition)
         elif len(draft.partitions) == draft.forming:
             self._show(draft)
 
@@ -281,7 +285,7 @@ class TopicsDelta(AspectDelta[Topics], part=Topics):
             self._replicas_moved.subtract(old.replicas)
             self._replicas_moved.update(new.replicas)
         if not draft.forming:
-            self.changed_partitions[event.topic_id, event.partition] = None
+            self._show_partition((event.topic_id, event.partition), new)
 
     @replays("created")
     def _count(self, event: ev.Created, _: int | None) -> None:
@@ -361,8 +365,16 @@ class TopicsDelta(AspectDelta[Topics], part=Topics):
         self.changed[topic.id] = None
         if draft.configs:
             self.changed_configs[topic.id] = None
-        for index in range(len(draft.partitions)):
-            self.changed_partitions[topic.id, index] = None
+        for index, partition in enumerate(draft.partitions):
+            self._show_partition((topic.id, index), partition)
+
+    def _show_partition(self, key: Key, partition: PartitionImage) -> None:
+        """Note a partition of a visible topic as changed."""
+        self.changed_partitions[key] = None
+        if partition.is_reassigned:
+            self.reassigned = self.reassigned.insert(key, None)
+        else:
+            self.reassigned = self.reassigned.discard(key)
 
     def _draft(self, topic_id: bytes) -> _Draft:
         draft = self._drafts.get(topic_id)

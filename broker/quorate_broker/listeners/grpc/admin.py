@@ -18,6 +18,7 @@ from quorate.net.methods import (
     DESCRIBE_LOG_DIRS,
     DESCRIBE_QUORUM,
     DESCRIBE_TOPICS,
+    LIST_REASSIGNMENTS,
     METADATA,
     TRANSFER_LEADERSHIP,
 )
@@ -46,6 +47,8 @@ from quorate.v1.admin_pb2 import (
     DescribeQuorumResponse,
     DescribeTopicsRequest,
     DescribeTopicsResponse,
+    ListReassignmentsRequest,
+    ListReassignmentsResponse,
     MetadataRequest,
     MetadataResponse,
     PartitionMetadata,
@@ -69,6 +72,7 @@ _ANSWERED_HERE: Final[Mapping[Method[Any, Any], Required]] = {
     DESCRIBE_CONFIGS: metadata.CONFIGS_REQUIRED,
     DESCRIBE_CLUSTER: metadata.CLUSTER_REQUIRED,
     DESCRIBE_LOG_DIRS: log_dirs.REQUIRED,
+    LIST_REASSIGNMENTS: metadata.CLUSTER_REQUIRED,
 }
 #: All other calls of the service. They are passed on to the controller.
 _PASSED_ON: Final = tuple(
@@ -109,6 +113,7 @@ class AdminService:
             DESCRIBE_CONFIGS: self.describe_configs,
             DESCRIBE_CLUSTER: self.describe_cluster,
             DESCRIBE_LOG_DIRS: self.describe_log_dirs,
+            LIST_REASSIGNMENTS: self.list_reassignments,
             **{method: partial(self.forward, method) for method in _PASSED_ON},
             DESCRIBE_HEALTH: self.describe_health,
         }
@@ -163,6 +168,35 @@ class AdminService:
                 for topic in topics
             ]
         )
+
+    async def list_reassignments(
+        self, request: ListReassignmentsRequest, peer: Peer
+    ) -> ListReassignmentsResponse:
+        named = [(one.topic, index) for one in request.topics for index in one.partitions]
+        check_count(len(named))
+        try:
+            image = await self._metadata.cluster(peer.principal, peer.timeout_ms)
+        except AuthorizationError as error:
+            return ListReassignmentsResponse(error=error_of(error))
+        response = ListReassignmentsResponse()
+        found = self._metadata.reassigned(image, peer.principal, named if request.topics else None)
+        for count, (topic, index, state) in enumerate(found, 1):
+            if not response.topics or response.topics[-1].topic_id != topic.id:
+                response.topics.add(topic=topic.name, topic_id=topic.id)
+            response.topics[-1].partitions.add(
+                partition=index,
+                replicas=state.broker_ids,
+                adding=state.adding,
+                removing=state.removing,
+                isr=state.isr,
+                leader=state.leader,
+            )
+            if count == metadata.REASSIGNED_MAX:
+                response.more = True
+                break
+            if count % PARTITIONS_A_TURN == 0:
+                await asyncio.sleep(0)
+        return response
 
     async def describe_configs(
         self, request: DescribeConfigsRequest, peer: Peer

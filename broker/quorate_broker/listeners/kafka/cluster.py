@@ -31,7 +31,6 @@ from quorate_broker.listeners.kafka.messages import describe_cluster as dc
 from quorate_broker.listeners.kafka.messages import describe_log_dirs as dl
 from quorate_broker.listeners.kafka.messages import describe_quorum as quorum
 from quorate_broker.listeners.kafka.messages import describe_user_scram_credentials as scram
-from quorate_broker.listeners.kafka.messages import list_partition_reassignments as reassign
 from quorate_broker.listeners.kafka.messages import list_transactions as lt
 from quorate_broker.operations.log_dirs import LogDir, ReplicaSize
 from quorate_broker.operations.metadata import check_count
@@ -83,7 +82,6 @@ class ClusterRequests:
             versions.DESCRIBE_CLUSTER: self.describe_cluster,
             versions.DESCRIBE_QUORUM: self.describe_quorum,
             versions.DESCRIBE_LOG_DIRS: self.describe_log_dirs,
-            versions.LIST_PARTITION_REASSIGNMENTS: self.list_partition_reassignments,
             versions.DESCRIBE_ACLS: self.describe_acls,
             versions.DESCRIBE_CLIENT_QUOTAS: self.describe_client_quotas,
             versions.DESCRIBE_USER_SCRAM_CREDENTIALS: self.describe_user_scram_credentials,
@@ -169,18 +167,6 @@ class ClusterRequests:
             results.append(_log_dir(one, wanted))
             await asyncio.sleep(0)
         return dl.DescribeLogDirsResponse(results=results)
-
-    async def list_partition_reassignments(
-        self, call: Call[reassign.ListPartitionReassignmentsRequest]
-    ) -> reassign.ListPartitionReassignmentsResponse:
-        """Replicas are never moved between brokers."""
-        try:
-            await self._metadata.cluster(call.client.principal, 0)
-        except QuorateError as error:
-            return reassign.ListPartitionReassignmentsResponse(
-                error_code=code_of(error), error_message=str(error)
-            )
-        return reassign.ListPartitionReassignmentsResponse(error_message=None)
 
     async def describe_acls(self, call: Call[da.DescribeAclsRequest]) -> da.DescribeAclsResponse:
         del call

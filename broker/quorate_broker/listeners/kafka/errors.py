@@ -66,6 +66,7 @@ GROUP_MAX_SIZE_REACHED: Final = 81
 FENCED_INSTANCE_ID: Final = 82
 ELIGIBLE_LEADERS_NOT_AVAILABLE: Final = 83
 ELECTION_NOT_NEEDED: Final = 84
+NO_REASSIGNMENT_IN_PROGRESS: Final = 85
 GROUP_SUBSCRIBED_TO_TOPIC: Final = 86
 INVALID_RECORD: Final = 87
 PRODUCER_FENCED: Final = 90
@@ -148,6 +149,8 @@ CODES: Final[Mapping[type[errors.QuorateError], int]] = {
     errors.GroupNotFoundError: GROUP_ID_NOT_FOUND,
     errors.NonEmptyGroupError: NON_EMPTY_GROUP,
     errors.GroupSubscribedToTopicError: GROUP_SUBSCRIBED_TO_TOPIC,
+    errors.InvalidReplicaAssignmentError: INVALID_REPLICA_ASSIGNMENT,
+    errors.NoReassignmentInProgressError: NO_REASSIGNMENT_IN_PROGRESS,
     errors.GroupMaxSizeError: GROUP_MAX_SIZE_REACHED,
     errors.WrongClusterError: INCONSISTENT_CLUSTER_ID,
     errors.WrongLoopError: UNKNOWN_SERVER_ERROR,

@@ -24,6 +24,7 @@ from quorate_broker.listeners.kafka.metadata import MetadataRequests
 from quorate_broker.listeners.kafka.offsets import OffsetRequests
 from quorate_broker.listeners.kafka.produce import ProduceRequests
 from quorate_broker.listeners.kafka.producers import ProducerRequests
+from quorate_broker.listeners.kafka.reassignments import ReassignmentRequests
 from quorate_broker.listeners.kafka.recently_fenced import RecentlyFenced
 from quorate_broker.listeners.kafka.topic_partitions import TopicPartitionRequests
 from quorate_broker.listeners.kafka.topics import TopicRequests
@@ -80,6 +81,7 @@ class KafkaListeners:
                     operations, cluster_id, config.node_id, replicas.environment.wall_clock_ms
                 ),
                 ElectionRequests(operations.admin, replicas, config.request_partitions_max),
+                ReassignmentRequests(operations, replicas, config.request_partitions_max),
             )
         )
         self._connections_max = config.max_connections_total

@@ -8,10 +8,15 @@ from itertools import islice
 
 from quorate_quorum.controller.decisions.free_space import DirectoryChoice, FreeSpace
 from quorate_quorum.controller.decisions.outcome import Outcome
-from quorate_quorum.controller.decisions.partitions import moved, redirected
+from quorate_quorum.controller.decisions.partitions import (
+    completed,
+    moved,
+    redirected,
+    steps,
+)
 from quorate_quorum.metadata.brokers import BrokerImage
 from quorate_quorum.metadata.image import MetadataImage
-from quorate_quorum.metadata.partitions import NO_LEADER, Key, PartitionImage, partition_changed
+from quorate_quorum.metadata.partitions import NO_LEADER, Key, PartitionImage
 from quorate_quorum.metadata.topics import TopicImage
 from quorate_quorum.v1 import controller_pb2 as wire
 
@@ -45,7 +50,8 @@ def elect_lossy(
         if broker is not None and broker.directory(old.directory_of(broker_id) or b"") is None:
             replicas = redirected(replace(new, replicas=replicas), broker, choice)
     new = replace(new, replicas=replicas, recovered_epoch=new.leader_epoch)
-    return Outcome((partition_changed(topic.id, partition, old, new),), True)
+    states = [old, new, completed(image, topic, new)]
+    return Outcome(tuple(steps(topic.id, partition, states)), True)
 
 
 def elect_all(

@@ -13,7 +13,8 @@ arrive in order: before the new ISR, the log may hold a raised min.insync.replic
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from quorate.errors import (
     FencedError,
@@ -46,6 +47,19 @@ from quorate_quorum.v1 import events_pb2 as ev
 ALTERED_PER_TURN = 50
 
 
+@dataclass(frozen=True, slots=True)
+class Assigned:
+    """The replicas of a partition, and which of them a reassignment adds and removes."""
+
+    replicas: tuple[ReplicaImage, ...]
+    adding: tuple[int, ...] = ()
+    removing: tuple[int, ...] = ()
+
+    def ordered(self, members: set[int]) -> tuple[int, ...]:
+        """Return the members in the order of assignment, which is the same on every node."""
+        return tuple([r.broker_id for r in self.replicas if r.broker_id in members])
+
+
 def moved(
     image: MetadataImage,
     topic: TopicImage,
@@ -54,34 +68,48 @@ def moved(
     isr: Iterable[int],
     leader: int,
     lossy: Sequence[int] = (),
-    replicas: tuple[ReplicaImage, ...] | None = None,
+    assigned: Assigned | None = None,
 ) -> PartitionImage:
     """Return the next state of a partition with this ISR and leader; `old` if nothing changes.
 
     `lossy`: brokers whose replica may have lost the end of its log. If such a replica leaves ISR or
-    ELR, it enters last_isr, not the ELR.
+    ELR, it enters last_isr, not the ELR. `assigned`: the new replicas, if they change.
     """
     members = set(isr)
     left = {*old.isr, *old.elr} - members
     unsure = set(lossy)
+    now = Assigned(old.replicas, old.adding, old.removing) if assigned is None else assigned
     new = replace(
         old,
-        replicas=old.replicas if replicas is None else replicas,
-        isr=_assigned(old, members),
+        replicas=now.replicas,
+        adding=now.adding,
+        removing=now.removing,
+        isr=now.ordered(members),
         leader=leader,
         leader_epoch=old.leader_epoch if leader == old.leader else old.leader_epoch + 1,
-        adding=tuple(b for b in old.adding if b not in members),
-        elr=_assigned(old, left - unsure),
-        last_isr=_assigned(old, {*old.last_isr, *(left & unsure)}),
+        elr=now.ordered(left - unsure),
+        last_isr=now.ordered({*old.last_isr, *(left & unsure)}),
     )
     if new.elr and len(new.isr) >= image.min_isr(topic, new):
         new = replace(new, elr=())
     return old if new == old else replace(new, partition_epoch=old.partition_epoch + 1)
 
 
-def _assigned(partition: PartitionImage, members: set[int]) -> tuple[int, ...]:
-    """Return the members in the order of assignment, which is the same on every node."""
-    return tuple([r.broker_id for r in partition.replicas if r.broker_id in members])
+def completed(image: MetadataImage, topic: TopicImage, old: PartitionImage) -> PartitionImage:
+    """Return the next state of a partition whose reassignment can end; `old` if it can't.
+
+    It ends when every target replica is in the ISR, and one of them may lead (KIP-455).
+    """
+    target = old.target
+    if not old.is_reassigned or not set(target) <= set(old.isr):
+        return old
+    kept = Assigned(tuple(one for one in old.replicas if one.broker_id in target))
+    leader = old.leader
+    if leader not in target:
+        leader = clean_leader(image, replace(old, replicas=kept.replicas), target)
+        if leader == NO_LEADER:
+            return old
+    return moved(image, topic, old, isr=target, leader=leader, assigned=kept)
 
 
 def clean_leader(image: MetadataImage, partition: PartitionImage, isr: Sequence[int]) -> int:
@@ -156,7 +184,7 @@ def adapted(
             isr=isr,
             leader=leader,
             lossy=lossy,
-            replicas=redirected(old, broker, choice),
+            assigned=Assigned(redirected(old, broker, choice), old.adding, old.removing),
         )
     return new
 
@@ -283,12 +311,20 @@ def _altered(
     if new.last_isr and len(new.isr) >= image.min_isr(topic, new):
         grown = replace(new, last_isr=())
         new = replace(grown, partition_epoch=old.partition_epoch + 1)
-    events = [] if new is old else [partition_changed(topic.id, index, old, new)]
+    states = [old, new]
     # If the leader is shutting down, it can leave the ISR now that another member has joined.
-    left = adapted(image, topic, new, leader, choice)
-    if left is not new:
-        events.append(partition_changed(topic.id, index, new, left))
-    return events, left
+    states.append(adapted(image, topic, states[-1], leader, choice))
+    states.append(completed(image, topic, states[-1]))
+    return steps(topic.id, index, states), states[-1]
+
+
+def steps(topic_id: bytes, index: int, states: Sequence[PartitionImage]) -> list[ev.MetadataEvent]:
+    """Return the events that lead through these states of a partition."""
+    return [
+        partition_changed(topic_id, index, old, new)
+        for old, new in pairwise(states)
+        if new is not old
+    ]
 
 
 def _check_proposal(

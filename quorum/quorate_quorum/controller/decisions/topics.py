@@ -24,6 +24,7 @@ from quorate_quorum.configs import (
 from quorate_quorum.controller.decisions.outcome import Outcome
 from quorate_quorum.controller.decisions.partitions import moved
 from quorate_quorum.controller.decisions.placement import Place
+from quorate_quorum.metadata.brokers import BrokerImage
 from quorate_quorum.metadata.delta import replayed
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.metadata.partitions import partition_changed
@@ -83,17 +84,23 @@ def default_factor(image: MetadataImage) -> int:
 
 
 def places_of(image: MetadataImage) -> list[Place]:
-    """Return the brokers that may get replicas.
-
-    Such a broker is unfenced, not shutting down, and has a directory that works.
-    """
+    """Return the brokers that may get replicas, by id."""
     return [
         Place(broker.id, broker.rack, broker.host)
         for broker in image.sorted_brokers()
-        if not broker.fenced
-        and not broker.shutting_down
-        and any(not directory.failed for directory in broker.directories)
+        if why_no_replicas(broker) is None
     ]
+
+
+def why_no_replicas(broker: BrokerImage) -> str | None:
+    """Return why a broker may get no new replicas; None if it may."""
+    if broker.fenced:
+        return "is fenced"
+    if broker.shutting_down:
+        return "is shutting down"
+    if all(directory.failed for directory in broker.directories):
+        return "has no log directory that works"
+    return None
 
 
 def delete_topics(

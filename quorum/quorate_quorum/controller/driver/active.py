@@ -34,6 +34,7 @@ from quorate_quorum.controller.decisions.growth import Growth
 from quorate_quorum.controller.decisions.health import PartitionHealth, describe_health
 from quorate_quorum.controller.decisions.internal_topics import internal_topic
 from quorate_quorum.controller.decisions.outcome import Outcome
+from quorate_quorum.controller.decisions.reassignment import Reassignments
 from quorate_quorum.controller.decisions.requested_elections import RequestedElections
 from quorate_quorum.controller.driver.creations import Creations
 from quorate_quorum.controller.driver.leases import LeaseRaft, Leases
@@ -168,6 +169,15 @@ class ActiveController:
             await self.reign.confirm()
             requested.lossy_ended(self.reign.image)
             end = self.reign.image.offset
+        return Decided(requested.response, end)
+
+    async def reassign_partitions(
+        self, request: admin.ReassignPartitionsRequest
+    ) -> Decided[admin.ReassignPartitionsResponse]:
+        """Begin to move the replicas of partitions, or cancel that."""
+        check_named(sum(len(one.partitions) for one in request.topics))
+        requested = Reassignments(request)
+        end = await self.reign.run_in_turns(requested.next)
         return Decided(requested.response, end)
 
     async def register(self, request: RegisterRequest) -> Decided[RegisterResponse]:

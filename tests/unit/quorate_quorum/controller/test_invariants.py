@@ -26,6 +26,7 @@ from quorate_quorum.controller.decisions.lossy_elections import (
 )
 from quorate_quorum.controller.decisions.outcome import Context, Outcome
 from quorate_quorum.controller.decisions.partitions import alter_partitions
+from quorate_quorum.controller.decisions.reassignment import Reassignments
 from quorate_quorum.controller.decisions.sweep import Sweep
 from quorate_quorum.controller.decisions.topics import (
     alter_configs,
@@ -71,6 +72,8 @@ class Cluster:
         self.growth: Growth | None = None
         #: The number of partitions that growths have made.
         self.grown = 0
+        #: The number of reassignments that were begun, cancelled, and that ended at their target.
+        self.reassigned = self.cancelled = self.completed = 0
         self.now_ms = 0
         for broker in range(BROKERS):
             self.register(broker)
@@ -122,6 +125,13 @@ class Cluster:
     def take(self, outcome: Outcome[Any]) -> None:
         before = self.image
         self.image = replayed(before, outcome.events)
+        self.completed += len([k for k in before.reassigned if k not in self.image.reassigned])
+        assert set(self.image.reassigned) == {
+            (topic.id, index)
+            for topic in self.image.sorted_topics()
+            for index, partition in enumerate(topic.partitions)
+            if partition.is_reassigned
+        }
         for topic in self.image.sorted_topics():
             for index, partition in enumerate(topic.partitions):
                 old = before.partition(topic.id, index)
@@ -144,6 +154,11 @@ class Cluster:
         if old is not None and new.recovered_epoch != old.recovered_epoch:
             holders.clear()
             holders.update(new.isr)
+        if old is not None:
+            removed = set(old.broker_ids) - set(new.broker_ids)
+            holders.difference_update(removed)  # the broker deletes the replica
+            if removed and new.recovered_epoch == old.recovered_epoch:
+                assert holders, "a replica that is kept has all that was acknowledged"
         min_isr = self.image.min_isr(topic, new)
         # One that came back lossy may stay there until its registration is settled, and can't lead.
         assert set(new.isr) & settled <= holders, (key, new, holders)
@@ -156,7 +171,8 @@ class Cluster:
             and len(new.isr) < min_isr
             and new.recovered_epoch == old.recovered_epoch
         ):
-            kept = {*new.isr, *new.elr, *new.last_isr}
+            removed = set(old.broker_ids) - set(new.broker_ids)
+            kept = {*new.isr, *new.elr, *new.last_isr, *removed}
             assert {*old.isr, *old.elr} <= kept, (
                 "under min ISR no replica that held all is forgotten"
             )
@@ -302,6 +318,31 @@ class Cluster:
             if outcome.response:
                 self.growth = None
 
+    def reassign(self, broker: int) -> None:
+        """Ask for other replicas of a partition, or cancel a reassignment."""
+        moving = sorted(self.image.reassigned)
+        cancel = bool(moving) and self.chance.random() < 0.4
+        if cancel:
+            topic_id, index = self.chance.choice(moving)
+            topic = self.image.topics[topic_id]
+        else:
+            topic = self.chance.choice(self.image.sorted_topics())
+            index = self.chance.randrange(len(topic.partitions))
+        target = self.chance.sample(range(BROKERS), self.chance.randint(1, 4))
+        asked = admin.ReassignedPartition(
+            partition=index, replicas=[] if cancel else target, cancel=cancel
+        )
+        request = admin.ReassignPartitionsRequest()
+        request.topics.add(topic=topic.name, partitions=[asked])
+        requested = Reassignments(request)
+        outcome = requested.next(self.image, self.context())
+        assert outcome.response
+        self.take(outcome)
+        if outcome.events and cancel:
+            self.cancelled += 1
+        elif outcome.events:
+            self.reassigned += 1
+
     def delete(self, broker: int) -> None:
         del broker
         gone = [name for name in self.image.topic_ids if name.startswith("n")]
@@ -352,6 +393,8 @@ class Cluster:
                 self.make,
                 self.grow,
                 self.grow,
+                self.reassign,
+                self.reassign,
                 self.delete,
                 self.settle_on,
                 self.settle_on,
@@ -388,15 +431,21 @@ def test_nothing_acknowledged_is_elected_away(seed: int) -> None:
             ), (topic.name, partition)
 
 
-def test_the_random_decisions_make_topics_and_let_them_grow() -> None:
+def test_the_random_decisions_make_topics_let_them_grow_and_reassign_them() -> None:
     """Without this floor, a rule that refuses all of them would leave nothing to check."""
-    made = grown = 0
-    for seed in range(5):
+    made = grown = reassigned = cancelled = completed = 0
+    for seed in range(8):
         cluster = Cluster(seed)
         for _ in range(150):
             cluster.happen()
         made += cluster.image.topics_created - FIRST_TOPICS
         grown += cluster.grown
+        reassigned += cluster.reassigned
+        cancelled += cluster.cancelled
+        completed += cluster.completed
+    assert reassigned >= 20, reassigned
+    assert cancelled >= 5, cancelled
+    assert completed >= 10, completed
     assert made >= 5, made
     assert grown >= 10, grown
 

@@ -1,0 +1,137 @@
+"""The calls of an admin that move the replicas of partitions to other brokers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, NamedTuple
+
+from quorate.admin.quorum_calls import QuorumCalls
+from quorate.errors import QuorateError, from_wire, raise_if_error
+from quorate.model import TopicPartition
+from quorate.net import methods
+from quorate.settings import (
+    INT32_MAX,
+    ByPartition,
+    Flag,
+    Partitions,
+    Whole,
+    checked,
+    listed,
+)
+from quorate.v1 import admin_pb2 as wire
+
+
+class Reassignment(NamedTuple):
+    """A partition whose replicas are being moved.
+
+    `replicas`: the target, the preferred leader first, then the brokers to remove. `adding` and
+    `removing`: those of them that get a replica, and that lose it at the end. `isr`: the brokers
+    that are in sync: the reassignment ends when all of the target are. `leader`: -1 if there is
+    none.
+    """
+
+    replicas: tuple[int, ...]
+    adding: tuple[int, ...]
+    removing: tuple[int, ...]
+    isr: tuple[int, ...]
+    leader: int
+
+    @property
+    def target(self) -> tuple[int, ...]:
+        """The brokers that have a replica when the reassignment is over."""
+        return tuple(b for b in self.replicas if b not in self.removing)
+
+
+@dataclass(frozen=True)
+class Target:
+    """Rule: a list of broker ids, or None."""
+
+    doc: str = ""
+
+    def check(self, call: str, name: str, given: Any) -> list[int] | None:
+        if given is None:
+            return None
+        said = "a list of broker ids, or None to cancel"
+        broker = Whole(0, INT32_MAX)
+        return [
+            broker.check(call, f"a broker id in {name}", one)
+            for one in listed(call, name, said, given)
+        ]
+
+
+class ReassignmentCalls(QuorumCalls):
+    """The part of an Admin that is about reassignments."""
+
+    @checked
+    async def reassign_partitions(
+        self,
+        targets: Annotated[Mapping[TopicPartition, Sequence[int] | None], ByPartition(Target())],
+        *,
+        keep_replication_factor: Annotated[
+            bool, Flag("refuse a target with more or fewer replicas than there are")
+        ] = False,
+    ) -> dict[TopicPartition, QuorateError | None]:
+        """Begin to move the replicas of partitions. Return why a partition was refused, or None.
+
+        A target is a list of brokers, the preferred leader first. Missing replicas are added and
+        catch up; when all of the target are in sync, the others are removed. Producers and
+        consumers go on meanwhile. The call returns when the reassignments have begun:
+        list_reassignments() shows those under way. A new target replaces an older one. None as a
+        target cancels: the partition keeps the replicas that it had before. The call is safe to
+        repeat.
+
+        An error is in the result of its partition: InvalidReplicaAssignmentError (no broker, one
+        twice, one that is not registered or can't take replicas now, or a change that would drop
+        the only replicas in sync), NoReassignmentInProgressError (there is nothing to cancel) or
+        UnknownTopicError.
+        """
+        request = wire.ReassignPartitionsRequest(
+            keep_replication_factor=keep_replication_factor, timeout_ms=self._timeout_ms
+        )
+        by_topic: dict[str, wire.ReassignedTopic] = {}
+        for (topic, number), target in targets.items():
+            if topic not in by_topic:
+                by_topic[topic] = request.topics.add(topic=topic)
+            by_topic[topic].partitions.add(
+                partition=number, replicas=target or (), cancel=target is None
+            )
+        response = await self._ask(methods.REASSIGN_PARTITIONS, request)
+        raise_if_error(response.error)
+        return {
+            TopicPartition(one.topic, result.partition): (
+                from_wire(result.error) if result.error.code else None
+            )
+            for one in response.topics
+            for result in one.partitions
+        }
+
+    @checked
+    async def list_reassignments(
+        self, partitions: Annotated[Iterable[TopicPartition] | None, Partitions()] = None
+    ) -> dict[TopicPartition, Reassignment]:
+        """Return the reassignments under way, of the named partitions, or of all.
+
+        At most 10,000 are returned.
+        """
+        request = wire.ListReassignmentsRequest()
+        by_topic: dict[str, list[int]] = {}
+        for topic, number in partitions or ():
+            by_topic.setdefault(topic, []).append(number)
+        if partitions is not None and not by_topic:
+            return {}
+        for topic, numbers in by_topic.items():
+            request.topics.add(topic=topic, partitions=numbers)
+        response = await self._ask(methods.LIST_REASSIGNMENTS, request)
+        raise_if_error(response.error)
+        return {
+            TopicPartition(one.topic, found.partition): Reassignment(
+                tuple(found.replicas),
+                tuple(found.adding),
+                tuple(found.removing),
+                tuple(found.isr),
+                found.leader,
+            )
+            for one in response.topics
+            for found in one.partitions
+        }

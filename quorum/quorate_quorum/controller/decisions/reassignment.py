@@ -1,0 +1,204 @@
+"""Reassignments: the replicas of a partition move to other brokers (KIP-455).
+
+A reassignment adds the missing target replicas, waits until every target is in the ISR, then
+removes the others. So at each offset of the metadata log, the ISR holds every acknowledged record.
+`partitions.completed` ends a reassignment, in the batch in which the last target enters the ISR.
+All of its state is in the partition, so the next controller goes on with it.
+
+The *original* replicas are those that the partition had before: all that are not being added. To
+cancel is to make them the target again. A new request replaces an older one: replicas that only the
+older one wanted are dropped at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from quorate.errors import (
+    InvalidReplicaAssignmentError,
+    NoReassignmentInProgressError,
+    QuorateError,
+    UnknownTopicError,
+    to_wire,
+)
+from quorate.v1 import admin_pb2 as admin
+from quorate_quorum.controller.decisions.free_space import DirectoryChoice
+from quorate_quorum.controller.decisions.outcome import Context, Outcome
+from quorate_quorum.controller.decisions.partitions import (
+    Assigned,
+    clean_leader,
+    completed,
+    moved,
+    steps,
+)
+from quorate_quorum.controller.decisions.topics import why_no_replicas
+from quorate_quorum.metadata.image import MetadataImage
+from quorate_quorum.metadata.partitions import NO_LEADER, PartitionImage
+from quorate_quorum.metadata.topics import TopicImage
+from quorate_quorum.v1 import events_pb2 as ev
+
+#: The most partitions that one turn of the event loop decides.
+DECIDED_MAX: Final = 50
+
+
+def reassigned(
+    image: MetadataImage,
+    topic: TopicImage,
+    old: PartitionImage,
+    target: Sequence[int],
+    choice: DirectoryChoice,
+) -> list[PartitionImage]:
+    """Return the states that a partition goes through at once, from `old` on.
+
+    `target`: the brokers that shall have a replica, the preferred leader first. If each of them is
+    in the ISR already, the last state has no other replicas. Raises InvalidReplicaAssignmentError.
+    """
+    _check_target(image, old, target)
+    original = [b for b in old.broker_ids if b not in old.adding]
+    removing = tuple(b for b in original if b not in target)
+    placed = {one.broker_id: one for one in old.replicas}
+    added = [b for b in target if b not in placed]
+    placed.update((b, choice.of(b)) for b in added)
+    assigned = Assigned(
+        replicas=tuple(placed[b] for b in (*target, *removing)),
+        adding=tuple(b for b in target if b not in original),
+        removing=removing,
+    )
+    new = _with(image, topic, old, assigned)
+    return [old, new, completed(image, topic, new)]
+
+
+def cancelled(
+    image: MetadataImage, topic: TopicImage, old: PartitionImage, choice: DirectoryChoice
+) -> list[PartitionImage]:
+    """Return the states of a partition whose reassignment is cancelled, from `old` on.
+
+    The partition has its original replicas again. Those that were to be removed come after the
+    others in the order of assignment. Raises NoReassignmentInProgressError, and
+    InvalidReplicaAssignmentError if only added replicas are in the ISR.
+    """
+    if not old.is_reassigned:
+        raise NoReassignmentInProgressError(
+            f"the partition has the replicas {list(old.broker_ids)}, and none is added or removed"
+        )
+    original = [b for b in old.broker_ids if b not in old.adding]
+    return reassigned(image, topic, old, original, choice)
+
+
+def _with(
+    image: MetadataImage, topic: TopicImage, old: PartitionImage, assigned: Assigned
+) -> PartitionImage:
+    """Return the next state, with these replicas. Raise an error if that could lose records."""
+    kept = {one.broker_id for one in assigned.replicas}
+    dropped = [b for b in old.broker_ids if b not in kept]
+    isr = tuple(b for b in old.isr if b in kept)
+    leader = old.leader
+    if dropped and not isr:
+        raise InvalidReplicaAssignmentError(
+            f"brokers {dropped} would lose their replicas at once, and no other replica is in the"
+            f" ISR {list(old.isr)}: acknowledged records would be lost; first let one of"
+            f" {sorted(kept)} catch up"
+        )
+    if leader in dropped:
+        leader = clean_leader(image, old, isr)
+        if leader == NO_LEADER:
+            raise InvalidReplicaAssignmentError(
+                f"broker {old.leader} leads, and would lose its replica at once; none of the other"
+                f" in-sync replicas {list(isr)} may lead now"
+            )
+    return moved(image, topic, old, isr=isr, leader=leader, assigned=assigned)
+
+
+def _check_target(image: MetadataImage, old: PartitionImage, target: Sequence[int]) -> None:
+    if not target:
+        raise InvalidReplicaAssignmentError(
+            "the target names no broker; a partition needs a replica on one or more"
+        )
+    if len(set(target)) != len(target):
+        raise InvalidReplicaAssignmentError(
+            f"the target {list(target)} names a broker twice; each broker has one replica"
+        )
+    unknown = sorted(b for b in target if b not in image.brokers)
+    if unknown:
+        raise InvalidReplicaAssignmentError(
+            f"the target {list(target)} names brokers {unknown}, which are not registered;"
+            f" {sorted(image.brokers)} are"
+        )
+    for broker_id in target:
+        why = why_no_replicas(image.brokers[broker_id])
+        if why and broker_id not in old.broker_ids:
+            raise InvalidReplicaAssignmentError(
+                f"broker {broker_id} of the target {list(target)} {why}, and has no replica of"
+                " the partition: it would never catch up"
+            )
+
+
+@dataclass(slots=True)
+class Reassignments:
+    """The reassignments of one request, decided in parts: `next`, until its response is True.
+
+    `response` holds a result for each partition that the request names.
+    """
+
+    request: admin.ReassignPartitionsRequest
+    response: admin.ReassignPartitionsResponse = field(
+        default_factory=admin.ReassignPartitionsResponse
+    )
+    _left: Iterator[tuple[str, admin.ReassignedPartition]] = field(init=False)
+    _seen: set[tuple[str, int]] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self._left = ((one.topic, part) for one in self.request.topics for part in one.partitions)
+
+    def next(self, image: MetadataImage, context: Context) -> Outcome[bool]:
+        """Decide the next partitions. Response: whether these were the last ones."""
+        choice = DirectoryChoice(image, context.free_space)
+        events: list[ev.MetadataEvent] = []
+        for decided, (name, asked) in enumerate(self._left, 1):
+            try:
+                events.extend(self._decided(image, name, asked, choice))
+                self._answer(name, asked.partition, None)
+            except QuorateError as error:
+                self._answer(name, asked.partition, error)
+            if decided == DECIDED_MAX:
+                return Outcome(tuple(events), False)
+        return Outcome(tuple(events), True)
+
+    def _decided(
+        self,
+        image: MetadataImage,
+        name: str,
+        asked: admin.ReassignedPartition,
+        choice: DirectoryChoice,
+    ) -> list[ev.MetadataEvent]:
+        index = asked.partition
+        if (name, index) in self._seen:
+            raise InvalidReplicaAssignmentError("one request names the partition twice")
+        self._seen.add((name, index))
+        topic = image.topic_named(name)
+        if topic is None:
+            raise UnknownTopicError(f"there is no topic {name[:249]!r}")
+        if not 0 <= index < len(topic.partitions):
+            raise UnknownTopicError(
+                f"topic {name!r} has partitions 0 to {len(topic.partitions) - 1}, and no {index}"
+            )
+        old = topic.partitions[index]
+        if asked.cancel:
+            return steps(topic.id, index, cancelled(image, topic, old, choice))
+        factor = len(old.broker_ids) - len(old.adding)
+        if self.request.keep_replication_factor and len(asked.replicas) != factor:
+            raise InvalidReplicaAssignmentError(
+                f"the target {list(asked.replicas)} has {len(asked.replicas)} replicas; the"
+                f" partition has {factor}, and the request may not change this number"
+            )
+        return steps(topic.id, index, reassigned(image, topic, old, asked.replicas, choice))
+
+    def _answer(self, name: str, index: int, error: QuorateError | None) -> None:
+        topics = self.response.topics
+        if not topics or topics[-1].topic != name:
+            topics.add(topic=name)
+        result = topics[-1].partitions.add(partition=index)
+        if error is not None:
+            result.error.CopyFrom(to_wire(error))

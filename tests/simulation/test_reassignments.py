@@ -1,0 +1,185 @@
+"""Replicas move between brokers, in a whole simulated cluster, while a producer writes."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+import pytest
+
+from quorate import Admin, Producer, Reassignment, TopicPartition
+from quorate.errors import (
+    InvalidReplicaAssignmentError,
+    NoReassignmentInProgressError,
+    QuorateError,
+    UnknownTopicError,
+)
+from quorate_quorum.server import QuorumServer
+from tests.harness.cluster_scene import LOG, TOPIC, Scene, play
+
+pytestmark = [pytest.mark.simulation, pytest.mark.timeout(120)]
+
+KEY = TopicPartition(TOPIC, 0)
+T = TypeVar("T")
+
+
+async def ask(scene: Scene, question: Callable[[Admin], Awaitable[T]]) -> T:
+    async def run() -> T:
+        async with Admin(bootstrap_servers=scene.cluster.bootstrap_servers) as admin:
+            return await question(admin)
+
+    found: T = await scene.cluster.spawn_client(run)
+    return found
+
+
+async def move(scene: Scene, target: Sequence[int] | None) -> QuorateError | None:
+    found = await ask(scene, lambda admin: admin.reassign_partitions({KEY: target}))
+    return found[KEY]
+
+
+async def listed(scene: Scene) -> dict[TopicPartition, Reassignment]:
+    return await ask(scene, lambda admin: admin.list_reassignments())
+
+
+async def flow(scene: Scene, is_over: asyncio.Event) -> None:
+    """Write one record after another."""
+    async with Producer(bootstrap_servers=scene.cluster.bootstrap_servers, linger_ms=0) as producer:
+        while not is_over.is_set():
+            value = b"%d" % scene.sent
+            scene.sent += 1
+            found = await producer.send_and_wait(TOPIC, value, partition=0)
+            assert found.offset not in scene.acked
+            scene.acked[found.offset] = value
+            await asyncio.sleep(0.001)
+
+
+async def arrived(scene: Scene, target: Sequence[int]) -> None:
+    await scene.until(
+        lambda: scene.state.broker_ids == tuple(target) and not scene.state.is_reassigned,
+        f"the replicas are {target}",
+    )
+
+
+def holders(scene: Scene) -> set[int]:
+    """The brokers that have the log of the partition on their disk."""
+    return {n for n in range(len(scene.cluster.brokers)) if LOG in dict(scene.node(n).disk.files())}
+
+
+async def check(scene: Scene) -> None:
+    read = await scene.read()
+    assert read == scene.acked, "each acknowledged record is there, once"
+    await scene.whole()
+    await scene.until(scene.logs_are_equal, "the replicas have equal logs")
+
+
+def test_a_partition_moves_to_other_brokers_under_load() -> None:
+    async def story(scene: Scene) -> None:
+        is_over = asyncio.Event()
+        writing = scene.cluster.spawn_client(lambda: flow(scene, is_over))
+        await asyncio.sleep(0.2)
+        for target in ([3, 4, 5], [0, 4, 2], [2, 0, 1]):
+            assert await move(scene, target) is None
+            await arrived(scene, target)
+            assert scene.state.leader in target
+            await scene.until(lambda target=target: holders(scene) == set(target), "the rest is gone")  # type: ignore[misc]  # noqa: E501
+        assert await listed(scene) == {}
+        is_over.set()
+        await writing
+        await check(scene)
+
+    play(story, brokers=6, configs={"min.insync.replicas": "2"})
+
+
+def test_what_is_under_way_is_listed_and_a_cancelled_move_keeps_the_first_replicas() -> None:
+    async def story(scene: Scene) -> None:
+        first = scene.state.broker_ids
+        await scene.produce(20)
+        new = [b for b in range(6) if b not in first]
+        brokers = {node.name for node in scene.cluster.brokers}
+        late = f"broker-{new[2]}"
+        scene.cluster.network.cut({late}, brokers - {late})  # it never catches up
+        assert await move(scene, new) is None
+        await scene.until(lambda: set(new[:2]) <= set(scene.state.isr), "two have caught up")
+        found = (await listed(scene))[KEY]
+        assert found.target == tuple(new)
+        assert found.adding == tuple(new)
+        assert found.removing == first
+        assert {*first, *new[:2]} <= set(found.isr)
+        assert await ask(scene, lambda admin: admin.list_reassignments([KEY])) == {KEY: found}
+        other = [TopicPartition(TOPIC, 5), TopicPartition("nothing", 0)]
+        assert await ask(scene, lambda admin: admin.list_reassignments(other)) == {}
+        assert await move(scene, None) is None
+        assert set(scene.state.broker_ids) == set(first)
+        assert isinstance(await move(scene, None), NoReassignmentInProgressError)
+        await scene.until(lambda: holders(scene) == set(first), "the new ones are gone")
+        scene.cluster.network.heal()
+        await scene.produce(20)
+        await check(scene)
+
+    play(story, brokers=6)
+
+
+def test_an_impossible_target_is_refused_with_what_is_possible() -> None:
+    async def story(scene: Scene) -> None:
+        before = scene.state
+        for target in ([], [0, 0], [7]):
+            assert isinstance(await move(scene, target), InvalidReplicaAssignmentError)
+        wrong = {TopicPartition(TOPIC, 9): [0], TopicPartition("nothing", 0): [0]}
+        found = await ask(scene, lambda admin: admin.reassign_partitions(wrong))
+        assert all(isinstance(one, UnknownTopicError) for one in found.values())
+        assert scene.state == before
+
+    play(story, replicas=1, brokers=2)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_moves_while_brokers_and_controllers_die_lose_nothing(seed: int) -> None:
+    """Targets of chance, cancellations, kills of brokers and of the controller, under load."""
+    chance = random.Random(seed)
+
+    async def story(scene: Scene) -> None:
+        is_over = asyncio.Event()
+        writing = scene.cluster.spawn_client(lambda: flow(scene, is_over))
+        for _ in range(12):
+            target = chance.sample(range(5), chance.randint(2, 4))
+            await move(scene, None if chance.random() < 0.25 else target)
+            await asyncio.sleep(chance.choice([0.0, 0.01, 0.2, 1.0]))
+            victim = chance.choice(["broker", "leader", "controller", "nobody"])
+            if victim != "nobody":
+                name = chosen(scene, victim, chance)
+                scene.cluster.kill(name)
+                await asyncio.sleep(chance.choice([0.1, 1.0]))
+                scene.cluster.start(name)
+            await scene.until(scene.all_unfenced, "all brokers are back")
+            await scene.until(lambda: controller(scene) is not None, "a voter leads")
+        is_over.set()
+        await writing
+        target = chance.sample(range(5), 3)
+        assert await move(scene, target) is None
+        await arrived(scene, target)
+        read = await scene.read()
+        assert read == scene.acked, "each acknowledged record is there, once"
+        await scene.until(lambda: set(scene.state.isr) == set(target), "the ISR is whole")
+        await scene.until(scene.logs_are_equal, "the replicas have equal logs")
+        await scene.until(lambda: holders(scene) == set(target), "removed replicas are deleted")
+
+    play(story, brokers=5, configs={"min.insync.replicas": "2"}, seed=seed)
+
+
+def controller(scene: Scene) -> str | None:
+    for node in scene.cluster.voters:
+        if isinstance(node.server, QuorumServer) and node.server.is_controller:
+            return node.name
+    return None
+
+
+def chosen(scene: Scene, victim: str, chance: random.Random) -> str:
+    if victim == "controller":
+        found = controller(scene)
+        assert found is not None
+        return found
+    if victim == "leader" and scene.state.leader >= 0:
+        return f"broker-{scene.state.leader}"
+    return f"broker-{chance.randrange(5)}"

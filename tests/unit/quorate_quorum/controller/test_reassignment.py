@@ -1,0 +1,344 @@
+"""Reassignments: add, catch up, remove. No state on the way has fewer replicas in sync."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quorate.v1 import admin_pb2 as admin
+from quorate.v1.common_pb2 import ErrorCode
+from quorate_quorum.controller.decisions import brokers as decide
+from quorate_quorum.controller.decisions.free_space import DirectoryChoice, FreeSpace
+from quorate_quorum.controller.decisions.lossy_elections import elect_lossy
+from quorate_quorum.controller.decisions.partitions import alter_partitions
+from quorate_quorum.controller.decisions.reassignment import DECIDED_MAX, Reassignments
+from quorate_quorum.metadata.delta import replayed
+from quorate_quorum.metadata.image import MetadataImage
+from quorate_quorum.metadata.partitions import PartitionImage
+from quorate_quorum.v1 import controller_pb2 as wire
+from tests.unit.quorate_quorum.metadata.builders import (
+    brokers,
+    built,
+    context,
+    decided,
+    directory_id,
+    partition_made,
+    the_partition,
+    topic_event,
+    topic_id,
+    with_partition,
+)
+
+INVALID = ErrorCode.ERROR_CODE_INVALID_REPLICA_ASSIGNMENT
+NOT_MOVING = ErrorCode.ERROR_CODE_NO_REASSIGNMENT_IN_PROGRESS
+UNKNOWN_TOPIC = ErrorCode.ERROR_CODE_UNKNOWN_TOPIC
+
+SIX = brokers(range(6))
+START = with_partition(SIX, [0, 1, 2])
+
+
+def ask(
+    image: MetadataImage,
+    target: Sequence[int] = (),
+    *,
+    cancel: bool = False,
+    partition: int = 0,
+    topic: str = "orders",
+    keep_factor: bool = False,
+) -> tuple[MetadataImage, admin.ReassignedPartitionResult]:
+    request = admin.ReassignPartitionsRequest(keep_replication_factor=keep_factor)
+    asked = admin.ReassignedPartition(partition=partition, replicas=target, cancel=cancel)
+    request.topics.add(topic=topic, partitions=[asked])
+    requested = Reassignments(request)
+    outcome = requested.next(image, context(image))
+    assert outcome.response
+    return replayed(image, outcome.events), requested.response.topics[0].partitions[0]
+
+
+def moving(target: Sequence[int], image: MetadataImage = START) -> MetadataImage:
+    image, result = ask(image, target)
+    assert not result.HasField("error"), result.error.message
+    return image
+
+
+def in_sync(image: MetadataImage, *isr: int) -> MetadataImage:
+    """The leader proposes this ISR."""
+    partition = the_partition(image)
+    request = wire.AlterPartitionsRequest(
+        broker_id=partition.leader, broker_epoch=image.brokers[partition.leader].epoch
+    )
+    request.partitions.add(
+        topic_id=topic_id(1),
+        partition=0,
+        leader_epoch=partition.leader_epoch,
+        partition_epoch=partition.partition_epoch,
+        isr=[wire.IsrMember(broker_id=b, broker_epoch=image.brokers[b].epoch) for b in isr],
+    )
+    outcome = alter_partitions(image, request, context(image))
+    assert not outcome.response.partitions[0].HasField("error")
+    return replayed(image, outcome.events)
+
+
+@dataclass(frozen=True)
+class State:
+    replicas: tuple[int, ...]
+    adding: tuple[int, ...]
+    removing: tuple[int, ...]
+    isr: tuple[int, ...]
+    leader: int
+    leader_epoch: int = 0
+
+
+def state(image: MetadataImage) -> State:
+    found = the_partition(image)
+    return State(
+        found.broker_ids,
+        found.adding,
+        found.removing,
+        found.isr,
+        found.leader,
+        found.leader_epoch,
+    )
+
+
+def test_a_move_adds_waits_and_removes() -> None:
+    image = moving([3, 4, 5])
+    assert state(image) == State((3, 4, 5, 0, 1, 2), (3, 4, 5), (0, 1, 2), (0, 1, 2), 0)
+    assert list(image.reassigned) == [(topic_id(1), 0)]
+    for isr in ([0, 1, 2, 3], [0, 1, 2, 3, 4]):
+        image = in_sync(image, *isr)
+        assert set(the_partition(image).isr) == set(isr)
+        assert the_partition(image).adding == (3, 4, 5)
+    image = in_sync(image, 0, 1, 2, 3, 4, 5)
+    assert state(image) == State((3, 4, 5), (), (), (3, 4, 5), 3, leader_epoch=1)
+    assert list(image.reassigned) == []
+
+
+def test_targets_that_are_all_in_sync_end_the_move_although_others_left_the_isr() -> None:
+    image = in_sync(moving([0, 3]), 0, 3)
+    assert state(image) == State((0, 3), (), (), (0, 3), 0)
+
+
+def test_a_leader_that_stays_goes_on_in_its_epoch() -> None:
+    image = in_sync(moving([1, 0, 3]), 0, 1, 2, 3)
+    assert state(image) == State((1, 0, 3), (), (), (1, 0, 3), 0)
+
+
+def test_fewer_replicas_and_another_order_are_there_at_once() -> None:
+    assert state(moving([2, 0])) == State((2, 0), (), (), (2, 0), 0)
+    assert state(moving([2, 1, 0])) == State((2, 1, 0), (), (), (2, 1, 0), 0)
+    assert state(moving([1])) == State((1,), (), (), (1,), 1, leader_epoch=1)
+
+
+def test_the_same_target_changes_nothing() -> None:
+    image = moving([0, 1, 2])
+    assert image.topics == START.topics
+    image = moving([3, 1, 2])
+    assert moving([3, 1, 2], image).topics == image.topics
+
+
+def test_a_move_cancelled_has_its_first_replicas_again() -> None:
+    image = in_sync(moving([3, 4, 0]), 0, 1, 2, 3)
+    image, result = ask(image, cancel=True)
+    assert not result.HasField("error")
+    assert set(the_partition(image).broker_ids) == {0, 1, 2}
+    assert state(replace_order(image)) == State((0, 1, 2), (), (), (0, 1, 2), 0)
+    assert list(image.reassigned) == []
+
+
+def replace_order(image: MetadataImage) -> MetadataImage:
+    """Bring the replicas back into the order that they had."""
+    return moving([0, 1, 2], image)
+
+
+def test_a_new_target_replaces_the_old_one_and_drops_what_only_that_wanted() -> None:
+    image = moving([4, 1, 5], moving([3, 4, 0]))
+    assert state(image) == State((4, 1, 5, 0, 2), (4, 5), (0, 2), (1, 0, 2), 0)
+    image, _ = ask(image, cancel=True)
+    assert set(the_partition(image).broker_ids) == {0, 1, 2}
+
+
+def test_a_leader_that_only_the_old_target_wanted_hands_over() -> None:
+    image = decided(
+        in_sync(moving([3, 4, 5]), 0, 1, 3), 0, decide.fence(in_sync(moving([3, 4, 5]), 0, 1, 3), 0)
+    )
+    assert the_partition(image).leader == 3
+    image, result = ask(image, cancel=True)
+    assert not result.HasField("error")
+    found = the_partition(image)
+    assert (found.leader, found.leader_epoch, found.isr) == (1, 2, (1,))
+
+
+def test_the_only_replicas_in_sync_are_never_dropped() -> None:
+    image = in_sync(moving([3, 4, 5]), 0, 3)
+    image = decided(image, 0, decide.fence(image, 0))
+    assert the_partition(image).isr == (3,)
+    for target, cancel in (([], True), ([4, 5, 1], False)):
+        after, result = ask(image, target, cancel=cancel)
+        assert result.error.code == INVALID
+        assert "acknowledged records would be lost" in result.error.message
+        assert after.topics == image.topics
+    # a target that keeps it is allowed
+    assert state(moving([3, 1], image)).replicas[:2] == (3, 1)
+
+
+def test_a_partition_without_a_leader_is_moved_when_it_has_one_again() -> None:
+    image = with_partition(SIX, [0, 1], isr=[0, 1])
+    for broker in (0, 1):
+        image = decided(image, broker, decide.fence(image, broker))
+    assert the_partition(image).leader == -1
+    image = moving([3, 0], image)
+    assert state(image).adding == (3,)
+    _, result = ask(moving([3], image), [4])
+    assert result.error.code == INVALID  # 0 or 1 may be the only one with the records
+    assert "lost" in result.error.message
+
+
+def test_an_election_that_loses_records_ends_a_move_to_the_one_that_leads() -> None:
+    image = moving([3], with_partition(SIX, [0]))
+    image = decided(image, 0, decide.fence(image, 0))
+    outcome = elect_lossy(image, topic_id(1), 0, 3, DirectoryChoice(image, FreeSpace()))
+    assert outcome.response
+    image = replayed(image, outcome.events)
+    assert state(image) == State((3,), (), (), (3,), 3, the_partition(image).leader_epoch)
+
+
+def test_replicas_that_are_added_count_when_they_are_in_sync() -> None:
+    """Else a topic with min.insync.replicas=2 that grows from one replica could not be written."""
+    image = moving([0, 3, 4], with_partition(SIX, [0], configs={"min.insync.replicas": "2"}))
+    topic = image.topics[topic_id(1)]
+    assert image.min_isr(topic, the_partition(image)) == 1
+    image = in_sync(image, 0, 3)
+    assert image.min_isr(topic, the_partition(image)) == 2
+    image = in_sync(image, 0)
+    assert the_partition(image).elr == (3,)
+    assert image.min_isr(topic, the_partition(image)) == 2
+
+
+def test_replicas_on_the_way_to_another_place_do_not_raise_what_a_commit_needs() -> None:
+    three = {"min.insync.replicas": "3"}
+    image = moving([3, 4], with_partition(SIX, [0, 1], configs=three))
+    topic = image.topics[topic_id(1)]
+    assert image.min_isr(topic, the_partition(image)) == 2
+    assert image.min_isr(topic, the_partition(in_sync(image, 0, 1, 3))) == 2
+
+
+FAILED = decide.directories_failed(START, 4, [directory_id(4)])
+REFUSED: list[tuple[str, MetadataImage, Sequence[int], str]] = [
+    ("empty", START, [], "names no broker"),
+    ("a broker twice", START, [0, 1, 1], "names a broker twice"),
+    ("unknown", START, [0, 1, 9], "[9], which are not registered; [0, 1, 2, 3, 4, 5] are"),
+    ("fenced", decided(START, 4, decide.fence(START, 4)), [0, 4], "broker 4 of the target"),
+    (
+        "shutting down",
+        replayed(START, decide.shut_down(START, 4).events),
+        [0, 4],
+        "is shutting down",
+    ),
+    ("without a disk", replayed(START, FAILED.events), [0, 4], "no log directory that works"),
+]
+
+
+@pytest.mark.parametrize(
+    ("image", "target", "told"), [row[1:] for row in REFUSED], ids=[row[0] for row in REFUSED]
+)
+def test_an_impossible_target_changes_nothing(
+    image: MetadataImage, target: Sequence[int], told: str
+) -> None:
+    after, result = ask(image, target)
+    assert result.error.code == INVALID
+    assert told in result.error.message
+    assert after.topics == image.topics
+
+
+def test_a_fenced_broker_may_keep_the_replica_that_it_has() -> None:
+    image = decided(START, 2, decide.fence(START, 2))
+    assert state(moving([0, 2, 3], image)).adding == (3,)
+
+
+@pytest.mark.parametrize(
+    ("topic", "partition", "cancel", "code"),
+    [
+        ("nothing", 0, False, UNKNOWN_TOPIC),
+        ("orders", 1, False, UNKNOWN_TOPIC),
+        ("orders", -1, False, UNKNOWN_TOPIC),
+        ("orders", 0, True, NOT_MOVING),
+    ],
+)
+def test_what_is_not_there_changes_nothing(
+    topic: str, partition: int, cancel: bool, code: int
+) -> None:
+    after, result = ask(START, [3, 4], topic=topic, partition=partition, cancel=cancel)
+    assert result.error.code == code
+    assert after.topics == START.topics
+
+
+def test_a_request_may_keep_the_number_of_replicas() -> None:
+    _, result = ask(START, [3, 4], keep_factor=True)
+    assert result.error.code == INVALID
+    assert "has 2 replicas; the partition has 3" in result.error.message
+    image, result = ask(START, [3, 4, 0], keep_factor=True)
+    assert not result.HasField("error")
+    _, result = ask(image, [3, 4, 5], keep_factor=True)  # 5 replicas for now, 3 wanted
+    assert not result.HasField("error")
+
+
+def test_a_partition_named_twice_is_moved_once() -> None:
+    request = admin.ReassignPartitionsRequest()
+    one, two = (admin.ReassignedPartition(partition=0, replicas=r) for r in ([3], [4]))
+    request.topics.add(topic="orders", partitions=[one, two])
+    requested = Reassignments(request)
+    image = replayed(START, requested.next(START, context(START)).events)
+    assert state(image).adding == (3,)
+    assert [p.error.code for p in requested.response.topics[0].partitions] == [0, INVALID]
+
+
+def test_a_large_request_is_decided_in_turns() -> None:
+    count = 2 * DECIDED_MAX + 1
+    events = [partition_made(1, index, [0]) for index in range(count)]
+    image = built(topic_event(1, "orders"), *events, on=SIX)
+    request = admin.ReassignPartitionsRequest()
+    asked = [admin.ReassignedPartition(partition=i, replicas=[1]) for i in range(count)]
+    request.topics.add(topic="orders", partitions=asked)
+    requested = Reassignments(request)
+    turns = []
+    is_done = False
+    while not is_done:
+        outcome = requested.next(image, context(image))
+        image, is_done = replayed(image, outcome.events), outcome.response
+        turns.append(len(outcome.events))
+    assert turns == [DECIDED_MAX, DECIDED_MAX, 1]
+    assert len(image.reassigned) == count
+    (topic,) = requested.response.topics
+    assert [one.partition for one in topic.partitions] == list(range(count))
+
+
+TARGETS = st.lists(st.integers(0, 5), min_size=1, max_size=4, unique=True)
+
+
+@given(st.lists(st.one_of(TARGETS, st.none(), st.sets(st.integers(0, 5))), max_size=12))
+def test_any_moves_keep_an_in_sync_replica_of_each_state(
+    path: list[list[int] | set[int] | None],
+) -> None:
+    """Targets, cancellations (None) and replicas that catch up (sets) in any order."""
+    image = START
+    held = {0, 1, 2}  # the brokers that have every acknowledged record
+    for step in path:
+        before: PartitionImage = the_partition(image)
+        if isinstance(step, set):
+            isr = {before.leader, *(step & set(before.broker_ids))}
+            held |= isr
+            image = in_sync(image, before.leader, *(isr - {before.leader}))
+        else:
+            image, _ = ask(image, step or (), cancel=step is None)
+        now = the_partition(image)
+        held &= set(now.broker_ids)
+        assert set(now.isr) <= held
+        held = set(now.isr)  # acknowledge one more
+        assert now.leader in now.isr
+        assert set(now.target) <= set(now.broker_ids)
+        assert (not now.is_reassigned) or not set(now.target) <= set(now.isr)
