@@ -21,7 +21,7 @@ COMMANDS = {
     "topic": Later("topic:app", "Create, look at, write and read topics."),
     "group": Later("group:app", "Look at consumer groups; set their offsets; delete them."),
     "schema": Later("schema:app", "Look at the schemas of records; register, check, delete them."),
-    "partition": Later("partition:app", "Let the controller elect leaders of partitions."),
+    "partition": Later("partition:app", "Elect leaders of partitions; move their replicas."),
     "cluster": Later("cluster:app", "Look at the cluster as a whole."),
     "top": Later("top:top", "Show rates, lag, leaders and ISR of a cluster, live."),
     "quorum": Later("quorum:app", "Look at the metadata quorum; change its voters and its leader."),

@@ -1,4 +1,4 @@
-"""`quorate partition`: elect."""
+"""`quorate partition`: elect, move, list-moves, cancel."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import typer
 
 from quorate import Admin, LeaderElection, TopicPartition
 from quorate.errors import ElectionNotNeededError
+from quorate_cli import partition_moves
 from quorate_cli.output import SAID_NO, fail, print_json, print_table, usage_error
+from quorate_cli.partition_names import every_partition, parsed
 from quorate_cli.session import Session, code_name, in_session
 
 app = typer.Typer(no_args_is_help=True)
@@ -16,7 +18,12 @@ app = typer.Typer(no_args_is_help=True)
 
 @app.callback()
 def partition() -> None:
-    """Let the controller elect leaders of partitions."""
+    """Elect leaders of partitions; move their replicas."""
+
+
+app.command("move")(partition_moves.move)
+app.command("list-moves")(partition_moves.list_moves)
+app.command("cancel")(partition_moves.cancel)
 
 
 @app.command()
@@ -54,19 +61,13 @@ def elect(
             if unclean
             else "--accept-loss goes with --unclean"
         )
-    chosen = [_parsed(one) for one in named or ()]
+    for one in named or ():
+        parsed(one)
 
     async def question(admin: Admin) -> dict[TopicPartition, LeaderElection]:
         if everything:
             return await admin.elect_leaders(unclean=unclean)
-        whole = [topic for topic, number in chosen if number is None]
-        described = await admin.describe_topics(whole)
-        partitions = [
-            TopicPartition(topic, index)
-            for topic, number in chosen
-            for index in (range(len(described[topic].partitions)) if number is None else (number,))
-        ]
-        return await admin.elect_leaders(partitions, unclean=unclean)
+        return await admin.elect_leaders(await every_partition(admin, named or ()), unclean=unclean)
 
     found = dict(sorted(session.ask(question).items()))
     if session.as_json:
@@ -79,18 +80,6 @@ def elect(
     failed = sum(not _is_fine(one) for one in found.values())
     if failed:
         fail(f"{failed} of {len(found)} partitions had no election", SAID_NO)
-
-
-def _parsed(text: str) -> tuple[str, int | None]:
-    """Return the topic, and the number of the partition if there is one.
-
-    >>> _parsed("orders/3"), _parsed("orders")
-    (('orders', 3), ('orders', None))
-    """
-    topic, slash, number = text.partition("/")
-    if not topic or (slash and not (number.isascii() and number.isdigit() and len(number) < 10)):
-        usage_error(f"a partition is TOPIC/NUMBER, and all of a topic's are TOPIC; not {text!r}")
-    return topic, int(number) if slash else None
 
 
 def _is_fine(one: LeaderElection) -> bool:

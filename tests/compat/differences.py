@@ -13,9 +13,6 @@ DIFFERENCES: dict[str, dict[str, str]] = {
         "kafka-reassign-partitions --execute, --verify": "replicas are not moved on request",
     },
     "kafka-python": {
-        "test_admin_integration::test_alter_partition_reassignments": (
-            "replicas are not moved on request"
-        ),
         "test_admin_integration::test_alter_replica_log_dirs": (
             "a replica stays in its log directory"
         ),

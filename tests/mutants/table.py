@@ -142,6 +142,8 @@ LOG_DAMAGE = "tests/unit/quorate_quorum/log/test_damage.py"
 REPAIRED = "tests/unit/quorate_broker/replicas/test_repairs.py"
 DAMAGED = "tests/unit/quorate_broker/replica/test_damage.py"
 
+REASSIGNMENT = "quorum/quorate_quorum/controller/decisions/reassignment.py"
+REASSIGNMENT_TESTS = "tests/unit/quorate_quorum/controller/test_reassignment.py"
 STRAYS = "tests/unit/quorate_broker/files/test_strays.py"
 CLUSTER_DISKS = "tests/simulation/test_cluster_disks.py"
 
@@ -2275,6 +2277,43 @@ MUTANTS = (
         'if old.leader != NO_LEADER:\n        raise ElectionNotNeededError(f"broker',
         'if False:\n        raise ElectionNotNeededError(f"broker',
         (f"{REQUESTED}::test_an_unclean_election_loses_nothing_where_there_is",),
+    ),
+    Mutant(
+        "moves-end-in-sync",
+        "a move ends when one target is in the ISR",
+        "quorum/quorate_quorum/controller/decisions/partitions.py",
+        "not set(target) <= set(old.isr)",
+        "not set(target) & set(old.isr)",
+        (f"{REASSIGNMENT_TESTS}::test_a_move_adds_waits_and_removes",),
+    ),
+    Mutant(
+        "moves-end-in-sync",
+        "a move ends although none of its targets may lead",
+        "quorum/quorate_quorum/controller/decisions/partitions.py",
+        """        if leader == NO_LEADER:
+            return old
+    return moved(image, topic, old, isr=target""",
+        """    return moved(image, topic, old, isr=target""",
+        (f"{REASSIGNMENT_TESTS}::test_a_move_whose_targets_may_not_lead_waits",),
+    ),
+    Mutant(
+        "moves-keep-one",
+        "a cancellation drops the only replica in sync",
+        REASSIGNMENT,
+        "if dropped and not isr:",
+        "if False:",
+        (f"{REASSIGNMENT_TESTS}::test_the_only_replicas_in_sync_are_never_dropped",),
+    ),
+    Mutant(
+        "moves-keep-one",
+        "a target that only the older move wanted is forgotten as an original replica",
+        REASSIGNMENT,
+        "    original = [b for b in old.broker_ids if b not in old.adding]\n    removing",
+        "    original = list(old.broker_ids)\n    removing",
+        (
+            f"{REASSIGNMENT_TESTS}"
+            "::test_a_new_target_replaces_the_old_one_and_drops_what_only_that_wanted",
+        ),
     ),
     Mutant(
         "owner-file",

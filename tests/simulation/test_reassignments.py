@@ -67,6 +67,10 @@ def holders(scene: Scene) -> set[int]:
     return {n for n in range(len(scene.cluster.brokers)) if LOG in dict(scene.node(n).disk.files())}
 
 
+async def gone_elsewhere(scene: Scene, target: Sequence[int]) -> None:
+    await scene.until(lambda: holders(scene) == set(target), "removed replicas are deleted")
+
+
 async def check(scene: Scene) -> None:
     read = await scene.read()
     assert read == scene.acked, "each acknowledged record is there, once"
@@ -83,7 +87,7 @@ def test_a_partition_moves_to_other_brokers_under_load() -> None:
             assert await move(scene, target) is None
             await arrived(scene, target)
             assert scene.state.leader in target
-            await scene.until(lambda target=target: holders(scene) == set(target), "the rest is gone")  # type: ignore[misc]  # noqa: E501
+            await gone_elsewhere(scene, target)
         assert await listed(scene) == {}
         is_over.set()
         await writing
@@ -163,7 +167,7 @@ def test_moves_while_brokers_and_controllers_die_lose_nothing(seed: int) -> None
         assert read == scene.acked, "each acknowledged record is there, once"
         await scene.until(lambda: set(scene.state.isr) == set(target), "the ISR is whole")
         await scene.until(scene.logs_are_equal, "the replicas have equal logs")
-        await scene.until(lambda: holders(scene) == set(target), "removed replicas are deleted")
+        await gone_elsewhere(scene, target)
 
     play(story, brokers=5, configs={"min.insync.replicas": "2"}, seed=seed)
 

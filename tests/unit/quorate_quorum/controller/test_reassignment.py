@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import given
@@ -14,7 +14,7 @@ from quorate.v1.common_pb2 import ErrorCode
 from quorate_quorum.controller.decisions import brokers as decide
 from quorate_quorum.controller.decisions.free_space import DirectoryChoice, FreeSpace
 from quorate_quorum.controller.decisions.lossy_elections import elect_lossy
-from quorate_quorum.controller.decisions.partitions import alter_partitions
+from quorate_quorum.controller.decisions.partitions import alter_partitions, completed
 from quorate_quorum.controller.decisions.reassignment import DECIDED_MAX, Reassignments
 from quorate_quorum.metadata.delta import replayed
 from quorate_quorum.metadata.image import MetadataImage
@@ -205,6 +205,19 @@ def test_an_election_that_loses_records_ends_a_move_to_the_one_that_leads() -> N
     assert outcome.response
     image = replayed(image, outcome.events)
     assert state(image) == State((3,), (), (), (3,), 3, the_partition(image).leader_epoch)
+
+
+def test_a_move_whose_targets_may_not_lead_waits() -> None:
+    """All targets are in the ISR, and shut down: the leader from before leads on."""
+    image = in_sync(moving([3, 4]), 0, 3)
+    for broker in (3, 4):
+        image = replayed(image, decide.shut_down(image, broker).events)
+    partition = the_partition(image)
+    caught_up = replace(partition, isr=(3, 4, 0), partition_epoch=partition.partition_epoch + 1)
+    assert completed(image, image.topics[topic_id(1)], caught_up) is caught_up
+    assert (
+        completed(in_sync(moving([3, 4]), 0, 3), image.topics[topic_id(1)], caught_up).leader == 3
+    )
 
 
 def test_replicas_that_are_added_count_when_they_are_in_sync() -> None:

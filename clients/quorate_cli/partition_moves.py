@@ -1,0 +1,296 @@
+"""`quorate partition move`, `list-moves` and `cancel`: replicas move to other brokers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from quorate import Admin, LogDirDescription, Reassignment, TopicPartition
+from quorate.errors import NoReassignmentInProgressError, QuorateError
+from quorate_cli.cluster_disks import readable
+from quorate_cli.output import SAID_NO, fail, os_reason, print_json, print_table, usage_error
+from quorate_cli.partition_names import every_partition
+from quorate_cli.progress import progress
+from quorate_cli.session import Session, code_name, in_session, run
+
+#: The pause between two looks at the moves, while the command waits for their end.
+LOOK_S: Final = 0.5
+#: The longest time that `--wait` may be given.
+WAIT_MAX_S: Final = 7 * 24 * 3600
+
+Named = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="TOPIC[/PARTITION]...", help="Several may be named."),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far the replicas that a reassignment adds have come, in bytes of their logs."""
+
+    done: int
+    total: int
+
+    @property
+    def share(self) -> float:
+        return 1.0 if self.total == 0 else self.done / self.total
+
+
+@in_session
+def move(
+    session: Session,
+    named: Named = None,
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to", metavar="ID,ID,...", help="The brokers of the replicas, preferred leader first."
+        ),
+    ] = "",
+    plan: Annotated[
+        Path | None,
+        typer.Option(
+            "--plan",
+            metavar="FILE",
+            help="A plan in JSON, as kafka-reassign-partitions reads it, instead of --to.",
+        ),
+    ] = None,
+    keep_factor: Annotated[
+        bool,
+        typer.Option(
+            "--keep-replication-factor", help="Refuse a target with more or fewer replicas."
+        ),
+    ] = False,
+    wait: Annotated[
+        float,
+        typer.Option(
+            "--wait",
+            metavar="SECONDS",
+            min=0,
+            max=WAIT_MAX_S,
+            help="Wait for the end of the moves, and show their progress.",
+        ),
+    ] = 0,
+) -> None:
+    """Move the replicas of partitions to other brokers.
+
+    New replicas are added and catch up. When all that were asked for are in sync, the others are
+    removed. Producers and consumers go on meanwhile, and nothing is lost. A second move of the same
+    partition replaces the first; `quorate partition cancel` goes back.
+    """
+    if bool(named) == (plan is not None) or bool(to) == (plan is not None):
+        usage_error("name partitions and give --to, or give --plan FILE")
+    brokers = _brokers(to) if plan is None else []
+    read = {} if plan is None else _read(plan)
+
+    async def question(admin: Admin) -> dict[TopicPartition, QuorateError | None]:
+        targets: Mapping[TopicPartition, Sequence[int]] = read or dict.fromkeys(
+            await every_partition(admin, named or ()), brokers
+        )
+        return await admin.reassign_partitions(targets, keep_replication_factor=keep_factor)
+
+    found = dict(sorted(session.ask(question).items()))
+    _show_results(session, found, "begun")
+    begun = [key for key, error in found.items() if error is None]
+    if wait and begun:
+        _await_end(session, begun, wait)
+    _end(found, "was not moved")
+
+
+@in_session
+def cancel(
+    session: Session,
+    named: Named = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every move under way.")] = False,
+) -> None:
+    """Cancel moves: the partitions keep the replicas that they had before."""
+    if bool(named) == everything:
+        usage_error("name one or more TOPIC or TOPIC/PARTITION, or give --all")
+
+    async def question(admin: Admin) -> dict[TopicPartition, QuorateError | None]:
+        moving = await admin.list_reassignments()
+        chosen = list(moving) if everything else await every_partition(admin, named or ())
+        whole = {one for one in named or () if "/" not in one}
+        # of a topic that is named as a whole, the partitions that are not being moved are no error
+        chosen = [one for one in chosen if one in moving or one.topic not in whole]
+        return await admin.reassign_partitions(dict.fromkeys(chosen)) if chosen else {}
+
+    found = dict(sorted(session.ask(question).items()))
+    _show_results(session, found, "cancelled")
+    _end(found, "was not cancelled")
+
+
+@in_session
+def list_moves(session: Session) -> None:
+    """List the partitions whose replicas are being moved, and how far they have come."""
+    moves, sizes = session.ask(_look)
+    far = {key: progress_of(key, one, sizes) for key, one in sorted(moves.items())}
+    if session.as_json:
+        print_json([_document(key, moves[key], one) for key, one in far.items()])
+        return
+    print_table(
+        ("partition", "target", "adding", "removing", "in sync", "copied"),
+        [
+            (
+                f"{key.topic}/{key.partition}",
+                *map(_ids, (moves[key].target, moves[key].adding, moves[key].removing)),
+                _ids(moves[key].isr),
+                f"{readable(one.done)} of {readable(one.total)} ({100 * one.share:.0f} %)",
+            )
+            for key, one in far.items()
+        ],
+    )
+
+
+def progress_of(
+    key: TopicPartition, move: Reassignment, directories: Iterable[LogDirDescription]
+) -> Progress:
+    """Return how far the added replicas have come. One that is in sync counts as complete."""
+    sizes = {
+        found.broker_id: replica.size
+        for found in directories
+        for replica in found.replicas
+        if (replica.topic, replica.partition) == key
+    }
+    whole = sizes.get(move.leader, 0)
+    done = sum(whole if b in move.isr else min(sizes.get(b, 0), whole) for b in move.adding)
+    return Progress(done, whole * len(move.adding))
+
+
+async def _look(
+    admin: Admin,
+) -> tuple[dict[TopicPartition, Reassignment], list[LogDirDescription]]:
+    """Return the moves under way, and the sizes of the replicas of their topics."""
+    moves = await admin.list_reassignments()
+    topics = sorted({key.topic for key in moves})
+    return moves, await admin.describe_log_dirs(topics) if topics else []
+
+
+def _await_end(session: Session, begun: Sequence[TopicPartition], wait_s: float) -> None:
+    """Wait for the end of these moves. Show the bytes that were copied, and an estimate."""
+
+    async def main() -> list[TopicPartition]:
+        deadline = time.monotonic() + wait_s
+        left = list(begun)
+        with progress("moving", 1.0, "") as show:
+            async with session.admin() as admin:
+                while True:
+                    moves, sizes = await _look(admin)
+                    left = [key for key in begun if key in moves]
+                    if not left or time.monotonic() >= deadline:
+                        return left
+                    shares = [progress_of(key, moves[key], sizes).share for key in left]
+                    show((len(begun) - len(left) + sum(shares)) / len(begun))
+                    await asyncio.sleep(min(LOOK_S, max(0.0, deadline - time.monotonic())))
+
+    left = run(main, timeout=wait_s + session.timeout)
+    if left:
+        fail(
+            f"{len(left)} of {len(begun)} moves go on after {wait_s:g} s:"
+            " `quorate partition list-moves` shows them",
+            SAID_NO,
+        )
+    if not session.as_json:
+        sys.stdout.write(f"{len(begun)} moved\n")
+
+
+def _brokers(text: str) -> list[int]:
+    """Return the ids of brokers in a list with commas.
+
+    >>> _brokers("3, 4")
+    [3, 4]
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(re.fullmatch(r"[0-9]{1,9}", part) for part in parts):
+        usage_error(f"--to is the ids of brokers, as 3,4,5; not {text!r}")
+    return [int(part) for part in parts]
+
+
+def _read(path: Path) -> dict[TopicPartition, list[int]]:
+    """Return the targets of a plan: {"partitions": [{"topic", "partition", "replicas"}]}."""
+    try:
+        document = json.loads(path.read_bytes())
+    except OSError as error:
+        usage_error(f"the plan {str(path)!r} can't be read: {os_reason(error)}")
+    except ValueError as error:
+        usage_error(f"the plan {str(path)!r} is no JSON: {error}")
+    targets: dict[TopicPartition, list[int]] = {}
+    parts = document.get("partitions") if isinstance(document, dict) else None
+    for part in parts if isinstance(parts, list) else [None]:
+        match part:
+            case {"topic": str(topic), "partition": int(number), "replicas": list(replicas)} if all(
+                isinstance(one, int) for one in replicas
+            ):
+                key = TopicPartition(topic, number)
+                if key in targets:
+                    usage_error(f"the plan {str(path)!r} names {topic}/{number} twice")
+                targets[key] = replicas
+            case _:
+                usage_error(
+                    f"the plan {str(path)!r} must be"
+                    ' {"partitions": [{"topic": NAME, "partition": NUMBER, "replicas": [ID, ...]}]}'
+                    f"; found {json.dumps(document if part is None else part)[:200]}"
+                )
+    return targets
+
+
+def _show_results(
+    session: Session, found: Mapping[TopicPartition, QuorateError | None], done: str
+) -> None:
+    if session.as_json:
+        print_json(
+            [
+                {
+                    "topic": key.topic,
+                    "partition": key.partition,
+                    "error": None if error is None else code_name(error),
+                    "message": "" if error is None else str(error),
+                }
+                for key, error in found.items()
+            ]
+        )
+        return
+    print_table(
+        ("partition", "result"),
+        [
+            (
+                f"{key.topic}/{key.partition}",
+                done if error is None else f"{error} [{code_name(error)}]",
+            )
+            for key, error in found.items()
+        ],
+    )
+
+
+def _end(found: Mapping[TopicPartition, QuorateError | None], what: str) -> None:
+    failed = [error for error in found.values() if error is not None]
+    if all(isinstance(error, NoReassignmentInProgressError) for error in failed):
+        failed = []  # there is nothing to cancel
+    if failed:
+        fail(f"{len(failed)} of {len(found)}: the partition {what}", SAID_NO)
+
+
+def _ids(brokers: Iterable[int]) -> str:
+    return ",".join(map(str, brokers)) or "-"
+
+
+def _document(key: TopicPartition, move: Reassignment, far: Progress) -> dict[str, object]:
+    return {
+        "topic": key.topic,
+        "partition": key.partition,
+        "target": move.target,
+        "adding": move.adding,
+        "removing": move.removing,
+        "isr": move.isr,
+        "leader": move.leader,
+        "copied_bytes": far.done,
+        "total_bytes": far.total,
+    }

@@ -1,0 +1,247 @@
+"""quorate partition move, list-moves, cancel: what they ask for, what they say, their status."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from quorate import Admin, LogDirDescription, Reassignment, ReplicaSize, TopicPartition
+from quorate.errors import (
+    InvalidReplicaAssignmentError,
+    NoReassignmentInProgressError,
+    QuorateError,
+)
+from quorate_cli import partition_moves
+from quorate_cli.partition_moves import Progress, progress_of
+from tests.cluster.support import Answer, run_here
+
+T0, T1 = TopicPartition("t", 0), TopicPartition("t", 1)
+MOVE = Reassignment(replicas=(3, 1, 2), adding=(3,), removing=(2,), isr=(1, 2), leader=1)
+
+
+class Cluster:
+    """Stands for the cluster: topic t has two partitions."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asked: list[tuple[dict[TopicPartition, Any], bool]] = []
+        self.refusals: dict[TopicPartition, QuorateError] = {}
+        #: What the next looks at the moves find; the last one stays.
+        self.moves: list[dict[TopicPartition, Reassignment]] = [{}]
+        self.sizes = {1: 1000, 2: 1000, 3: 250}
+        monkeypatch.setattr(partition_moves, "LOOK_S", 0)
+        for name in ("start", "describe_topics", "reassign_partitions", "list_reassignments"):
+            monkeypatch.setattr(Admin, name, getattr(self, name))
+        monkeypatch.setattr(Admin, "describe_log_dirs", self.describe_log_dirs)
+
+    async def start(self) -> None:
+        return None
+
+    async def describe_topics(self, names: Iterable[str]) -> dict[str, Any]:
+        return {name: SimpleNamespace(partitions=[0, 1]) for name in names}
+
+    async def reassign_partitions(
+        self,
+        targets: Mapping[TopicPartition, Sequence[int] | None],
+        *,
+        keep_replication_factor: bool = False,
+    ) -> dict[TopicPartition, QuorateError | None]:
+        self.asked.append((dict(targets), keep_replication_factor))
+        return {key: self.refusals.get(key) for key in targets}
+
+    async def list_reassignments(self) -> dict[TopicPartition, Reassignment]:
+        return self.moves.pop(0) if len(self.moves) > 1 else self.moves[0]
+
+    async def describe_log_dirs(self, topics: Iterable[str]) -> list[LogDirDescription]:
+        assert list(topics) == ["t"]
+        return [
+            LogDirDescription(b, "/d", "", "", 9, (ReplicaSize("t", 0, size, 0, 9, b == 1),))
+            for b, size in self.sizes.items()
+        ]
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    return Cluster(monkeypatch)
+
+
+def run(capfd: pytest.CaptureFixture[str], *arguments: str) -> Answer:
+    return run_here(["partition", *arguments], capfd, b"")
+
+
+def test_a_topic_stands_for_all_its_partitions(
+    cluster: Cluster, capfd: pytest.CaptureFixture[str]
+) -> None:
+    said = run(capfd, "move", "t", "u/7", "--to", "3, 1", "--keep-replication-factor")
+    assert said.status == 0, said.err
+    assert cluster.asked == [({T0: [3, 1], T1: [3, 1], TopicPartition("u", 7): [3, 1]}, True)]
+    assert [line.split() for line in said.out.splitlines()][1:] == [
+        ["t/0", "begun"],
+        ["t/1", "begun"],
+        ["u/7", "begun"],
+    ]
+
+
+def test_a_plan_is_what_kafka_s_tool_reads(
+    cluster: Cluster, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    plan = tmp_path / "plan.json"
+    parts = [
+        {"topic": "t", "partition": 1, "replicas": [2, 0], "log_dirs": ["any", "any"]},
+        {"topic": "t", "partition": 0, "replicas": [1]},
+    ]
+    plan.write_text(json.dumps({"version": 1, "partitions": parts}))
+    assert run(capfd, "move", "--plan", str(plan)).status == 0
+    assert cluster.asked == [({T1: [2, 0], T0: [1]}, False)]
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("{", "is no JSON"),
+        ("[]", 'must be {"partitions"'),
+        ('{"partitions": [{"topic": "t"}]}', "found"),
+        ('{"partitions": [{"topic": "t", "partition": 0, "replicas": ["1"]}]}', "found"),
+        (
+            '{"partitions": [{"topic": "t", "partition": 0, "replicas": [1]},'
+            ' {"topic": "t", "partition": 0, "replicas": [2]}]}',
+            "names t/0 twice",
+        ),
+    ],
+)
+def test_a_wrong_plan_is_wrong_usage(
+    cluster: Cluster,
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    content: str,
+    told: str,
+) -> None:
+    plan = tmp_path / "plan.json"
+    plan.write_text(content)
+    said = run(capfd, "move", "--plan", str(plan))
+    assert (said.status, cluster.asked) == (2, [])
+    assert told in said.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("move",),
+        ("move", "t"),
+        ("move", "--to", "1"),
+        ("move", "t", "--to", "1,x"),
+        ("move", "t", "--to", ""),
+        ("move", "t", "--to", "1", "--plan", "f"),
+        ("move", "--plan", "/nowhere/plan.json"),
+        ("move", "t/x", "--to", "1"),
+        ("cancel",),
+        ("cancel", "t", "--all"),
+    ],
+)
+def test_wrong_usage_asks_for_nothing(
+    cluster: Cluster, capfd: pytest.CaptureFixture[str], arguments: tuple[str, ...]
+) -> None:
+    assert (run(capfd, *arguments).status, cluster.asked) == (2, [])
+
+
+def test_a_refusal_is_told_with_its_code(
+    cluster: Cluster, capfd: pytest.CaptureFixture[str]
+) -> None:
+    cluster.refusals[T1] = InvalidReplicaAssignmentError("broker 9 is not registered")
+    said = run(capfd, "move", "t", "--to", "9")
+    assert said.status == 1
+    assert "broker 9 is not registered [INVALID_REPLICA_ASSIGNMENT]" in said.out
+    assert "1 of 2" in said.err
+    said = run(capfd, "move", "t", "--to", "9", "-o", "json")
+    assert [one["error"] for one in said.json] == [None, "INVALID_REPLICA_ASSIGNMENT"]
+
+
+def test_the_command_waits_for_the_end(cluster: Cluster, capfd: pytest.CaptureFixture[str]) -> None:
+    cluster.moves = [{T0: MOVE, T1: MOVE}, {T1: MOVE}, {}]
+    said = run(capfd, "move", "t", "--to", "3,1", "--wait", "60")
+    assert (said.status, said.out.splitlines()[-1]) == (0, "2 moved")
+    assert cluster.moves == [{}]
+
+
+def test_moves_that_go_on_after_the_wait_are_told(
+    cluster: Cluster, capfd: pytest.CaptureFixture[str]
+) -> None:
+    cluster.moves = [{T0: MOVE}]
+    said = run(capfd, "move", "t", "--to", "3,1", "--wait", "0.01")
+    assert said.status == 1
+    assert "1 of 2 moves go on after 0.01 s" in said.err
+
+
+def test_moves_are_listed_with_the_bytes_that_were_copied(
+    cluster: Cluster, capfd: pytest.CaptureFixture[str]
+) -> None:
+    cluster.moves = [{T0: MOVE}]
+    assert run(capfd, "list-moves").out.splitlines()[1].split() == [
+        *("t/0", "3,1", "3", "2", "1,2", "250", "B", "of", "1000", "B", "(25", "%)"),
+    ]
+    assert run(capfd, "list-moves", "-o", "json").json == [
+        {
+            "topic": "t",
+            "partition": 0,
+            "target": [3, 1],
+            "adding": [3],
+            "removing": [2],
+            "isr": [1, 2],
+            "leader": 1,
+            "copied_bytes": 250,
+            "total_bytes": 1000,
+        }
+    ]
+
+
+def test_without_moves_the_list_is_empty(
+    cluster: Cluster, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run(capfd, "list-moves", "-o", "json").json == []
+
+
+def test_moves_are_cancelled_by_name_or_all(
+    cluster: Cluster, capfd: pytest.CaptureFixture[str]
+) -> None:
+    cluster.moves = [{T0: MOVE}]
+    assert run(capfd, "cancel", "t").status == 0
+    assert run(capfd, "cancel", "--all").status == 0
+    assert run(capfd, "cancel", "t/1").status == 0
+    assert [targets for targets, _ in cluster.asked] == [{T0: None}, {T0: None}, {T1: None}]
+
+
+def test_nothing_to_cancel_is_told_and_is_no_failure(
+    cluster: Cluster, capfd: pytest.CaptureFixture[str]
+) -> None:
+    cluster.refusals[T0] = NoReassignmentInProgressError("none is moved")
+    said = run(capfd, "cancel", "t/0")
+    assert said.status == 0
+    assert "none is moved [NO_REASSIGNMENT_IN_PROGRESS]" in said.out
+    cluster.moves = [{}]
+    assert run(capfd, "cancel", "--all", "-o", "json").json == []
+
+
+@pytest.mark.parametrize(
+    ("sizes", "isr", "found"),
+    [
+        ({1: 1000, 3: 0}, (1,), Progress(0, 1000)),
+        ({1: 1000, 3: 400}, (1,), Progress(400, 1000)),
+        ({1: 1000, 3: 1400}, (1,), Progress(1000, 1000)),  # compaction has shrunk the leader's
+        ({1: 1000, 3: 400}, (1, 3), Progress(1000, 1000)),
+        ({3: 400}, (1,), Progress(0, 0)),  # the leader's broker does not answer
+        ({1: 1000}, (1,), Progress(0, 1000)),
+    ],
+)
+def test_progress_counts_bytes_and_replicas_in_sync(
+    sizes: dict[int, int], isr: tuple[int, ...], found: Progress
+) -> None:
+    directories = [
+        LogDirDescription(b, "/d", "", "", 9, (ReplicaSize("t", 0, size, 0, 9, b == 1),))
+        for b, size in sizes.items()
+    ]
+    assert progress_of(T0, MOVE._replace(isr=isr), directories) == found
+    assert Progress(0, 0).share == 1.0
