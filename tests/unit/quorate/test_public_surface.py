@@ -81,6 +81,7 @@ MAKERS: dict[Any, Callable[[], object]] = {
 RIGHT: dict[str, Any] = {
     "address": "http://localhost:1",
     "before": {TopicPartition("t", 0): 0},
+    "targets": {TopicPartition("t", 0): [0]},
     "broker_id": 0,
     "callback": print,
     "count": 1,
