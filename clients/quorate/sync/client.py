@@ -146,10 +146,23 @@ def blocking(
 
 
 def direct(method: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[Any, P], R]:
-    """Return a method that runs one that does not wait in the loop, where its state lives."""
+    """Return a method that runs one that does not wait in the loop, where its state lives.
+
+    Callbacks run in the loop. They may call the method: a listener of a consumer has to seek before
+    the first record.
+    """
 
     async def in_loop(client: Any, /, *args: P.args, **kwargs: P.kwargs) -> R:
         return method(client, *args, **kwargs)
 
     functools.update_wrapper(in_loop, method)
-    return blocking(in_loop)
+    of_other_threads = blocking(in_loop)
+
+    @functools.wraps(of_other_threads)
+    def call(self: BlockingClient[Any], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        if self._background.is_here():
+            return method(self._client, *args, **kwargs)
+        return of_other_threads(self, *args, **kwargs)
+
+    del call.__wrapped__
+    return call

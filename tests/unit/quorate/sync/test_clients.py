@@ -456,3 +456,28 @@ def test_an_admin_may_be_used_again(servers: str, quorate_topic: str) -> None:
             assert quorate_topic in admin.list_topics()
             (described,) = admin.describe_topics([quorate_topic]).values()
             assert len(described.partitions) == 1
+
+
+@pytest.mark.parametrize("group_id", [None, "seekers"])
+def test_a_listener_may_seek_before_the_first_record(
+    servers: str, quorate_topic: str, group_id: str | None
+) -> None:
+    """A program that keeps its positions in a database of its own has no other moment for it."""
+    with Producer(bootstrap_servers=servers) as producer:
+        for number in range(5):
+            producer.send(quorate_topic, b"%d" % number)
+
+    class Listener:
+        assigned: frozenset[TopicPartition] = frozenset()
+
+        def on_partitions_assigned(self, partitions: list[TopicPartition]) -> None:
+            self.assigned = consumer.assignment()
+            for partition in partitions:
+                consumer.seek(partition, 3)
+
+    listener = Listener()
+    consumer = Consumer(bootstrap_servers=servers, group_id=group_id, auto_offset_reset="earliest")
+    consumer.subscribe([quorate_topic], listener=listener)
+    with consumer:
+        assert [consumer.getone().value for _ in range(2)] == [b"3", b"4"]
+    assert listener.assigned == {TopicPartition(quorate_topic, 0)}
