@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from quorate import Consumer, Producer
-from quorate.errors import QuorateError
+from quorate.errors import DeliveryTimeoutError, QuorateError
 from quorate_broker.files.inventory import FILE_NAME
 from quorate_testing.simulated.loop import current_process
 from tests.harness.cluster_scene import REPLICA, TOPIC, Scene, play
@@ -315,5 +315,46 @@ def test_a_program_that_dies_works_on_the_records_in_its_hands_twice_or_never(
         else:
             assert counts[15] == counts[16] == 1
             assert counts[17] == counts[18] == counts[19] == 0
+
+    play(act)
+
+
+async def lose_the_quorum(scene: Scene) -> None:
+    for voter in scene.cluster.voters[:2]:
+        scene.cluster.kill(voter.name)
+    await asyncio.sleep(60)
+
+
+def test_records_go_on_without_a_majority_of_the_voters() -> None:
+    async def act(scene: Scene) -> None:
+        servers = scene.cluster.bootstrap_servers
+
+        async def run() -> None:
+            async with Producer(bootstrap_servers=servers) as producer:
+                await producer.send_and_wait(TOPIC, b"before", partition=0)
+                await lose_the_quorum(scene)
+                await producer.send_and_wait(TOPIC, b"after", partition=0)
+
+        await scene.cluster.spawn_client(run)
+        assert list((await scene.read()).values()) == [b"before", b"after"]
+
+    play(act)
+
+
+def test_a_new_idempotent_producer_waits_for_a_majority_if_its_broker_has_no_ids() -> None:
+    async def act(scene: Scene) -> None:
+        servers = scene.cluster.bootstrap_servers
+        await lose_the_quorum(scene)
+
+        async def run() -> None:
+            async with Producer(bootstrap_servers=servers, acks=1) as without_an_id:
+                await without_an_id.send_and_wait(TOPIC, b"acks=1", partition=0)
+            async with Producer(bootstrap_servers=servers, delivery_timeout_ms=5_000) as new:
+                with pytest.raises(DeliveryTimeoutError, match="no controller") as refused:
+                    await new.send_and_wait(TOPIC, b"new", partition=0)
+            assert not refused.value.may_be_written
+
+        await scene.cluster.spawn_client(run)
+        assert list((await scene.read()).values()) == [b"acks=1"]
 
     play(act)
