@@ -10,7 +10,6 @@ DIFFERENCES: dict[str, dict[str, str]] = {
         ),
         "kafka-configs of groups: --describe, --alter": "a group has no configs of its own",
         "kafka-features describe": "Kafka's features are not told: there is no metadata.version",
-        "kafka-reassign-partitions --execute, --verify": "replicas are not moved on request",
     },
     "kafka-python": {
         "test_admin_integration::test_alter_replica_log_dirs": (

@@ -46,6 +46,14 @@ BROKER: Final = 4
 BROKER_LOGGER: Final = 8
 CLIENT_METRICS: Final = 16
 GROUP: Final = 32
+#: Kafka's throttles of a broker's replication, which Quorate does not have.
+THROTTLES: Final = frozenset(
+    (
+        "leader.replication.throttled.rate",
+        "follower.replication.throttled.rate",
+        "replica.alter.log.dirs.io.max.bytes.per.second",
+    )
+)
 #: What Kafka lists if a request names no types. There are no resources of the last three.
 LISTED: Final = (TOPIC, BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP)
 #: Kafka's numbers of the operations of IncrementalAlterConfigs.
@@ -219,8 +227,11 @@ class ConfigRequests:
         for resource in resources:
             key = resource.resource_type, resource.resource_name
             try:
-                topic = _topic_of(resource, counts[key], image)
-                part = changes(resource, topic, image)
+                if _lifts_throttles(resource):
+                    part = admin.AlterConfigsRequest()  # checks the right, and changes nothing
+                else:
+                    topic = _topic_of(resource, counts[key], image)
+                    part = changes(resource, topic, image)
                 part.validate_only = call.request.validate_only
                 asked[key] = part
             except QuorateError as error:
@@ -262,6 +273,20 @@ def _told(
 def _check_topic(name: str) -> None:
     if not name:
         raise InvalidTopicError("a topic needs a name")
+
+
+def _lifts_throttles(resource: Resource) -> bool:
+    """Return whether a request only removes throttles of a broker's replication.
+
+    A broker has none, so there is nothing to do. kafka-reassign-partitions --verify asks for this
+    whenever a reassignment has ended.
+    """
+    return resource.resource_type == BROKER and all(
+        isinstance(one, iac.AlterableConfig)
+        and one.config_operation == DELETE
+        and one.name in THROTTLES
+        for one in resource.configs
+    )
 
 
 def _topic_of(

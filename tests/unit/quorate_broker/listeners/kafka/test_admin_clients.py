@@ -215,6 +215,23 @@ def test_configs_of_what_does_not_exist(confluent: AdminClient) -> None:
     assert refused == KafkaError.INVALID_REQUEST
 
 
+def test_a_throttle_that_no_broker_has_can_be_lifted_and_not_set(confluent: AdminClient) -> None:
+    """kafka-reassign-partitions --verify lifts the throttles of all brokers."""
+    broker = str(min(confluent.list_topics(timeout=WAIT_S).brokers))
+
+    def change(operation: AlterConfigOpType, *names: str) -> ConfigResource:
+        entries = [ConfigEntry(name, "1", incremental_operation=operation) for name in names]
+        kind = ConfigResource.Type.BROKER
+        return ConfigResource(kind, broker, incremental_configs=entries)
+
+    throttle = "follower.replication.throttled.rate"
+    delete = AlterConfigOpType.DELETE
+    result(confluent.incremental_alter_configs([change(delete, throttle)]))
+    for refused in (change(AlterConfigOpType.SET, throttle), change(delete, throttle, "node.id")):
+        code = code_of(lambda one=refused: result(confluent.incremental_alter_configs([one])))  # type: ignore[misc]
+        assert code == KafkaError.INVALID_REQUEST
+
+
 def test_the_configs_of_a_broker(confluent: AdminClient) -> None:
     brokers = confluent.list_topics(timeout=WAIT_S).brokers
     broker = str(min(brokers))
