@@ -356,6 +356,7 @@ BYTES_MAX = Whole(1, INT32_MAX, "bytes")
 CALLBACK = Function(takes="delivery")
 #: The topic of schemas, unless a program names another.
 SCHEMAS_TOPIC = "_quorate_schemas"
+SUBJECT = Text("what the schemas are of, as orders-value", chars_max=1000)
 FINGERPRINT = Whole(0, (1 << 64) - 1, "of a schema of Avro")
 SERVERS = Servers()
 CLIENT_ID = Text("names the program in the logs of brokers")

@@ -32,9 +32,9 @@ from quorate.settings import (
     SCHEMAS_TOPIC,
     SECURITY,
     SERVERS,
+    SUBJECT,
     TIMEOUT_MS,
     TOPIC,
-    Text,
     Whole,
     checked,
     refused,
@@ -42,7 +42,6 @@ from quorate.settings import (
 
 T = TypeVar("T")
 
-SUBJECT: Final = Text("what the schemas are of, as orders-value", chars_max=1000)
 #: How often a change is proposed while other programs change the same subject.
 PROPOSALS_MAX: Final = 100
 

@@ -1,4 +1,4 @@
-"""Reads what the serializers of Confluent's schema registry wrote."""
+"""Values in the form of Confluent's serializers, and the registry that has their schemas."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from concurrent.futures import Future, ThreadPoolExecutor
+from http import HTTPStatus
 from typing import Annotated, Any, Final, Generic, TypeVar
 
-from quorate.errors import UnknownSchemaError
+from quorate.errors import IncompatibleSchemaError, UnknownSchemaError
 from quorate.object_rules import data_of
-from quorate.serializers.avro.schema import AvroSchema
-from quorate.serializers.avro.sources import Lookups
+from quorate.serializers.avro.schema import AvroSchema, as_schema
+from quorate.serializers.avro.sources import Given, Lookups
 from quorate.serializers.coders import Deserializer
 from quorate.serializers.protobuf_messages import Protobuf
-from quorate.settings import UINT32_MAX, Number, Whole, checked, refused
+from quorate.settings import SUBJECT, UINT32_MAX, Number, Whole, checked, refused
 
 T = TypeVar("T")
 
@@ -29,7 +30,9 @@ SCHEMA_ID: Final = Whole(0, UINT32_MAX, "of a schema in the registry")
 
 
 class ConfluentRegistry:
-    """Finds schemas by their ids at a registry with Confluent's HTTP interface. They are cached.
+    """Finds schemas by their ids at a registry with Confluent's HTTP interface, and registers them.
+
+    What was found is cached.
 
     A user and a password may be in the address: https://user:password@registry:8081. All threads
     may use one object; the requests run in threads of their own.
@@ -65,6 +68,43 @@ class ConfluentRegistry:
         """Fetch a schema. The future is done when `find` finds it; its exception says why not."""
         return self._lookups.begin(schema_id, lambda: self._pool().submit(self._fetch, schema_id))
 
+    @checked
+    def register(self, subject: Annotated[str, SUBJECT], schema: Given) -> int:
+        """Register a schema under a subject, as orders-value; return the id that values get.
+
+        A schema that the registry has keeps its id. This call waits for the answer, timeout_s at
+        most: make it before the program starts its event loop, or in a thread. Raises
+        InvalidSchemaError, IncompatibleSchemaError (with the registry's reason), and
+        UnknownSchemaError if the registry gives no id.
+        """
+        wanted = as_schema(schema)
+        url = f"{self.address}/subjects/{urllib.parse.quote(subject, safe='')}/versions"
+        headers = {**self._headers, "Content-Type": "application/vnd.schemaregistry.v1+json"}
+        body = json.dumps({"schema": wanted.text}).encode()
+        text = self._ask(urllib.request.Request(url, data=body, headers=headers, method="POST"))
+        try:
+            schema_id = SCHEMA_ID.check("ConfluentRegistry.register", "id", json.loads(text)["id"])
+        except (ValueError, TypeError, KeyError):
+            raise UnknownSchemaError(f"{url} does not answer with an id: {text[:200]!r}") from None
+        self._found[schema_id] = wanted
+        return schema_id
+
+    def _ask(self, request: urllib.request.Request) -> bytes:
+        url = request.full_url
+        try:
+            with urllib.request.urlopen(request, timeout=self._timeout_s) as answer:
+                found: bytes = answer.read(ANSWER_BYTES_MAX + 1)
+                return found
+        except urllib.error.HTTPError as error:
+            with error:
+                said = error.read(1000).decode(errors="replace")
+            text = f"{url} answers {error.code}: {said}"
+            if error.code == HTTPStatus.CONFLICT:
+                raise IncompatibleSchemaError(text, (said,)) from None
+            raise UnknownSchemaError(text) from None
+        except OSError as error:
+            raise UnknownSchemaError(f"{url} does not answer: {error}") from error
+
     def _pool(self) -> ThreadPoolExecutor:
         with self._lock:
             if self._threads is None:
@@ -75,16 +115,7 @@ class ConfluentRegistry:
         if schema_id in self._found:
             return  # found while the caller came here
         url = f"{self.address}/schemas/ids/{schema_id}"
-        request = urllib.request.Request(url, headers=self._headers)
-        try:
-            with urllib.request.urlopen(request, timeout=self._timeout_s) as answer:
-                text = answer.read(ANSWER_BYTES_MAX + 1)
-        except urllib.error.HTTPError as error:
-            with error:
-                said = error.read(1000).decode(errors="replace")
-            raise UnknownSchemaError(f"{url} answers {error.code}: {said}") from None
-        except OSError as error:
-            raise UnknownSchemaError(f"{url} does not answer: {error}") from error
+        text = self._ask(urllib.request.Request(url, headers=self._headers))
         self._found[schema_id] = _schema(url, text)
 
 

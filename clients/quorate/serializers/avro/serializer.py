@@ -11,7 +11,7 @@ from typing import Any, Final, cast
 from quorate.errors import InvalidSchemaError, UnknownSchemaError
 from quorate.object_rules import data_of
 from quorate.serializers.avro.codec import Decode, decoder, encoder
-from quorate.serializers.avro.confluent import ConfluentRegistry
+from quorate.serializers.avro.confluent import SCHEMA_ID, ConfluentRegistry
 from quorate.serializers.avro.schema import AvroSchema, as_schema
 from quorate.serializers.avro.sources import Given, SchemaSource, SchemaStore
 from quorate.settings import refused
@@ -40,7 +40,8 @@ class Avro:
     another schema is read by Avro's rules of resolution. `schemas` says where the schemas of other
     writers are found: a SchemaRegistry, a SchemaStore, or a list of schemas. `confluent`: the
     address of a registry of Confluent, or a ConfluentRegistry; with it, values that the serializers
-    of Confluent wrote can be read, too.
+    of Confluent wrote can be read, too. `confluent_id`: the id of `schema` there; with it, values
+    are written in Confluent's form, for programs that read nothing else.
 
         orders = Avro(ORDER, schemas=registry)
         Producer(value_serializer=orders)
@@ -53,6 +54,7 @@ class Avro:
         *,
         schemas: SchemaSource | Iterable[Given] | None = None,
         confluent: ConfluentRegistry | str | None = None,
+        confluent_id: int | None = None,
     ) -> None:
         self.schema = as_schema(schema)
         try:
@@ -64,15 +66,24 @@ class Avro:
         if not isinstance(self._confluent, ConfluentRegistry | None):
             allowed = "the address of a registry, or a ConfluentRegistry"
             raise TypeError(refused("Avro", "confluent", allowed, confluent))
-        self._encode = encoder(self.schema, HEADER.pack(MARKER, self.schema.fingerprint))
-        self._may_write = False
+        head = HEADER.pack(MARKER, self.schema.fingerprint)
         self._decoders: dict[int, Decode] = {}
         self._confluent_decoders: dict[int, Decode] = {}
+        if confluent_id is not None:
+            if self._confluent is None:
+                raise ValueError(
+                    "Avro: confluent_id needs confluent, the registry that gave the id"
+                )
+            head = CONFLUENT.pack(0, SCHEMA_ID.check("Avro", "confluent_id", confluent_id))
+            self._confluent_decoders[confluent_id] = decoder(self.schema, self.reader_schema)
+        self._encode = encoder(self.schema, head)
+        #: Whether `schemas` has the schema that is written; Confluent's readers do not need it.
+        self._may_write = confluent_id is not None
         for one in (self.schema, self.reader_schema):
             self._decoders[one.fingerprint] = decoder(one, self.reader_schema)
 
     def serialize(self, topic: str, value: Any) -> bytes:
-        """Return the value in Avro's single-object encoding.
+        """Return the value in Avro's single-object encoding; with confluent_id, in Confluent's.
 
         Raises ValueError or TypeError if the value does not fit the schema, and UnknownSchemaError
         if the schema is not registered.

@@ -15,7 +15,7 @@ PAGE = Path(__file__).parents[4] / "docs" / "serializers.md"
 
 def test_the_examples_of_the_page_work(tmp_path: Path) -> None:
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    assert len(blocks) == 10
+    assert len(blocks) == 11
     with EmbeddedCluster() as cluster:
         for topic in ("invoice", "orders"):
             cluster.create_topic(topic)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from quorate.errors import UnknownSchemaError
+from quorate.errors import IncompatibleSchemaError, InvalidSchemaError, UnknownSchemaError
 from quorate.serializers import Avro, Confluent, ConfluentRegistry, Json, Protobuf
 from quorate.v1.common_pb2 import Error
 
@@ -47,6 +47,13 @@ class Registry(ThreadingHTTPServer):
         self.may_answer = threading.Event()
         self.may_answer.set()
 
+    def registered(self, path: str, schema: Any) -> tuple[int, Any]:
+        """Answer a request to register a schema."""
+        self.asked.append((path, json.dumps(schema)))
+        if path == "/subjects/strict-value/versions":
+            return 409, {"error_code": 409, "message": "Schema being registered is incompatible"}
+        return 200, {"id": 7} if schema == ORDER else {"version": 1}
+
     @property
     def address(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
@@ -54,6 +61,15 @@ class Registry(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     server: Registry
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        status, answer = self.server.registered(self.path, json.loads(asked["schema"]))
+        body = json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
 
     def do_GET(self) -> None:
         self.server.asked.append((self.path, self.headers["Authorization"]))
@@ -86,6 +102,38 @@ def test_a_value_is_read_and_its_schema_asked_for_once(registry: Registry) -> No
     for _ in range(3):
         assert serde.deserialize("topic", VALUE) == {"customer": 42, "note": "x"}
     assert registry.asked == [("/schemas/ids/7", None)]
+
+
+def test_values_are_written_in_confluent_s_form(registry: Registry) -> None:
+    """The bytes are those of Confluent's serializer; what reads them asks for no schema."""
+    at = ConfluentRegistry(registry.address)
+    schema_id = at.register("orders/eu-value", ORDER)
+    assert schema_id == 7
+    assert [path for path, _ in registry.asked] == ["/subjects/orders%2Feu-value/versions"]
+    serde = Avro(ORDER, WIDER, confluent=at, confluent_id=schema_id)
+    assert serde.serialize("topic", {"customer": 42, "note": "x"}) == VALUE
+    assert serde.deserialize("topic", VALUE) == {"customer": 42, "at": 0}
+    assert Avro(ORDER, confluent=at).deserialize("topic", VALUE) == {"customer": 42, "note": "x"}
+    assert len(registry.asked) == 1
+
+
+def test_a_schema_that_the_registry_refuses_is_told_with_its_reason(registry: Registry) -> None:
+    at = ConfluentRegistry(registry.address)
+    with pytest.raises(IncompatibleSchemaError, match=r"answers 409: .* is incompatible"):
+        at.register("strict-value", ORDER)
+    with pytest.raises(UnknownSchemaError, match=r"does not answer with an id: .*version"):
+        at.register("orders-value", WIDER)
+    with pytest.raises(InvalidSchemaError, match="the type 'integer' is not defined"):
+        at.register("orders-value", "integer")
+    with pytest.raises(UnknownSchemaError, match="does not answer"):
+        ConfluentRegistry("http://127.0.0.1:1").register("orders-value", ORDER)
+
+
+def test_an_id_without_its_registry_or_out_of_range_is_refused() -> None:
+    with pytest.raises(ValueError, match="confluent_id needs confluent"):
+        Avro(ORDER, confluent_id=7)
+    with pytest.raises(ValueError, match="Avro: confluent_id must be"):
+        Avro(ORDER, confluent="http://127.0.0.1:1", confluent_id=-1)
 
 
 def test_it_is_read_with_another_schema_beside_values_of_ours(registry: Registry) -> None:
