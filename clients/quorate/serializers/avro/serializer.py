@@ -70,11 +70,11 @@ class Avro:
         self._decoders: dict[int, Decode] = {}
         self._confluent_decoders: dict[int, Decode] = {}
         if confluent_id is not None:
+            head = CONFLUENT.pack(0, SCHEMA_ID.check("Avro", "confluent_id", confluent_id))
             if self._confluent is None:
                 raise ValueError(
                     "Avro: confluent_id needs confluent, the registry that gave the id"
                 )
-            head = CONFLUENT.pack(0, SCHEMA_ID.check("Avro", "confluent_id", confluent_id))
             self._confluent_decoders[confluent_id] = decoder(self.schema, self.reader_schema)
         self._encode = encoder(self.schema, head)
         #: Whether `schemas` has the schema that is written; Confluent's readers do not need it.
