@@ -8,17 +8,28 @@ The step of a consumer reads what is there, from the first record that it is giv
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import resource
+import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 PATIENCE_S = 120.0
 VALUE = bytes(100)
 CHUNK = 1000
 Figures = dict[str, float]
+FIXTURE_TEST = """
+import pytest
+
+@pytest.mark.parametrize("number", range({tests}))
+def test_nothing(quorate_topic, number):
+    pass
+"""
 
 
 def cpu_s() -> float:
@@ -202,6 +213,38 @@ async def embedded(**_: Any) -> Figures:
     return found | {"rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
 
 
+class _Durations:
+    """A plugin of pytest that adds the times of the fixtures of each test."""
+
+    def __init__(self) -> None:
+        self.s: dict[str, float] = {}
+        #: The CPU seconds at the end of each phase of a test.
+        self.cpu: list[float] = []
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        if report.when != "call":
+            self.s[report.nodeid] = self.s.get(report.nodeid, 0.0) + report.duration
+        self.cpu.append(cpu_s())
+
+
+async def pytest_fixture(tests: int = 50) -> Figures:
+    """What `quorate_topic` adds to a test after the first: set-up and teardown."""
+    import pytest
+
+    durations = _Durations()
+    with tempfile.TemporaryDirectory() as folder:
+        program = Path(folder, "test_topics.py")
+        program.write_text(FIXTURE_TEST.format(tests=tests + 1))
+        arguments = ["-q", "-p", "no:cacheprovider", "--rootdir", folder, str(program)]
+        with contextlib.redirect_stdout(sys.stderr):
+            # pytest blocks, and this event loop has nothing else to do
+            assert pytest.main(arguments, plugins=[durations]) == 0
+    # the last test's teardown ends the cluster
+    found = list(durations.s.values())[1:-1]
+    cpu = durations.cpu[-4] - durations.cpu[2]
+    return {"s": statistics.median(found), "most": max(found), "cpu": cpu / len(found)}
+
+
 async def import_quorate(**_: Any) -> Figures:
     clock = Clock()
     import quorate
@@ -215,7 +258,7 @@ STEPS: dict[str, Callable[..., Awaitable[Figures]]] = {
     one.__name__: one
     for one in (
         send, send_many, sync_send, confluent_send, aiokafka_send, getmany, async_for, sync_for,
-        aiokafka_getmany, aiokafka_for, embedded, import_quorate,
+        aiokafka_getmany, aiokafka_for, embedded, pytest_fixture, import_quorate,
     )
 }  # fmt: skip
 

@@ -3,7 +3,7 @@
     produce   CPU a record of 100 B, from the call to the acknowledgement; against confluent-kafka
     consume   CPU and rate a record of 100 B; against aiokafka
     start     an embedded cluster from the import to the first acknowledged record; its memory;
-              `import quorate`
+              what the fixture `quorate_topic` adds to a test; `import quorate`
 
 confluent-kafka and aiokafka work on Apache Kafka with `--kafka HOST:PORT`, else on Quorate's Kafka
 listener. The runs of the libraries follow one another, and each pair begins with another one.
@@ -104,7 +104,8 @@ def measure(kafka: str | None, runs: int, only: str) -> None:
 
 
 def starts(runs: int) -> None:
-    found = in_turn(["embedded", "import_quorate"], runs, lambda name, _: step(name))
+    names = ["embedded", "pytest_fixture", "import_quorate"]
+    found = in_turn(names, runs, lambda name, _: step(name))
     for name, figures in found.items():
         took = [one["s"] * 1000 for one in figures]
         print(f"{name:18} {statistics.median(took):6.0f} ms ({min(took):.0f} to {max(took):.0f})")

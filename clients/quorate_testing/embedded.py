@@ -18,7 +18,7 @@ import logging
 import os
 import random
 import uuid
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Any, Final, Self, TypeVar
@@ -88,6 +88,8 @@ class AsyncEmbeddedCluster:
         self._configs = dict(configs or {})
         self._disks: dict[int, Disk] = {}
         self._nodes = EmbeddedNodes([], self._server)
+        #: An admin that is connected, and that no call uses.
+        self._idle_admin: Admin | None = None
 
     @property
     def bootstrap_servers(self) -> str:
@@ -131,6 +133,7 @@ class AsyncEmbeddedCluster:
 
     async def close(self) -> None:
         """Stop every node cleanly, and forget the disks in memory."""
+        await self._stop_idle_admin()
         await self._nodes.stop()
         for disk in self._disks.values():
             if isinstance(disk, RealDisk):
@@ -148,12 +151,14 @@ class AsyncEmbeddedCluster:
     async def stop_broker(self, broker_id: Annotated[int, BROKER_ID]) -> None:
         """Stop a broker cleanly, as by SIGTERM. It hands its leaderships over first."""
         self._check(broker_id)
+        await self._stop_idle_admin()
         await self._nodes.stop_nodes([broker_id])
 
     @checked
     async def crash_broker(self, broker_id: Annotated[int, BROKER_ID]) -> None:
         """Crash a broker, as by kill -9. Nothing that it had written to files is lost."""
         self._check(broker_id)
+        await self._stop_idle_admin()
         self._crash_disks([broker_id])
         await self._nodes.crash_nodes([broker_id], "a test crashed it")
 
@@ -171,6 +176,7 @@ class AsyncEmbeddedCluster:
             )
         if broker_id is not None:
             self._check(broker_id)
+        await self._stop_idle_admin()
         lost = list(self._nodes.nodes) if broker_id is None else [broker_id]
         self._crash_disks(lost)
         await self._nodes.crash_nodes(lost, "a test cut its power")
@@ -193,16 +199,40 @@ class AsyncEmbeddedCluster:
         Raises what Admin.create_topic raises.
         """
         replicas = replication_factor or min(REPLICAS_MAX, self._shape.brokers)
-        async with Admin(bootstrap_servers=self.bootstrap_servers) as admin:
+        async with self._admin() as admin:
             await admin.create_topic(name, num_partitions, replicas, configs)
 
     @checked
     async def delete_topic(self, name: Annotated[str, TOPIC]) -> None:
         """Delete a topic. Raises what Admin.delete_topics raises."""
-        async with Admin(bootstrap_servers=self.bootstrap_servers) as admin:
+        async with self._admin() as admin:
             await admin.delete_topics([name])
 
     # -- inside
+
+    @contextlib.asynccontextmanager
+    async def _admin(self) -> AsyncIterator[Admin]:
+        """Give an admin to one call. After a success it is kept for the next call.
+
+        It takes longer to connect than to create a topic, and each test may create one.
+        """
+        admin = self._idle_admin or Admin(bootstrap_servers=self.bootstrap_servers)
+        self._idle_admin = None
+        try:
+            await admin.start()
+            yield admin
+        except BaseException:
+            await admin.stop()
+            raise
+        if self._idle_admin is None and self._nodes.running:
+            self._idle_admin = admin
+        else:
+            await admin.stop()
+
+    async def _stop_idle_admin(self) -> None:
+        admin, self._idle_admin = self._idle_admin, None
+        if admin is not None:
+            await admin.stop()
 
     def _brokers(self) -> list[Node]:
         return [node for node in self._nodes.nodes.values() if node.kind == "broker"]

@@ -2967,10 +2967,10 @@ MUTANTS = (
     Mutant(
         "readable-batches",
         "a block that was cut short by a bad record ends the batch",
-        "clients/quorate/record/columns.py",
+        "clients/quorate/record/decoder.py",
         "        self._left -= len(offsets)\n",
         "        self._left -= limit\n",
-        ("tests/unit/quorate/record/test_columns.py",),
+        ("tests/unit/quorate/record/test_decoder.py",),
     ),
     Mutant(
         "readable-batches",

@@ -12,7 +12,7 @@ from quorate.consumer.partition_state import PartitionState
 from quorate.errors import DeserializationError
 from quorate.model import AnyRecord, Record
 from quorate.record.batch import BatchHeader, check, decoder, record_bytes
-from quorate.record.columns import BLOCK_RECORDS, BatchDecoder, Columns
+from quorate.record.decoder import BLOCK_RECORDS, BatchDecoder, Columns
 from quorate.serializers import Decode
 
 #: Makes a record of a tuple with its fields. Record._make() takes a third longer.

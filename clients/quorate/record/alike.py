@@ -24,9 +24,11 @@ NULL: Final = 1
 #: Stands for a varint of three bytes or more. As a length it is -2, which is no length.
 LONG: Final = 3
 #: The varints of the offset deltas, as columns: those of one byte, and both bytes of the others.
-_OFFSET_BYTES: Final = bytes(2 * delta for delta in range(OFFSETS_OF_A_BYTE))
-_OFFSET_LOW_BYTES: Final = bytes(2 * delta & 0x7F | 0x80 for delta in range(OFFSETS_ALIKE))
-_OFFSET_HIGH_BYTES: Final = bytes(2 * delta >> 7 for delta in range(OFFSETS_ALIKE))
+_OFFSET_BYTES: Final = bytes(range(0, 128, 2))
+_OFFSET_LOW_BYTES: Final = bytes(range(128, 256, 2)) * (OFFSETS_ALIKE // OFFSETS_OF_A_BYTE)
+_OFFSET_HIGH_BYTES: Final = b"".join(
+    bytes((high,)) * OFFSETS_OF_A_BYTE for high in range(OFFSETS_ALIKE // OFFSETS_OF_A_BYTE)
+)
 
 
 @dataclass(slots=True)

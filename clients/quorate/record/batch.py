@@ -18,7 +18,7 @@ from crc32c import crc32c
 from quorate.errors import CorruptRecordError, InvalidTimestampError
 from quorate.model import Header, TimestampType
 from quorate.record import compression
-from quorate.record.columns import BatchDecoder, decode_records
+from quorate.record.decoder import BatchDecoder, decode_records
 from quorate.record.record import (
     INT64_MAX,
     RECORD_BYTES_MIN,

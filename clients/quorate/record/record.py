@@ -1,4 +1,4 @@
-"""One record in a batch: its bytes, and the hot loop of the producer (the consumer's: columns.py).
+"""One record in a batch: its bytes, and the hot loop of the producer (the consumer's: decoder.py).
 
     length           varint   bytes after this field
     attributes       int8     unused, 0
@@ -78,7 +78,10 @@ def encode_varint(value: int) -> bytes:
 
 
 #: The zigzag varints of 0 to 8191, of one or two bytes each.
-VARINTS: Final = tuple(encode_varint(value) for value in range(8192))
+VARINTS: Final = (
+    *(bytes((raw,)) for raw in range(0, 128, 2)),
+    *(bytes((low, high)) for high in range(1, 128) for low in range(128, 256, 2)),
+)
 _TABLE_END: Final = len(VARINTS)
 _NULL: Final = encode_varint(-1)
 _ZERO: Final = b"\0"

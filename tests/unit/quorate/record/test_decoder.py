@@ -13,7 +13,7 @@ from quorate.errors import CorruptRecordError
 from quorate.model import Header
 from quorate.record import alike
 from quorate.record.batch import HEADER_BYTES, BatchBuilder
-from quorate.record.columns import BatchDecoder
+from quorate.record.decoder import BatchDecoder
 from quorate.record.record import RawRecord
 
 TIME_MS = 1_790_000_000_000
