@@ -117,6 +117,19 @@ CONSUMER_POSITIONS = "tests/unit/quorate/consumer/test_positions.py"
 CONSUMER_FAULTS = "tests/unit/quorate/consumer/test_faults.py"
 CONSUMER_BUFFER = "tests/unit/quorate/consumer/test_buffer.py"
 ACCUMULATOR = "clients/quorate/producer/accumulator.py"
+PRODUCER = "clients/quorate/producer/producer.py"
+PRODUCER_TESTS = "tests/unit/quorate/producer/test_producer.py"
+PRODUCER_WAITS = "tests/unit/quorate/producer/test_waits.py"
+PRODUCER_CANCELLATION = "tests/unit/quorate/producer/test_cancellation.py"
+CONSUMER_CANCELLATION = "tests/unit/quorate/consumer/test_cancellation.py"
+ACCUMULATOR_TESTS = "tests/unit/quorate/producer/test_accumulator.py"
+PREFETCH = "tests/unit/quorate/consumer/test_prefetch.py"
+INBOX = "clients/quorate/sync/inbox.py"
+INBOX_TESTS = "tests/unit/quorate/sync/test_inbox.py"
+SYNC_CLIENT_TESTS = "tests/unit/quorate/sync/test_clients.py"
+OWNER_TESTS = "tests/unit/quorate/aio/test_owner.py"
+PUBLIC_SURFACE = "tests/unit/quorate/test_public_surface.py"
+REQUEST_BYTES = "tests/unit/quorate/net/test_request_bytes.py"
 ACCUMULATIONS = "tests/unit/quorate/producer/test_accumulator.py"
 TOPICS = "tests/unit/quorate/producer/test_topics.py"
 RIGHTS = "tests/unit/quorate_broker/operations/test_authorization.py"
@@ -4300,5 +4313,229 @@ MUTANTS = (
         "await self._reach(written.offset + 1)",
         "await self._reach(written.offset)",
         (f"{SCHEMA_TOPIC_TESTS}::test_a_proposal_is_answered_only_after_it_was_read",),
+    ),
+    Mutant(
+        "cancelled-calls",
+        "a send that is cancelled has put its record into the buffer",
+        PRODUCER,
+        "        return Delivery(batch, index, timestamp_ms, self._owner)\n",
+        "        await asyncio.sleep(0)\n        return Delivery(batch, index, timestamp_ms, self._owner)\n",
+        (f"{PRODUCER_CANCELLATION}::test_a_call_that_is_cancelled_at_any_point",),
+    ),
+    Mutant(
+        "cancelled-calls",
+        "those that wait for room behind a send that is cancelled wait for ever",
+        "clients/quorate/producer/buffer_room.py",
+        "            loop.call_soon(self.give)\n",
+        "",
+        (f"{PRODUCER_CANCELLATION}::test_a_call_that_is_cancelled_at_any_point",),
+    ),
+    Mutant(
+        "cancelled-calls",
+        "after a flush that is cancelled no batch lingers any more",
+        PRODUCER,
+        "        finally:\n            self._accumulator.flushes -= 1\n",
+        "        except ArithmeticError:\n            pass\n",
+        (f"{PRODUCER_CANCELLATION}::test_a_call_that_is_cancelled_at_any_point",),
+    ),
+    Mutant(
+        "cancelled-calls",
+        "a start that is cancelled leaves its connections open",
+        "clients/quorate/cluster/client.py",
+        "            except BaseException:\n                await cluster.stop()\n                raise\n",
+        "            except ArithmeticError:\n                raise\n",
+        (
+            f"{PRODUCER_CANCELLATION}::test_a_call_that_is_cancelled_at_any_point",
+            f"{CONSUMER_CANCELLATION}::test_a_call_that_is_cancelled_at_any_point",
+        ),
+    ),
+    Mutant(
+        "cancelled-calls",
+        "a start that is cancelled twice leaves its fetch streams",
+        "clients/quorate/consumer/fetcher.py",
+        "        finally:\n            # also if this stop is cancelled, as in a start",
+        "        except ArithmeticError:\n            # also if this stop is cancelled, as in a start",
+        (f"{CONSUMER_CANCELLATION}::test_a_call_that_is_cancelled_at_any_point",),
+    ),
+    Mutant(
+        "stopped-clients",
+        "a wait that begins after the end of a client lasts to its deadline",
+        "clients/quorate/aio/owner.py",
+        "error = self.failure or self._ended",
+        "error = self.failure",
+        (
+            f"{OWNER_TESTS}::test_a_wait_that_begins_after_the_end_fails_at_once",
+            f"{OWNER_TESTS}::test_positions_that_are_awaited_after_the_stop_are_not_waited_for",
+        ),
+    ),
+    Mutant(
+        "stopped-clients",
+        "a commit of a consumer that was stopped does nothing, and says nothing",
+        "clients/quorate/cluster/client.py",
+        "        if self._is_closed:\n            raise self._stopped_error()\n",
+        "",
+        (f"{PUBLIC_SURFACE}::test_a_call_of_a_client_that_does_not_run_says_so",),
+    ),
+    Mutant(
+        "stopped-clients",
+        "a producer takes records after its last flush has begun",
+        PRODUCER,
+        "self._accumulator.closed = self._accumulator.closed or stopped",
+        "pass",
+        (f"{PRODUCER_WAITS}::test_no_record_is_taken_while_stop_waits_for_those_before",),
+    ),
+    Mutant(
+        "order-under-retry",
+        "later batches are sent while one waits to be sent again",
+        "clients/quorate/producer/partition_queue.py",
+        "return not (self.is_retrying and self.in_flight and not self._is_same_run)",
+        "return True",
+        (f"{ACCUMULATOR_TESTS}::test_while_a_batch_waits_to_be_sent_again_no_later_one_is_sent",),
+    ),
+    Mutant(
+        "order-under-retry",
+        "without idempotence a batch is under way behind one that may come back",
+        PRODUCER,
+        "max_in_flight=1 if retries_blindly else max_in_flight",
+        "max_in_flight=max_in_flight",
+        (f"{PRODUCER_TESTS}::test_without_idempotence_a_retry_keeps_the_order_too",),
+    ),
+    Mutant(
+        "order-under-retry",
+        "batches that expire together fail in no order",
+        ACCUMULATOR,
+        "        for batch in expired:\n            self._finish",
+        "        for batch in reversed(expired):\n            self._finish",
+        (f"{ACCUMULATOR_TESTS}::test_batches_expire_in_order_in_flight_or_not",),
+    ),
+    Mutant(
+        "bounded-clients",
+        "a producer takes more records than its buffer holds",
+        PRODUCER,
+        "or accumulator.bytes_used + size > accumulator.config.buffer_bytes_max",
+        "or False",
+        (f"{PRODUCER_TESTS}::test_a_full_buffer_makes_send_wait_in_order",),
+    ),
+    Mutant(
+        "bounded-clients",
+        "a consumer whose buffer is full goes on to fetch",
+        FETCH_STREAM,
+        "if asked is None and not self._buffer.is_full:",
+        "if asked is None:",
+        (f"{PREFETCH}::test_what_is_fetched_ahead_of_all_partitions_is_bounded",),
+    ),
+    Mutant(
+        "bounded-clients",
+        "each new stream of a consumer whose buffer is full fetches once more",
+        FETCH_STREAM,
+        "if self._first is None and not self._buffer.is_full:",
+        "if self._first is None:",
+        (f"{PREFETCH}::test_what_is_fetched_ahead_of_all_partitions_is_bounded",),
+    ),
+    Mutant(
+        "bounded-clients",
+        "one partition fills the whole buffer",
+        CONSUMER_STATE,
+        "and self.ahead_bytes < ahead_bytes_max",
+        "and True",
+        (f"{PREFETCH}::test_what_is_fetched_ahead_of_one_partition_is_bounded",),
+    ),
+    Mutant(
+        "bounded-clients",
+        "threads put more into the inbox than it holds",
+        INBOX,
+        "if self._bytes_held and self._bytes_held + size > self.bytes_max:",
+        "if False:",
+        (f"{INBOX_TESTS}::test_a_put_without_room_is_refused_after_its_time_out",),
+    ),
+    Mutant(
+        "bounded-clients",
+        "two threads take the same room",
+        INBOX,
+        "while self._closed is None and self._bytes_held + size > self.bytes_max:",
+        "if self._closed is None and self._bytes_held + size > self.bytes_max:",
+        (f"{INBOX_TESTS}::test_a_put_without_room_is_refused_after_its_time_out",),
+    ),
+    Mutant(
+        "thread-inbox",
+        "the loop is not woken for a record of a thread",
+        INBOX,
+        "        if was_empty:\n            self._wake()\n",
+        "",
+        (f"{INBOX_TESTS}::test_the_loop_is_woken_once_for_all_items_of_an_inbox_that_was_empty",),
+    ),
+    Mutant(
+        "thread-inbox",
+        "the records of a thread change their order",
+        INBOX,
+        "            self._items.append(item)\n",
+        "            self._items.appendleft(item)\n",
+        (
+            f"{INBOX_TESTS}::test_threads_keep_their_order_and_the_bound_and_cost_one_wake_up_a_take",
+        ),
+    ),
+    Mutant(
+        "thread-inbox",
+        "a record is put into the inbox after the last look at it",
+        INBOX,
+        "            if self._closed is not None:\n                raise",
+        "            if False:\n                raise",
+        (f"{INBOX_TESTS}::test_a_closed_inbox_refuses_all_and_ends_the_waits",),
+    ),
+    Mutant(
+        "thread-inbox",
+        "a record of the inbox whose producer has ended never gets an outcome",
+        "clients/quorate/sync/producer.py",
+        "                if delivery._inner is None and delivery._error is None:\n",
+        "                if False:\n",
+        (f"{SYNC_CLIENT_TESTS}::test_what_the_end_of_the_loop_s_tasks_leaves_is_told",),
+    ),
+    Mutant(
+        "thread-inbox",
+        "stop loses the records that are in the inbox",
+        "clients/quorate/sync/producer.py",
+        "            if self._pump is not None:\n                await self._emptied()\n",
+        "            pass\n",
+        (f"{SYNC_CLIENT_TESTS}::test_stop_delivers_what_is_in_the_inbox",),
+    ),
+    Mutant(
+        "blocking-consumer",
+        "a commit counts records as given that wait on the shelf of a thread",
+        "clients/quorate/sync/consumer.py",
+        "            shelf.put_back()\n            return await call()\n",
+        "            return await call()\n",
+        (f"{SYNC_CLIENT_TESTS}::test_positions_and_commits_are_about_what_the_program_was_given",),
+    ),
+    Mutant(
+        "forked-clients",
+        "a child that was forked works with the clients of its parent",
+        "clients/quorate/sync/background.py",
+        "        if not self.is_of_this_process:\n            raise",
+        "        if False:\n            raise",
+        (f"{PUBLIC_SURFACE}::test_a_call_of_a_blocking_client_after_a_fork_is_refused",),
+    ),
+    Mutant(
+        "forked-clients",
+        "a fork is not noticed",
+        "clients/quorate/aio/owner.py",
+        "if running is not self._loop or self._born_after != _forks:",
+        "if running is not self._loop:",
+        (f"{OWNER_TESTS}::test_a_client_that_was_started_before_a_fork_is_refused_in_the_child",),
+    ),
+    Mutant(
+        "bounded-requests",
+        "a request is parsed whatever its size",
+        "clients/quorate/net/network.py",
+        "        if len(data) > bytes_max:\n",
+        "        if False:\n",
+        (f"{REQUEST_BYTES}::test_a_request_above_the_bound_is_refused_unread",),
+    ),
+    Mutant(
+        "bounded-requests",
+        "the header of a frame is parsed whatever its size",
+        "clients/quorate/net/frame.py",
+        "if header_bytes_max is not None and len(header_bytes) > header_bytes_max:",
+        "if False:",
+        (f"{REQUEST_BYTES}::test_a_frame_is_bounded_by_its_header_and_not_by_its_payload",),
     ),
 )

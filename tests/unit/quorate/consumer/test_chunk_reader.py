@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 
 import pytest
 from crc32c import crc32c
@@ -11,7 +12,7 @@ from quorate.consumer.chunk_reader import ChunkReader, Deserializers
 from quorate.consumer.partition_state import Batch, PartitionState
 from quorate.errors import CorruptRecordError, DeserializationError
 from quorate.model import AnyRecord
-from quorate.record.batch import HEADER_BYTES, parse_header
+from quorate.record.batch import CONTROL, HEADER_BYTES, parse_header
 from tests.unit.quorate.consumer.builders import batch, fetch, state_at
 
 #: The place of the CRC in a batch.
@@ -116,6 +117,17 @@ def test_records_before_an_impossible_one_are_given() -> None:
         reader.take(records, 40)
     assert [record.offset for record in records] == list(range(20))
     assert state.position == 20
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_control_records_are_passed_and_never_given(place: int) -> None:
+    """A reader that waits for the record before the high watermark would else wait for ever."""
+    batches = [batch(number) for number in range(3)]
+    header, data = batches[place]
+    batches[place] = (replace(header, attributes=header.attributes | CONTROL), data)
+    state, reader = reading(*batches)
+    assert taken(reader, 10) == [number for number in range(3) if number != place]
+    assert state.position == 3
 
 
 def test_a_wrong_crc_gives_no_record() -> None:

@@ -332,6 +332,23 @@ def test_a_log_whose_start_passes_the_reader_goes_where_the_policy_says(
     with_cluster(program)
 
 
+def test_records_that_were_fetched_before_the_log_began_later_are_given_first() -> None:
+    async def program(cluster: FakeCluster) -> None:
+        partition = cluster.add_topic("t").partitions[0]
+        for number in range(4):
+            partition.write(b"%d" % number)
+        async with consumer(cluster, "t") as c:
+            assert await values(c, 1) == [b"0"]
+            await asyncio.sleep(1)
+            partition.batches.clear()
+            partition.start = 7
+            partition.write(b"7")
+            await asyncio.sleep(1)
+            assert await values(c, 4) == [b"1", b"2", b"3", b"7"]
+
+    with_cluster(program)
+
+
 def test_policy_none_tells_that_the_start_of_the_log_passed_the_reader() -> None:
     async def program(cluster: FakeCluster) -> None:
         partition = cluster.add_topic("t").partitions[0]

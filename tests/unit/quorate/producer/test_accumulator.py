@@ -163,8 +163,12 @@ def test_batches_expire_in_order_in_flight_or_not() -> None:
     a = accumulator(max_in_flight=1)
     batches = fill(a, 3)
     drain(a)
+    told: list[Batch] = []
+    for batch in batches:
+        batch.on_end = told.append
     assert a.expire(99) == []
     assert a.expire(100) == batches
+    assert told == batches
     assert a.bytes_used == 0
     assert all(isinstance(batch.error, DeliveryTimeoutError) for batch in batches)
     assert "sent 1 times, and may" in str(batches[0].error)

@@ -163,6 +163,38 @@ def test_what_may_pass_is_tried_again_in_order(error: QuorateError) -> None:
     with_cluster(program)
 
 
+@pytest.mark.parametrize("settings", [{"acks": 1}, {"enable_idempotence": False}], ids=str)
+def test_without_idempotence_a_retry_keeps_the_order_too(settings: dict[str, Any]) -> None:
+    """A broker can't tell a gap then, so no batch may be under way behind another one."""
+
+    async def program(cluster: FakeCluster) -> None:
+        topic = cluster.add_topic("t")
+        cluster.delay_s = 0.01
+        failures = [None, NotEnoughReplicasError("x"), None, None, StorageError("full")]
+        cluster.fault = lambda *_: failures.pop() if failures else None
+        async with producer(cluster, max_batch_size=100, **settings) as p:
+            sent = [await p.send("t", b"%d" % number) for number in range(20)]
+        assert topic.partitions[0].values() == [b"%d" % number for number in range(20)]
+        assert [one.result().offset for one in sent] == list(range(20))
+
+    with_cluster(program)
+
+
+def test_with_acks_0_a_record_is_sent_once() -> None:
+    async def program(cluster: FakeCluster) -> None:
+        cluster.add_topic("t")
+        async with producer(cluster, acks=0) as p:
+            cluster.fault = lambda *_: NotEnoughReplicasError("x")
+            with pytest.raises(NotEnoughReplicasError):
+                await (await p.send("t", b"0"))
+            cluster.break_next = True
+            with pytest.raises(OutcomeUnknownError):
+                await (await p.send("t", b"1"))
+            assert len(cluster.brokers[0].produced) == 2
+
+    with_cluster(program)
+
+
 def test_an_error_for_good_fails_its_batch_and_the_next_ones_go_on() -> None:
     async def program(cluster: FakeCluster) -> None:
         topic = cluster.add_topic("t")
