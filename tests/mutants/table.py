@@ -4318,8 +4318,8 @@ MUTANTS = (
         "cancelled-calls",
         "a send that is cancelled has put its record into the buffer",
         PRODUCER,
-        "        return Delivery(batch, index, timestamp_ms, self._owner)\n",
-        "        await asyncio.sleep(0)\n        return Delivery(batch, index, timestamp_ms, self._owner)\n",
+        "return Delivery(batch, index, timestamp_ms, self._owner)",
+        "await asyncio.sleep(0)\n        return Delivery(batch, index, timestamp_ms, self._owner)",
         (f"{PRODUCER_CANCELLATION}::test_a_call_that_is_cancelled_at_any_point",),
     ),
     Mutant(
@@ -4342,8 +4342,8 @@ MUTANTS = (
         "cancelled-calls",
         "a start that is cancelled leaves its connections open",
         "clients/quorate/cluster/client.py",
-        "            except BaseException:\n                await cluster.stop()\n                raise\n",
-        "            except ArithmeticError:\n                raise\n",
+        "            except BaseException:\n                await cluster.stop()\n",
+        "            except BaseException:\n",
         (
             f"{PRODUCER_CANCELLATION}::test_a_call_that_is_cancelled_at_any_point",
             f"{CONSUMER_CANCELLATION}::test_a_call_that_is_cancelled_at_any_point",
@@ -4353,8 +4353,8 @@ MUTANTS = (
         "cancelled-calls",
         "a start that is cancelled twice leaves its fetch streams",
         "clients/quorate/consumer/fetcher.py",
-        "        finally:\n            # also if this stop is cancelled, as in a start",
-        "        except ArithmeticError:\n            # also if this stop is cancelled, as in a start",
+        "finally:\n            # also if this stop is cancelled, as in a start",
+        "except ArithmeticError:\n            # also if this stop is cancelled, as in a start",
         (f"{CONSUMER_CANCELLATION}::test_a_call_that_is_cancelled_at_any_point",),
     ),
     Mutant(
