@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from quorate.plain_values import UTF8_TEXT, has_utf8
 from quorate.settings import refused
 
 
@@ -52,6 +53,8 @@ class ByName:
         for key in given:
             if not isinstance(key, str):
                 raise TypeError(refused(call, f"a name in {name}", "a string", key))
+            if not has_utf8(key):
+                raise ValueError(refused(call, f"a name in {name}", UTF8_TEXT, key))
         return dict(given)
 
 

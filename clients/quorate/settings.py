@@ -22,8 +22,6 @@ import difflib
 import functools
 import inspect
 import ipaddress
-import math
-import operator
 import re
 import types
 from collections.abc import Callable, Iterable, Mapping
@@ -33,6 +31,7 @@ from typing import get_type_hints as type_hints
 
 from quorate.errors import InvalidPartitionsError, InvalidRequestError, InvalidTimestampError
 from quorate.model import TIMESTAMP_MIN, TopicPartition
+from quorate.plain_values import UTF8_TEXT, has_utf8, whole_number
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -81,6 +80,8 @@ def _each(kind: type[T], found: list[Any], call: str, name: str, said: str) -> l
     for one in found:
         if not isinstance(one, kind):
             raise TypeError(refused(call, name, said, one))
+        if isinstance(one, str) and not has_utf8(one):
+            raise ValueError(refused(call, name, f"{said}, of {UTF8_TEXT}", one))
     return found
 
 
@@ -180,6 +181,8 @@ class Text:
             raise TypeError(refused(call, name, self.allowed or said, given))
         if len(given) > self.chars_max or not (given or self.may_be_empty):
             raise self.error(refused(call, name, self.allowed or said, given))
+        if not has_utf8(given):
+            raise ValueError(refused(call, name, UTF8_TEXT, given))
         if self.pattern and re.fullmatch(self.pattern, given) is None:
             raise self.error(refused(call, name, self.allowed or said, given))
         return given
@@ -294,7 +297,7 @@ class Partition:
 
     def check(self, call: str, name: str, given: Any) -> TopicPartition:
         match given:
-            case (str() as topic, number) if topic:
+            case (str() as topic, number) if topic and has_utf8(topic):
                 return TopicPartition(
                     topic, PARTITION.check(call, f"the partition in {name}", number)
                 )
@@ -479,19 +482,3 @@ def _rules(call: Any) -> dict[str, tuple[Rule, bool]]:
             if hasattr(note, "check"):
                 found[name] = (note, is_optional)
     return found
-
-
-def whole_number(given: Any) -> int | None:
-    """Return `given` as an int; None if it is no whole number. It may be a numpy integer.
-
-    >>> whole_number(5.0), whole_number(5.5), whole_number(True), whole_number(float("inf"))
-    (5, None, None, None)
-    """
-    if isinstance(given, bool):
-        return None
-    if isinstance(given, float):
-        return int(given) if math.isfinite(given) and given.is_integer() else None
-    try:
-        return operator.index(given)
-    except TypeError:
-        return None

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, cast
 
 from quorate import errors
-from quorate.settings import INT32_MAX, Text, Whole, check_fields, listed, refused, whole_number
+from quorate.plain_values import UTF8_TEXT, has_utf8, whole_number
+from quorate.settings import INT32_MAX, Text, Whole, check_fields, listed, refused
 from quorate.v1 import admin_pb2 as wire
 
 ConfigValue = str | int | float | bool
@@ -41,6 +42,9 @@ class Configs:
             if not isinstance(value, str):
                 place = f"{name}[{key!r}]"
                 raise TypeError(refused(call, place, "a string, a number or True or False", value))
+            for text in (key, value):
+                if not has_utf8(text):
+                    raise ValueError(refused(call, name, UTF8_TEXT, text))
             written[key] = value
         return written
 

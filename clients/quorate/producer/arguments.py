@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from quorate.model import Header
+from quorate.plain_values import UTF8_TEXT, has_utf8
 from quorate.record.column_builder import RecordColumns
 from quorate.record.compression import LEVELS, NAMES
 from quorate.serializers import Encode
@@ -80,17 +81,24 @@ def _encoded(topic: str, name: str, given: list[Any], encode: Encode | None) -> 
 
 
 def as_headers(headers: Iterable[Header]) -> tuple[Header, ...]:
-    """Return the headers as pairs. TypeError names a header that is not a pair."""
+    """Return the headers as pairs.
+
+    TypeError names a header that is not a pair. ValueError names one whose name can't be sent.
+    """
     try:
         pairs = tuple(headers)
     except TypeError:
-        raise TypeError(
-            f"headers must be pairs of a string and bytes or None, not {headers!r}"
-        ) from None
+        pairs = None
+    if pairs is None or (not pairs and isinstance(headers, str | bytes | Mapping)):
+        raise TypeError(f"headers must be pairs of a string and bytes or None, not {headers!r}")
     for pair in pairs:
         match pair:
-            case (str(), bytes() | None):
-                continue
+            case (str() as name, bytes() | None):
+                if has_utf8(name):
+                    continue
+                raise ValueError(
+                    f"the name of a header in headers must be {UTF8_TEXT}, not {name!r}"
+                )
         raise TypeError(
             f"headers must be pairs of a string and bytes or None, not {pair!r}; "
             'for example [("source", b"shop")]'

@@ -47,6 +47,9 @@ from quorate.settings import (
 from quorate.sync.background import background
 from quorate_testing import AsyncEmbeddedCluster, EmbeddedCluster
 
+#: As in the name of a file that is not UTF-8. No message can carry it.
+LONE_SURROGATE = "\udcff"
+
 
 class Wrong:
     """An object that no call takes."""
@@ -122,7 +125,19 @@ ALSO: dict[str, dict[str, Any]] = {
 }
 #: Wrong values of arguments that a call checks by hand, besides Wrong(): by name.
 BY_HAND: dict[str, tuple[Any, ...]] = {
-    "headers": (5, 0, False, [5], [("a", "b")], [(b"a", b"b")], ["ab"], {"a": b"b"}),
+    "headers": (
+        5,
+        0,
+        False,
+        "",
+        {},
+        [(LONE_SURROGATE, b"")],
+        [5],
+        [("a", "b")],
+        [(b"a", b"b")],
+        ["ab"],
+        {"a": b"b"},
+    ),
     "partition": (-1, 2**31, True, 0.5, "0"),
     "timestamp_ms": (RECORD_TIMESTAMP_MS.least - 1, 2**63, True, 0.5, "0"),
     "keys": (b"ab", [b"a", b"b"], [5], {"a": b"b"}),
@@ -222,13 +237,14 @@ def wrong_for(rule: Any) -> Iterator[Any]:
         case Whole() | Number():
             yield from (rule.least - 1, rule.most * 2 + 2, True, "1", math.nan, math.inf)
         case Text():
-            yield from (5, b"a", "x" * (rule.chars_max + 1), *(() if rule.may_be_empty else ("",)))
+            yield from (5, b"a", LONE_SURROGATE, "x" * (rule.chars_max + 1))
+            yield from () if rule.may_be_empty else ("",)
         case Flag():
             yield from (1, "yes")
         case OneOf():
             yield from ("another", 7, True)
         case Names():
-            yield from ("ab", 5, [5])
+            yield from ("ab", 5, [5], [LONE_SURROGATE])
 
 
 def bound(call: Call, made: object, values: dict[str, Any], given: str = "") -> Callable[[], Any]:

@@ -90,6 +90,45 @@ def test_a_refusal_names_what_was_given_and_what_is_allowed(
         make()
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda client: client.send("\udcff", b""),
+        lambda client: client.send("t", b"", headers=[("\udcff", b"")]),
+        lambda client: client.partitions_for("\udcff"),
+        lambda client: client.subscribe(["\udcff"]),
+        lambda client: client.assign([TopicPartition("\udcff", 0)]),
+        lambda client: client.commit({TopicPartition("t", 0): (1, "\udcff")}),
+        lambda client: client.create_topic("t", configs={"\udcff": "1"}),
+        lambda client: client.create_topic("t", configs={"cleanup.policy": "\udcff"}),
+        lambda client: client.alter_configs("t", set={"cleanup.policy": "\udcff"}),
+        lambda client: client.delete_topics(["\udcff"]),
+        lambda client: client.delete_groups(["\udcff"]),
+    ],
+)
+def test_a_text_that_no_message_carries_is_refused_and_the_client_goes_on(
+    call: Callable[[Any], Any],
+) -> None:
+    """A background task would find it later, and the whole client would fail."""
+
+    async def program(cluster: FakeCluster) -> None:
+        cluster.add_topic("t")
+        servers: dict[str, Any] = {"bootstrap_servers": cluster.bootstrap}
+        called = 0
+        for client in (Producer(**servers), Consumer(group_id="g", **servers), Admin(**servers)):
+            async with client:
+                try:
+                    with pytest.raises((TypeError, ValueError), match="must be"):
+                        await _called(call, client)
+                    called += 1
+                except AttributeError:
+                    continue
+                await client._running().refresh()
+        assert called
+
+    with_cluster(program)
+
+
 def test_configurations_may_be_numbers_and_truth_values() -> None:
     topic = NewTopic(name="t", configs={"retention.ms": 1000, "flush.on.ack": True})
     assert topic.configs == {"retention.ms": "1000", "flush.on.ack": "true"}

@@ -10,6 +10,7 @@ from typing import Any, Final
 from quorate.cluster.parts import Part, from_wire, to_wire
 from quorate.errors import InvalidAssignmentError
 from quorate.model import AssignorMember, TopicPartition
+from quorate.plain_values import has_utf8
 from quorate.settings import refused
 from quorate.v1.groups_pb2 import AssignmentTask, MembersAssignment
 
@@ -30,7 +31,7 @@ class AssignorRule:
     """A rule: the name of an assignor of the cluster, or a function."""
 
     def check(self, call: str, name: str, given: Any) -> Any:
-        if not callable(given) and not (isinstance(given, str) and given):
+        if not callable(given) and not (isinstance(given, str) and given and has_utf8(given)):
             said = "the name of an assignor, or a function (members, partition_counts)"
             raise TypeError(refused(call, name, said, given))
         return given
