@@ -4318,8 +4318,8 @@ MUTANTS = (
         "cancelled-calls",
         "a send that is cancelled has put its record into the buffer",
         PRODUCER,
-        "return Delivery(batch, index, timestamp_ms, self._owner)",
-        "await asyncio.sleep(0)\n        return Delivery(batch, index, timestamp_ms, self._owner)",
+        "size\n        )\n        return Delivery(batch, index, self._owner)",
+        "size\n        )\n        await asyncio.sleep(0)\n        return Delivery(batch, index, self._owner)",
         (f"{PRODUCER_CANCELLATION}::test_a_call_that_is_cancelled_at_any_point",),
     ),
     Mutant(
@@ -4444,8 +4444,11 @@ MUTANTS = (
         "bounded-clients",
         "threads put more into the inbox than it holds",
         INBOX,
-        "if self._bytes_held and self._bytes_held + size > self.bytes_max:",
-        "if False:",
+        "                self._wait(size, timeout_s)\n"
+        "            if self._closed is not None:\n"
+        "                raise self._closed.with_traceback(None)\n"
+        "            bulk = self._open\n",
+        "                pass\n            bulk = self._open\n",
         (f"{INBOX_TESTS}::test_a_put_without_room_is_refused_after_its_time_out",),
     ),
     Mutant(
@@ -4460,16 +4463,27 @@ MUTANTS = (
         "thread-inbox",
         "the loop is not woken for a record of a thread",
         INBOX,
-        "        if was_empty:\n            self._wake()\n",
-        "",
+        "        if was_empty:\n            self._wake()\n        return bulk, index\n",
+        "        return bulk, index\n",
         (f"{INBOX_TESTS}::test_the_loop_is_woken_once_for_all_items_of_an_inbox_that_was_empty",),
+    ),
+    Mutant(
+        "thread-inbox",
+        "a record that is refused leaves an empty bulk, and no later record wakes the loop",
+        INBOX,
+        "                bulk = Bulk(topic, partition, RecordColumns())\n",
+        "                bulk = Bulk(topic, partition, RecordColumns())\n"
+        "                self._bulks.append(bulk)\n",
+        (
+            f"{INBOX_TESTS}::test_a_record_that_is_refused_leaves_nothing_and_the_next_one_wakes_the_loop",
+        ),
     ),
     Mutant(
         "thread-inbox",
         "the records of a thread change their order",
         INBOX,
-        "            self._items.append(item)\n",
-        "            self._items.appendleft(item)\n",
+        "                was_empty = not self._bulks\n                self._bulks.append(bulk)\n",
+        "                was_empty = not self._bulks\n                self._bulks.appendleft(bulk)\n",
         (
             f"{INBOX_TESTS}::test_threads_keep_their_order_and_the_bound_and_cost_one_wake_up_a_take",
         ),
@@ -4478,16 +4492,16 @@ MUTANTS = (
         "thread-inbox",
         "a record is put into the inbox after the last look at it",
         INBOX,
-        "            if self._closed is not None:\n                raise",
-        "            if False:\n                raise",
+        "                raise self._closed.with_traceback(None)\n            bulk = self._open\n",
+        "                pass\n            bulk = self._open\n",
         (f"{INBOX_TESTS}::test_a_closed_inbox_refuses_all_and_ends_the_waits",),
     ),
     Mutant(
         "thread-inbox",
         "a record of the inbox whose producer has ended never gets an outcome",
         "clients/quorate/sync/producer.py",
-        "                if delivery._inner is None and delivery._error is None:\n",
-        "                if False:\n",
+        "                while not bulk.is_done:\n                    self._failed(bulk, stopped)\n",
+        "",
         (f"{SYNC_CLIENT_TESTS}::test_what_the_end_of_the_loop_s_tasks_leaves_is_told",),
     ),
     Mutant(
@@ -4518,8 +4532,8 @@ MUTANTS = (
         "forked-clients",
         "a fork is not noticed",
         "clients/quorate/aio/owner.py",
-        "if running is not self._loop or self._born_after != _forks:",
-        "if running is not self._loop:",
+        "    _forks += 1\n",
+        "    _forks += 0\n",
         (f"{OWNER_TESTS}::test_a_client_that_was_started_before_a_fork_is_refused_in_the_child",),
     ),
     Mutant(

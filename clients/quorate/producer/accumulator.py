@@ -396,14 +396,13 @@ def _timed_out(
     return error
 
 
-def check_record_size(size: int, codec: int) -> None:
-    """Raise RecordTooLargeError if no message carries a record of `size` bytes.
+def refusal_of(size: int, codec: int) -> RecordTooLargeError | None:
+    """Return why no message carries a record of `size` bytes; None: one does.
 
     A codec may make the record small enough for a message, but readers decompress it.
     """
     why = _too_large(0 if codec else size, size)
-    if why:
-        raise RecordTooLargeError(f"a record of {why}")
+    return RecordTooLargeError(f"a record of {why}") if why else None
 
 
 def _too_large(size: int, raw_size: int) -> str:

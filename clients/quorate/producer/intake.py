@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 
 from quorate.cluster.cluster import Cluster
 from quorate.cluster.topic_views import TopicView
+from quorate.errors import QuorateError
 from quorate.model import Header
-from quorate.producer.accumulator import Accumulator, check_record_size
+from quorate.producer.accumulator import Accumulator, refusal_of
 from quorate.producer.buffer_room import BufferRoom
 from quorate.producer.bulk import Bulk
 from quorate.producer.partition_queue import Batch, PartitionQueue
@@ -76,7 +77,9 @@ class Intake:
         sticky = self._routes.sticky.get(view.name) if key is None and partition is None else None
         if sticky is not None and accumulator.room_in(queue.open, size) < size:
             queue = self._move_on(view, queue)
-        check_record_size(size, accumulator.config.codec)
+        refusal = refusal_of(size, accumulator.config.codec)
+        if refusal is not None:
+            return self._refused(queue, timestamp_ms, refusal), 0
         now = asyncio.get_running_loop().time()
         batch, index, completed = accumulator.append(queue, now, timestamp_ms, key, value, headers)
         if index == 0:
@@ -152,7 +155,7 @@ class Intake:
         else:
             first = 0
             batch, end = self._begin(queue, bulk, stop)
-            if sticky is not None:
+            if sticky is not None and batch is queue.open:
                 sticky.batch = batch
         bulk.put(batch, first, end)
 
@@ -163,7 +166,9 @@ class Intake:
     def _begin(self, queue: PartitionQueue, bulk: Bulk, stop: int) -> tuple[Batch, int]:
         """Begin a batch with the next records. It has at least one, however large that is."""
         start = bulk.position
-        check_record_size(bulk.size(start + 1), self._accumulator.config.codec)
+        refusal = refusal_of(bulk.size(start + 1), self._accumulator.config.codec)
+        if refusal is not None:
+            return self._refused(queue, bulk.records.time_of(start), refusal), start + 1
         end = bulk.fitting(queue.batch_bytes_max - HEADER_BYTES, stop)
         end = max(end, start + 1)
         builder = self._accumulator.new_builder()
@@ -172,6 +177,20 @@ class Intake:
         batch, completed = self._accumulator.begin(queue, now, builder)
         self._opened(batch, completed=completed)
         return batch, end
+
+    def _refused(self, queue: PartitionQueue, timestamp_ms: int, error: QuorateError) -> Batch:
+        """Return a batch for a record that no message carries. It has no place in the buffer.
+
+        It fails in the next turn of the loop. So the caller can ask for its outcome before, and it
+        is counted if no caller does, as that of any other record.
+        """
+        loop = asyncio.get_running_loop()
+        builder = self._accumulator.new_builder()
+        builder.append(timestamp_ms, None, None, (), 0)
+        batch = Batch(queue, builder, loop.time(), loop.time(), (queue.batches_opened,))
+        batch.on_end = self._on_end()
+        loop.call_soon(self._accumulator.failed, batch, error)
+        return batch
 
     def _move_on(self, view: TopicView, queue: PartitionQueue) -> PartitionQueue:
         """Return the queue for the next batch without a key.

@@ -182,8 +182,9 @@ class Producer(Client, Generic[KeyIn, ValueIn]):
     ) -> Delivery:
         """Put a record into the buffer, and return its Delivery. Wait only if the buffer is full.
 
-        Raises UnknownTopicError, InvalidPartitionsError, RecordTooLargeError, ClosedError, and the
-        errors of serializers.
+        Raises UnknownTopicError, InvalidPartitionsError, RecordTooLargeError (for a record larger
+        than buffer_memory), ClosedError, and the errors of serializers. A record that no message
+        can carry is not put into the buffer, and its Delivery fails at once.
         """
         self._owner.check()
         cluster = self._cluster
@@ -301,7 +302,10 @@ class Producer(Client, Generic[KeyIn, ValueIn]):
         self._accumulator.flushes += 1
         self._sender.wake()
         try:
-            for batch in self._accumulator.unfinished():
+            unfinished = self._accumulator.unfinished()
+            # a record that no message carries fails in this turn
+            await asyncio.sleep(0)
+            for batch in unfinished:
                 await until_done(batch)
         finally:
             self._accumulator.flushes -= 1

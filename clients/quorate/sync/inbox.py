@@ -79,10 +79,12 @@ class Inbox:
                 or bulk.partition != partition
                 or len(bulk.records.values) >= BULK_RECORDS_MAX
             ):
-                bulk = self._open = Bulk(topic, partition, RecordColumns())
+                bulk = Bulk(topic, partition, RecordColumns())
+            index = bulk.records.append(timestamp_ms, key, value, headers, size)
+            if bulk is not self._open:
+                self._open = bulk
                 was_empty = not self._bulks
                 self._bulks.append(bulk)
-            index = bulk.records.append(timestamp_ms, key, value, headers, size)
             self._bytes_held += size
             self.puts += 1
         if was_empty:

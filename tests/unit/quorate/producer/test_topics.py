@@ -83,7 +83,9 @@ def test_a_delivery_of_a_batch_that_was_split_tells_of_its_own_record() -> None:
     with_cluster(program)
 
 
-def test_a_record_that_no_message_carries_is_refused_before_it_is_in_the_buffer(
+@pytest.mark.parametrize("call", ["send", "send_many"])
+def test_a_record_that_no_message_carries_fails_alone_and_is_never_in_the_buffer(
+    call: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("quorate.producer.accumulator.WIRE_BATCH_BYTES_MAX", 100_000)
@@ -93,9 +95,16 @@ def test_a_record_that_no_message_carries_is_refused_before_it_is_in_the_buffer(
         async with producer(cluster) as p:
             others = [await p.send("t", b"s", partition=1) for _ in range(10)]
             used = p._accumulator.bytes_used
+            if call == "send":
+                large = [await p.send("t", bytes(200_000), partition=0) for _ in range(2)]
+                assert p._accumulator.bytes_used == used
+            else:
+                large = [*(await p.send_many("t", [bytes(200_000)] * 2, partition=0))]
             with pytest.raises(RecordTooLargeError, match="a message of the wire carries"):
-                await p.send("t", bytes(200_000), partition=0)
-            assert p._accumulator.bytes_used == used
+                await large[0]
+            await p.flush()
+            assert isinstance(large[1].exception(), RecordTooLargeError)
+            assert p.undelivered == 1
             others += [await p.send("t", b"s", partition=number % 2) for number in range(20)]
             await asyncio.gather(*others)
 
@@ -120,7 +129,7 @@ def test_a_record_that_a_codec_may_make_small_is_judged_by_its_batch(
                 with pytest.raises(RecordTooLargeError, match="a message of the wire carries"):
                     await sent
             with pytest.raises(RecordTooLargeError, match="300000 are allowed"):
-                await p.send("t", bytes(400_000))
+                await p.send_and_wait("t", bytes(400_000))
 
     with_cluster(program)
 

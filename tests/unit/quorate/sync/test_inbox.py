@@ -8,8 +8,9 @@ from functools import partial
 
 import pytest
 
-from quorate.errors import ClosedError, OverloadedError
+from quorate.errors import ClosedError, InvalidTimestampError, OverloadedError
 from quorate.producer.bulk import Bulk
+from quorate.record.batch import TIMESTAMP_MAX
 from quorate.record.column_builder import RecordColumns
 from quorate.record.record import record_bytes_max
 from quorate.sync.inbox import Inbox, parts_of
@@ -69,6 +70,16 @@ def test_the_loop_is_woken_once_for_all_items_of_an_inbox_that_was_empty() -> No
             owner.put(str(number), 1, WAIT_S)
         assert owner.take() == [str(number) for number in range(10)]
     assert owner.wakes == 3
+
+
+def test_a_record_that_is_refused_leaves_nothing_and_the_next_one_wakes_the_loop() -> None:
+    owner = Owner(1000)
+    with pytest.raises(InvalidTimestampError):
+        owner.inbox.put("t", None, TIMESTAMP_MAX + 1, None, b"bad", (), 3, WAIT_S)
+    assert (owner.wakes, owner.inbox.puts) == (0, 0)
+    owner.put("next", 4, WAIT_S)
+    assert owner.wakes == 1
+    assert owner.take() == ["next"]
 
 
 def test_a_put_without_room_waits_until_the_loop_gives_some_back() -> None:
