@@ -4318,8 +4318,8 @@ MUTANTS = (
         "cancelled-calls",
         "a send that is cancelled has put its record into the buffer",
         PRODUCER,
-        "size\n        )\n        return Delivery(batch, index, self._owner)",
-        "size\n        )\n        await asyncio.sleep(0)\n        return Delivery(batch, index, self._owner)",
+        "size\n        )\n        return Delivery(",
+        "size\n        )\n        await asyncio.sleep(0)\n        return Delivery(",
         (f"{PRODUCER_CANCELLATION}::test_a_call_that_is_cancelled_at_any_point",),
     ),
     Mutant(
@@ -4482,8 +4482,8 @@ MUTANTS = (
         "thread-inbox",
         "the records of a thread change their order",
         INBOX,
-        "                was_empty = not self._bulks\n                self._bulks.append(bulk)\n",
-        "                was_empty = not self._bulks\n                self._bulks.appendleft(bulk)\n",
+        "    was_empty = not self._bulks\n                self._bulks.append(bulk)\n",
+        "    was_empty = not self._bulks\n                self._bulks.appendleft(bulk)\n",
         (
             f"{INBOX_TESTS}::test_threads_keep_their_order_and_the_bound_and_cost_one_wake_up_a_take",
         ),
@@ -4500,8 +4500,8 @@ MUTANTS = (
         "thread-inbox",
         "a record of the inbox whose producer has ended never gets an outcome",
         "clients/quorate/sync/producer.py",
-        "                while not bulk.is_done:\n                    self._failed(bulk, stopped)\n",
-        "",
+        "while not bulk.is_done:\n                    self._failed(bulk, stopped)\n",
+        "pass\n",
         (f"{SYNC_CLIENT_TESTS}::test_what_the_end_of_the_loop_s_tasks_leaves_is_told",),
     ),
     Mutant(
