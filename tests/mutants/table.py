@@ -4484,9 +4484,7 @@ MUTANTS = (
         INBOX,
         "    was_empty = not self._bulks\n                self._bulks.append(bulk)\n",
         "    was_empty = not self._bulks\n                self._bulks.appendleft(bulk)\n",
-        (
-            f"{INBOX_TESTS}::test_threads_keep_their_order_and_the_bound_and_cost_one_wake_up_a_take",
-        ),
+        (f"{INBOX_TESTS}::test_records_of_several_partitions_and_bulks_keep_their_order",),
     ),
     Mutant(
         "thread-inbox",

@@ -13,7 +13,7 @@ from quorate.producer.bulk import Bulk
 from quorate.record.batch import TIMESTAMP_MAX
 from quorate.record.column_builder import RecordColumns
 from quorate.record.record import record_bytes_max
-from quorate.sync.inbox import Inbox, parts_of
+from quorate.sync.inbox import BULK_RECORDS_MAX, Inbox, parts_of
 
 WAIT_S = 20.0
 
@@ -80,6 +80,16 @@ def test_a_record_that_is_refused_leaves_nothing_and_the_next_one_wakes_the_loop
     owner.put("next", 4, WAIT_S)
     assert owner.wakes == 1
     assert owner.take() == ["next"]
+
+
+def test_records_of_several_partitions_and_bulks_keep_their_order() -> None:
+    owner = Owner(1 << 20)
+    for number in range(1000):  # more than a bulk has
+        owner.inbox.put("t", number % 100 // 50, 0, None, b"%d" % number, (), 4, WAIT_S)
+    assert owner.take() == [str(number) for number in range(1000)]
+    for number in range(2 * BULK_RECORDS_MAX):
+        owner.put(str(number), 1, WAIT_S)
+    assert owner.take() == [str(number) for number in range(2 * BULK_RECORDS_MAX)]
 
 
 def test_a_put_without_room_waits_until_the_loop_gives_some_back() -> None:
