@@ -4508,7 +4508,7 @@ MUTANTS = (
         "clients/quorate/sync/producer.py",
         "            if self._pump is not None:\n                await self._emptied()\n",
         "            pass\n",
-        (f"{SYNC_CLIENT_TESTS}::test_stop_delivers_what_is_in_the_inbox",),
+        (f"{SYNC_CLIENT_TESTS}::test_stop_waits_until_the_loop_has_taken_all_records",),
     ),
     Mutant(
         "blocking-consumer",

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from quorate import Consumer, TopicPartition
+from quorate.consumer.fetch_stream import SILENCE_MAX_S
 from quorate.errors import (
     ClosedError,
     CorruptRecordError,
@@ -157,6 +158,30 @@ def test_corrupt_bytes_of_one_partition_do_not_stop_the_others() -> None:
                         break
                     except CorruptRecordError:
                         continue
+
+    with_cluster(program)
+
+
+def test_a_stream_whose_answer_got_lost_is_opened_again() -> None:
+    """As behind a middlebox that has forgotten the connection: the broker is alive elsewhere."""
+
+    async def program(cluster: FakeCluster) -> None:
+        partition = cluster.add_topic("t").partitions[0]
+        broker = cluster.brokers[0]
+        answer, lost = broker._fetched, asyncio.Event()
+
+        async def lose_once(*arguments: Any) -> Any:
+            if not lost.is_set():
+                lost.set()
+                await asyncio.Event().wait()
+            return await answer(*arguments)
+
+        async with consumer(cluster, "t") as c:
+            broker._fetched = lose_once  # type: ignore[method-assign]
+            await lost.wait()
+            partition.write(b"v")
+            async with asyncio.timeout(SILENCE_MAX_S + 2):
+                assert (await c.getone()).value == b"v"
 
     with_cluster(program)
 
