@@ -177,7 +177,7 @@ def test_a_stream_whose_answer_got_lost_is_opened_again() -> None:
             return await answer(*arguments)
 
         async with consumer(cluster, "t") as c:
-            broker._fetched = lose_once  # type: ignore[method-assign]
+            broker._fetched = lose_once  # type: ignore[assignment, method-assign]
             await lost.wait()
             partition.write(b"v")
             async with asyncio.timeout(SILENCE_MAX_S + 2):
