@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from quorate.admin.admin import Admin
+    from quorate.admin.drains import BrokerDrain
     from quorate.admin.elections import LeaderElection
     from quorate.admin.new_topic import NewTopic
     from quorate.admin.reassignments import Reassignment
@@ -54,6 +55,7 @@ __all__ = [
     "Admin",
     "AssignorMember",
     "BrokerDescription",
+    "BrokerDrain",
     "ClusterDescription",
     "ClusterHealth",
     "CommittedOffset",
@@ -97,6 +99,7 @@ _HOMES = {
     "Admin": "quorate.admin.admin",
     "Consumer": "quorate.consumer.consumer",
     "Delivery": "quorate.producer.delivery",
+    "BrokerDrain": "quorate.admin.drains",
     "LeaderElection": "quorate.admin.elections",
     "Reassignment": "quorate.admin.reassignments",
     "NewTopic": "quorate.admin.new_topic",

@@ -199,7 +199,10 @@ class TopicDescription:
 
 @dataclass(frozen=True, slots=True)
 class BrokerDescription:
-    """A registered broker. It gave up `failed_log_dirs` of its `log_dirs` log directories."""
+    """A registered broker. It gave up `failed_log_dirs` of its `log_dirs` log directories.
+
+    `drained`: it gets no new replicas, and leads only where no other replica can.
+    """
 
     id: int
     rack: str
@@ -209,6 +212,7 @@ class BrokerDescription:
     broker_epoch: int
     log_dirs: int = 0
     failed_log_dirs: int = 0
+    drained: bool = False
 
 
 @dataclass(frozen=True, slots=True)

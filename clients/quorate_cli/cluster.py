@@ -1,4 +1,4 @@
-"""`quorate cluster`: info, health, disks, config, features, unregister."""
+"""`quorate cluster`: info, health, disks, config, features, drain, undrain, unregister."""
 
 from __future__ import annotations
 
@@ -20,7 +20,14 @@ from quorate_cli.session import Configs, Remove, Session, in_session, parse_conf
 
 app = typer.Typer(
     no_args_is_help=True,
-    cls=lazy_group({"health": Later("health:health"), "disks": Later("cluster_disks:disks")}),
+    cls=lazy_group(
+        {
+            "health": Later("health:health"),
+            "disks": Later("cluster_disks:disks"),
+            "drain": Later("cluster_drain:drain"),
+            "undrain": Later("cluster_drain:undrain"),
+        }
+    ),
 )
 
 
@@ -67,6 +74,8 @@ def info(session: Session) -> None:
 
 def _state(broker: BrokerDescription) -> str:
     state = "fenced" if broker.fenced else "alive"
+    if broker.drained:
+        state += ", drained"
     if not broker.failed_log_dirs:
         return state
     return f"{state}, {broker.failed_log_dirs} of {broker.log_dirs} log directories failed"

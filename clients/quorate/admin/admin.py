@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, cast
 
 from quorate.admin import controller_calls, descriptions, log_dirs
 from quorate.admin import topics as topic_calls
+from quorate.admin.drains import DrainCalls
 from quorate.admin.elections import ElectionCalls
 from quorate.admin.group_calls import GroupCalls
 from quorate.admin.new_topic import (
@@ -61,7 +62,7 @@ from quorate.v1 import admin_pb2 as wire
 BEFORE_OFFSET = Whole(-1, INT64_MAX, "offset of a record, or -1: the high watermark")
 
 
-class Admin(GroupCalls, ElectionCalls, ReassignmentCalls):
+class Admin(GroupCalls, ElectionCalls, ReassignmentCalls, DrainCalls):
     """Administers a cluster.
 
     delete_topics, alter_configs, unregister_broker, and transfer_leadership without a voter are

@@ -92,6 +92,7 @@ LIST_REASSIGNMENTS = _admin(
     admin.ListReassignmentsResponse,
     request_bytes_max=NAMES_BYTES_MAX,
 )
+DRAIN_BROKER = _admin(admin.DrainBrokerRequest, admin.DrainBrokerResponse)
 UNREGISTER_BROKER = _admin(admin.UnregisterBrokerRequest, admin.UnregisterBrokerResponse)
 DESCRIBE_HEALTH = _admin(admin.DescribeHealthRequest, admin.DescribeHealthResponse)
 DESCRIBE_LOG_DIRS = _admin(

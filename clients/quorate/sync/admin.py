@@ -34,6 +34,8 @@ class Admin(BlockingClient[asynchronous.Admin]):
     update_feature = blocking(_Admin.update_feature)
     unregister_broker = blocking(_Admin.unregister_broker)
     elect_leaders = blocking(_Admin.elect_leaders)
+    drain_broker = blocking(_Admin.drain_broker)
+    undrain_broker = blocking(_Admin.undrain_broker)
     reassign_partitions = blocking(_Admin.reassign_partitions)
     list_reassignments = blocking(_Admin.list_reassignments)
     list_groups = blocking(_Admin.list_groups)

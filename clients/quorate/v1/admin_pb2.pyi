@@ -1379,6 +1379,7 @@ class ClusterBroker(_message.Message):
     LISTENER_FIELD_NUMBER: _builtins.int
     LOG_DIRS_FIELD_NUMBER: _builtins.int
     FAILED_LOG_DIRS_FIELD_NUMBER: _builtins.int
+    DRAINED_FIELD_NUMBER: _builtins.int
     broker_id: _builtins.int
     rack: _builtins.str
     host: _builtins.str
@@ -1389,6 +1390,7 @@ class ClusterBroker(_message.Message):
     """registered log directories"""
     failed_log_dirs: _builtins.int
     """those of them that the broker gave up"""
+    drained: _builtins.bool
     @_builtins.property
     def listener(self) -> _common_pb2.Listener:
         """for the caller; absent: the broker has none with that name"""
@@ -1405,10 +1407,11 @@ class ClusterBroker(_message.Message):
         listener: _common_pb2.Listener | None = ...,
         log_dirs: _builtins.int = ...,
         failed_log_dirs: _builtins.int = ...,
+        drained: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["listener", b"listener"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_epoch", b"broker_epoch", "broker_id", b"broker_id", "failed_log_dirs", b"failed_log_dirs", "fenced", b"fenced", "host", b"host", "listener", b"listener", "log_dirs", b"log_dirs", "rack", b"rack", "shutting_down", b"shutting_down"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_epoch", b"broker_epoch", "broker_id", b"broker_id", "drained", b"drained", "failed_log_dirs", b"failed_log_dirs", "fenced", b"fenced", "host", b"host", "listener", b"listener", "log_dirs", b"log_dirs", "rack", b"rack", "shutting_down", b"shutting_down"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1821,9 +1824,106 @@ class RemoveVoterResponse(_message.Message):
 Global___RemoveVoterResponse: _TypeAlias = RemoveVoterResponse  # noqa: Y015
 
 @_typing.final
-class UnregisterBrokerRequest(_message.Message):
-    """Unregisters a broker that will not come back. INVALID_REQUEST while it runs or holds replicas."""
+class DrainBrokerRequest(_message.Message):
+    """Unregisters a broker that will not come back. INVALID_REQUEST while it runs or holds replicas.
+    Mark a broker as drained: it gets no new replicas, and leads only where no other replica can.
+    """
 
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BROKER_ID_FIELD_NUMBER: _builtins.int
+    UNDRAIN_FIELD_NUMBER: _builtins.int
+    REPLICAS_FIELD_NUMBER: _builtins.int
+    TIMEOUT_MS_FIELD_NUMBER: _builtins.int
+    broker_id: _builtins.int
+    undrain: _builtins.bool
+    """take the mark away; nothing is moved back"""
+    replicas: _builtins.bool
+    """also give its replicas to other brokers"""
+    timeout_ms: _builtins.int
+    """the longest wait for the broker's image"""
+    def __init__(
+        self,
+        *,
+        broker_id: _builtins.int = ...,
+        undrain: _builtins.bool = ...,
+        replicas: _builtins.bool = ...,
+        timeout_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_id", b"broker_id", "replicas", b"replicas", "timeout_ms", b"timeout_ms", "undrain", b"undrain"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrainBrokerRequest: _TypeAlias = DrainBrokerRequest  # noqa: Y015
+
+@_typing.final
+class DrainBrokerResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ERROR_FIELD_NUMBER: _builtins.int
+    WAS_DRAINED_FIELD_NUMBER: _builtins.int
+    LEADERS_MOVED_FIELD_NUMBER: _builtins.int
+    REPLICAS_MOVED_FIELD_NUMBER: _builtins.int
+    LEFT_COUNT_FIELD_NUMBER: _builtins.int
+    LEFT_FIELD_NUMBER: _builtins.int
+    was_drained: _builtins.bool
+    leaders_moved: _builtins.int
+    replicas_moved: _builtins.int
+    """reassignments that were begun"""
+    left_count: _builtins.int
+    @_builtins.property
+    def error(self) -> _common_pb2.Error: ...
+    @_builtins.property
+    def left(self) -> _containers.RepeatedCompositeFieldContainer[Global___PartitionLeft]:
+        """at most 1,000 of them"""
+
+    def __init__(
+        self,
+        *,
+        error: _common_pb2.Error | None = ...,
+        was_drained: _builtins.bool = ...,
+        leaders_moved: _builtins.int = ...,
+        replicas_moved: _builtins.int = ...,
+        left_count: _builtins.int = ...,
+        left: _abc.Iterable[Global___PartitionLeft] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "leaders_moved", b"leaders_moved", "left", b"left", "left_count", b"left_count", "replicas_moved", b"replicas_moved", "was_drained", b"was_drained"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrainBrokerResponse: _TypeAlias = DrainBrokerResponse  # noqa: Y015
+
+@_typing.final
+class PartitionLeft(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOPIC_FIELD_NUMBER: _builtins.int
+    PARTITION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    topic: _builtins.str
+    partition: _builtins.int
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        topic: _builtins.str = ...,
+        partition: _builtins.int = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["partition", b"partition", "reason", b"reason", "topic", b"topic"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PartitionLeft: _TypeAlias = PartitionLeft  # noqa: Y015
+
+@_typing.final
+class UnregisterBrokerRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     BROKER_ID_FIELD_NUMBER: _builtins.int

@@ -113,6 +113,7 @@ def _broker(broker: BrokerImage) -> Folder:
         "host": broker.host,
         "fenced": broker.fenced,
         "shutting_down": broker.shutting_down,
+        "cordoned": broker.cordoned,
         "features": {
             entry(name): [levels.lowest, levels.highest] for name, levels in broker.features
         },

@@ -58,6 +58,8 @@ class BrokerImage:
     directories: tuple[DirectoryImage, ...] = field(metadata=carried(codec=DIRECTORY.codec))
     fenced: bool
     shutting_down: bool
+    #: Whether the broker is drained: it gets no new replicas, and leads only where no other can.
+    cordoned: bool = False
     #: The feature levels that the broker's program knows, by name; empty if the broker told none.
     features: tuple[tuple[str, Levels], ...] = field(default=(), metadata=carried(codec=FEATURES))
 
@@ -162,6 +164,11 @@ class BrokersDelta(AspectDelta[Brokers], part=Brokers):
             elif before is None or before.epoch != now.epoch:
                 named = {"broker": broker_id, "broker_epoch": now.epoch, "rack": now.rack}
                 yield "broker_registered", {**named, "endpoint": now.endpoint}
+            elif before.cordoned != now.cordoned:
+                yield (
+                    "broker_drained" if now.cordoned else "broker_undrained",
+                    {"broker": broker_id},
+                )
 
     def _registered(self, event: ev.BrokerChange | ev.UnregisterBroker) -> BrokerImage:
         broker = self.brokers.get(event.broker_id)

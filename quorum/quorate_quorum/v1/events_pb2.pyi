@@ -299,6 +299,7 @@ class RegisterBroker(_message.Message):
     FEATURES_FIELD_NUMBER: _builtins.int
     LISTENERS_FIELD_NUMBER: _builtins.int
     INTER_BROKER_LISTENER_FIELD_NUMBER: _builtins.int
+    CORDONED_FIELD_NUMBER: _builtins.int
     broker_id: _builtins.int
     broker_epoch: _builtins.int
     """the offset of the record of this registration"""
@@ -310,6 +311,8 @@ class RegisterBroker(_message.Message):
     shutting_down: _builtins.bool
     inter_broker_listener: _builtins.str
     """the name of the one by which other nodes reach it"""
+    cordoned: _builtins.bool
+    """it is drained; a registration keeps the mark of the last one"""
     @_builtins.property
     def directories(self) -> _containers.RepeatedCompositeFieldContainer[Global___Directory]: ...
     @_builtins.property
@@ -334,10 +337,11 @@ class RegisterBroker(_message.Message):
         features: _abc.Iterable[Global___FeatureLevels] | None = ...,
         listeners: _abc.Iterable[_common_pb2.Listener] | None = ...,
         inter_broker_listener: _builtins.str = ...,
+        cordoned: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_epoch", b"broker_epoch", "broker_id", b"broker_id", "directories", b"directories", "features", b"features", "fenced", b"fenced", "host", b"host", "incarnation", b"incarnation", "inter_broker_listener", b"inter_broker_listener", "listeners", b"listeners", "rack", b"rack", "shutting_down", b"shutting_down"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_epoch", b"broker_epoch", "broker_id", b"broker_id", "cordoned", b"cordoned", "directories", b"directories", "features", b"features", "fenced", b"fenced", "host", b"host", "incarnation", b"incarnation", "inter_broker_listener", b"inter_broker_listener", "listeners", b"listeners", "rack", b"rack", "shutting_down", b"shutting_down"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -352,10 +356,12 @@ class BrokerChange(_message.Message):
     FENCED_FIELD_NUMBER: _builtins.int
     SHUTTING_DOWN_FIELD_NUMBER: _builtins.int
     FAILED_DIRECTORIES_FIELD_NUMBER: _builtins.int
+    CORDONED_FIELD_NUMBER: _builtins.int
     broker_id: _builtins.int
     broker_epoch: _builtins.int
     fenced: _builtins.bool
     shutting_down: _builtins.bool
+    cordoned: _builtins.bool
     @_builtins.property
     def failed_directories(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
     def __init__(
@@ -366,15 +372,20 @@ class BrokerChange(_message.Message):
         fenced: _builtins.bool | None = ...,
         shutting_down: _builtins.bool | None = ...,
         failed_directories: _abc.Iterable[_builtins.bytes] | None = ...,
+        cordoned: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_fenced", b"_fenced", "_shutting_down", b"_shutting_down", "fenced", b"fenced", "shutting_down", b"shutting_down"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cordoned", b"_cordoned", "_fenced", b"_fenced", "_shutting_down", b"_shutting_down", "cordoned", b"cordoned", "fenced", b"fenced", "shutting_down", b"shutting_down"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fenced", b"_fenced", "_shutting_down", b"_shutting_down", "broker_epoch", b"broker_epoch", "broker_id", b"broker_id", "failed_directories", b"failed_directories", "fenced", b"fenced", "shutting_down", b"shutting_down"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cordoned", b"_cordoned", "_fenced", b"_fenced", "_shutting_down", b"_shutting_down", "broker_epoch", b"broker_epoch", "broker_id", b"broker_id", "cordoned", b"cordoned", "failed_directories", b"failed_directories", "fenced", b"fenced", "shutting_down", b"shutting_down"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__cordoned: _TypeAlias = _typing.Literal["cordoned"]  # noqa: Y015
+    _WhichOneofArgType__cordoned: _TypeAlias = _typing.Literal["_cordoned", b"_cordoned"]  # noqa: Y015
     _WhichOneofReturnType__fenced: _TypeAlias = _typing.Literal["fenced"]  # noqa: Y015
     _WhichOneofArgType__fenced: _TypeAlias = _typing.Literal["_fenced", b"_fenced"]  # noqa: Y015
     _WhichOneofReturnType__shutting_down: _TypeAlias = _typing.Literal["shutting_down"]  # noqa: Y015
     _WhichOneofArgType__shutting_down: _TypeAlias = _typing.Literal["_shutting_down", b"_shutting_down"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cordoned) -> _WhichOneofReturnType__cordoned | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__fenced) -> _WhichOneofReturnType__fenced | None: ...
     @_typing.overload

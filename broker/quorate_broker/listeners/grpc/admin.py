@@ -231,6 +231,7 @@ class AdminService:
                     fenced=broker.fenced,
                     broker_epoch=broker.epoch,
                     shutting_down=broker.shutting_down,
+                    drained=broker.cordoned,
                     log_dirs=len(broker.directories),
                     failed_log_dirs=sum(one.failed for one in broker.directories),
                 )

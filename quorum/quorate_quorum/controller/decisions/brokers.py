@@ -174,6 +174,7 @@ def _broker(request: wire.RegisterRequest, epoch: int, old: BrokerImage | None) 
         fenced=True,
         shutting_down=False,
         features=tuple(sorted(from_wire(request.features).items())),
+        cordoned=old is not None and old.cordoned,
     )
 
 
@@ -193,7 +194,8 @@ def _verdict(told: ev.Directory, old: DirectoryImage | None) -> DirectoryImage:
     )
 
 
-def _change(broker: BrokerImage, **fields: object) -> ev.MetadataEvent:
+def broker_changed(broker: BrokerImage, **fields: object) -> ev.MetadataEvent:
+    """Return the event that sets these fields of a broker."""
     return ev.MetadataEvent(
         broker_change=ev.BrokerChange(
             broker_id=broker.id,
@@ -211,7 +213,7 @@ def fence(image: MetadataImage, broker_id: int) -> Outcome[bool]:
     broker = image.brokers.get(broker_id)
     if broker is None or broker.fenced:
         return Outcome((), False)
-    return Outcome((_change(broker, fenced=True),), True)
+    return Outcome((broker_changed(broker, fenced=True),), True)
 
 
 def may_unfence(
@@ -254,7 +256,7 @@ def unfence(image: MetadataImage, broker_id: int) -> Outcome[bool]:
     broker = image.brokers.get(broker_id)
     if broker is None or not broker.fenced or _why_unreachable(image, broker):
         return Outcome((), False)
-    return Outcome((_change(broker, fenced=False),), True)
+    return Outcome((broker_changed(broker, fenced=False),), True)
 
 
 def shut_down(image: MetadataImage, broker_id: int) -> Outcome[bool]:
@@ -266,7 +268,7 @@ def shut_down(image: MetadataImage, broker_id: int) -> Outcome[bool]:
     broker = image.brokers.get(broker_id)
     if broker is None or broker.fenced or broker.shutting_down:
         return Outcome((), False)
-    return Outcome((_change(broker, shutting_down=True),), True)
+    return Outcome((broker_changed(broker, shutting_down=True),), True)
 
 
 def directories_failed(
@@ -284,7 +286,7 @@ def directories_failed(
     news = [d.id for d in broker.directories if d.id in told and not d.failed]
     if not news:
         return Outcome((), False)
-    return Outcome((_change(broker, failed_directories=news),), True)
+    return Outcome((broker_changed(broker, failed_directories=news),), True)
 
 
 def unregister(
@@ -316,9 +318,10 @@ def unregister(
         )
     elif replicas := image.replicas_on(broker.id):
         error = InvalidRequestError(
-            f"broker {broker.id} still holds {replicas} replicas of partitions: delete their"
-            f" topics, or start a broker with node.id {broker.id} again, on an empty disk if its"
-            " own is gone: it fetches what it lacks from the other replicas"
+            f"broker {broker.id} still holds {replicas} replicas of partitions: move them"
+            f" (`quorate cluster drain {broker.id} --replicas`), delete their topics, or start a"
+            f" broker with node.id {broker.id} again, on an empty disk if its own is gone: it"
+            " fetches what it lacks from the other replicas"
         )
     if error is not None:
         return Outcome((), admin.UnregisterBrokerResponse(error=to_wire(error)))

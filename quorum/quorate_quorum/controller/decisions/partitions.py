@@ -116,12 +116,14 @@ def clean_leader(image: MetadataImage, partition: PartitionImage, isr: Sequence[
     """Return the broker that may lead without loss; NO_LEADER if there is none.
 
     This is the first eligible member of the ISR; if there is none, of the ELR. Both are in the
-    order of assignment.
+    order of assignment. A drained broker comes after the others of its set.
     """
     for members in (isr, partition.elr):
-        for broker_id in partition.broker_ids:
-            if broker_id in members and image.is_eligible(partition, broker_id):
-                return broker_id
+        found = [
+            b for b in partition.broker_ids if b in members and image.is_eligible(partition, b)
+        ]
+        if found:
+            return next((b for b in found if not image.brokers[b].cordoned), found[0])
     return NO_LEADER
 
 

@@ -45,6 +45,12 @@ def elect_preferred(image: MetadataImage, topic: TopicImage, old: PartitionImage
     preferred = old.broker_ids[0]
     if old.leader == preferred:
         raise ElectionNotNeededError(f"the preferred replica, broker {preferred}, leads already")
+    broker = image.brokers.get(preferred)
+    if broker is not None and broker.cordoned and old.leader != NO_LEADER:
+        raise PreferredLeaderNotAvailableError(
+            f"the preferred replica, broker {preferred}, is drained:"
+            f" `quorate cluster undrain {preferred}` lets it lead again"
+        )
     new = elect(image, topic, old)
     if new is old and preferred in old.isr and image.is_eligible(old, preferred):
         new = moved(image, topic, old, isr=old.isr, leader=preferred)

@@ -98,6 +98,8 @@ def why_no_replicas(broker: BrokerImage) -> str | None:
         return "is fenced"
     if broker.shutting_down:
         return "is shutting down"
+    if broker.cordoned:
+        return "is drained"
     if all(directory.failed for directory in broker.directories):
         return "has no log directory that works"
     return None

@@ -24,6 +24,7 @@ from quorate.v1.common_pb2 import ErrorCode
 from quorate_quorum.controller.decisions import (
     brokers,
     changes,
+    drain,
     features,
     partitions,
     topics,
@@ -179,6 +180,20 @@ class ActiveController:
         requested = Reassignments(request)
         end = await self.reign.run_in_turns(requested.next)
         return Decided(requested.response, end)
+
+    async def drain_broker(
+        self, request: admin.DrainBrokerRequest
+    ) -> Decided[admin.DrainBrokerResponse]:
+        """Mark a broker as drained and move its leaders away, or take the mark away."""
+        marked = await self.reign.run(
+            lambda image, _: drain.cordon(image, request.broker_id, cordoned=not request.undrain)
+        )
+        if request.undrain or marked.response.HasField("error"):
+            return marked
+        draining = drain.Drain(request.broker_id, request.replicas)
+        end = await self.reign.run_in_turns(draining.next)
+        draining.response.was_drained = marked.response.was_drained
+        return Decided(draining.response, end)
 
     async def register(self, request: RegisterRequest) -> Decided[RegisterResponse]:
         """Register a broker. Its lease begins when the registration is committed."""

@@ -43,6 +43,7 @@ BROKER_SEEN = BrokerImage(
     ),
     fenced=True,
     shutting_down=True,
+    cordoned=True,
     features=(("metadata.version", Levels(1, 2)),),
 )
 PARTITION_SEEN = PartitionImage(
@@ -150,9 +151,9 @@ def test_each_field_of_a_message_is_one_of_the_image(
         ),
         (
             BROKER_CHANGE,
-            replace(BROKER_SEEN, fenced=False, shutting_down=False),
+            replace(BROKER_SEEN, fenced=False, shutting_down=False, cordoned=False),
             BROKER_SEEN,
-            {f.name for f in fields(BrokerImage)} - {"fenced", "shutting_down"},
+            {f.name for f in fields(BrokerImage)} - {"fenced", "shutting_down", "cordoned"},
         ),
     ],
     ids=["partition", "broker"],

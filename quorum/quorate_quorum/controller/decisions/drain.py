@@ -1,0 +1,138 @@
+"""Drains brokers: a drained broker gets no new replicas, and leads only where no other can.
+
+A drain marks the broker (`cordoned`). Then it hands its leaderships to other members of the ISRs,
+a few in each turn of the event loop. With `replicas`, it also reassigns each partition that has a
+replica on the broker: another broker takes its place. Nothing is undone if the controller changes
+in between: the mark stays, and the same call goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from quorate.errors import InvalidReplicaAssignmentError, QuorateError, UnknownBrokerError, to_wire
+from quorate.v1 import admin_pb2 as admin
+from quorate_quorum.controller.decisions.brokers import broker_changed
+from quorate_quorum.controller.decisions.free_space import DirectoryChoice
+from quorate_quorum.controller.decisions.outcome import Context, Outcome
+from quorate_quorum.controller.decisions.partitions import clean_leader, moved, steps
+from quorate_quorum.controller.decisions.placement import Place, fill, ring
+from quorate_quorum.controller.decisions.reassignment import reassigned
+from quorate_quorum.controller.decisions.topics import places_of
+from quorate_quorum.metadata.image import MetadataImage
+from quorate_quorum.metadata.partitions import PartitionImage
+from quorate_quorum.metadata.topics import TopicImage
+from quorate_quorum.v1 import events_pb2 as ev
+
+#: The most partitions that one turn of the event loop looks at, and the most that it changes.
+LOOKED_MAX: Final = 1_000
+CHANGED_MAX: Final = 50
+#: The most partitions that an answer names as left.
+LEFT_MAX: Final = 1_000
+
+
+def cordon(
+    image: MetadataImage, broker_id: int, *, cordoned: bool
+) -> Outcome[admin.DrainBrokerResponse]:
+    """Mark a broker as drained, or take the mark away. It is safe to repeat."""
+    broker = image.brokers.get(broker_id)
+    if broker is None:
+        error = UnknownBrokerError(
+            f"broker {broker_id} is not registered; {sorted(image.brokers)} are"
+        )
+        return Outcome((), admin.DrainBrokerResponse(error=to_wire(error)))
+    changes = () if broker.cordoned == cordoned else (broker_changed(broker, cordoned=cordoned),)
+    return Outcome(changes, admin.DrainBrokerResponse(was_drained=broker.cordoned))
+
+
+@dataclass(slots=True)
+class Drain:
+    """The changes of partitions of one drain: `next`, until its response is True.
+
+    The broker is marked before. `response` counts what was moved, and names what was left.
+    """
+
+    broker_id: int
+    replicas: bool
+    response: admin.DrainBrokerResponse = field(default_factory=admin.DrainBrokerResponse)
+    _left: Iterator[tuple[bytes, int]] | None = None
+
+    def next(self, image: MetadataImage, context: Context) -> Outcome[bool]:
+        """Decide the next partitions. Response: whether these were the last ones."""
+        if self._left is None:
+            self._left = _every_partition(image)
+        choice = DirectoryChoice(image, context.free_space)
+        circle = ring(places_of(image))
+        events: list[ev.MetadataEvent] = []
+        for looked, (topic_id, index) in enumerate(self._left, 1):
+            topic, old = image.topics.get(topic_id), image.partition(topic_id, index)
+            if topic is not None and old is not None and self.broker_id in old.broker_ids:
+                events += self._moved(image, topic, index, old, circle, choice)
+            if looked == LOOKED_MAX or len(events) >= CHANGED_MAX:
+                return Outcome(tuple(events), False)
+        return Outcome(tuple(events), True)
+
+    def _moved(
+        self,
+        image: MetadataImage,
+        topic: TopicImage,
+        index: int,
+        old: PartitionImage,
+        circle: list[Place],
+        choice: DirectoryChoice,
+    ) -> list[ev.MetadataEvent]:
+        states = [old]
+        if old.leader == self.broker_id:
+            others = [b for b in old.isr if b != self.broker_id]
+            leader = clean_leader(image, old, others) if others else self.broker_id
+            if leader in others:
+                states.append(moved(image, topic, old, isr=old.isr, leader=leader))
+                self.response.leaders_moved += 1
+            else:
+                self._leave(topic, index, "no other replica is in the ISR and may lead")
+        if self.replicas and self.broker_id in old.target:
+            try:
+                target = _target_without(image, states[-1], self.broker_id, index, circle)
+                states += reassigned(image, topic, states[-1], target, choice)[1:]
+                self.response.replicas_moved += 1
+            except QuorateError as error:
+                self._leave(topic, index, str(error))
+        return steps(topic.id, index, states)
+
+    def _leave(self, topic: TopicImage, index: int, why: str) -> None:
+        self.response.left_count += 1
+        if len(self.response.left) < LEFT_MAX:
+            self.response.left.add(topic=topic.name, partition=index, reason=why)
+
+
+def _target_without(
+    image: MetadataImage,
+    partition: PartitionImage,
+    broker_id: int,
+    index: int,
+    circle: list[Place],
+) -> list[int]:
+    """Return the target with another broker in the place of this one, on a rack of its own if any.
+
+    Raises InvalidReplicaAssignmentError if no broker can take the replica.
+    """
+    target = list(partition.target)
+    others = [b for b in target if b != broker_id]
+    chosen = [Place(b, image.brokers[b].rack, image.brokers[b].host) for b in others]
+    found = fill(chosen, circle, index, len(target)) if circle else chosen
+    if len(found) < len(target):
+        raise InvalidReplicaAssignmentError(
+            f"no other live broker can take the replica: the partition has one on each of {others}"
+        )
+    target[target.index(broker_id)] = found[-1].broker_id
+    return target
+
+
+def _every_partition(image: MetadataImage) -> Iterator[tuple[bytes, int]]:
+    for name in sorted(image.topic_ids):
+        topic = image.topic_named(name)
+        if topic is not None:
+            for index in range(len(topic.partitions)):
+                yield topic.id, index

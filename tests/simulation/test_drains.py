@@ -1,0 +1,77 @@
+"""Brokers are drained, stopped and brought back, in a whole simulated cluster, under load."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+
+from quorate import TopicPartition
+from tests.harness.cluster_scene import TOPIC, Scene, play
+from tests.simulation.test_elections import ask, flow
+
+pytestmark = [pytest.mark.simulation, pytest.mark.timeout(120)]
+
+KEY = TopicPartition(TOPIC, 0)
+#: The longest time without an acknowledgement, while a leader takes over from another.
+GAP_S = 0.1
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_drain_and_a_stop_make_no_long_gap_and_lose_nothing(seed: int) -> None:
+    chance = random.Random(seed)
+
+    async def story(scene: Scene) -> None:
+        gaps: list[float] = []
+        is_over = asyncio.Event()
+        writing = scene.cluster.spawn_client(lambda: flow(scene, gaps, is_over))
+        for _ in range(3):
+            await asyncio.sleep(0.2)
+            gaps.clear()
+            leader = scene.state.leader
+            drain = await ask(scene, lambda admin, b=leader: admin.drain_broker(b))  # type: ignore[misc]
+            assert (drain.leaders_moved, drain.left_count) == (1, 0)
+            assert scene.state.leader != leader
+            await asyncio.sleep(chance.choice([0.0, 0.3]))
+            await scene.cluster.stop(f"broker-{leader}")
+            await asyncio.sleep(0.2)
+            assert max(gaps) < GAP_S
+            scene.cluster.start(f"broker-{leader}")
+            await scene.whole()
+            described = await ask(scene, lambda admin: admin.describe_cluster())
+            assert [b.id for b in described.brokers if b.drained] == [leader]
+            assert await ask(scene, lambda admin, b=leader: admin.undrain_broker(b))  # type: ignore[misc]
+            assert not await ask(scene, lambda admin, b=leader: admin.undrain_broker(b))  # type: ignore[misc]
+        is_over.set()
+        await writing
+        assert await scene.read() == scene.acked
+        await scene.until(scene.logs_are_equal, "the replicas have equal logs")
+
+    play(story, configs={"min.insync.replicas": "2"}, seed=seed)
+
+
+def test_a_broker_whose_replicas_were_drained_can_be_unregistered() -> None:
+    async def story(scene: Scene) -> None:
+        gaps: list[float] = []
+        is_over = asyncio.Event()
+        writing = scene.cluster.spawn_client(lambda: flow(scene, gaps, is_over))
+        await asyncio.sleep(0.2)
+        gone = scene.state.leader
+        drain = await ask(scene, lambda admin: admin.drain_broker(gone, replicas=True))
+        assert (drain.leaders_moved, drain.replicas_moved, drain.left_count) == (1, 1, 0)
+        await scene.until(
+            lambda: gone not in scene.state.broker_ids and not scene.state.is_reassigned,
+            "another broker has the replica",
+        )
+        assert len(scene.state.broker_ids) == 3
+        await scene.cluster.stop(f"broker-{gone}")
+        await asyncio.sleep(20)  # the session of the broker ends
+        await ask(scene, lambda admin: admin.unregister_broker(gone))
+        is_over.set()
+        await writing
+        described = await ask(scene, lambda admin: admin.describe_cluster())
+        assert gone not in [broker.id for broker in described.brokers]
+        assert await scene.read() == scene.acked
+
+    play(story, brokers=4, configs={"min.insync.replicas": "2"})

@@ -1,0 +1,172 @@
+"""A drained broker gets no new replicas, and leads only where no other can."""
+
+from __future__ import annotations
+
+import pytest
+
+from quorate.v1 import admin_pb2 as admin
+from quorate.v1.common_pb2 import ErrorCode
+from quorate_quorum.controller.decisions import brokers as decide
+from quorate_quorum.controller.decisions.drain import CHANGED_MAX, LOOKED_MAX, Drain, cordon
+from quorate_quorum.controller.decisions.partitions import elect
+from quorate_quorum.controller.decisions.requested_elections import RequestedElections
+from quorate_quorum.controller.decisions.topics import places_of
+from quorate_quorum.metadata.delta import replayed
+from quorate_quorum.metadata.image import MetadataImage
+from quorate_quorum.v1 import controller_pb2 as wire
+from tests.harness.addresses import listening_at
+from tests.unit.quorate_quorum.metadata.builders import (
+    RACKS,
+    brokers,
+    built,
+    context,
+    create_topics,
+    decided,
+    directory_id,
+    incarnation,
+    partition_made,
+    the_partition,
+    topic_event,
+    topic_id,
+    with_partition,
+)
+
+UNKNOWN = ErrorCode.ERROR_CODE_UNKNOWN_BROKER
+SIX = brokers(range(6), racks=RACKS)
+
+
+def mark(image: MetadataImage, broker: int, *, cordoned: bool = True) -> MetadataImage:
+    outcome = cordon(image, broker, cordoned=cordoned)
+    assert not outcome.response.HasField("error")
+    return replayed(image, outcome.events)
+
+
+def drained(
+    image: MetadataImage, broker: int, *, replicas: bool = False
+) -> tuple[MetadataImage, admin.DrainBrokerResponse, list[int]]:
+    image = mark(image, broker)
+    drain, turns, is_done = Drain(broker, replicas), [], False
+    while not is_done:
+        outcome = drain.next(image, context(image))
+        image, is_done = replayed(image, outcome.events), outcome.response
+        turns.append(len(outcome.events))
+    return image, drain.response, turns
+
+
+def test_leaderships_go_to_other_members_of_the_isr_in_new_epochs() -> None:
+    image, response, _ = drained(with_partition(SIX, [0, 3, 1]), 0)
+    partition = the_partition(image)
+    assert (partition.leader, partition.leader_epoch) == (3, 1)
+    assert partition.isr == partition.broker_ids == (0, 3, 1)
+    assert (response.leaders_moved, response.left_count) == (1, 0)
+    again, response, _ = drained(image, 0)
+    assert again.topics == image.topics
+    assert (response.leaders_moved, response.left_count) == (0, 0)
+
+
+def test_the_only_member_of_an_isr_leads_on_and_is_told() -> None:
+    image, response, _ = drained(with_partition(SIX, [0, 3], isr=[0]), 0)
+    assert the_partition(image).leader == 0
+    [left] = response.left
+    assert (left.topic, left.partition, response.left_count) == ("orders", 0, 1)
+    assert "no other replica is in the ISR" in left.reason
+
+
+def test_another_drained_broker_takes_a_leadership_only_if_no_other_can() -> None:
+    image = mark(with_partition(SIX, [0, 1, 2]), 1)
+    assert the_partition(drained(image, 0)[0]).leader == 2
+    image = mark(with_partition(SIX, [0, 1]), 1)
+    assert the_partition(drained(image, 0)[0]).leader == 1
+
+
+def test_an_election_passes_over_a_drained_broker_if_it_can() -> None:
+    image = mark(with_partition(SIX, [0, 1, 2]), 1)
+    image = decided(image, 0, decide.fence(image, 0))
+    assert the_partition(image).leader == 2
+    image = decided(image, 2, decide.fence(image, 2))
+    assert the_partition(image).leader == 1
+    topic = image.topics[topic_id(1)]
+    assert elect(image, topic, the_partition(image)) is the_partition(image)
+
+
+def test_a_drained_preferred_replica_is_not_elected_on_request() -> None:
+    image, _, _ = drained(with_partition(SIX, [0, 1, 2]), 0)
+    asked = admin.ElectionTopic(topic="orders", partitions=[0])
+    elections = RequestedElections(admin.ElectLeadersRequest(topics=[asked]))
+    outcome = elections.next(image, context(image))
+    assert outcome.events == ()
+    [result] = elections.response.topics[0].partitions
+    assert result.error.code == ErrorCode.ERROR_CODE_PREFERRED_LEADER_NOT_AVAILABLE
+    assert "undrain 0" in result.error.message
+    image = mark(image, 0, cordoned=False)
+    elections = RequestedElections(admin.ElectLeadersRequest(topics=[asked]))
+    assert len(elections.next(image, context(image)).events) == 1
+
+
+def test_a_drained_broker_gets_no_new_replicas() -> None:
+    image = mark(SIX, 2)
+    assert [place.broker_id for place in places_of(image)] == [0, 1, 3, 4, 5]
+    new = admin.NewTopic(name="n", topic_id=topic_id(7), num_partitions=12, replication_factor=3)
+    request = admin.CreateTopicsRequest(topics=[new])
+    image = replayed(image, create_topics(image, request, context(image)).events)
+    placed = {b for one in image.topics[topic_id(7)].partitions for b in one.broker_ids}
+    assert placed == {0, 1, 3, 4, 5}
+
+
+def test_the_replicas_go_to_others_on_a_rack_of_their_own() -> None:
+    image = with_partition(SIX, [0, 3])  # R1 and R2
+    image, response, _ = drained(image, 0, replicas=True)
+    partition = the_partition(image)
+    assert (response.leaders_moved, response.replicas_moved, response.left_count) == (1, 1, 0)
+    [added] = partition.adding
+    assert RACKS[added] == "R1"
+    assert partition.target == (added, 3)  # the preferred place stays that of the new one
+    assert partition.removing == (0,)
+    again, response, _ = drained(image, 0, replicas=True)
+    assert again.topics == image.topics
+    assert response.replicas_moved == 0
+
+
+def test_without_another_broker_the_replicas_stay_and_are_told() -> None:
+    image = with_partition(brokers([0, 1]), [0, 1])
+    image, response, _ = drained(image, 0, replicas=True)
+    assert the_partition(image).broker_ids == (0, 1)
+    assert the_partition(image).leader == 1
+    assert "no other live broker can take the replica" in response.left[0].reason
+
+
+def test_a_large_drain_is_decided_in_turns() -> None:
+    count = 2 * CHANGED_MAX + 3
+    events = [partition_made(1, index, [0, 1]) for index in range(count)]
+    image = built(topic_event(1, "orders"), *events, on=SIX)
+    image, response, turns = drained(image, 0)
+    assert turns == [CHANGED_MAX, CHANGED_MAX, 3]
+    assert response.leaders_moved == count
+    events = [partition_made(2, index, [1]) for index in range(LOOKED_MAX)]
+    image = built(topic_event(2, "others"), *events, on=image)
+    assert len(drained(image, 0)[2]) == 2
+
+
+def test_the_mark_survives_a_registration_and_is_taken_away_once() -> None:
+    image = mark(SIX, 4)
+    assert cordon(image, 4, cordoned=True).events == ()
+    assert cordon(image, 4, cordoned=True).response.was_drained
+    image = decided(image, 4, decide.fence(image, 4))
+    request = wire.RegisterRequest(
+        broker_id=4, incarnation=incarnation(4, 2), **listening_at("b4:1"), host="h4"
+    )
+    request.directories.add(directory_id=directory_id(4), tail_intact=True)
+    outcome = decide.register(image, request, context(image), session_lives=lambda _: False)
+    image = replayed(image, outcome.events)
+    assert image.brokers[4].cordoned
+    image = mark(image, 4, cordoned=False)
+    assert not image.brokers[4].cordoned
+    assert cordon(image, 4, cordoned=False).events == ()
+
+
+@pytest.mark.parametrize("cordoned", [True, False])
+def test_a_broker_that_is_not_registered_is_refused(cordoned: bool) -> None:
+    outcome = cordon(SIX, 9, cordoned=cordoned)
+    assert outcome.events == ()
+    assert outcome.response.error.code == UNKNOWN
+    assert "[0, 1, 2, 3, 4, 5] are" in outcome.response.error.message
