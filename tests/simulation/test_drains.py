@@ -9,7 +9,7 @@ import pytest
 
 from quorate import TopicPartition
 from tests.harness.cluster_scene import TOPIC, Scene, play
-from tests.simulation.test_elections import ask, flow
+from tests.harness.scene_clients import ask, flow
 
 pytestmark = [pytest.mark.simulation, pytest.mark.timeout(120)]
 

@@ -3,56 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
 
 import pytest
 
-from quorate import Admin, LeaderElection, Producer, TopicPartition
+from quorate import LeaderElection, TopicPartition
 from quorate.errors import (
     ElectionNotNeededError,
     PreferredLeaderNotAvailableError,
     UnknownTopicError,
 )
 from tests.harness.cluster_scene import TOPIC, Scene, play
+from tests.harness.scene_clients import ask, flow
 
 pytestmark = [pytest.mark.simulation, pytest.mark.timeout(120)]
 
 KEY = TopicPartition(TOPIC, 0)
 #: The longest time without an acknowledgement, while a leader takes over from another.
 GAP_S = 0.1
-T = TypeVar("T")
-
-
-async def ask(scene: Scene, question: Callable[[Admin], Awaitable[T]]) -> T:
-    async def run() -> T:
-        async with Admin(bootstrap_servers=scene.cluster.bootstrap_servers) as admin:
-            return await question(admin)
-
-    found: T = await scene.cluster.spawn_client(run)
-    return found
 
 
 async def elect(scene: Scene, *, unclean: bool = False) -> LeaderElection:
     found = await ask(scene, lambda admin: admin.elect_leaders([KEY], unclean=unclean))
     return found[KEY]
-
-
-async def flow(scene: Scene, gaps: list[float], is_over: asyncio.Event) -> None:
-    """Write one record after another, and note the time between two acknowledgements."""
-    async with Producer(bootstrap_servers=scene.cluster.bootstrap_servers, linger_ms=0) as producer:
-        before = None
-        while not is_over.is_set():
-            value = b"%d" % scene.sent
-            scene.sent += 1
-            found = await producer.send_and_wait(TOPIC, value, partition=0)
-            assert found.offset not in scene.acked
-            scene.acked[found.offset] = value
-            now = scene.loop.time()
-            if before is not None:
-                gaps.append(now - before)
-            before = now
-            await asyncio.sleep(0.001)
 
 
 @pytest.mark.parametrize("seed", range(2))

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
 import pytest
 
-from quorate import Admin, Producer, Reassignment, TopicPartition
+from quorate import Reassignment, TopicPartition
 from quorate.errors import (
     InvalidReplicaAssignmentError,
     NoReassignmentInProgressError,
@@ -18,20 +17,11 @@ from quorate.errors import (
 )
 from quorate_quorum.server import QuorumServer
 from tests.harness.cluster_scene import LOG, TOPIC, Scene, play
+from tests.harness.scene_clients import ask, flow
 
 pytestmark = [pytest.mark.simulation, pytest.mark.timeout(120)]
 
 KEY = TopicPartition(TOPIC, 0)
-T = TypeVar("T")
-
-
-async def ask(scene: Scene, question: Callable[[Admin], Awaitable[T]]) -> T:
-    async def run() -> T:
-        async with Admin(bootstrap_servers=scene.cluster.bootstrap_servers) as admin:
-            return await question(admin)
-
-    found: T = await scene.cluster.spawn_client(run)
-    return found
 
 
 async def move(scene: Scene, target: Sequence[int] | None) -> QuorateError | None:
@@ -41,18 +31,6 @@ async def move(scene: Scene, target: Sequence[int] | None) -> QuorateError | Non
 
 async def listed(scene: Scene) -> dict[TopicPartition, Reassignment]:
     return await ask(scene, lambda admin: admin.list_reassignments())
-
-
-async def flow(scene: Scene, is_over: asyncio.Event) -> None:
-    """Write one record after another."""
-    async with Producer(bootstrap_servers=scene.cluster.bootstrap_servers, linger_ms=0) as producer:
-        while not is_over.is_set():
-            value = b"%d" % scene.sent
-            scene.sent += 1
-            found = await producer.send_and_wait(TOPIC, value, partition=0)
-            assert found.offset not in scene.acked
-            scene.acked[found.offset] = value
-            await asyncio.sleep(0.001)
 
 
 async def arrived(scene: Scene, target: Sequence[int]) -> None:
@@ -81,7 +59,7 @@ async def check(scene: Scene) -> None:
 def test_a_partition_moves_to_other_brokers_under_load() -> None:
     async def story(scene: Scene) -> None:
         is_over = asyncio.Event()
-        writing = scene.cluster.spawn_client(lambda: flow(scene, is_over))
+        writing = scene.cluster.spawn_client(lambda: flow(scene, [], is_over))
         await asyncio.sleep(0.2)
         for target in ([3, 4, 5], [0, 4, 2], [2, 0, 1]):
             assert await move(scene, target) is None
@@ -145,7 +123,7 @@ def test_moves_while_brokers_and_controllers_die_lose_nothing(seed: int) -> None
 
     async def story(scene: Scene) -> None:
         is_over = asyncio.Event()
-        writing = scene.cluster.spawn_client(lambda: flow(scene, is_over))
+        writing = scene.cluster.spawn_client(lambda: flow(scene, [], is_over))
         for _ in range(12):
             target = chance.sample(range(5), chance.randint(2, 4))
             await move(scene, None if chance.random() < 0.25 else target)
