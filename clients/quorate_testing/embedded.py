@@ -13,8 +13,6 @@ synced. Clients that block need the first form: in the second they would block t
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
 import os
 import random
 import uuid
@@ -22,8 +20,6 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mappin
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Any, Final, Self, TypeVar
-
-import structlog
 
 from quorate import Admin
 from quorate.admin.new_topic import NEW_NAME, PARTITIONS, Configs, ConfigValue
@@ -55,6 +51,7 @@ from quorate_quorum.node.config_sources import from_values
 from quorate_quorum.node.environment import Environment
 from quorate_quorum.node.programs import RealPrograms
 from quorate_quorum.server import QuorumServer
+from quorate_testing.logs import log_where_the_program_does
 from quorate_testing.simulated.disk import SimulatedDisk
 
 T = TypeVar("T")
@@ -418,7 +415,7 @@ class EmbeddedCluster:
     def __enter__(self) -> Self:
         if self._background is not None:
             raise InvalidRequestError("this EmbeddedCluster runs already; make another one")
-        _log_where_the_program_does()
+        log_where_the_program_does()
         self._background = background()
         try:
             self.start()
@@ -439,7 +436,7 @@ class EmbeddedCluster:
             self._background = None
 
     async def __aenter__(self) -> AsyncEmbeddedCluster:
-        _log_where_the_program_does()
+        log_where_the_program_does()
         await self._cluster.start()
         return self._cluster
 
@@ -461,30 +458,3 @@ class EmbeddedCluster:
                 return await work()
 
         return self._background.run(bounded)
-
-
-class _WithoutNoise(logging.Filter):
-    """Drops what asyncio tells of the event loops of gRPC, which wake one another for nothing."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        error = record.exc_info[1] if record.exc_info else None
-        return not (isinstance(error, BlockingIOError) and "Poller" in record.getMessage())
-
-
-_without_noise = _WithoutNoise()
-
-
-def _log_where_the_program_does() -> None:
-    """Log with `logging`, if the program has no configuration of structlog."""
-    with contextlib.suppress(ValueError):
-        logging.getLogger("asyncio").addFilter(_without_noise)
-    if not structlog.is_configured():
-        structlog.configure(
-            processors=[
-                structlog.stdlib.filter_by_level,
-                structlog.processors.format_exc_info,
-                structlog.processors.KeyValueRenderer(key_order=["event"]),
-            ],
-            wrapper_class=structlog.stdlib.BoundLogger,
-            logger_factory=structlog.stdlib.LoggerFactory(),
-        )

@@ -14,6 +14,7 @@ import pytest
 
 import quorate
 from quorate import errors
+from quorate_testing import ClusterClock, ClusterFaults, ClusterNetwork, SimulatedCluster
 from tests.docs.blocks import PAGES, ROOT
 
 SPAN = re.compile(r"`([^`\n]+)`")
@@ -31,9 +32,16 @@ OTHERS = {
     *("asyncio.wait", "asyncio.gather", "producer.undelivered", "quorate.producer.delivery"),
     *("quorate.sync", "quorate.errors", "quorate.serializers"),
 }
+#: How docs/testing.md names a simulated cluster and its parts.
+PARTS = {
+    "cluster": SimulatedCluster,
+    "clock": ClusterClock,
+    "faults": ClusterFaults,
+    "network": ClusterNetwork,
+}
 ENDINGS = (".md", ".txt", ".yaml", ".yml", ".toml", ".json", ".proto", ".sh", ".html", ".py")
-#: The names of Python's and asyncio's own errors.
-PYTHONS = {*dir(builtins), "InvalidStateError"}
+#: The names of errors of Python, asyncio and simulated clusters.
+PYTHONS = {*dir(builtins), "InvalidStateError", "SimulationError"}
 #: The pages that compare with other libraries have a test of their own.
 CHECKED = [one for one in PAGES if not one.name.startswith("porting-")]
 ROOTS = [
@@ -63,6 +71,9 @@ def targets() -> set[str]:
 def strays(text: str) -> Iterator[str]:
     """Yield each name in one span that looks like a name of Quorate and is none."""
     setting = SETTING.fullmatch(text)
+    part, _, attribute = text.partition(".")
+    if part in PARTS and hasattr(PARTS[part], attribute):
+        return
     if setting and not (setting[1] in OTHERS | settings() or setting[1].endswith(ENDINGS)):
         yield f"{text}: no setting and no config"
     for name in ERROR.findall(text):

@@ -37,7 +37,7 @@ from quorate import (
 from quorate import sync
 from quorate.serializers import Avro, Boolean, Json, Long, Msgspec, Pydantic, String, Uuid
 from quorate.model import OffsetAndMetadata
-from quorate_testing import AsyncEmbeddedCluster, EmbeddedCluster
+from quorate_testing import AsyncEmbeddedCluster, EmbeddedCluster, SimulatedCluster, run_simulated
 
 
 @dataclass
@@ -103,6 +103,25 @@ async def main() -> None:
     async with EmbeddedCluster(brokers=3) as cluster:
         assert_type(cluster, AsyncEmbeddedCluster)
         await cluster.create_topic("t", configs={"retention.ms": 1})
+
+
+async def simulated(cluster: SimulatedCluster, number: int) -> int:
+    await cluster.create_topic("t")
+    chaos = asyncio.create_task(cluster.faults.random(5))
+    cluster.network.cut({0}, {1, 2, "worker"})
+    await cluster.clock.advance_until(lambda: cluster.leader_of("t") == 1)
+    assert_type(cluster.spawn(asyncio.sleep, 5, name="worker"), asyncio.Task[None])
+    await chaos
+    return number
+
+
+def in_virtual_time() -> None:
+    with SimulatedCluster(seed=7, voters=3, brokers=3) as cluster:
+        cluster.clock.advance(60)
+        cluster.create_topic("u")
+        assert_type(cluster.run(simulated, cluster, 5), int)
+        cluster.run(cluster.clock.advance, 5)
+    assert_type(run_simulated(asyncio.sleep, 5, seed=7), None)
 
 
 def blocking() -> None:
@@ -178,7 +197,7 @@ WRONG = """
 # pyright: reportUnusedVariable=false, reportUnknownMemberType=false
 from quorate import Admin, Consumer, Producer, TopicPartition, sync
 from quorate.serializers import Long
-from quorate_testing import EmbeddedCluster
+from quorate_testing import EmbeddedCluster, SimulatedCluster
 
 
 async def program(producer: Producer, consumer: Consumer, admin: Admin) -> None:
@@ -190,6 +209,8 @@ async def program(producer: Producer, consumer: Consumer, admin: Admin) -> None:
     consumer.subscribe(topics=5)  # arg-type
     await admin.create_topics(["t"])  # list-item
     EmbeddedCluster(brokers="3")  # arg-type
+    SimulatedCluster(folder="data")  # call-arg
+    SimulatedCluster().run(Producer)  # arg-type
     number: int = await admin.list_topics()  # assignment
     producer.send_soon("t")  # attr-defined
     record = await consumer.getone()

@@ -22,6 +22,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from quorate.aio.loops import loop_factory, report_unless_noise
 from quorate.errors import WrongLoopError
+from quorate.net.network import current_network
 
 T = TypeVar("T")
 
@@ -59,8 +60,9 @@ class Background:
     def check(self, what: str) -> None:
         """Raise WrongLoopError if the calling thread can't wait for the loop's thread.
 
-        It can't in a child that was forked, or in the loop's thread itself.
+        It can't in a child that was forked, in the loop's thread itself, or in a simulation.
         """
+        _check_is_real(f"this {what}")
         if not self.is_of_this_process:
             raise WrongLoopError(
                 f"this {what} was made before this process was forked, and its connections belong "
@@ -233,8 +235,19 @@ _background: Background | None = None
 _lock = threading.Lock()
 
 
+def _check_is_real(what: str) -> None:
+    """Raise WrongLoopError in a simulation: all its nodes and programs share one thread."""
+    if current_network.get() is not None:
+        raise WrongLoopError(
+            f"{what} of quorate.sync blocks the thread in which it is called, and in a simulated"
+            " cluster all nodes and programs share that thread: use the class of the same name in"
+            " `quorate`, and await its calls"
+        )
+
+
 def background() -> Background:
     """Return the background of this process. The first call makes it."""
+    _check_is_real("a client")
     global _background
     with _lock:
         if _background is None:

@@ -17,6 +17,7 @@ from quorate.errors import QuorateError
 from quorate.net.network import current_chance, current_network, current_wall_clock_ms
 from quorate_broker.server import BrokerServer
 from quorate_cli.node_disks import format_broker, format_voters
+from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.node.config import BrokerConfig, ConfigError, QuorumConfig
 from quorate_quorum.node.environment import Environment
 from quorate_quorum.node.server import NodeFailed
@@ -44,6 +45,8 @@ class SimulatedNode:
     disk: SimulatedDisk
     process: Process | None = None
     server: QuorumServer | BrokerServer | None = None
+    #: Whether the server of the process has started.
+    has_started: bool = False
     #: The reason why the last process stopped itself; None if it did not stop itself.
     failure: str | None = None
     starts: int = 0
@@ -109,6 +112,30 @@ class SimulatedCluster:
         """The endpoints of all brokers, separated by commas."""
         return ",".join(node.endpoint for node in self.brokers)
 
+    def controller(self) -> SimulatedNode | None:
+        """Return the running voter that is the controller of the newest epoch; None: there is none.
+
+        An old controller that is paused or cut off may still take itself for the controller.
+        """
+        found = [
+            (server.raft.epoch, node)
+            for node, server in self._started_voters()
+            if server.is_controller
+        ]
+        return max(found, key=lambda one: one[0])[1] if found else None
+
+    def image(self) -> MetadataImage | None:
+        """Return the newest committed image of a running voter; None if no voter runs."""
+        images = [server.image for _, server in self._started_voters()]
+        return max(images, key=lambda image: image.offset, default=None)
+
+    def _started_voters(self) -> list[tuple[SimulatedNode, QuorumServer]]:
+        return [
+            (node, node.server)
+            for node in self.voters
+            if isinstance(node.server, QuorumServer) and node.is_running and node.has_started
+        ]
+
     async def format(self) -> None:
         """Format the disk of every node."""
         chance = self._chance()
@@ -133,6 +160,7 @@ class SimulatedCluster:
         process = self.loop.process(name)
         node.process = process
         node.failure = None
+        node.has_started = False
         node.starts += 1
         node.gone = asyncio.Event()
         process.spawn(self._live(node, process), name=name)
@@ -183,7 +211,9 @@ class SimulatedCluster:
         node.process.spawn(node.server.stop(), name=f"stop {name}")
         await node.gone.wait()
 
-    def spawn_client(self, main: Callable[[], Coroutine[Any, Any, T]], name: str = "") -> Any:
+    def spawn_client(
+        self, main: Callable[[], Coroutine[Any, Any, T]], name: str = ""
+    ) -> asyncio.Task[T]:
         """Run a coroutine in a process of its own, as a program with the client library.
 
         Returns the task of the coroutine.
@@ -222,6 +252,7 @@ class SimulatedCluster:
         node.server = server
         try:
             await server.start()
+            node.has_started = True
             await server.stopped()
         except NodeFailed as error:
             node.failure = error.reason

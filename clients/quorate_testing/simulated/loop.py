@@ -28,10 +28,14 @@ import sys
 from asyncio import base_events, events
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
-from concurrent.futures import Executor
 from contextvars import Context, ContextVar, copy_context
 from itertools import count
 from typing import Any, TypeVar, TypeVarTuple
+
+from quorate_testing.simulated.not_simulated import SimulationError, without_the_real_world
+from quorate_testing.simulated.waiting import waiting
+
+__all__ = ["Process", "SimulatedLoop", "SimulationError", "current_process", "simulate"]
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -48,10 +52,6 @@ UNWIND_S = 60.0
 UNWIND_ROUNDS = 5
 
 _process: ContextVar[Process | None] = ContextVar("simulated_process", default=None)
-
-
-class SimulationError(Exception):
-    """The simulation failed: an unawaited task failed, or the program hung or never ended."""
 
 
 def current_process() -> Process | None:
@@ -154,7 +154,7 @@ class Process:
 
     def wall_clock_ms(self) -> int:
         """Return the machine's wall clock, for Environment.wall_clock_ms."""
-        return int(WALL_CLOCK_START_MS + self.time() * 1000 + self._jumped_ms)
+        return int(self._loop.wall_clock_start_ms + self.time() * 1000 + self._jumped_ms)
 
     def jump_clock(self, by_ms: float) -> None:
         """Set the machine's wall clock forward or back."""
@@ -170,6 +170,7 @@ class Process:
         self.drifts = True
 
 
+@without_the_real_world
 class SimulatedLoop(base_events.BaseEventLoop):
     """The event loop of a simulation."""
 
@@ -189,8 +190,11 @@ class SimulatedLoop(base_events.BaseEventLoop):
         self.on_instant: Callable[[], None] | None = None
         #: Names of the processes that ran at this moment. No other process has changed.
         self.ran: dict[str, None] = {}
+        #: What every wall clock showed at time 0.
+        self.wall_clock_start_ms: float = WALL_CLOCK_START_MS
+        #: The run fails when its time passes this.
+        self.time_max_s = time_max_s
         self._now_s = 0.0
-        self._time_max_s = time_max_s
         self._callbacks_now = 0
         self._runnable: deque[events.Handle] = deque()
         self._timers: list[tuple[float, int, events.TimerHandle]] = []
@@ -291,11 +295,6 @@ class SimulatedLoop(base_events.BaseEventLoop):
         task.add_done_callback(self._task_done, context=Context())
         return task
 
-    def run_in_executor(
-        self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts
-    ) -> asyncio.Future[T]:
-        raise SimulationError(f"a simulation has no threads to run {func!r} in")
-
     def make_ready(self, handles: deque[events.Handle]) -> None:
         """Run these callbacks after those that are ready already."""
         self._runnable.extend(handles)
@@ -331,7 +330,10 @@ class SimulatedLoop(base_events.BaseEventLoop):
             self.ran[process.name] = None
         self._callbacks_now += 1
         if self._callbacks_now > CALLBACKS_AT_ONCE_MAX:
-            raise SimulationError(f"{handle!r} and others run for ever, and time stands still")
+            self._callbacks_now = 0
+            self._runnable.appendleft(handle)  # its task must still end when it is cancelled
+            endless = f"{handle!r} and others run for ever, and time stands still"
+            raise SimulationError(f"{endless}; waiting: {self._waiting()}")
         handle._run()
 
     def _jump(self) -> None:
@@ -343,8 +345,9 @@ class SimulatedLoop(base_events.BaseEventLoop):
                 self._instant_ends()
                 self._now_s = when
                 self._callbacks_now = 0
-            if self._now_s > self._time_max_s:
-                raise SimulationError(f"the simulation goes on after {self._time_max_s} s")
+            if self._now_s > self.time_max_s:
+                late = f"the simulation goes on after {self.time_max_s:g} s"
+                raise SimulationError(f"{late}; waiting: {self._waiting()}")
             self._runnable.append(timer)
             return
         raise SimulationError("nothing can ever happen any more; waiting: " + self._waiting())
@@ -359,12 +362,11 @@ class SimulatedLoop(base_events.BaseEventLoop):
         return process is not None and not process.is_alive and not self._ending
 
     def _waiting(self) -> str:
-        waiting = [
-            f"{task.get_name()} ({task.process})"
+        return waiting(
+            (task, "" if task.process is None else task.process.name)
             for task in self._living_tasks.values()
-            if isinstance(task, _Task) and (task.process is None or task.process.is_alive)
-        ]
-        return ", ".join(waiting) or "no task"
+            if task.process is None or task.process.is_alive
+        )
 
     def _collect(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         if self._ending:
@@ -386,7 +388,7 @@ class SimulatedLoop(base_events.BaseEventLoop):
         self._callbacks_now = 0
         for process in self._all_processes:
             process.let_go()
-        self._time_max_s = self._now_s + 2 * UNWIND_ROUNDS * UNWIND_S
+        self.time_max_s = self._now_s + 2 * UNWIND_ROUNDS * UNWIND_S
         cancelled: dict[int, asyncio.Task[Any]] = {}
         # a task that ends may begin another one
         for _ in range(UNWIND_ROUNDS):
@@ -446,7 +448,7 @@ def simulate(
     task awaits, is raised. The seed is in a note of the exception and on standard error.
     """
     try:
-        with _collecting_at_the_end():
+        with collecting_at_the_end():
             return _simulate(program, seed, time_max_s)
     except BaseException as error:
         error.add_note(f"seed {seed}")
@@ -463,14 +465,14 @@ def _simulate(
         result: T = loop.run_until_complete(loop.create_task(program(loop), name="program"))
     except BaseException:
         loop.failures.clear()
-        _unwind_quietly(loop)
+        unwind_quietly(loop)
         raise
     loop.unwind()
     return result
 
 
 @contextlib.contextmanager
-def _collecting_at_the_end() -> Iterator[None]:
+def collecting_at_the_end() -> Iterator[None]:
     """Collect garbage only at the end, and only the garbage of the simulation.
 
     An automatic collection takes time, and no seed determines when it comes.
@@ -487,7 +489,7 @@ def _collecting_at_the_end() -> Iterator[None]:
             gc.enable()
 
 
-def _unwind_quietly(loop: SimulatedLoop) -> None:
+def unwind_quietly(loop: SimulatedLoop) -> None:
     """Unwind after a failure. Ignore further failures, because they say nothing new."""
     try:
         loop.unwind()

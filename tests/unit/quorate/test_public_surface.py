@@ -45,7 +45,14 @@ from quorate.settings import (
     settings_of,
 )
 from quorate.sync.background import background
-from quorate_testing import AsyncEmbeddedCluster, EmbeddedCluster
+from quorate_testing import (
+    AsyncEmbeddedCluster,
+    ClusterClock,
+    ClusterFaults,
+    ClusterNetwork,
+    EmbeddedCluster,
+    SimulatedCluster,
+)
 
 #: As in the name of a file that is not UTF-8. No message can carry it.
 LONE_SURROGATE = "\udcff"
@@ -60,6 +67,10 @@ class Wrong:
 
 class Order(pydantic.BaseModel):
     number: int
+
+
+async def never() -> None:
+    """Stands for a program of a user."""
 
 
 PACKAGES = (quorate, quorate.sync, quorate_testing, serializers)
@@ -96,18 +107,23 @@ RIGHT: dict[str, Any] = {
     "group_ids": ["g"],
     "inner": Json(),
     "level": 1,
+    "main": never,
     "message": Struct,
     "model": Order,
     "name": "t",
+    "node": 0,
     "offset": 0,
     "offsets": {TopicPartition("t", 0): 0},
     "partition": TopicPartition("t", 0),
     "partitions": [TopicPartition("t", 0)],
     "path": "schemas.json",
+    "predicate": bool,
     "rule": "NONE",
     "schema": AvroSchema("int"),
     "schema_id": 1,
+    "seconds": 1,
     "subject": "s",
+    "these": 0,
     "timestamp_ms": 0,
     "timestamps": {TopicPartition("t", 0): 0},
     "topic": "t",
@@ -152,10 +168,19 @@ BY_HAND: dict[str, tuple[Any, ...]] = {
     "confluent": (5,),
     "schemas": (5, "int"),
     "encoding": (5, "latin-77"),
+    "node": (7, True, None, 0.5, "nobody"),
+    "these": (7, True, 0.5, "nobody", [7], []),
+    "those": (7, True, 0.5, "nobody", [7], []),
+    "kinds": ("cut", ["fire"], []),
+    "main": (5, None),
+    "predicate": (5, None),
 }
 #: Arguments that are not the user's, and why.
 NOT_OF_USERS = {
     "AsyncEmbeddedCluster.__init__": "EmbeddedCluster makes it",
+    "ClusterClock.__init__": "SimulatedCluster makes it",
+    "ClusterFaults.__init__": "SimulatedCluster makes it",
+    "ClusterNetwork.__init__": "SimulatedCluster makes it",
     "Delivery.__init__": "Producer.send makes it",
     "close_at_exit": "the interpreter's exit calls it",
 }
@@ -308,7 +333,15 @@ def test_the_walk_finds_the_classes_of_users() -> None:
     assert Call(quorate.sync.Admin, "create_topic") in calls_of(quorate.sync.Admin)
 
 
-@pytest.mark.parametrize("kind", classes(), ids=lambda kind: f"{kind.__module__}.{kind.__name__}")
+#: These run in virtual time, and not in the loop of a test. They have a test of their own.
+SIMULATED = (SimulatedCluster, ClusterClock, ClusterFaults, ClusterNetwork)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [kind for kind in classes() if kind not in SIMULATED],
+    ids=lambda kind: f"{kind.__module__}.{kind.__name__}",
+)
 async def test_a_wrong_argument_of_any_call_is_refused_by_name(
     kind: Any, quorate_cluster: EmbeddedCluster, quorate_topic: str
 ) -> None:
@@ -339,6 +372,23 @@ async def test_a_wrong_argument_of_any_call_is_refused_by_name(
             for name, given in wrong_arguments(call):
                 function = bound(call, made, {**right, name: given}, name)
                 problems.append(problem(call, name, given, await outcome(function)))
+    assert "\n".join(filter(None, problems)) == ""
+
+
+def test_a_wrong_argument_of_a_simulated_cluster_is_refused_by_name() -> None:
+    problems: list[str | None] = []
+    with SimulatedCluster() as cluster:
+
+        async def walk(kind: Any, made: object) -> None:
+            for call in calls_of(kind):
+                for name, given in wrong_arguments(call):
+                    if name == "arguments":
+                        continue  # they are the program's own
+                    function = bound(call, made, {**RIGHT, name: given}, name)
+                    problems.append(problem(call, name, given, await outcome(function)))
+
+        for made in (cluster, cluster.clock, cluster.faults, cluster.network):
+            cluster.run(walk, type(made), made)
     assert "\n".join(filter(None, problems)) == ""
 
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import socket
 import subprocess
 import sys
-import textwrap
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -277,18 +275,3 @@ def test_a_run_that_uses_no_cluster_imports_the_plugin_alone(pytester: pytest.Py
         "-q", "-p", "no:cacheprovider", "-p", "no:hypothesispytest"
     )
     done.assert_outcomes(passed=1)
-
-
-PAGE = Path(__file__).parents[3] / "docs" / "testing.md"
-
-
-def test_the_examples_of_the_page_work(pytester: pytest.Pytester) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    with_pytest, blocking, awaiting = blocks
-    pytester.makepyfile(
-        test_fixtures=with_pytest,
-        test_blocking="def test_it():\n" + textwrap.indent(blocking, "    "),
-        test_awaiting=f"{awaiting}\n\ndef test_it():\n    asyncio.run(main())\n",
-    )
-    done = pytester.runpytest_subprocess("-q", "-p", "no:cacheprovider")
-    done.assert_outcomes(passed=3)

@@ -1,0 +1,1 @@
+"""SimulatedCluster: a cluster, and programs that use it, in virtual time under a seed."""
