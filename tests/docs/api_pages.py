@@ -46,7 +46,7 @@ OF_CONSUMERS = (
 )
 OF_SCHEMAS = ("SchemaRegistry", "SchemaVersion")
 ELSEWHERE = {*OF_PRODUCERS, *OF_CONSUMERS, *OF_SCHEMAS, "QuorateError", "__version__"}
-FIXTURES = ("quorate_cluster", "quorate_topic")
+FIXTURES = ("quorate_cluster", "quorate_topic", "quorate_simulation")
 SYNC = """\
 The clients for programs without an event loop: the same names and arguments as in `quorate`, with
 `with` for `async with`, and no `await`. All blocking clients of a process share one background
@@ -199,6 +199,8 @@ def plain(annotation: object) -> str:
         annotation = annotation.__forward_arg__
     if not isinstance(annotation, str):
         return getattr(annotation, "__name__", None) or str(annotation)
+    if annotation.startswith("*"):
+        return annotation
     parsed = ast.parse(annotation, mode="eval").body
     if isinstance(parsed, ast.Subscript) and ast.unparse(parsed.value) == "Annotated":
         assert isinstance(parsed.slice, ast.Tuple)

@@ -30,7 +30,7 @@ OTHERS = {
     *("metadata.version", "replica.selector.class", "security.protocol", "file.delete.delay.ms"),
     *("meta.properties", "partition.metadata", "call.request", "call.client", "call.version"),
     *("asyncio.wait", "asyncio.gather", "producer.undelivered", "quorate.producer.delivery"),
-    *("quorate.sync", "quorate.errors", "quorate.serializers"),
+    *("quorate.sync", "quorate.errors", "quorate.serializers", "asyncio.sleep", "asyncio.timeout"),
 }
 #: How docs/testing.md names a simulated cluster and its parts.
 PARTS = {
