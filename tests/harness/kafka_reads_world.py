@@ -105,10 +105,10 @@ class ReadsWorld:
             log = await read(cluster, 0)
             await until(lambda: self._have_read(len(log)) or any(one.done() for one in reading))
         watching.cancel()
-        for one in reading:
-            if one.done():
-                one.result()  # raises what ended it
-            one.cancel()
+        for task in reading:
+            if task.done():
+                task.result()  # raises what ended it
+            task.cancel()
         await asyncio.gather(watching, *reading, return_exceptions=True)
         if self.broken:
             raise Violation("; ".join(self.broken[:3]))

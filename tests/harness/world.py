@@ -19,11 +19,12 @@ from quorate_broker.server import BrokerServer
 from quorate_quorum.metadata.partitions import NEVER, PartitionImage
 from quorate_quorum.metadata.topics import TopicImage
 from quorate_quorum.server import QuorumServer
+from quorate_testing.simulated.chaos import Fault
 from quorate_testing.simulated.cluster import DATA, ClusterShape, SimulatedCluster, SimulatedNode
 from quorate_testing.simulated.loop import SimulatedLoop, current_process, simulate
 from tests.harness.cluster_clients import PARTITIONS, TOPIC, Clients
 from tests.harness.cluster_damage import Damages
-from tests.harness.cluster_faults import Fault, Nemesis, draw_plan
+from tests.harness.cluster_faults import Nemesis, draw_plan
 from tests.harness.cluster_history import judge, must_be_seen
 from tests.harness.cluster_shape import Shape, draw_shape
 from tests.harness.invariants import Invariants, Violation, partitions_of

@@ -16,7 +16,8 @@ import traceback
 from collections import Counter
 from pathlib import Path
 
-from tests.harness.cluster_faults import KINDS, Fault
+from quorate_testing.simulated.chaos import Fault
+from tests.harness.cluster_faults import KINDS
 from tests.harness.kafka_reads_world import run_reads
 from tests.harness.quorum_seed import broken_rule, shortest
 from tests.harness.world import plan_of, run_seed, shape_of

@@ -9,8 +9,8 @@ import pytest
 from quorate_broker.replica.leader import Leader
 from quorate_broker.replica.producers import Producer
 from quorate_broker.replicas.losses import Losses
+from quorate_testing.simulated.chaos import Fault
 from quorate_testing.simulated.loop import SimulationError
-from tests.harness.cluster_faults import Fault
 from tests.harness.cluster_shape import Shape
 from tests.harness.invariants import Violation
 from tests.harness.world import run_seed
