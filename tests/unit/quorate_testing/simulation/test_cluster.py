@@ -279,6 +279,7 @@ def test_a_killed_program_leaves_no_warning_and_one_that_forgets_its_clients_doe
                     cluster.faults.kill("forgetful")
                     cluster.faults.kill("holding")
                 cluster.clock.advance(5)
+            gc.collect()
         said = [str(one.message) for one in warned]
         assert len(said) == (not is_killed), said
         assert all("a Producer for broker-0:7092 was never stopped" in one for one in said)

@@ -16,8 +16,7 @@ from typing import Any
 import pytest
 
 import quorate.sync
-from quorate import Producer
-from quorate.errors import InvalidRequestError, QuorateError, WrongLoopError
+from quorate.errors import InvalidRequestError, WrongLoopError
 from quorate_testing import EmbeddedCluster, SimulatedCluster, SimulationError
 
 
@@ -268,15 +267,3 @@ def test_nodes_and_programs_that_are_not_there_are_named() -> None:
             cluster.faults.kill("test")
         with pytest.raises(ValueError, match=r"the id of a broker \(0\); for voters"):
             cluster.stop_broker(100)
-
-
-def test_a_client_of_the_simulation_cannot_be_used_after_it() -> None:
-    async def main() -> Producer:
-        producer: Producer = Producer(bootstrap_servers=cluster.bootstrap_servers)
-        await producer.start()
-        return producer
-
-    with SimulatedCluster() as cluster:
-        producer = cluster.run(main)
-    with pytest.raises(QuorateError):
-        asyncio.run(producer.send_and_wait("t", b"1"))
