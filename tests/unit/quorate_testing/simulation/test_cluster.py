@@ -172,9 +172,9 @@ async def main():
     await cluster.create_topic("t", 3)
     for number in range(2):
         cluster.spawn(read, seen, name=f"reader-{number}")
-    chaos = asyncio.create_task(cluster.faults.random(10))
+    chaos = asyncio.create_task(cluster.faults.random(4))
     async with Producer(bootstrap_servers=cluster.bootstrap_servers) as producer:
-        for number in range(40):
+        for number in range(12):
             await producer.send_and_wait("t", b"%d" % number)
             await asyncio.sleep(random.uniform(0, 0.5))
     await chaos
@@ -196,6 +196,7 @@ def trace_of(seed: int, hash_seed: str) -> str:
     return done.stdout
 
 
+@pytest.mark.timeout(300)  # three processes, one after another
 def test_the_same_seed_gives_the_same_run_event_for_event() -> None:
     first = trace_of(5, "1")
     assert "all faults are undone" in first
