@@ -13,6 +13,7 @@ synced. Clients that block need the first form: in the second they would block t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import uuid
