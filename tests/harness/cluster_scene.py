@@ -35,6 +35,7 @@ class Scene:
         replicas: int,
         configs: dict[str, str],
         broker_settings: dict[str, Any] | None = None,
+        voter_settings: dict[str, Any] | None = None,
         brokers: int = 0,
     ) -> None:
         """`brokers`: their number; 0: as many as replicas."""
@@ -45,7 +46,7 @@ class Scene:
             loop,
             ClusterShape(
                 brokers=brokers or max(replicas, 1),
-                voter_settings={"unclean_recovery_wait_ms": 5_000},
+                voter_settings={"unclean_recovery_wait_ms": 5_000, **(voter_settings or {})},
                 broker_settings=broker_settings or {},
             ),
         )
@@ -173,6 +174,7 @@ def play(
     replicas: int = 3,
     configs: dict[str, str] | None = None,
     broker_settings: dict[str, Any] | None = None,
+    voter_settings: dict[str, Any] | None = None,
     brokers: int = 0,
     seed: int = 1,
 ) -> None:
@@ -184,6 +186,7 @@ def play(
             replicas=replicas,
             configs=configs or {},
             broker_settings=broker_settings,
+            voter_settings=voter_settings,
             brokers=brokers,
         )
         structlog.configure(

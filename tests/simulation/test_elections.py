@@ -105,3 +105,40 @@ def test_an_unclean_election_lets_the_furthest_of_the_replicas_that_are_alive_le
         assert isinstance(found.error, ElectionNotNeededError)
 
     play(story, configs={"min.insync.replicas": "1"})
+
+
+def test_preferred_replicas_lead_again_by_themselves() -> None:
+    async def story(scene: Scene) -> None:
+        preferred = scene.state.broker_ids[0]
+        gaps: list[float] = []
+        is_over = asyncio.Event()
+        writing = scene.cluster.spawn_client(lambda: flow(scene, gaps, is_over))
+        await scene.cluster.stop(f"broker-{preferred}")
+        scene.cluster.start(f"broker-{preferred}")
+        await scene.whole()
+        assert scene.state.leader != preferred
+        gaps.clear()
+        await scene.until(lambda: scene.state.leader == preferred, "the preferred one leads")
+        await asyncio.sleep(0.2)
+        assert max(gaps) < GAP_S
+        is_over.set()
+        await writing
+        assert await scene.read() == scene.acked
+
+    play(story, voter_settings={"leader_imbalance_check_interval_seconds": 5})
+
+
+def test_preferred_replicas_stay_followers_if_the_setting_says_so() -> None:
+    async def story(scene: Scene) -> None:
+        preferred = scene.state.broker_ids[0]
+        await scene.cluster.stop(f"broker-{preferred}")
+        scene.cluster.start(f"broker-{preferred}")
+        await scene.whole()
+        await asyncio.sleep(20)
+        assert scene.state.leader != preferred
+
+    settings = {
+        "leader_imbalance_check_interval_seconds": 5,
+        "auto_leader_rebalance_enable": False,
+    }
+    play(story, voter_settings=settings)

@@ -151,6 +151,10 @@ class QuorumConfig(NodeConfig, frozen=True, kw_only=True, forbid_unknown_fields=
     #: The time for which an election that may lose records waits for all replicas. If the topic has
     #: unclean.leader.election.enable, the election does not wait for absent replicas.
     unclean_recovery_wait_ms: Milliseconds = 60_000
+    #: Whether the controller lets preferred replicas lead again, if they may.
+    auto_leader_rebalance_enable: bool = True
+    #: The time between two looks at the leaders of all partitions.
+    leader_imbalance_check_interval_seconds: Annotated[int, Meta(ge=1, le=86_400)] = 300
     #: The longest time that a voter delays its own exit while brokers are shutting down.
     shutdown_hold_max_ms: Milliseconds = 2000
 

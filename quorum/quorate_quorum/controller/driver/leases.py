@@ -28,6 +28,7 @@ from quorate_quorum.controller.decisions.internal_topics import raise_internal_t
 from quorate_quorum.controller.decisions.liveness import Liveness
 from quorate_quorum.controller.decisions.lossy_elections import LossyElections
 from quorate_quorum.controller.decisions.lossy_replicas import LOSSY_PER_MESSAGE_MAX, replicas_lossy
+from quorate_quorum.controller.driver.balance import balance
 from quorate_quorum.controller.driver.elections import Elections
 from quorate_quorum.controller.driver.fencing import Fencing, Leadership
 from quorate_quorum.controller.driver.reign import Reign
@@ -112,6 +113,9 @@ class Leases:
         if self._reign.is_over:
             return  # a decision has broken an invariant, so the node stops
         self._tasks.spawn(self.sweeper.run(), "leases-sweep")
+        if self.config.auto_leader_rebalance_enable:
+            every_s = self.config.leader_imbalance_check_interval_seconds
+            self._tasks.spawn(balance(self._reign, every_s), "leases-balance")
         self._ticking = self._tasks.spawn(self._tick_for_good(), "leases-tick")
 
     def end(self, failure: QuorateError) -> None:
