@@ -15,14 +15,18 @@ from quorate_quorum.controller.decisions.outcome import Context, Outcome
 from quorate_quorum.controller.decisions.requested_elections import RequestedElections
 from quorate_quorum.controller.driver.reign import Reign
 from quorate_quorum.metadata.image import MetadataImage
+from quorate_quorum.node.config import QuorumConfig
 
 log = structlog.get_logger(__name__)
 
 
-async def balance(reign: Reign, interval_s: float) -> None:
-    """Look at all partitions once in each interval, some of them in each turn of the event loop."""
-    while True:
-        await asyncio.sleep(interval_s)
+async def balance(reign: Reign, config: QuorumConfig) -> None:
+    """Look at all partitions once in each interval, some of them in each turn of the event loop.
+
+    Returns at once if the configuration switches this off.
+    """
+    while config.auto_leader_rebalance_enable:
+        await asyncio.sleep(config.leader_imbalance_check_interval_seconds)
         elected = await _balance_once(reign)
         if elected:
             log.info("leaders_balanced", partitions=elected)

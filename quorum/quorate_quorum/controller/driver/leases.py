@@ -113,9 +113,7 @@ class Leases:
         if self._reign.is_over:
             return  # a decision has broken an invariant, so the node stops
         self._tasks.spawn(self.sweeper.run(), "leases-sweep")
-        if self.config.auto_leader_rebalance_enable:
-            every_s = self.config.leader_imbalance_check_interval_seconds
-            self._tasks.spawn(balance(self._reign, every_s), "leases-balance")
+        self._tasks.spawn(balance(self._reign, self.config), "leases-balance")
         self._ticking = self._tasks.spawn(self._tick_for_good(), "leases-tick")
 
     def end(self, failure: QuorateError) -> None:
@@ -341,7 +339,7 @@ class Leases:
             # The broker stayed in an ISR as the last member. Another replica may have joined since.
             self.sweeper.sweep([broker.id])
 
-    # -- time
+    # -- time and tasks
 
     async def _tick_for_good(self) -> None:
         while True:
@@ -352,8 +350,6 @@ class Leases:
             self.fencing.fence_put_off()
             self.fencing.carry_out(self.liveness.tick(loop_ms()))
             self.elections.tick(loop_ms())
-
-    # -- tasks
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         """Run a task that ends with the reign. If the task fails, the node stops."""
