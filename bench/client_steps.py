@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import random
 import resource
 import statistics
 import sys
@@ -87,7 +88,10 @@ async def sync_send(servers: str, topic: str, records: int) -> Figures:
         return clock.figures()
 
 
-async def confluent_send(servers: str, topic: str, records: int) -> Figures:
+async def confluent_send(
+    servers: str, topic: str, records: int, least: int = len(VALUE), most: int = len(VALUE)
+) -> Figures:
+    """Each value has `least` to `most` bytes."""
     import confluent_kafka
 
     producer = confluent_kafka.Producer(
@@ -102,11 +106,13 @@ async def confluent_send(servers: str, topic: str, records: int) -> Figures:
     )
     producer.produce(topic, VALUE)
     producer.flush(PATIENCE_S)
+    values = [bytes(size) for size in range(least, most + 1)]
+    random.Random(records).shuffle(values)
     clock = Clock()
-    for _ in range(records):
+    for number in range(records):
         while True:
             try:
-                producer.produce(topic, VALUE)
+                producer.produce(topic, values[number % len(values)])
                 break
             except BufferError:
                 producer.poll(0.001)

@@ -1,7 +1,7 @@
 """`python -m bench.clients`: what the client library costs, beside other libraries.
 
     produce   CPU a record of 100 B, from the call to the acknowledgement; against confluent-kafka
-    consume   CPU and rate a record of 100 B; against aiokafka
+    consume   CPU and time a record of 100 B, of 60 to 140 B, and of 1 KiB; against aiokafka
     start     an embedded cluster from the import to the first acknowledged record; its memory;
               what the fixture `quorate_topic` adds to a test; `import quorate`
 
@@ -19,11 +19,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 
 from bench.kafka import REPLICAS, Kafka, Quorate, Servers, create, quorate
 
 RECORDS = 200_000
-READ = 500_000
+#: Least and most bytes of a value, records, and the most time of getmany, as a share of aiokafka's.
+READ = ((100, 100, 500_000, 1.0), (60, 140, 500_000, None), (1024, 1024, 200_000, 1 / 1.5))
 MIB = 1 << 20
 Runs = dict[str, list[dict[str, float]]]
 
@@ -88,19 +90,25 @@ def measure(kafka: str | None, runs: int, only: str) -> None:
         if only in ("", "produce"):
             show(in_turn(list(PRODUCE), runs, produce), PRODUCE, RECORDS, "cpu", "us of CPU")
         if only in ("", "consume"):
-            topic = f"read-{os.getpid()}"
-            for servers in {ours.bootstrap: ours, theirs.bootstrap: theirs}.values():
-                create(servers, topic, 6)
-                step("confluent_send", servers=servers.bootstrap, topic=topic, records=READ)
+            for least, most, records, of_time in READ:
+                print(f"values of {least} to {most} bytes")
+                topic = f"read-{least}-{most}-{os.getpid()}"
+                sent = {"topic": topic, "records": records, "least": least, "most": most}
+                for servers in {ours.bootstrap: ours, theirs.bootstrap: theirs}.values():
+                    create(servers, topic, 6)
+                    step("confluent_send", servers=servers.bootstrap, **sent)
+                consume = partial(consumed, topic, records, ours, native, theirs)
+                for bars in (GETMANY, FOR) if of_time == 1.0 else (GETMANY,):
+                    found = in_turn(list(bars), runs, consume)
+                    show(found, bars, records, "cpu", "us of CPU")
+                    goals = {name: of_time if name == "getmany" else None for name in bars}
+                    show(found, goals, records, "s", "us of time")
 
-            def consume(name: str, _: int) -> dict[str, float]:
-                servers = whose(name, ours, native, theirs)
-                return step(name, servers=servers, topic=topic, records=READ)
 
-            for bars in (GETMANY, FOR):
-                found = in_turn(list(bars), runs, consume)
-                show(found, bars, READ, "cpu", "us of CPU")
-                show(found, dict.fromkeys(bars), READ, "s", "us of time")
+def consumed(
+    topic: str, records: int, ours: Servers, native: str, theirs: Servers, name: str, _: int
+) -> dict[str, float]:
+    return step(name, servers=whose(name, ours, native, theirs), topic=topic, records=records)
 
 
 def starts(runs: int) -> None:
