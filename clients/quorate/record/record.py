@@ -85,6 +85,8 @@ VARINTS: Final = (
 _TABLE_END: Final = len(VARINTS)
 _NULL: Final = encode_varint(-1)
 _ZERO: Final = b"\0"
+#: The bits of a byte that is no whole varint, or an odd one: a length below 0, such as null's.
+_LONG_OR_ODD: Final = 0x81
 
 
 def encode_record(
@@ -149,15 +151,30 @@ def with_timestamp_delta(record: bytes, delta: int) -> bytes:
 
 def decode_headers(data: bytes, position: int, end: int) -> tuple[tuple[Header, ...], int]:
     """Return a record's headers and the position after them. Raise IndexError beyond the data."""
-    raw, position = read_varint(data, position)
+    raw = data[position]
+    position += 1
+    if raw >= 0x80:
+        raw, position = read_varint(data, position - 1)
     # raw is the zigzag form of the count: twice the count. Each header has at least two bytes, so
     # raw is also the least number of bytes that must follow.
     if raw & 1 or raw > end - position:
         raise corrupt_record(position, "its number of headers")
     headers: list[Header] = []
     for _ in range(raw >> 1):
-        name, position = _read_bytes(data, position, end)
-        value, position = _read_bytes(data, position, end)
+        # Short parts that are not null are read without a call, which takes half of the time.
+        raw = data[position]
+        stop = position + 1 + (raw >> 1)
+        if raw & _LONG_OR_ODD or stop > end:
+            name, position = _read_bytes(data, position, end)
+        else:
+            name, position = data[position + 1 : stop], stop
+        raw = data[position]
+        stop = position + 1 + (raw >> 1)
+        value: bytes | None
+        if raw & _LONG_OR_ODD or stop > end:
+            value, position = _read_bytes(data, position, end)
+        else:
+            value, position = data[position + 1 : stop], stop
         if name is None:
             raise corrupt_record(position, "a header's null key")
         try:
