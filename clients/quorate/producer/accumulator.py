@@ -111,7 +111,7 @@ class Accumulator:
         """
         if batch is None:
             return 0
-        if batch.builder.size + size > batch.bytes_max:
+        if batch.builder.size + size > batch.bytes_max and batch.builder.is_worth_settling:
             self.bytes_used -= batch.builder.settle()
         return batch.bytes_max - batch.builder.size
 

@@ -69,6 +69,8 @@ DECOMPRESSED_BYTES_MAX: Final = 64 << 20
 #: Largest sequence. The next one is 0.
 SEQUENCE_MAX: Final = (1 << 31) - 1
 
+#: More pieces are joined before their CRC is computed: a call for each would cost more.
+SUMMED_PIECES_MAX: Final = 8
 _BEFORE_LENGTH: Final = 12  # bytes of base_offset and batch_length
 _BEFORE_CRC_COVERS: Final = 21  # bytes up to the end of crc
 _STAMPED: Final = 16  # bytes of base_offset, batch_length, leader_epoch
@@ -76,6 +78,7 @@ _OFFSET: Final = struct.Struct(">q")
 _INT32: Final = struct.Struct(">i")
 _UINT32: Final = struct.Struct(">I")
 _PREFIX: Final = struct.Struct(">qii")
+_MAGIC_AND_CRC: Final = struct.Struct(">bI")
 _COVERED: Final = struct.Struct(">hiqqqhii")  # the part of the header that the CRC covers
 
 
@@ -227,15 +230,13 @@ class BatchBuilder:
             self.base_sequence,
             self.count,
         )
-        batch = bytearray().join(
-            (
-                _PREFIX.pack(base_offset, size - _BEFORE_LENGTH, leader_epoch),
-                bytes((MAGIC, 0, 0, 0, 0)),
-                covered,
-                *pieces,
-            )
-        )
-        return _with_crc(batch)
+        if len(pieces) > SUMMED_PIECES_MAX:
+            pieces = [b"".join(pieces)]
+        crc = crc32c(covered)
+        for piece in pieces:
+            crc = crc32c(piece, crc)
+        prefix = _PREFIX.pack(base_offset, size - _BEFORE_LENGTH, leader_epoch)
+        return b"".join((prefix, _MAGIC_AND_CRC.pack(MAGIC, crc), covered, *pieces))
 
 
 def impossible_timestamp(timestamp_ms: int) -> InvalidTimestampError:
@@ -477,11 +478,6 @@ def _impossible_from_producer(header: BatchHeader) -> str | None:
 
 def _short(batch_length: int) -> str:
     return f"batch_length {batch_length} is less than {HEADER_BYTES - _BEFORE_LENGTH}"
-
-
-def _with_crc(batch: bytearray) -> bytes:
-    _UINT32.pack_into(batch, _BEFORE_CRC_COVERS - 4, crc32c(memoryview(batch)[_BEFORE_CRC_COVERS:]))
-    return bytes(batch)
 
 
 def _as_bytes(name: str, value: object) -> bytes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import cache
 from itertools import accumulate, pairwise, repeat
 from operator import add
@@ -32,9 +33,11 @@ from quorate.record.record import (
     record_bytes_max,
 )
 
-#: A key and a value of fewer bytes together are encoded with tables. The record's length is in the
-#: table, too.
-TABLE_BYTES_MAX: Final = len(VARINTS) - RECORD_OVERHEAD_MAX
+#: A key and a value of fewer bytes together are encoded with tables. More would cost memory: larger
+#: records cost most of their time elsewhere.
+TABLE_BYTES_MAX: Final = 2048
+#: To settle a batch again for a smaller share of its records costs more than the room is worth.
+SETTLED_SHARE: Final = 16
 #: The offset deltas at which the varint gets one byte more.
 _CUTS: Final = (64, len(VARINTS))
 _NO_HEADERS: Final[Sequence[Header]] = ()
@@ -143,9 +146,10 @@ class RecordColumns:
     def bounds(self) -> list[int]:
         """Return the sum of record_bytes_max of all records before each index, and of all."""
         values = self.values
-        if self.keys is None and not self.headers and None not in values:
-            sizes = map(len, values)  # type: ignore[arg-type]
-            return list(accumulate(map(add, sizes, repeat(RECORD_OVERHEAD_MAX)), initial=0))
+        if self.keys is None and not self.headers:
+            with suppress(TypeError):  # a null has no length
+                sizes = map(len, values)  # type: ignore[arg-type]
+                return list(accumulate(map(add, sizes, repeat(RECORD_OVERHEAD_MAX)), initial=0))
         keys = repeat(None) if self.keys is None else self.keys
         headers = map(self.headers.get, range(len(values)), repeat(_NO_HEADERS))
         return list(accumulate(map(record_bytes_max, keys, values, headers), initial=0))
@@ -169,16 +173,16 @@ class RecordColumns:
         The offset delta is the index. The timestamp delta is to the timestamp of index 0.
         """
         base = self.times[0][1]
-        is_plain = None not in self.values and not self.headers
-        if self.keys is not None and None in self.keys:
-            is_plain = False
         parts = []
         for begin, end, timestamp_ms in self.runs(first, len(self.values)):
             delta = timestamp_ms - base
             # in each part all offset deltas have the same number of bytes
             cuts = sorted({begin, end, *(cut for cut in _CUTS if begin < cut < end)})
             for start, stop in pairwise(cuts):
-                part = self._with_tables(delta, start, stop) if is_plain else None
+                part = None
+                if not self.headers:
+                    with suppress(TypeError):  # a null has no length
+                        part = self._with_tables(delta, start, stop)
                 parts.append(self._one_by_one(delta, start, stop) if part is None else part)
         return parts
 
@@ -191,35 +195,66 @@ class RecordColumns:
         return b"".join(pieces)
 
     def _with_tables(self, delta: int, start: int, stop: int) -> bytes | None:
-        """Encode records that all have a value, no headers, and either all or none have a key.
+        """Encode records without headers, in loops of C. Returns None if one is too large.
 
-        Returns None if a record is too large for the tables, or the offsets are.
+        Raises TypeError if there is a null among the values, or among the keys.
         """
         values: list[bytes] = self.values[start:stop]  # type: ignore[assignment]
-        value_sizes = list(map(len, values))
-        largest = max(value_sizes)
-        bodies: Iterable[int] = map(_WITH_LENGTH.__getitem__, value_sizes)
-        keys: list[bytes] = []
-        if self.keys is not None:
-            keys = self.keys[start:stop]  # type: ignore[assignment]
-            key_sizes = list(map(len, keys))
-            largest += max(key_sizes)
-            bodies = map(add, bodies, map(_WITH_LENGTH.__getitem__, key_sizes))
-        if largest >= TABLE_BYTES_MAX or stop > len(VARINTS):
+        keys: list[bytes] = [] if self.keys is None else self.keys[start:stop]  # type: ignore[assignment]
+        sizes = list(map(len, values))
+        key_sizes = list(map(len, keys))
+        if max(sizes) + max(key_sizes, default=0) >= TABLE_BYTES_MAX or stop > len(VARINTS):
             return None
         fixed = b"\0" + encode_varint(delta)  # the attributes and the timestamp
-        rest = len(fixed) + len(VARINTS[start]) + (not keys) + 1
-        pattern = (b"", fixed, b"", *(_KEY if keys else _NULL_KEY), b"", b"", b"\0")
-        pieces = list(pattern) * (stop - start)
-        width = len(pattern)
-        pieces[0::width] = map(_shifted(rest).__getitem__, bodies)
+        rest = len(fixed) + len(VARINTS[start]) + 1  # with the offset and the count of headers
+        lengths: Iterable[bytes]
+        if not keys:
+            lengths = map(_tails_and_lengths(rest + 1)[1].__getitem__, sizes)
+            pieces = [b"", fixed, b"", b"", b""] * (stop - start)
+            pieces[3::5] = map(_null_keys().__getitem__, sizes)
+        else:
+            bodies = map(
+                add, map(_WITH_LENGTH.__getitem__, sizes), map(_WITH_LENGTH.__getitem__, key_sizes)
+            )
+            lengths = map(_tails_and_lengths(rest)[0].__getitem__, bodies)
+            pieces = [b"", fixed, b"", b"", b"", b"", b""] * (stop - start)
+            pieces[3::7] = map(VARINTS.__getitem__, key_sizes)
+            pieces[4::7] = keys
+            pieces[5::7] = map(VARINTS.__getitem__, sizes)
+        width = 7 if keys else 5
+        pieces[0::width] = lengths
         pieces[2::width] = VARINTS[start:stop]
-        if keys:
-            pieces[3::width] = map(VARINTS.__getitem__, key_sizes)
-            pieces[4::width] = keys
-        pieces[width - 3 :: width] = map(VARINTS.__getitem__, value_sizes)
-        pieces[width - 2 :: width] = values
+        pieces[width - 1 :: width] = values
+        # each length has the tail of the record before it
+        pieces[0] = pieces[0][1:]
+        pieces.append(_TAIL)
         return b"".join(pieces)
+
+
+#: The last byte of a record without headers: their count.
+_TAIL: Final = b"\0"
+#: The bytes of a key or a value of each size, with those of its length.
+_WITH_LENGTH: Final = tuple(
+    size + len(length) for size, length in enumerate(VARINTS[:TABLE_BYTES_MAX])
+)
+
+
+@cache
+def _tails_and_lengths(rest: int) -> tuple[Sequence[bytes], Sequence[bytes]]:
+    """Return tables of the tail of a record and the length of the next.
+
+    The length is the sum of `rest` and the bytes of key and value with their lengths. The index in
+    the first table is this number of bytes, in the second one the size of a value without a key.
+    """
+    tails = tuple(map(_TAIL.__add__, VARINTS[rest : rest + TABLE_BYTES_MAX + 4]))
+    # sizes below 64 have a length of one byte, other ones of two
+    return tails, tails[1:65] + tails[66:]
+
+
+@cache
+def _null_keys() -> Sequence[bytes]:
+    """Return the length of a null key and the length of a value, for each size of a value."""
+    return tuple(map(encode_varint(-1).__add__, VARINTS[:TABLE_BYTES_MAX]))
 
 
 class ColumnBuilder(RecordColumns):
@@ -258,6 +293,11 @@ class ColumnBuilder(RecordColumns):
         """Number of records so far."""
         return self._released or len(self.values)
 
+    @property
+    def is_worth_settling(self) -> bool:
+        """Whether more than a few of the records wait for their encoding."""
+        return (len(self.values) - self._encoded) * SETTLED_SHARE > len(self.values)
+
     def settle(self) -> int:
         """Encode the records that wait. Return by how many bytes this makes the size smaller."""
         before = self.size
@@ -293,15 +333,3 @@ class ColumnBuilder(RecordColumns):
     def _drop_parts(self) -> None:
         self._parts = []
         self._encoded = 0
-
-
-_NULL_KEY: Final = (encode_varint(-1),)
-_KEY: Final = (b"", b"")
-#: The bytes of a key or a value of each size, with those of its length.
-_WITH_LENGTH: Final = tuple(size + len(length) for size, length in enumerate(VARINTS))
-
-
-@cache
-def _shifted(start: int) -> Sequence[bytes]:
-    """Return the table of varints without the first ones."""
-    return VARINTS[start:]
