@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from quorate.producer.delivery import Delivery
     from quorate.producer.partitioner import RoundRobinPartitioner
     from quorate.producer.producer import Producer
+    from quorate.producer.record_batch import RecordBatch
     from quorate.schema_registry.catalog import SchemaVersion
     from quorate.schema_registry.registry import SchemaRegistry
 
@@ -82,6 +83,7 @@ __all__ = [
     "QuorumReplicaDescription",
     "Reassignment",
     "Record",
+    "RecordBatch",
     "RecordMetadata",
     "ReplicaSize",
     "RoundRobinPartitioner",
@@ -105,6 +107,7 @@ _HOMES = {
     "NewTopic": "quorate.admin.new_topic",
     "Producer": "quorate.producer.producer",
     "QuorateError": "quorate.errors",
+    "RecordBatch": "quorate.producer.record_batch",
     "RoundRobinPartitioner": "quorate.producer.partitioner",
     "SchemaRegistry": "quorate.schema_registry.registry",
     "SchemaVersion": "quorate.schema_registry.catalog",

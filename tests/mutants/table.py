@@ -1763,6 +1763,17 @@ MUTANTS = (
     ),
     Mutant(
         "honest-producer",
+        "a program's own batch that is too large is split, so that a part of it may be written",
+        ACCUMULATOR,
+        "        if batch.count == 1 or batch.is_whole or batch.is_uncertain:",
+        "        if batch.count == 1 or batch.is_uncertain:",
+        (
+            "tests/unit/quorate/producer/test_record_batch.py"
+            "::test_a_batch_that_is_too_large_is_not_split_and_later_records_go_on",
+        ),
+    ),
+    Mutant(
+        "honest-producer",
         "what may have been written fails as if it was not",
         ACCUMULATOR,
         "        if batch.is_uncertain and not isinstance(error, OutcomeUnknownError):",

@@ -269,13 +269,14 @@ class Accumulator:
     def split(self, batch: Batch, error: QuorateError) -> None:
         """Split a batch that was refused for its size into parts of half its size or less.
 
-        Later batches of the partition get the same size limit. A batch of a single record fails. A
-        batch that an earlier attempt may have written fails too: its sequences may be in use.
+        Later batches of the partition get the same size limit. A batch of a single record fails,
+        and so does a whole one. A batch that an earlier attempt may have written fails too: its
+        sequences may be in use.
         """
         if batch.done:
             return
         queue = batch.queue
-        if batch.count == 1 or batch.is_uncertain:
+        if batch.count == 1 or batch.is_whole or batch.is_uncertain:
             self.failed(batch, error)
             return
         queue.batch_bytes_max = min(queue.batch_bytes_max, batch.builder.size // 2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from quorate.model import Header
@@ -10,7 +10,7 @@ from quorate.plain_values import UTF8_TEXT, has_utf8
 from quorate.record.column_builder import RecordColumns
 from quorate.record.compression import LEVELS, NAMES
 from quorate.serializers import Encode
-from quorate.settings import listed
+from quorate.settings import RECORD_TIMESTAMP_MS, listed
 
 
 def as_bytes(name: str, value: Any, encode: Encode | None) -> bytes:
@@ -44,6 +44,13 @@ def encoded(topic: str, name: str, given: Any, encode: Encode | None) -> bytes |
     if given is None:
         return None
     return as_bytes(name, given if encode is None else encode(topic, given), encode)
+
+
+def as_timestamp(call: str, given: int | None, wall_clock_ms: Callable[[], int]) -> int:
+    """Return the timestamp of a record; None stands for the time of day."""
+    if given is None:
+        return wall_clock_ms()
+    return RECORD_TIMESTAMP_MS.check(call, "timestamp_ms", given)
 
 
 def as_columns(

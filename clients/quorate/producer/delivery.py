@@ -122,7 +122,9 @@ class Delivery(Awaitable[RecordMetadata]):
         record, which its error must name.
         """
         error = batch.error
-        if error is None or not error.refused_records or self._index in error.refused_records:
+        if error is None or batch.is_whole:
+            return error
+        if not error.refused_records or self._index in error.refused_records:
             return error
         other = type(error)(
             f"record {self._index} of its batch was not written, because the broker refused "
@@ -153,7 +155,7 @@ class Delivery(Awaitable[RecordMetadata]):
         if not batch.done:
             if batch.observed is None:
                 batch.observed = set()
-            batch.observed.add(self._index)
+            batch.observed.update(range(batch.count) if batch.is_whole else (self._index,))
         return batch
 
     def _batch_done(self, told: _Callback) -> None:

@@ -14,9 +14,11 @@ from quorate.producer.accumulator import Accumulator, refusal_of
 from quorate.producer.buffer_room import BufferRoom
 from quorate.producer.bulk import Bulk
 from quorate.producer.partition_queue import Batch, PartitionQueue
+from quorate.producer.record_batch import RecordBatch
 from quorate.producer.routes import Routes
 from quorate.producer.sender import Sender
 from quorate.record.batch import HEADER_BYTES
+from quorate.record.column_builder import ColumnBuilder, RecordColumns
 
 
 class Intake:
@@ -71,8 +73,7 @@ class Intake:
         Raises the errors of Routes.choose and Accumulator.append. Then nothing has changed.
         """
         accumulator = self._accumulator
-        if accumulator.closed is not None:
-            raise accumulator.closed.with_traceback(None)
+        self._check_open()
         queue = self._routes.choose(view, key, partition)
         sticky = self._routes.sticky.get(view.name) if key is None and partition is None else None
         if sticky is not None and accumulator.room_in(queue.open, size) < size:
@@ -88,12 +89,22 @@ class Intake:
                 sticky.batch = batch
         return batch, index
 
+    async def put_many(self, topic: str, partition: int | None, records: RecordColumns) -> Bulk:
+        """Put many records of a topic into batches, in order. Return their places."""
+        view = await self._routes.find(topic)
+        if partition is not None:
+            view = await self._routes.find_partition(view, partition)
+            self._routes.choose(view, None, partition)  # raises if there is no such partition
+        bulk = Bulk(topic, partition, records)
+        bulk.seal()
+        await self.put_all(bulk)
+        return bulk
+
     async def put_all(self, bulk: Bulk) -> None:
         """Put the records of `bulk` that have no place yet into batches, in order.
 
         Raises the error of the record at `position`. The caller may skip it and call again.
         """
-        accumulator = self._accumulator
         while not bulk.is_done:
             if self.must_yield:
                 self.must_yield = False
@@ -107,12 +118,49 @@ class Intake:
                 await self.wait_for_room(bulk.size(stop + 1))
                 view = self._cluster.topics.get(bulk.topic, view)
                 stop = self._fitting(bulk, is_next=True)
-            if accumulator.closed is not None:
-                raise accumulator.closed.with_traceback(None)
+            self._check_open()
             if self._routes.is_one_by_one(bulk.records.keys, bulk.partition):
                 self._put_one_by_one(bulk, view, stop)
             else:
                 self._put_run(bulk, view, stop)
+
+    def new_batch(self) -> RecordBatch:
+        """Return a batch that the program fills, for `put_whole`. Raises the error in `closed`."""
+        self._check_open()
+        builder = self._accumulator.new_builder()
+        bytes_max = self._accumulator.config.batch_bytes_max
+        return RecordBatch(self, builder, bytes_max, self._cluster.wall_clock_ms)
+
+    async def put_whole(self, topic: str, partition: int, given: RecordBatch) -> Batch:
+        """Put the records of a batch of `new_batch` into the buffer, behind all earlier ones.
+
+        They get a batch of their own. After an error `given` can be put again.
+        """
+        self._check_open()
+        builder = given._take(self)
+        try:
+            return await self._put_whole(topic, partition, builder)
+        except BaseException:
+            given._give_back()
+            raise
+
+    async def _put_whole(self, topic: str, partition: int, builder: ColumnBuilder) -> Batch:
+        size = builder.size - HEADER_BYTES
+        if self.must_yield:
+            self.must_yield = False
+            await asyncio.sleep(0)
+        view = await self._routes.find_partition(await self._routes.find(topic), partition)
+        self._routes.choose(view, None, partition)  # raises if there is no such partition
+        if self._room.waiting or not self._accumulator.has_room(size):
+            await self.wait_for_room(size)
+        self._check_open()
+        queue = self._routes.choose(self._cluster.topics.get(topic, view), None, partition)
+        now = asyncio.get_running_loop().time()
+        batch, _ = self._accumulator.begin(queue, now, builder)
+        batch.is_whole = True
+        queue.complete()  # it gets no further record
+        self._opened(batch, completed=True)
+        return batch
 
     def _fitting(self, bulk: Bulk, *, is_next: bool = False) -> int:
         """Return the end of the next records for which the buffer has room.
@@ -191,6 +239,10 @@ class Intake:
         batch.on_end = self._on_end()
         loop.call_soon(self._accumulator.failed, batch, error)
         return batch
+
+    def _check_open(self) -> None:
+        if self._accumulator.closed is not None:
+            raise self._accumulator.closed.with_traceback(None)
 
     def _move_on(self, view: TopicView, queue: PartitionQueue) -> PartitionQueue:
         """Return the queue for the next batch without a key.

@@ -51,6 +51,9 @@ class Batch:
     is_uncertain: bool = False
     base_sequence: int = -1
     urgent: bool = False
+    #: Whether it is never split, so that all its records are written or none. Its delivery is that
+    #: of all its records.
+    is_whole: bool = False
     done: bool = False
     #: Indexes of the records whose outcome a task asked for before the batch had it.
     observed: set[int] | None = None

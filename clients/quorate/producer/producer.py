@@ -11,14 +11,15 @@ from quorate.aio.owner import Owner
 from quorate.cluster.client import Client
 from quorate.cluster.cluster import Cluster
 from quorate.model import Header, KeyIn, RecordMetadata, ValueIn
+from quorate.object_rules import Object
 from quorate.producer.accumulator import Accumulator, AccumulatorConfig
-from quorate.producer.arguments import as_columns, as_headers, encoded, level_of
+from quorate.producer.arguments import as_columns, as_headers, as_timestamp, encoded, level_of
 from quorate.producer.buffer_room import BufferRoom
-from quorate.producer.bulk import Bulk
 from quorate.producer.delivery import Deliveries, Delivery, count_undelivered, until_done
 from quorate.producer.intake import Intake
 from quorate.producer.partition_queue import Batch
 from quorate.producer.partitioner import Partitioner, Sticky
+from quorate.producer.record_batch import RecordBatch
 from quorate.producer.routes import Routes
 from quorate.producer.sender import Sender
 from quorate.producer.unstopped import UnstoppedProducer
@@ -31,6 +32,7 @@ from quorate.settings import (
     DAY_MS,
     INT32_MAX,
     INT64_MAX,
+    PARTITION,
     RECORD_TIMESTAMP_MS,
     SECURITY,
     SERVERS,
@@ -49,6 +51,7 @@ from quorate.settings import (
 ACKS = {"all": -1, -1: -1, 0: 0, 1: 1}
 
 
+#: Makes a Delivery whose fields the caller sets: a call of its __init__ costs as much as the rest.
 _without_init = Delivery.__new__
 
 
@@ -200,8 +203,7 @@ class Producer(Client, Generic[KeyIn, ValueIn]):
             await asyncio.sleep(0)
         try:
             view = cluster.topics.get(topic)
-        except TypeError:
-            # `topic` is not hashable, and so no string
+        except TypeError:  # it is not hashable, and so no string
             view = cluster.topics.get(TOPIC.check("send", "a topic's name", topic))
         if view is None:
             view = await self._routes.find(topic)
@@ -247,7 +249,6 @@ class Producer(Client, Generic[KeyIn, ValueIn]):
                         builder.values.append(record_value)
                         builder.size += size
                     accumulator.bytes_used += size
-                    # as Delivery(batch, index, self._owner) does
                     delivery = _without_init(Delivery)
                     delivery._batch = batch
                     delivery._index = index
@@ -275,24 +276,18 @@ class Producer(Client, Generic[KeyIn, ValueIn]):
         other error, or a cancellation, may leave the first records in the buffer.
         """
         self._owner.check()
-        self._running()
+        clock = self._running().wall_clock_ms
         TOPIC.check("send_many", "a topic's name", topic)
-        view = await self._routes.find(topic)
-        if partition is not None:
-            view = await self._routes.find_partition(view, partition)
         records = as_columns(
             topic,
             values,
             keys,
-            self._timestamp("send_many", timestamp_ms),
+            as_timestamp("send_many", timestamp_ms, clock),
             headers,
             encode_key=self._encode_key,
             encode_value=self._encode_value,
         )
-        bulk = Bulk(topic, partition, records)
-        bulk.seal()
-        await self._intake.put_all(bulk)
-        return Deliveries(bulk, self._owner)
+        return Deliveries(await self._intake.put_many(topic, partition, records), self._owner)
 
     async def send_and_wait(
         self,
@@ -308,6 +303,29 @@ class Producer(Client, Generic[KeyIn, ValueIn]):
         delivery._batch.urgent = True
         self._sender.opened(delivery._batch.queue, is_urgent=True)
         return await delivery
+
+    def create_batch(self) -> RecordBatch:
+        """Return an empty batch of up to `max_batch_size` bytes. See `send_batch`."""
+        self._owner.check()
+        self._running()
+        return self._intake.new_batch()
+
+    @checked
+    async def send_batch(
+        self,
+        batch: Annotated[RecordBatch, Object(RecordBatch)],
+        topic: Annotated[str, TOPIC],
+        *,
+        partition: Annotated[int, PARTITION],
+    ) -> Delivery:
+        """Put a batch into the buffer: all its records are written, one after another, or none.
+
+        Returns the Delivery of its first record: the others follow. Raises the errors of `send`,
+        ValueError for an empty batch or another producer's, InvalidRequestError for a sent one.
+        """
+        self._owner.check()
+        self._running()
+        return Delivery(await self._intake.put_whole(topic, partition, batch), 0, self._owner)
 
     async def flush(self) -> None:
         """Wait until every record sent so far has its outcome. No batch lingers meanwhile."""
@@ -333,11 +351,6 @@ class Producer(Client, Generic[KeyIn, ValueIn]):
         return set((await self._routes.find(topic)).numbers)
 
     # -- inside ----------------------------------------------------------------------------------
-
-    def _timestamp(self, call: str, timestamp_ms: int | None) -> int:
-        if timestamp_ms is None:
-            return self._running().wall_clock_ms()
-        return RECORD_TIMESTAMP_MS.check(call, "timestamp_ms", timestamp_ms)
 
     def _batch_ended(self, batch: Batch) -> None:
         self.undelivered += count_undelivered(batch)

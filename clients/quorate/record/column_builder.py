@@ -234,9 +234,7 @@ class RecordColumns:
 #: The last byte of a record without headers: their count.
 _TAIL: Final = b"\0"
 #: The bytes of a key or a value of each size, with those of its length.
-_WITH_LENGTH: Final = tuple(
-    size + len(length) for size, length in enumerate(VARINTS[:TABLE_BYTES_MAX])
-)
+_WITH_LENGTH: Final = (*range(1, 65), *range(66, TABLE_BYTES_MAX + 2))
 
 
 @cache

@@ -14,8 +14,10 @@ from quorate.errors import ClosedError, QuorateError, UnknownServerError
 from quorate.model import Header, KeyIn, RecordMetadata, ValueIn
 from quorate.producer import delivery as asynchronous_delivery
 from quorate.producer import producer as asynchronous
-from quorate.producer.arguments import as_columns, as_headers, encoded
+from quorate.producer.arguments import as_columns, as_headers, as_timestamp, encoded
 from quorate.producer.bulk import Bulk
+from quorate.producer.record_batch import RecordBatch
+from quorate.record.column_builder import RecordColumns
 from quorate.record.record import RECORD_OVERHEAD_MAX, record_bytes_max
 from quorate.settings import RECORD_TIMESTAMP_MS, TOPIC
 from quorate.sync.client import BlockingClient, blocking
@@ -157,20 +159,17 @@ class Producer(BlockingClient[asynchronous.Producer], Generic[KeyIn, ValueIn]):
         records may be in the buffer.
         """
         self._check(topic, partition)
-        if timestamp_ms is None:
-            timestamp_ms = self._client._running().wall_clock_ms()
-        else:
-            timestamp_ms = RECORD_TIMESTAMP_MS.check("send_many", "timestamp_ms", timestamp_ms)
+        clock = self._client._running().wall_clock_ms
         records = as_columns(
             topic,
             values,
             keys,
-            timestamp_ms,
+            as_timestamp("send_many", timestamp_ms, clock),
             headers,
             encode_key=self._encode_key,
             encode_value=self._encode_value,
         )
-        deliveries: list[Delivery] = []
+        deliveries = []
         for bulk in parts_of(topic, partition, records, self._inbox.bytes_max):
             self._inbox.put_all(bulk, self._timeout_s)
             count = len(bulk.records.values)
@@ -202,6 +201,27 @@ class Producer(BlockingClient[asynchronous.Producer], Generic[KeyIn, ValueIn]):
 
         return self._run(wait)
 
+    def create_batch(self) -> RecordBatch:
+        """Return an empty batch of up to `max_batch_size` bytes. One thread fills it."""
+        self._background.check(self._what)
+        self._client._running()
+        return self._client._intake.new_batch()
+
+    def send_batch(self, batch: RecordBatch, topic: str, *, partition: int) -> Delivery:
+        """Put a batch into the buffer: all its records are written, one after another, or none.
+
+        See quorate.Producer.send_batch. Waits until the records sent so far are in the buffer, too.
+        """
+
+        async def send() -> Delivery:
+            await self._emptied()
+            sent = await self._client.send_batch(batch, topic, partition=partition)
+            bulk = Bulk(topic, partition, RecordColumns())
+            bulk.put(sent._batch, 0, 1)
+            return Delivery(self, bulk, 0)
+
+        return self._run(send)
+
     def flush(self) -> None:
         """Wait until every record sent so far has its outcome. No batch lingers meanwhile."""
         self._run(self._flush)
@@ -218,8 +238,7 @@ class Producer(BlockingClient[asynchronous.Producer], Generic[KeyIn, ValueIn]):
     def _check(self, topic: str, partition: int | None) -> None:
         """Let the producer learn the topic, and check that it has the partition, if one is given.
 
-        Raises UnknownTopicError, InvalidPartitionsError, ClosedError, and WrongLoopError in a child
-        that was forked.
+        Raises UnknownTopicError, InvalidPartitionsError, ClosedError, and WrongLoopError.
         """
         TOPIC.check("send", "a topic's name", topic)
         cluster = self._client._cluster

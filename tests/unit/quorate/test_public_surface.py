@@ -22,8 +22,9 @@ from google.protobuf.struct_pb2 import Struct
 import quorate
 import quorate.sync
 import quorate_testing
-from quorate import NewTopic, TopicPartition, serializers
+from quorate import NewTopic, RecordBatch, TopicPartition, serializers
 from quorate.errors import ClosedError, QuorateError, WrongLoopError
+from quorate.record.column_builder import ColumnBuilder
 from quorate.serializers import (
     Avro,
     AvroSchema,
@@ -94,6 +95,7 @@ MAKERS: dict[Any, Callable[[], object]] = {
 #: A right value for each argument that has no default, by name.
 RIGHT: dict[str, Any] = {
     "address": "http://localhost:1",
+    "batch": RecordBatch(None, ColumnBuilder(), 1000, int),
     "before": {TopicPartition("t", 0): 0},
     "targets": {TopicPartition("t", 0): [0]},
     "broker_id": 0,
@@ -137,6 +139,7 @@ RIGHT: dict[str, Any] = {
 ALSO: dict[str, dict[str, Any]] = {
     "create_topics": {"topics": [NewTopic(name="t")]},
     "remove_members": {"all": True},
+    "send_batch": {"partition": 0},
     "subscribe": {"topics": ["t"]},
 }
 #: Wrong values of arguments that a call checks by hand, besides Wrong(): by name.
@@ -182,6 +185,7 @@ NOT_OF_USERS = {
     "ClusterFaults.__init__": "SimulatedCluster makes it",
     "ClusterNetwork.__init__": "SimulatedCluster makes it",
     "Delivery.__init__": "Producer.send makes it",
+    "RecordBatch.__init__": "Producer.create_batch makes it",
     "close_at_exit": "the interpreter's exit calls it",
 }
 #: A serializer ignores the topic: it is there for serializers of users.
@@ -359,6 +363,9 @@ async def test_a_wrong_argument_of_any_call_is_refused_by_name(
         elif kind is quorate.Delivery:
             client = await stack.enter_async_context(quorate.Producer(bootstrap_servers=servers))
             made = await client.send(quorate_topic, b"v")
+        elif kind is RecordBatch:
+            client = await stack.enter_async_context(quorate.Producer(bootstrap_servers=servers))
+            made = client.create_batch()
         elif kind is AsyncEmbeddedCluster:
             made = quorate_cluster._cluster
         elif kind is EmbeddedCluster:
@@ -368,6 +375,9 @@ async def test_a_wrong_argument_of_any_call_is_refused_by_name(
         else:
             made = MAKERS.get(kind, kind)()
         right = {**RIGHT, "topic": quorate_topic}
+        if hasattr(made, "create_batch"):
+            right["batch"] = made.create_batch()
+            right["batch"].append(b"v")
         for call in calls_of(kind):
             for name, given in wrong_arguments(call):
                 function = bound(call, made, {**right, name: given}, name)

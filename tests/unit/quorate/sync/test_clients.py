@@ -14,6 +14,7 @@ from quorate.errors import (
     ClosedError,
     DeserializationError,
     InvalidPartitionsError,
+    InvalidRequestError,
     OverloadedError,
     RecordTooLargeError,
     UnknownServerError,
@@ -492,3 +493,33 @@ def test_a_listener_may_seek_before_the_first_record(
     with consumer:
         assert [consumer.getone().value for _ in range(2)] == [b"3", b"4"]
     assert listener.assigned == {TopicPartition(quorate_topic, 0)}
+
+
+def test_a_batch_is_written_whole_behind_the_records_before_it(
+    producer: Producer, servers: str, quorate_topic: str
+) -> None:
+    for number in range(1000):
+        producer.send(quorate_topic, b"%d" % number)
+    batch = producer.create_batch()
+    assert [batch.append(b"a"), batch.append(b"b")] == [1, 2]
+    delivery = producer.send_batch(batch, quorate_topic, partition=0)
+    producer.send(quorate_topic, b"last")
+    assert delivery.result().offset == 1000
+    assert told_in_a_callback(delivery) == (True, delivery.result())
+    with pytest.raises(InvalidRequestError, match="sent already"):
+        producer.send_batch(batch, quorate_topic, partition=0)
+    producer.flush()
+    assert values(servers, quorate_topic, 1003)[-4:] == [b"999", b"a", b"b", b"last"]
+
+
+def test_many_records_of_one_call_go_through_the_inbox_in_order(
+    servers: str, quorate_topic: str
+) -> None:
+    sent = [b"%d" % number * 20 for number in range(3000)]
+    with Producer(bootstrap_servers=servers, buffer_memory=40_000) as producer:
+        deliveries = producer.send_many(quorate_topic, sent, timestamp_ms=7)
+        assert deliveries[-1].result().timestamp_ms == 7
+        assert [one.result().offset for one in deliveries] == list(range(3000))
+        with pytest.raises(TypeError, match="value must be bytes or None, not int"):
+            producer.send_many(quorate_topic, [b"x", 5])
+    assert values(servers, quorate_topic, 3000) == sent
