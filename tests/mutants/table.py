@@ -1723,8 +1723,8 @@ MUTANTS = (
         "idempotence",
         "a batch that an earlier attempt may have written is split, and its parts are sent as new",
         ACCUMULATOR,
-        "        if batch.count == 1 or batch.is_uncertain:",
-        "        if batch.count == 1:",
+        "        if batch.count == 1 or batch.is_whole or batch.is_uncertain:",
+        "        if batch.count == 1 or batch.is_whole:",
         (
             f"{ACCUMULATIONS}::test_what_may_have_been_written_is_not_split_but_its_outcome_is_unknown",
         ),
