@@ -37,6 +37,8 @@ class Shape:
     #: The rack of the consumer that runs all the time, which reads from followers there; empty: it
     #: reads from leaders.
     reads_in: str = ""
+    #: An operator moves replicas between five brokers, drains brokers, and elects leaders.
+    moves: bool = False
     #: More is damaged than the cluster is promised to survive: every loss must be told.
     beyond: bool = False
 
@@ -58,7 +60,7 @@ class Shape:
         words += [f"codec {self.codec}"] if self.codec != "none" else []
         words += [f"read in {self.reads_in}"] if self.reads_in else []
         words += [f"topic {self.topic_codec}"] if self.topic_codec != "producer" else []
-        named = ("cancels", "recreates", "grows", "trims", "compacts", "beyond")
+        named = ("cancels", "recreates", "grows", "trims", "compacts", "moves", "beyond")
         return ", ".join(words + [name for name in named if getattr(self, name)])
 
 
@@ -89,4 +91,5 @@ def draw_shape(chance: random.Random) -> Shape:
         topic_codec=chance.choice(TOPIC_CODECS),
         grows=not recreates and chance.random() < 0.3,
         reads_in=chance.choice(("", "R1", "R2")),
+        moves=not recreates and chance.random() < 0.4,
     )

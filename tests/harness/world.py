@@ -26,6 +26,7 @@ from tests.harness.cluster_clients import PARTITIONS, TOPIC, Clients
 from tests.harness.cluster_damage import Damages
 from tests.harness.cluster_faults import Nemesis, draw_plan
 from tests.harness.cluster_history import judge, must_be_seen
+from tests.harness.cluster_operator import Operator
 from tests.harness.cluster_shape import Shape, draw_shape
 from tests.harness.invariants import Invariants, Violation, partitions_of
 
@@ -147,10 +148,16 @@ class World:
         self.chance = random.Random(loop.chance.getrandbits(64))
         settings = {"log_retention_check_interval_ms": 1000, "log_cleaner_backoff_ms": 500}
         self.cluster = SimulatedCluster(
-            loop, ClusterShape(racks=("R1", "R2"), broker_settings=settings)
+            loop,
+            ClusterShape(
+                brokers=5 if shape.moves else 3, racks=("R1", "R2"), broker_settings=settings
+            ),
         )
         self.clients = Clients(self.cluster, shape, random.Random(loop.chance.getrandbits(64)))
         self.history = self.clients.history
+        self.operator: Operator | None = None
+        if shape.moves:
+            self.operator = Operator(self.clients, random.Random(loop.chance.getrandbits(64)))
         self.damages = Damages(shape, self._all_in_sync, loop.time)
         self.nemesis = Nemesis(self.cluster, TOPIC, self.damages, self.tell)
         self.invariants = Invariants(self.cluster, self.nemesis.is_excused)
@@ -199,6 +206,10 @@ class World:
         if self.shape.trims:
             trim_until_s = self.loop.time() + FAULTS_S
             trimming = cluster.spawn_client(lambda: clients.trim(trim_until_s), "trimmer")
+        operating: Any = None
+        if self.operator is not None:
+            operator, operate_until_s = self.operator, self.loop.time() + FAULTS_S
+            operating = cluster.spawn_client(lambda: operator.work(operate_until_s), "operator")
         await self.faults(self)
         self.nemesis.heal()
         self.tell("healed")
@@ -206,6 +217,8 @@ class World:
             await self._within(churning, "the topic is not made again")
         if growing is not None:
             await self._within(growing, "the topic does not get its partitions")
+        if operating is not None:
+            await self._within(operating, "the moves do not come to their end")
         if trimming is not None:
             await self._within(trimming, "the trimmer does not come to its end")
         await asyncio.sleep(max(0.0, self.simulated_s - 4 - self.loop.time()))
@@ -384,6 +397,8 @@ class World:
                 "shape: trims": int(self.shape.trims),
                 "shape: grows": int(self.shape.grows),
                 "partitions added": clients.partitions - PARTITIONS,
+                "shape: moves": int(self.shape.moves),
+                **(self.operator.done if self.operator is not None else {}),
                 "shape: compaction": int(self.shape.compacts),
                 "records compacted away": history.compacted,
                 "shape: retention": int(bool(self.shape.retention_ms)),
