@@ -18,7 +18,7 @@ PER_TEST = 2
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("first", range(0, SEEDS, PER_TEST))
 def test_nothing_acknowledged_is_lost_under_faults(first: int) -> None:
-    """Three voters, three or five brokers, one idempotent producer, one consumer; all else by the seed."""
+    """Three voters, three or five brokers, one idempotent producer, one consumer; by the seed."""
     for seed in range(first, first + PER_TEST):
         outcome = run_seed(seed)
         assert outcome.acked > 0
