@@ -21,7 +21,7 @@ from quorate.sync.background import SIGNAL_LATE_S
 
 #: Most records of a bulk. The loop gives back the room of a bulk when it has put all of them into
 #: its buffer.
-BULK_RECORDS_MAX: Final = 256
+BULK_RECORDS_MAX: Final = 1000
 
 
 class Inbox:
@@ -80,7 +80,13 @@ class Inbox:
                 or len(bulk.records.values) >= BULK_RECORDS_MAX
             ):
                 bulk = Bulk(topic, partition, RecordColumns())
-            index = bulk.records.append(timestamp_ms, key, value, headers, size)
+            records = bulk.records
+            if timestamp_ms != records.time_ms or key is not None or headers or records.keys:
+                index = records.append(timestamp_ms, key, value, headers, size)
+            else:  # all that `append` does for a record like the one before it
+                index = len(records.values)
+                records.values.append(value)
+                records.size += size
             if bulk is not self._open:
                 self._open = bulk
                 was_empty = not self._bulks

@@ -129,19 +129,10 @@ class Producer(BlockingClient[asynchronous.Producer], Generic[KeyIn, ValueIn]):
         if record_key is not None or headers is not None:
             pairs = () if headers is None else as_headers(headers)
             size = record_bytes_max(record_key, record_value, pairs)
-        return Delivery(
-            self,
-            *self._inbox.put(
-                topic,
-                partition,
-                timestamp_ms,
-                record_key,
-                record_value,
-                pairs,
-                size,
-                self._timeout_s,
-            ),
+        place = self._inbox.put(
+            topic, partition, timestamp_ms, record_key, record_value, pairs, size, self._timeout_s
         )
+        return Delivery(self, place[0], place[1])
 
     def send_many(
         self,

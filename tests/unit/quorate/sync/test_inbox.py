@@ -189,11 +189,11 @@ def test_threads_keep_their_order_and_the_bound_and_cost_one_wake_up_a_take() ->
 
 def test_records_of_one_topic_and_partition_that_follow_one_another_are_one_bulk() -> None:
     owner = Owner(100_000)
-    for topic, partition, count in [("a", None, 3), ("a", 1, 2), ("b", 1, 1), ("b", 1, 600)]:
+    for topic, partition, count in [("a", None, 3), ("a", 1, 2), ("b", 1, 1), ("b", 1, 2500)]:
         for index in range(count):
             owner.inbox.put(topic, partition, index, None, b"v", (), 1, WAIT_S)
     found = [(one.topic, one.partition, len(one.records.values)) for one in owner.inbox.take()]
-    assert found == [("a", None, 3), ("a", 1, 2), *[("b", 1, n) for n in (256, 256, 89)]]
+    assert found == [("a", None, 3), ("a", 1, 2), *[("b", 1, n) for n in (1000, 1000, 501)]]
     owner.inbox.put("b", 1, 0, None, b"v", (), 1, WAIT_S)
     assert len(owner.inbox.take()) == 1  # a bulk that the loop has taken gets no more records
 
