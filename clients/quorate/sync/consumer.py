@@ -6,16 +6,18 @@ import asyncio
 import inspect
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar, Unpack
 
 from quorate.consumer import consumer as asynchronous
+from quorate.consumer.group.listener import check_listener
 from quorate.consumer.partition_state import PartitionState
 from quorate.errors import ClosedError
 from quorate.model import AnyRecord, KeyOut, Record, TopicPartition, ValueOut
 from quorate.sync.background import Voice
 from quorate.sync.client import BlockingClient, OfThread, blocking, direct
+from quorate.sync.listener import in_threads
 from quorate.sync.settings import ConsumerSettings
 
 _Consumer = asynchronous.Consumer
@@ -106,7 +108,26 @@ class Consumer(BlockingClient[asynchronous.Consumer[KeyOut, ValueOut]], Generic[
 
     # -- positions and groups
 
-    subscribe = blocking(_Consumer.subscribe)
+    _subscribe = blocking(_Consumer.subscribe)
+
+    def subscribe(
+        self,
+        topics: Sequence[str] = (),
+        pattern: str | None = None,
+        listener: object | None = None,
+    ) -> None:
+        """Read all partitions of these topics, or of topics whose whole name matches `pattern`.
+
+        See quorate.Consumer.subscribe. With a group_id, each callback of the listener runs in a
+        thread of its own, while the program's threads may be at work: commit() and all other calls
+        work there. Without one, callbacks run in the background thread, where seek(), assignment(),
+        pause() and resume() work, and calls that wait raise WrongLoopError.
+        """
+        if listener is not None and self._client._group_id is not None:
+            check_listener(listener)
+            listener = in_threads(listener)
+        self._subscribe(topics, pattern, listener)
+
     unsubscribe = blocking(_Consumer.unsubscribe)
     assign = blocking(_Consumer.assign)
     assignment = direct(_Consumer.assignment)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -523,3 +526,86 @@ def test_many_records_of_one_call_go_through_the_inbox_in_order(
         with pytest.raises(TypeError, match="value must be bytes or None, not int"):
             producer.send_many(quorate_topic, [b"x", 5])
     assert values(servers, quorate_topic, 3000) == sent
+
+
+def test_a_listener_may_commit_before_its_partitions_go_to_another_member(servers: str) -> None:
+    """It commits by hand: the next member begins where this one has stopped."""
+    topic = "handed-over"
+    with Admin(bootstrap_servers=servers) as admin:
+        admin.create_topic(topic, num_partitions=2)
+    with Producer(bootstrap_servers=servers) as producer:
+        for number in range(10):
+            producer.send(topic, b"%d" % number, partition=number % 2)
+    done: dict[TopicPartition, int] = {}
+    threads = set()
+
+    class Listener:
+        def on_partitions_revoked(self, partitions: list[TopicPartition]) -> None:
+            threads.add(threading.current_thread().name)
+            first.commit({key: done[key] for key in partitions})
+            committed.extend(first.committed(key) for key in partitions)
+
+    committed: list[int | None] = []
+    settings = ConsumerSettings(
+        bootstrap_servers=servers,
+        group_id="handing-over",
+        auto_offset_reset="earliest",
+        enable_auto_commit=False,
+    )
+    with Consumer(**settings) as first:
+        first.subscribe([topic], listener=Listener())
+        for _ in range(10):
+            record = first.getone()
+            done[TopicPartition(topic, record.partition)] = record.offset + 1
+        with ThreadPoolExecutor(1) as pool, Consumer(topic, **settings) as second:
+            reading = pool.submit(first.getmany, timeout_ms=WAIT_S * 1000)
+            until = time.monotonic() + WAIT_S
+            while not second.assignment() and time.monotonic() < until:
+                second.getmany(timeout_ms=100)
+            assert len(second.assignment()) == 1
+            assert second.getmany(timeout_ms=500) == {}, "all of it was done"
+            with Producer(bootstrap_servers=servers) as producer:
+                for number in range(2):
+                    producer.send_and_wait(topic, b"last", partition=number)
+            assert reading.result()
+    assert committed[0] == 5
+    assert threads == {"quorate-listener"}
+
+
+def test_the_error_of_a_listener_is_raised_by_the_next_read(
+    servers: str, quorate_topic: str
+) -> None:
+    class Listener:
+        def on_partitions_assigned(self, partitions: list[TopicPartition]) -> None:
+            raise StopIteration(len(partitions))
+
+    with Consumer(bootstrap_servers=servers, group_id="failing") as consumer:
+        consumer.subscribe([quorate_topic], listener=Listener())
+        with pytest.raises(RuntimeError, match="StopIteration"):
+            consumer.getone()
+        consumer.getmany(timeout_ms=1)
+
+
+def test_a_listener_runs_at_the_interpreter_s_exit_too(servers: str, quorate_topic: str) -> None:
+    program = """
+        import sys
+        from quorate.sync import Consumer
+
+        class Listener:
+            def on_partitions_revoked(self, partitions):
+                print("revoked", len(partitions), flush=True)
+
+        consumer = Consumer(bootstrap_servers=sys.argv[1], group_id=sys.argv[2])
+        consumer.start()
+        consumer.subscribe([sys.argv[2]], listener=Listener())
+        while not consumer.assignment():
+            consumer.getmany(timeout_ms=50)
+    """
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(program), servers, quorate_topic],
+        capture_output=True,
+        text=True,
+        timeout=WAIT_S,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "revoked 1\n", "")
