@@ -217,11 +217,15 @@ class BrokerDescription:
 
 @dataclass(frozen=True, slots=True)
 class ClusterDescription:
-    """The cluster: its controller (-1: unknown) and its registered brokers."""
+    """The cluster: its controller (-1: unknown) and its registered brokers.
+
+    `image_offset`: the offset of the metadata log of which this is true.
+    """
 
     cluster_id: str
     controller: int
     brokers: tuple[BrokerDescription, ...]
+    image_offset: int = -1
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""`quorate cluster`: info, health, disks, config, features, drain, undrain, unregister."""
+"""`quorate cluster`: info, health, disks, config, features, drain, undrain, rebalance."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ app = typer.Typer(
             "disks": Later("cluster_disks:disks"),
             "drain": Later("cluster_drain:drain"),
             "undrain": Later("cluster_drain:undrain"),
+            "rebalance": Later("cluster_rebalance:rebalance"),
         }
     ),
 )

@@ -68,6 +68,9 @@ class ReassignmentCalls(QuorumCalls):
         self,
         targets: Annotated[Mapping[TopicPartition, Sequence[int] | None], ByPartition(Target())],
         *,
+        expected: Annotated[
+            Mapping[TopicPartition, Sequence[int]] | None, ByPartition(Target())
+        ] = None,
         keep_replication_factor: Annotated[
             bool, Flag("refuse a target with more or fewer replicas than there are")
         ] = False,
@@ -80,6 +83,9 @@ class ReassignmentCalls(QuorumCalls):
         list_reassignments() shows those under way. A new target replaces an older one. None as a
         target cancels: the partition keeps the replicas that it had before. The call is safe to
         repeat.
+
+        `expected`: the replicas from which a plan was made. A partition that has other replicas
+        now, or another order of them, is refused.
 
         An error is in the result of its partition: InvalidReplicaAssignmentError (no broker, one
         twice, one that is not registered or can't take replicas now, or a change that would drop
@@ -94,7 +100,10 @@ class ReassignmentCalls(QuorumCalls):
             if topic not in by_topic:
                 by_topic[topic] = request.topics.add(topic=topic)
             by_topic[topic].partitions.add(
-                partition=number, replicas=target or (), cancel=target is None
+                partition=number,
+                replicas=target or (),
+                cancel=target is None,
+                expected=(expected or {}).get(TopicPartition(topic, number)) or (),
             )
         response = await self._ask(methods.REASSIGN_PARTITIONS, request)
         raise_if_error(response.error)

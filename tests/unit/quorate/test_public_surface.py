@@ -98,6 +98,7 @@ RIGHT: dict[str, Any] = {
     "batch": RecordBatch(None, ColumnBuilder(), 1000, int),
     "before": {TopicPartition("t", 0): 0},
     "targets": {TopicPartition("t", 0): [0]},
+    "expected": {TopicPartition("t", 0): [0]},
     "broker_id": 0,
     "callback": print,
     "count": 1,

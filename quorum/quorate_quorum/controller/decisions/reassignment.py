@@ -185,6 +185,11 @@ class Reassignments:
                 f"topic {name!r} has partitions 0 to {len(topic.partitions) - 1}, and no {index}"
             )
         old = topic.partitions[index]
+        if asked.expected and tuple(asked.expected) != old.broker_ids:
+            raise InvalidReplicaAssignmentError(
+                f"the replicas are {list(old.broker_ids)} now, and the plan was made when they were"
+                f" {list(asked.expected)}: make a new plan"
+            )
         if asked.cancel:
             return steps(topic.id, index, cancelled(image, topic, old, choice))
         factor = len(old.broker_ids) - len(old.adding)

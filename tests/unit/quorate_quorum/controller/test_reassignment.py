@@ -300,6 +300,18 @@ def test_a_request_may_keep_the_number_of_replicas() -> None:
     assert not result.HasField("error")
 
 
+def test_a_plan_of_another_time_is_refused() -> None:
+    request = admin.ReassignPartitionsRequest()
+    asked = admin.ReassignedPartition(partition=0, replicas=[3, 4], expected=[0, 1, 2])
+    request.topics.add(topic="orders", partitions=[asked])
+    for image, is_refused in ((START, False), (moving([0, 1]), True), (moving([1, 0, 2]), True)):
+        requested = Reassignments(request)
+        outcome = requested.next(image, context(image))
+        [result] = requested.response.topics[0].partitions
+        assert (result.error.code == INVALID) == is_refused == (outcome.events == ())
+        assert is_refused == ("made when they were [0, 1, 2]" in result.error.message)
+
+
 def test_a_partition_named_twice_is_moved_once() -> None:
     request = admin.ReassignPartitionsRequest()
     one, two = (admin.ReassignedPartition(partition=0, replicas=r) for r in ([3], [4]))

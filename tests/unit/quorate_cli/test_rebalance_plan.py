@@ -1,0 +1,141 @@
+"""Plans of a rebalance: equal shares, racks apart, few moves, one plan for one cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quorate import TopicPartition
+from quorate_cli.rebalance_plan import Broker, Plan, Planner
+
+
+def plan(
+    replicas: Sequence[Sequence[int]],
+    brokers: Sequence[Broker],
+    sizes: Sequence[int] = (),
+) -> Plan:
+    keys = [TopicPartition("t", number) for number in range(len(replicas))]
+    given_sizes = dict(zip(keys, sizes or [1] * len(keys), strict=True))
+    return Planner(brokers, dict(zip(keys, replicas, strict=True)), given_sizes).plan()
+
+
+def after(replicas: Sequence[Sequence[int]], found: Plan) -> list[list[int]]:
+    return [
+        found.targets.get(TopicPartition("t", number), list(ids))
+        for number, ids in enumerate(replicas)
+    ]
+
+
+def racks(*ids: int, per_rack: int = 2) -> list[Broker]:
+    return [Broker(b, f"R{b // per_rack}", f"h{b}") for b in ids]
+
+
+def test_a_balanced_cluster_needs_no_move() -> None:
+    replicas = [[0, 2], [2, 1], [1, 3], [3, 0]]
+    found = plan(replicas, racks(0, 1, 2, 3))
+    assert (found.targets, found.moved_bytes, found.before) == ({}, 0, found.after)
+
+
+def test_a_broker_that_joined_gets_its_share_of_the_smallest() -> None:
+    found = plan([[0], [1], [0], [1], [0], [1]], racks(0, 1, 2, per_rack=9), [9, 9, 1, 1, 5, 5])
+    assert found.targets == {TopicPartition("t", 2): [2], TopicPartition("t", 3): [2]}
+    assert found.expected == {TopicPartition("t", 2): (0,), TopicPartition("t", 3): (1,)}
+    assert (found.moved_replicas, found.moved_bytes) == (2, 2)
+    assert {b: share.replicas for b, share in found.after.items()} == {0: 2, 1: 2, 2: 2}
+
+
+def test_racks_stay_apart_although_shares_differ() -> None:
+    """One rack has one broker, the other three: each partition keeps a replica on each rack."""
+    brokers = [Broker(0, "R0"), *(Broker(b, "R1", f"h{b}") for b in (1, 2, 3))]
+    replicas = [[0, 1]] * 6
+    found = plan(replicas, brokers)
+    assert {b: share.replicas for b, share in found.after.items()} == {0: 6, 1: 2, 2: 2, 3: 2}
+    assert all(0 in ids for ids in after(replicas, found))
+
+
+def test_leaders_are_spread_by_the_order_of_replicas_alone() -> None:
+    replicas = [[0, 1], [0, 1], [0, 1], [0, 1]]
+    found = plan(replicas, racks(0, 1, per_rack=9))
+    assert found.moved_bytes == 0
+    assert {b: share.leaders for b, share in found.after.items()} == {0: 2, 1: 2}
+
+
+def test_a_drained_broker_is_emptied_and_a_dead_one_gets_nothing() -> None:
+    brokers = [Broker(0, drained=True), Broker(1, host="a"), Broker(2, host="b", alive=False)]
+    found = plan([[0], [1], [2]], brokers)
+    assert found.targets == {TopicPartition("t", 0): [1]}
+    assert found.after[0].replicas == 0
+    assert found.after[2].replicas == 1
+
+
+def test_what_no_broker_can_take_stays() -> None:
+    assert plan([[0, 1]], [Broker(0, drained=True), Broker(1)]).targets == {}
+    assert plan([[7]], [Broker(0, alive=False)]).targets == {}
+    assert plan([], []).targets == {}
+
+
+CLUSTERS = st.integers(1, 8).flatmap(
+    lambda count: st.tuples(
+        st.lists(
+            st.builds(
+                Broker,
+                st.just(0),
+                st.sampled_from(["R1", "R2", "R3"]),
+                st.sampled_from(["a", "b"]),
+                st.booleans(),
+                st.sampled_from([True, True, True, False]),
+            ),
+            min_size=count,
+            max_size=count,
+        ),
+        st.lists(
+            st.lists(st.integers(0, count - 1), min_size=1, max_size=4, unique=True), max_size=20
+        ),
+    )
+)
+
+
+@given(CLUSTERS)
+def test_any_plan_keeps_numbers_of_replicas_racks_and_levels(
+    cluster: tuple[list[Broker], list[list[int]]],
+) -> None:
+    drawn, replicas = cluster
+    brokers = [
+        Broker(number, one.rack, one.host, one.drained, one.alive)
+        for number, one in enumerate(drawn)
+    ]
+    found = plan(replicas, brokers)
+    takers = {b.id for b in brokers if b.alive and not b.drained}
+
+    def spread(ids: Sequence[int]) -> tuple[int, int]:
+        return (
+            len({brokers[b].rack for b in ids}),
+            len({(brokers[b].rack, brokers[b].host) for b in ids}),
+        )
+
+    for old, new in zip(replicas, after(replicas, found), strict=True):
+        assert len(new) == len(set(new)) == len(old)
+        assert set(new) - set(old) <= takers
+        assert spread(new) >= spread(old)
+    assert sum(s.replicas for s in found.after.values()) == sum(map(len, replicas))
+    again = plan(replicas, brokers)
+    assert again == found
+    settled = plan(after(replicas, found), brokers)
+    assert settled.moved_replicas == 0, "a second plan has nothing to do"
+    single = {b.rack for b in brokers} == {""}
+    if single:
+        counts = [found.after[b].replicas for b in takers]
+        assert max(counts) - min(counts) <= 1
+
+
+@pytest.mark.parametrize("brokers", [3, 5, 8])
+def test_without_racks_the_shares_differ_by_one_at_most(brokers: int) -> None:
+    replicas = [[0, 1, 2]] * 30
+    found = plan(replicas, [Broker(b, "", f"h{b}") for b in range(brokers)])
+    counts = [share.replicas for share in found.after.values()]
+    leaders = [share.leaders for share in found.after.values()]
+    assert max(counts) - min(counts) <= 1
+    assert max(leaders) - min(leaders) <= 1
