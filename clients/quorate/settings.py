@@ -18,7 +18,6 @@ On a hot path a rule is called by hand: ``PARTITION.check("send", "partition", v
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 import ipaddress
@@ -29,6 +28,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ParamSpec, Protocol, TypeVar, Union, get_args, get_origin
 from typing import get_type_hints as type_hints
 
+from quorate import argument_names
 from quorate.errors import InvalidPartitionsError, InvalidRequestError, InvalidTimestampError
 from quorate.model import TIMESTAMP_MIN, TopicPartition
 from quorate.plain_values import UTF8_TEXT, has_utf8, whole_number
@@ -412,12 +412,7 @@ def _checked(
     rules = _rules(call)
     kind: Any = type(args[0]) if args else None
     where = _name(call, kind)
-    for name in kwargs:
-        if name not in signature.parameters and not _takes_any(call):
-            near = difflib.get_close_matches(name, signature.parameters, 1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(rules)}"
-            raise TypeError(f"{where}: there is no argument {name}; {hint}")
-    bound = signature.bind(*args, **kwargs)
+    bound = argument_names.bound(where, signature, args, kwargs)
     arguments = bound.arguments
     for name in arguments:
         found = rules.get(name)
@@ -446,13 +441,6 @@ def _many(call: Callable[..., Any]) -> frozenset[str]:
         name
         for name, one in _signature(call).parameters.items()
         if one.kind is inspect.Parameter.VAR_POSITIONAL
-    )
-
-
-@functools.cache
-def _takes_any(call: Callable[..., Any]) -> bool:
-    return any(
-        one.kind is inspect.Parameter.VAR_KEYWORD for one in _signature(call).parameters.values()
     )
 
 

@@ -25,6 +25,9 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # of how kafka-python reads its own files
     import kafka
 
+import quorate
+from quorate.argument_names import ELSEWHERE
+
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = ("porting-aiokafka.md", "porting-kafka-python.md", "porting-confluent-kafka.md")
 #: The methods of these must all stand in their page, and the arguments of their constructors too.
@@ -183,3 +186,35 @@ def test_a_number_that_is_another_by_default_is_told(table: Table) -> None:
             if isinstance(here, int) and there != here and "default" not in remark:
                 untold.append(f"{name} {there}, here {here}")
     assert untold == []
+
+
+#: The constructors of clients, in whose tables a row tells of a setting.
+CLIENT = re.compile(r"quorate(\.sync)?\.(Producer|Consumer|Admin)\Z")
+
+
+def settings_without_a_twin() -> Iterator[tuple[str, list[str]]]:
+    """Yield each setting that has another name here, or none, with the names of its row."""
+    for table in TABLES:
+        for theirs, ours, _ in table.rows if CLIENT.match(table.ours) else ():
+            for name in theirs:
+                here = name.removesuffix("=").replace(".", "_")
+                if re.fullmatch(r"[\w.]+=", name) and f"{here}=" not in ours:
+                    yield here, ours
+
+
+def test_an_error_tells_of_a_setting_what_its_row_tells() -> None:
+    told = list(settings_without_a_twin())
+    assert set(ELSEWHERE) == {name for name, _ in told}
+    for name, ours in told:
+        if name in ("retry_backoff_ms", "api_version", "loop"):
+            continue  # the rows of the producer and of the consumer differ
+        for one in ours:
+            assert one.removesuffix("=").removesuffix("=)") in ELSEWHERE[name], (name, one)
+        if not ours:
+            used = re.match(r"use (\w+)", ELSEWHERE[name])
+            assert used is None or used[1] not in settings_of_ours(), name
+
+
+def settings_of_ours() -> set[str]:
+    kinds = (quorate.Producer, quorate.Consumer, quorate.Admin)
+    return {name for kind in kinds for name in inspect.signature(kind).parameters}

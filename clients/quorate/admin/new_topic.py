@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Annotated, Any, cast
 
 from quorate import errors
@@ -88,13 +88,14 @@ REPLICATION_FACTOR = Whole(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class NewTopic:
     """A topic to create. A number of -1 means the cluster's default."""
 
     name: Annotated[str, NEW_NAME]
     num_partitions: Annotated[int, PARTITIONS] = -1
     replication_factor: Annotated[int, REPLICATION_FACTOR] = -1
+    _: KW_ONLY
     configs: Annotated[Mapping[str, ConfigValue], Configs()] = field(default_factory=dict)
     #: Explicit placement instead of the two numbers: the broker ids of each partition, with the
     #: preferred leader first.

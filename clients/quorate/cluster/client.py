@@ -22,6 +22,8 @@ class Client(ABC):
 
     #: The kind of this client in errors, for example "producer".
     _what: ClassVar[str]
+    #: The statement that starts and stops this client. A blocking client sets its own.
+    _statement = "async with"
 
     def __init__(self, bootstrap_servers: str | Sequence[str], client_id: str) -> None:
         self._bootstrap = bootstrap_servers
@@ -135,4 +137,5 @@ class Client(ABC):
     def _not_running_error(self) -> ClosedError:
         if self._stopped is not None:
             return self._stopped_error()
-        return ClosedError(f"this {self._what} is not running; call start() or use `async with`")
+        statement = self._statement
+        return ClosedError(f"this {self._what} is not running; call start() or use `{statement}`")

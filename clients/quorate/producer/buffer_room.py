@@ -19,6 +19,8 @@ class BufferRoom:
 
     def __init__(self, accumulator: Accumulator) -> None:
         self._accumulator = accumulator
+        #: What the program asked for. A blocking producer keeps a part of it for its inbox.
+        self.buffer_memory = accumulator.config.buffer_bytes_max
         self.waiting: deque[asyncio.Future[None]] = deque()
 
     async def wait(self, size: int) -> None:
@@ -30,9 +32,12 @@ class BufferRoom:
         accumulator = self._accumulator
         config = accumulator.config
         if size > config.buffer_bytes_max:
+            part = ""
+            if config.buffer_bytes_max != self.buffer_memory:
+                part = f", of which one record may take {config.buffer_bytes_max}"
             raise RecordTooLargeError(
-                f"a record of {size} bytes is larger than buffer_memory, "
-                f"{config.buffer_bytes_max} bytes"
+                f"a record of {size} bytes is too large for buffer_memory, "
+                f"{self.buffer_memory} bytes{part}"
             )
         loop = asyncio.get_running_loop()
         deadline = loop.time() + config.delivery_timeout_s
@@ -83,7 +88,7 @@ class BufferRoom:
             config = self._accumulator.config
             waiter.set_exception(
                 OverloadedError(
-                    f"the record was not sent: the buffer of {config.buffer_bytes_max} bytes "
+                    f"the record was not sent: the buffer of {self.buffer_memory} bytes "
                     f"(buffer_memory) was full for {config.delivery_timeout_s * 1000:.0f} ms"
                 )
             )

@@ -48,12 +48,20 @@ class Json:
     """
 
     def serialize(self, topic: str, value: Any) -> bytes:
-        """Return the value as JSON. Raise TypeError or ValueError if it has no JSON form."""
+        """Return the value as JSON. Raise TypeError or ValueError if it has no JSON form.
+
+        NaN and infinity have none: readers in other languages refuse what Python writes for them.
+        """
         try:
-            return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+            text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         except TypeError as error:
             said = refused("Json.serialize", "value", "a value of JSON", value)
             raise TypeError(f"{said}: {error}") from None
+        except ValueError as error:
+            allowed = "a value of JSON, which has no NaN and no infinity"
+            said = refused("Json.serialize", "value", allowed, value)
+            raise ValueError(f"{said}: {error}") from None
+        return text.encode()
 
     def deserialize(self, topic: str, data: bytes) -> Any:
         """Return the value. Raise json.JSONDecodeError (a ValueError) if the bytes are not JSON."""

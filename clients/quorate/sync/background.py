@@ -54,6 +54,8 @@ class Background:
         self.is_of_this_process = True
         #: The loop itself keeps no task alive that waits.
         self.voices: set[Voice] = set()
+        #: The ends of clients that were dropped while they were open.
+        self._ends: set[asyncio.Task[None]] = set()
         self._thread = threading.Thread(target=self._live, name="quorate", daemon=True)
         self._thread.start()
 
@@ -83,6 +85,20 @@ class Background:
         """Run a call in the loop, and wait for its end. Ctrl-C cancels the call."""
         return Voice(self, "one call").run(call, is_last=True)
 
+    def end_later(self, last: Callable[[], Awaitable[None]]) -> None:
+        """Make the last call of a client that was dropped. Do not wait for it."""
+
+        async def end() -> None:
+            await last()
+
+        def begin() -> None:
+            task = self.loop.create_task(end(), name="quorate-dropped")
+            self._ends.add(task)
+            task.add_done_callback(self._ends.discard)
+
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self.loop.call_soon_threadsafe(begin)
+
     def close(self) -> None:
         """Close the clients that are open, and end the loop and its thread."""
         share_s = CLOSE_MAX_S / max(1, len(self.clients))
@@ -97,7 +113,9 @@ class Background:
         self._thread.join(CLOSE_MAX_S)
 
     async def _end(self) -> None:
-        """Cancel what is left, the tasks of the threads first of all, and stop the loop."""
+        """Let dropped clients end, cancel what is left, and stop the loop."""
+        if self._ends:
+            await asyncio.wait(self._ends, timeout=CLOSE_MAX_S / 2)
         left = asyncio.all_tasks() - {asyncio.current_task()}
         for task in left:
             task.cancel()

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 
+from quorate import argument_names
 from quorate.cluster.client import Client
 from quorate.sync.background import Background, Voice, background
 
@@ -29,8 +30,14 @@ class BlockingClient(Generic[C]):
     exit.
     """
 
+    def __new__(cls, *args: Any, **settings: Any) -> Self:
+        # The constructors take settings as **settings, so Python's error would say nothing of them
+        argument_names.bound(cls.__name__, inspect.signature(cls), args, settings)
+        return super().__new__(cls)
+
     def __init__(self, client: C) -> None:
         self._client = client
+        client._statement = "with"
         self._what = client._what
         self._background: Background = background()
         self._voices = threading.local()
@@ -85,10 +92,16 @@ class BlockingClient(Generic[C]):
     def _new_thread(self, voice: Voice) -> OfThread:
         return OfThread(voice)
 
+    def _last_call(self) -> Callable[[], Awaitable[None]]:
+        """Return what closes a client that was dropped. It must not refer to this object."""
+        return self._client.stop
+
     def _opened(self) -> None:
         self._background.clients.add(self)
         if self._ending is None:
-            self._ending = weakref.finalize(self, _forgotten, self._client, self._background)
+            self._ending = weakref.finalize(
+                self, _forgotten, self._what, self._last_call(), self._background
+            )
             # the exit of the interpreter closes open clients, and needs no warning
             self._ending.atexit = False
 
@@ -111,23 +124,17 @@ class OfThread:
         """Do what is left to do in the loop."""
 
 
-def _forgotten(client: Client, owner: Background) -> None:
+def _forgotten(what: str, last: Callable[[], Awaitable[None]], owner: Background) -> None:
     """Close a client that was garbage collected while it was open, and warn."""
     if not owner.is_of_this_process:
         return
     warnings.warn(
-        f"quorate.sync: an open {client._what} was dropped and never stopped; use it in a `with`"
+        f"quorate.sync: an open {what} was dropped and never stopped; use it in a `with`"
         " statement, or call stop()",
         ResourceWarning,
         stacklevel=2,
     )
-    loop = owner.loop
-    if not loop.is_closed():
-        loop.call_soon_threadsafe(lambda: loop.create_task(_stopped(client)))
-
-
-async def _stopped(client: Client) -> None:
-    await client.stop()
+    owner.end_later(last)
 
 
 def blocking(

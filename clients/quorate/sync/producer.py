@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
-from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final, Generic, Unpack
 
-from quorate.aio.bell import Bell
-from quorate.errors import ClosedError, QuorateError, UnknownServerError
+from quorate.errors import ClosedError, QuorateError
 from quorate.model import Header, KeyIn, RecordMetadata, ValueIn
 from quorate.producer import delivery as asynchronous_delivery
 from quorate.producer import producer as asynchronous
@@ -22,17 +19,14 @@ from quorate.record.record import RECORD_OVERHEAD_MAX, record_bytes_max
 from quorate.settings import RECORD_TIMESTAMP_MS, TOPIC
 from quorate.sync.client import BlockingClient, blocking
 from quorate.sync.delivery import Delivery
-from quorate.sync.inbox import Inbox, parts_of
+from quorate.sync.inbox import parts_of
+from quorate.sync.pump import Pump
 from quorate.sync.settings import ProducerSettings
 
 _Producer = asynchronous.Producer
 
-log = logging.getLogger(__name__)
-
 #: The part of buffer_memory that the inbox may hold. The rest is the buffer of the loop's producer.
 INBOX_SHARE: Final = 0.25
-#: If the loop has taken no record for so long after the delivery time-out, it is broken.
-STUCK_S: Final = 5.0
 
 
 class Producer(BlockingClient[asynchronous.Producer], Generic[KeyIn, ValueIn]):
@@ -57,25 +51,21 @@ class Producer(BlockingClient[asynchronous.Producer], Generic[KeyIn, ValueIn]):
         client = _Producer(**settings)
         self._timeout_s = config.delivery_timeout_s
         super().__init__(client)
-        self._inbox = Inbox(inbox_bytes, self._wake, self._background.is_here)
-        #: Number of records that the loop has taken out of the inbox.
-        self._moved = 0
-        #: In the loop: rings when records were put into the producer's buffer, and when there are
-        #: some in the inbox.
-        self._sent_more = Bell()
-        self._arrived = Bell()
-        self._pump: asyncio.Task[None] | None = None
+        client._room.buffer_memory = config.buffer_bytes_max
+        background = self._background
+        self._pump = Pump(client, background.loop, inbox_bytes, background.is_here, self._timeout_s)
+        self._inbox, self._sent_more = self._pump.inbox, self._pump.sent_more
 
     def start(self) -> None:
         """Connect. Raise QuorumUnavailableError if no broker answers within request_timeout_ms."""
-        self._run(self._begin)
+        self._run(self._pump.start)
         self._opened()
 
     def stop(self) -> None:
         """Flush, then close. Records that cannot be delivered fail after delivery_timeout_ms."""
         self._closing()
         self._inbox.close(ClosedError("this producer was stopped; make a new one"))
-        self._run(self._end)
+        self._run(self._pump.end)
 
     def close_at_exit(self, timeout_s: float) -> None:
         """Deliver for at most `timeout_s` what is left, and close."""
@@ -87,7 +77,7 @@ class Producer(BlockingClient[asynchronous.Producer], Generic[KeyIn, ValueIn]):
             deadline_s = asyncio.get_running_loop().time() + timeout_s
             try:
                 async with asyncio.timeout_at(deadline_s):
-                    await self._emptied()
+                    await self._pump.emptied()
             finally:
                 async with asyncio.timeout_at(deadline_s):
                     await self._client.stop()
@@ -180,7 +170,7 @@ class Producer(BlockingClient[asynchronous.Producer], Generic[KeyIn, ValueIn]):
         delivery = self.send(topic, value, key, partition, timestamp_ms, headers)
 
         async def wait() -> RecordMetadata:
-            await self._emptied()
+            await self._pump.emptied()
             found = delivery._of_loop()
             if isinstance(found, QuorateError):
                 self._client.undelivered -= 1  # it was counted, and this caller gets its error
@@ -205,7 +195,7 @@ class Producer(BlockingClient[asynchronous.Producer], Generic[KeyIn, ValueIn]):
         """
 
         async def send() -> Delivery:
-            await self._emptied()
+            await self._pump.emptied()
             sent = await self._client.send_batch(batch, topic, partition=partition)
             bulk = Bulk(topic, partition, RecordColumns())
             bulk.put(sent._batch, 0, 1)
@@ -215,7 +205,7 @@ class Producer(BlockingClient[asynchronous.Producer], Generic[KeyIn, ValueIn]):
 
     def flush(self) -> None:
         """Wait until every record sent so far has its outcome. No batch lingers meanwhile."""
-        self._run(self._flush)
+        self._run(self._pump.flush)
 
     @property
     def undelivered(self) -> int:
@@ -225,6 +215,9 @@ class Producer(BlockingClient[asynchronous.Producer], Generic[KeyIn, ValueIn]):
     partitions_for = blocking(_Producer.partitions_for)
 
     # -- threads
+
+    def _last_call(self) -> Callable[[], Awaitable[None]]:
+        return self._pump.end
 
     def _check(self, topic: str, partition: int | None) -> None:
         """Let the producer learn the topic, and check that it has the partition, if one is given.
@@ -241,34 +234,7 @@ class Producer(BlockingClient[asynchronous.Producer], Generic[KeyIn, ValueIn]):
         ):
             self._run(lambda: self._check_partition(topic, partition))
 
-    def _wake(self) -> None:
-        self._background.loop.call_soon_threadsafe(self._arrived.ring)
-
     # -- the loop
-
-    async def _begin(self) -> None:
-        await self._client.start()
-        if self._pump is None:
-            self._pump = self._client._owner.spawn(self._move(), "inbox")
-
-    async def _end(self) -> None:
-        try:
-            if self._pump is not None:
-                await self._emptied()
-        finally:
-            await self._client.stop()
-
-    async def _flush(self) -> None:
-        await self._emptied()
-        await self._client.flush()
-
-    async def _emptied(self) -> None:
-        """Wait until the producer has the records that were in the inbox at the call."""
-        owner, wanted = self._client._owner, self._inbox.puts
-        while self._moved < wanted:
-            ring = self._sent_more.next_ring()
-            self._arrived.ring()
-            await owner.wait(ring, timeout_s=self._timeout_s + STUCK_S, late=_stuck)
 
     async def _check_partition(self, topic: str, partition: int) -> None:
         """Raise an error unless the topic has this partition."""
@@ -276,60 +242,6 @@ class Producer(BlockingClient[asynchronous.Producer], Generic[KeyIn, ValueIn]):
         view = client._running().topics[topic]
         view = await client._routes.find_partition(view, partition)
         client._routes.choose(view, None, partition)
-
-    async def _move(self) -> None:
-        """Give the producer the records of the inbox, in order, as long as it runs."""
-        taken: deque[Bulk] = deque()
-        try:
-            while True:
-                self._arrived.reset()
-                taken = self._inbox.take()
-                if taken:
-                    for bulk in taken:
-                        await self._send_all(bulk)
-                else:
-                    self._sent_more.ring()
-                    await self._arrived.wait()
-        finally:
-            # a thread that waits for one of these records must not wait for ever
-            stopped = ClosedError("this producer was stopped before it had sent the record")
-            self._inbox.close(stopped)
-            for bulk in (*taken, *self._inbox.take()):
-                bulk.seal()
-                while not bulk.is_done:
-                    self._failed(bulk, stopped)
-            self._sent_more.ring()
-
-    async def _send_all(self, bulk: Bulk) -> None:
-        """Give the producer the records of a bulk. Then give the inbox's room back.
-
-        Wake the calls that wait for these records.
-        """
-        size = bulk.records.size
-        bulk.seal()
-        while not bulk.is_done:
-            try:
-                await self._client._intake.put_all(bulk)
-            except QuorateError as error:
-                self._failed(bulk, error)
-            except Exception as error:  # of the application's partitioner
-                failure = UnknownServerError(f"the record was not sent: {error!r}")
-                failure.__cause__ = error
-                self._failed(bulk, failure)
-        self._moved += bulk.count
-        self._inbox.give_back(size)
-        self._sent_more.ring()
-
-    def _failed(self, bulk: Bulk, error: QuorateError) -> None:
-        is_asked = bulk.position in bulk.asked
-        bulk.skip(error)
-        if not is_asked:
-            self._client.undelivered += 1
-            log.error("a record was not sent: %s", error)
-
-
-def _stuck() -> QuorateError:
-    return UnknownServerError("the records of this producer's inbox were not taken in time")
 
 
 Producer.__signature__ = inspect.signature(_Producer)  # type: ignore[attr-defined]

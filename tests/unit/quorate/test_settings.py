@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 import pytest
 
+import quorate
+import quorate.sync
 from quorate import Admin, Consumer, NewTopic, Producer, TopicPartition
 from quorate.cluster.cluster import Cluster
 from quorate.errors import (
@@ -20,6 +22,7 @@ from quorate.errors import (
 )
 from quorate.serializers import Json, String
 from quorate.settings import Whole, checked, settings_of
+from quorate_testing import EmbeddedCluster
 from tests.harness.fake_leaders import FakeCluster, with_cluster
 
 NO_NUMBERS = [True, "5", None, 1.5, math.inf, math.nan, 2**63, -(2**63), b"5", [5]]
@@ -78,6 +81,13 @@ class Coded:
         (lambda: Producer(partitioner=3), r"a function \(key, partitions, available\), not 3"),  # type: ignore[arg-type]
         (lambda: Consumer(5), r"topics must be a string"),  # type: ignore[arg-type]
         (lambda: Producer(linger=5), "no argument linger; did you mean linger_ms"),  # type: ignore[call-arg]
+        (lambda: Producer(**{"linger.ms": 5}), "no argument linger.ms; did you mean linger_ms"),  # type: ignore[arg-type]
+        (lambda: Producer(**{"batch.size": 5}), "batch.size; use max_batch_size"),  # type: ignore[arg-type]
+        (lambda: Producer(max_request_size=5), "the topic's config max.message.bytes"),  # type: ignore[call-arg]
+        (lambda: Producer(transactional_id="a"), "there are no transactions"),  # type: ignore[call-arg]
+        (lambda: Producer(retries=5), "retries; .*until delivery_timeout_ms"),  # type: ignore[call-arg]
+        (lambda: Consumer(consumer_timeout_ms=5), r"use getmany\(timeout_ms=...\)"),  # type: ignore[call-arg]
+        (lambda: Consumer(heartbeat_interval_ms=5), "leave it out"),  # type: ignore[call-arg]
         (lambda: NewTopic(name="t", configs={"a": None}), r"configs\['a'\] must be"),  # type: ignore[dict-item]
         (lambda: NewTopic(name="t", num_partitions=1.5), "1 or more"),  # type: ignore[arg-type]
         (lambda: NewTopic(name="t", assignments=[1]), "lists of broker ids"),  # type: ignore[list-item]
@@ -88,6 +98,24 @@ def test_a_refusal_names_what_was_given_and_what_is_allowed(
 ) -> None:
     with pytest.raises((TypeError, ValueError), match=text):
         make()
+
+
+@pytest.mark.parametrize("package", [quorate, quorate.sync], ids=lambda one: one.__name__)
+@pytest.mark.parametrize("name", ["Producer", "Consumer", "Admin", "SchemaRegistry"])
+def test_a_dict_of_settings_is_told_how_to_give_them(package: Any, name: str) -> None:
+    example = rf'settings are keyword arguments: {name}\(bootstrap_servers="localhost:7092"\)'
+    with pytest.raises(TypeError, match=f"^{name}: {example}"):
+        getattr(package, name)({"bootstrap.servers": "localhost:9092"})
+
+
+def test_an_argument_that_must_have_its_name_is_told() -> None:
+    told = r"^EmbeddedCluster.create_topic: only name, num_partitions may be given without a name; "
+    with pytest.raises(TypeError, match=told + "give by name: replication_factor=, configs="):
+        EmbeddedCluster().create_topic("b", 1, 5)  # type: ignore[call-arg]
+
+
+def test_a_new_topic_is_written_as_in_kafka_s_clients() -> None:
+    assert NewTopic("cf", 3, 1) == NewTopic(name="cf", num_partitions=3, replication_factor=1)
 
 
 @pytest.mark.parametrize(

@@ -132,3 +132,9 @@ def test_a_float_has_four_bytes_of_precision() -> None:
         Float().deserialize("t", Float().serialize("t", 0.1))
         == struct.unpack(">f", struct.pack(">f", 0.1))[0]
     )
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, {"a": [1.0, math.nan]}], ids=repr)
+def test_what_is_no_json_is_not_written(value: object) -> None:
+    with pytest.raises(ValueError, match="must be a value of JSON, which has no NaN"):
+        Json().serialize("t", value)

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,7 @@ from quorate.errors import (
     WrongLoopError,
 )
 from quorate.serializers import Json, String
-from quorate.sync import Admin, Consumer, Delivery, Producer
+from quorate.sync import Admin, Consumer, Delivery, Producer, SchemaRegistry
 from quorate.sync.settings import ConsumerSettings
 from quorate_testing import EmbeddedCluster
 
@@ -165,15 +166,39 @@ def test_what_the_end_of_the_loop_s_tasks_leaves_is_told(servers: str, quorate_t
     producer = Producer(bootstrap_servers=servers)
     producer.start()
     producer.send_and_wait(quorate_topic, b"x")
-    assert producer._pump is not None
+    moving = producer._pump._task
+    assert moving is not None
     held = threading.Event()
     producer._background.loop.call_soon_threadsafe(held.wait, WAIT_S)
     late = producer.send(quorate_topic, b"y")
-    producer._background.loop.call_soon_threadsafe(producer._pump.cancel)
+    producer._background.loop.call_soon_threadsafe(moving.cancel)
     held.set()
     assert isinstance(late.exception(WAIT_S / 3), ClosedError)
     with pytest.raises(ClosedError, match="was cancelled"):
         producer.stop()
+
+
+def test_a_record_that_no_room_can_take_names_the_buffer_memory_of_the_program(
+    servers: str, quorate_topic: str
+) -> None:
+    with Producer(bootstrap_servers=servers, buffer_memory=1 << 20) as producer:
+        error = producer.send(quorate_topic, bytes(1 << 20)).exception(WAIT_S)
+    assert isinstance(error, RecordTooLargeError)
+    assert f"buffer_memory, {1 << 20} bytes, of which one record may take 786432" in str(error)
+
+
+@pytest.mark.parametrize("kind", [Admin, Consumer, Producer, SchemaRegistry])
+def test_a_client_that_was_not_started_names_its_own_statement(kind: Any) -> None:
+    with pytest.raises(ClosedError, match=r"call start\(\) or use `with`"):
+        getattr(kind(), CALL[kind])()
+
+
+CALL = {
+    Admin: "list_topics",
+    Consumer: "getone",
+    Producer: "create_batch",
+    SchemaRegistry: "subjects",
+}
 
 
 def test_a_full_buffer_blocks_and_then_refuses(servers: str, quorate_topic: str) -> None:

@@ -61,21 +61,54 @@ def test_a_program_that_forgets_to_stop_delivers_its_records(
         assert [next(consumer).value for _ in range(100)] == [b"%d" % n for n in range(100)]
 
 
-def test_a_client_that_is_dropped_while_open_warns(quorate_cluster: EmbeddedCluster) -> None:
+@pytest.mark.parametrize("kind", ["Admin", "Consumer", "Producer", "SchemaRegistry"])
+def test_a_client_that_is_dropped_while_open_warns(
+    kind: str, quorate_cluster: EmbeddedCluster
+) -> None:
     code, _, err = run(
         """
         import gc, sys, warnings
         warnings.simplefilter("always")
-        from quorate.sync import Admin
-        admin = Admin(bootstrap_servers=sys.argv[1])
-        admin.start()
-        del admin
+        import quorate.sync
+        client = getattr(quorate.sync, sys.argv[2])(bootstrap_servers=sys.argv[1])
+        client.start()
+        del client
         gc.collect()
         """,
         quorate_cluster.bootstrap_servers,
+        kind,
+    )
+    what = {"SchemaRegistry": "schema registry"}.get(kind, kind.lower())
+    assert code == 0
+    assert f"ResourceWarning: quorate.sync: an open {what} was dropped and never stopped" in err
+
+
+def test_a_producer_that_is_dropped_delivers_its_records(
+    quorate_cluster: EmbeddedCluster, quorate_topic: str
+) -> None:
+    """Also if the interpreter ends right after it."""
+    servers = quorate_cluster.bootstrap_servers
+    code, _, err = run(
+        """
+        import gc, sys, warnings
+        warnings.simplefilter("always")
+        from quorate.sync import Producer
+        producer = Producer(bootstrap_servers=sys.argv[1], linger_ms=3_600_000)
+        producer.start()
+        for number in range(5000):
+            producer.send(sys.argv[2], b"%d" % number, partition=0)
+        del producer
+        gc.collect()
+        """,
+        servers,
+        quorate_topic,
     )
     assert code == 0
-    assert "ResourceWarning: quorate.sync: an open admin was dropped and never stopped" in err
+    assert err.count("Warning") == 1
+    with Consumer(
+        quorate_topic, bootstrap_servers=servers, auto_offset_reset="earliest"
+    ) as consumer:
+        assert [next(consumer).value for _ in range(5000)] == [b"%d" % n for n in range(5000)]
 
 
 def test_ctrl_c_ends_a_wait_for_records(
