@@ -4508,7 +4508,7 @@ MUTANTS = (
     Mutant(
         "thread-inbox",
         "a record of the inbox whose producer has ended never gets an outcome",
-        "clients/quorate/sync/producer.py",
+        "clients/quorate/sync/pump.py",
         "while not bulk.is_done:\n                    self._failed(bulk, stopped)\n",
         "pass\n",
         (f"{SYNC_CLIENT_TESTS}::test_what_the_end_of_the_loop_s_tasks_leaves_is_told",),
@@ -4516,8 +4516,8 @@ MUTANTS = (
     Mutant(
         "thread-inbox",
         "stop loses the records that are in the inbox",
-        "clients/quorate/sync/producer.py",
-        "            if self._pump is not None:\n                await self._emptied()\n",
+        "clients/quorate/sync/pump.py",
+        "            if self._task is not None:\n                await self.emptied()\n",
         "            pass\n",
         (f"{SYNC_CLIENT_TESTS}::test_stop_waits_until_the_loop_has_taken_all_records",),
     ),
