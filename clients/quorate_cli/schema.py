@@ -165,7 +165,10 @@ def set_compatibility(
     if wanted not in list(Compatibility):
         usage_error(f"RULE must be one of {', '.join(Compatibility)}, not {rule!r}")
     _ask(session, topic, lambda one: one.set_compatibility(wanted, subject), makes=True)
-    session.answer({"subject": subject, "compatibility": wanted}, "")
+    session.answer(
+        {"subject": subject, "compatibility": wanted},
+        f"the rule of {subject or 'all subjects that have none of their own'} is now {wanted}\n",
+    )
 
 
 @app.command()

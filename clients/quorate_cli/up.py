@@ -22,6 +22,8 @@ from quorate_cli.local_shape import NO_PORT, Shape
 from quorate_cli.output import DONE, NO_ANSWER, SAID_NO, fail, os_reason, tell, usage_error
 from quorate_quorum.node.config import ConfigError
 
+#: Where a cluster is not at the default address, the hints set QUORATE_BOOTSTRAP.
+COMMAND_ALONE = "(only the command reads QUORATE_BOOTSTRAP: programs set bootstrap_servers)"
 WATCH_S = 0.2
 READY_S = 30.0
 
@@ -135,7 +137,7 @@ def announce(cluster: LocalCluster, *, is_temporary: bool = False) -> None:
         f"{kafka}"
         f"data: {cluster.folder} ({stays})\n"
         f"logs: {cluster.folder}/*/output.log, one of each node\n"
-        "try, in another terminal:\n"
+        f"try, in another terminal{' ' + COMMAND_ALONE if here else ''}:\n"
         f"  {here}quorate cluster health\n"
         "  quorate topic create events -p 6\n"
         "  seq 1000 | quorate topic produce events\n"

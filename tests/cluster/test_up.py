@@ -140,6 +140,7 @@ def test_port_0_takes_free_ones_and_what_is_where_follows_the_address(tmp_path: 
         assert str(tmp_path) in lines[2]
         assert "output.log" in lines[2]
         assert f"  export QUORATE_BOOTSTRAP={servers}\n" in lines
+        assert any("programs set bootstrap_servers" in line for line in lines)
         address = lines[0].strip().rpartition("kafka://")[2]
         assert any(line.startswith(f"  kcat -b {address} -L") for line in lines)
         assert lines[-1] == "Ctrl-C stops it\n"

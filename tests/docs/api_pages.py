@@ -50,7 +50,8 @@ FIXTURES = ("quorate_cluster", "quorate_topic", "quorate_simulation")
 SYNC = """\
 The clients for programs without an event loop: the same names and arguments as in `quorate`, with
 `with` for `async with`, and no `await`. All blocking clients of a process share one background
-thread. Any thread may use a client. A child that was forked needs clients of its own.
+thread. Any thread may use a client. A child that was forked after its parent has used any client
+can't use one: see [Processes](../producing.md#processes).
 """
 #: Page in the site -> what is on it.
 PAGES: Mapping[str, Content] = {

@@ -28,6 +28,7 @@ FILE = re.compile(r"[\w/]+/\w+\.py")
 OTHERS = {
     *("bootstrap.servers", "client.rack", "group.protocol", "group.version", "log.retention.ms"),
     *("metadata.version", "replica.selector.class", "security.protocol", "file.delete.delay.ms"),
+    *("asyncio.run", "asyncio.to_thread"),
     *("meta.properties", "partition.metadata", "call.request", "call.client", "call.version"),
     *("asyncio.wait", "asyncio.gather", "producer.undelivered", "quorate.producer.delivery"),
     *("quorate.sync", "quorate.errors", "quorate.serializers", "asyncio.sleep", "asyncio.timeout"),

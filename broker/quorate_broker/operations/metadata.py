@@ -219,9 +219,7 @@ def _of_id(image: MetadataImage, caller: Caller, topic_id: bytes) -> TopicImage 
 
 
 def _unknown(name: str) -> UnknownTopicError:
-    return UnknownTopicError(
-        f"no topic is named {name[:249]!r}; list_topics() and `quorate topic list` show all"
-    )
+    return UnknownTopicError(f"no topic is named {name[:249]!r}; `quorate topic list` shows all")
 
 
 def _of_topic(own: Mapping[str, str], cluster: Mapping[str, str]) -> list[ConfigFound]:

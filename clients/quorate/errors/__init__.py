@@ -432,9 +432,16 @@ class ClosedError(QuorateError):
 
 
 class WrongLoopError(QuorateError, RuntimeError):
-    """The client belongs to another event loop, thread or process, in which it was started."""
+    """The client can't be used here: it belongs to another event loop, thread or process.
 
-    advice = "Use the client in the event loop in which it was started."
+    Also raised for a blocking call in a callback that runs in the thread that the call waits for,
+    and for the first use of any client in a child that was forked from a process that used one.
+    """
+
+    advice = (
+        "Use a client in the event loop and process in which it was started, and wait for it in no "
+        'callback; start child processes with "spawn", or fork before the first client is started.'
+    )
 
 
 class NetworkError(QuorateError):

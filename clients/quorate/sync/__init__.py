@@ -6,7 +6,11 @@
         producer.send_and_wait("invoice", b"9.50", key=b"customer-42")
 
 All blocking clients of a process share one background thread with one event loop. Any thread may
-use a client. A child that was forked needs clients of its own, as gRPC does not survive a fork.
+use a client.
+
+gRPC does not survive a fork: a child that is forked after its parent has used any client of Quorate
+can't use one, and every client raises WrongLoopError there. Start children with "spawn" or
+"forkserver" of multiprocessing, or fork before the first client is made.
 """
 
 from __future__ import annotations

@@ -79,7 +79,8 @@ def test_a_check_registers_nothing_and_its_status_is_the_answer(schemas: Schemas
     assert "no default is set" in refused.err
     assert schemas("list", "-o", "json").json[0]["versions"] == [1]
     assert schemas("register", S, schemas.file(WRONG_ORDER)).status == 1
-    assert schemas("set-compatibility", "forward", S).status == 0
+    said = schemas("set-compatibility", "forward", S)
+    assert (said.status, said.out) == (0, f"the rule of {S} is now FORWARD\n")
     assert schemas("register", S, schemas.file(WRONG_ORDER)).status == 0
 
 

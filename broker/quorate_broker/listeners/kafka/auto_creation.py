@@ -8,6 +8,7 @@ with the client's principal, so the controller checks the same rights and limits
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -116,7 +117,9 @@ class AutoCreation:
                 created.append(one.name)
                 continue
             failure = from_wire(one.error)
-            log.info("topic_not_created", topic=one.name, reason=str(failure))
+            # repeats: a client that waits for the topic asks ten times a second
+            level = logging.INFO if isinstance(failure, MAY_BE_THERE) else logging.WARNING
+            log.log(level, "topic_not_created", topic=one.name, reason=str(failure), repeats=True)
             if _is_final(failure):
                 refused[one.name] = failure
         if created:

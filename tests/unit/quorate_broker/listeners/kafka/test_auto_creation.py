@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 from rpds import HashTrieMap
+from structlog.testing import capture_logs
 
 from quorate.errors import (
     InvalidReplicationFactorError,
@@ -43,6 +44,7 @@ from quorate_quorum.configs import ClusterConfig
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.metadata.topics import OFFSETS_TOPIC
 from quorate_quorum.node.authorizer import ALLOW_ALL
+from quorate_quorum.node.logs import Repeats
 from tests.unit.quorate_broker.listeners.kafka.families import (
     CLIENT,
     NAME,
@@ -237,6 +239,26 @@ async def test_a_refusal_reaches_the_client_if_it_is_final(
     controller.errors["new"] = error
     found = await codes(requests(controller), "new", "newer")
     assert found == [("new", code), ("newer", NONE)]
+
+
+@pytest.mark.parametrize(
+    ("error", "level"),
+    [
+        (NotEnoughReplicasError("2 of 3 brokers are unfenced"), "warning"),
+        (InvalidReplicationFactorError("default.replication.factor is 9"), "warning"),
+        (TopicExistsError("made by another broker"), "info"),
+    ],
+)
+async def test_a_topic_that_cannot_be_made_is_one_line_however_often_it_is_asked_for(
+    controller: Controller, error: QuorateError, level: str
+) -> None:
+    controller.errors |= {"new": error, "newer": error}
+    once = Repeats(lambda: 0.0)
+    with capture_logs(processors=[once]) as lines:
+        for _ in range(3):
+            await codes(requests(controller), "new", "newer")
+    found = [(one["event"], one["topic"], one["log_level"]) for one in lines]
+    assert found == [("topic_not_created", name, level) for name in ("new", "newer")]
 
 
 @pytest.mark.parametrize(
