@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from quorate import Admin, ClusterDescription, LogDirDescription, TopicDescription, TopicPartition
-from quorate.errors import QuorateError
+from quorate.errors import InvalidReplicationFactorError, QuorateError
 from quorate_cli.cluster_disks import readable
 from quorate_cli.output import SAID_NO, fail, print_json, print_table, usage_error
 from quorate_cli.rebalance_plan import Broker, Plan, Planner
@@ -46,7 +46,7 @@ def rebalance(
             )
         cluster = await admin.describe_cluster()
         topics = await admin.describe_topics()
-        plan = made(cluster, topics, await admin.describe_log_dirs())
+        plan = planner(cluster, topics, await admin.describe_log_dirs()).plan()
         if not (apply and plan.targets):
             return cluster, plan, {}
         return (
@@ -75,12 +75,30 @@ def rebalance(
         )
 
 
-def made(
+async def change_factor(admin: Admin, topic: str, factor: int) -> None:
+    """Begin to give each partition of a topic so many replicas.
+
+    Raises UnknownTopicError, InvalidReplicationFactorError, or the error of the first partition
+    that was refused.
+    """
+    await admin.describe_topics([topic])  # raises if there is no such topic
+    cluster, topics = await admin.describe_cluster(), await admin.describe_topics()
+    try:
+        plan = planner(cluster, topics, []).with_factor(topic, factor)
+    except ValueError as error:
+        raise InvalidReplicationFactorError(str(error)) from None
+    results = await admin.reassign_partitions(plan.targets, expected=plan.expected)
+    for refusal in results.values():
+        if refusal is not None:
+            raise refusal
+
+
+def planner(
     cluster: ClusterDescription,
     topics: dict[str, TopicDescription],
     directories: list[LogDirDescription],
-) -> Plan:
-    """Return the plan for a cluster."""
+) -> Planner:
+    """Return a planner for a cluster."""
     sizes: dict[TopicPartition, int] = {}
     for directory in directories:
         for one in directory.replicas:
@@ -92,7 +110,7 @@ def made(
         for one in topic.partitions
     }
     brokers = [Broker(b.id, b.rack, b.host, b.drained, not b.fenced) for b in cluster.brokers]
-    return Planner(brokers, replicas, sizes).plan()
+    return Planner(brokers, replicas, sizes)
 
 
 def _show(cluster: ClusterDescription, plan: Plan) -> None:

@@ -75,6 +75,9 @@ class Planner:
         self._empty_drained()
         self._level()
         self._spread_leaders()
+        return self._planned(before)
+
+    def _planned(self, before: dict[int, Share]) -> Plan:
         plan = Plan(before=before, after=self._shares())
         for key in sorted(self._now):
             if tuple(self._now[key]) != self._first[key]:
@@ -84,6 +87,50 @@ class Planner:
                 plan.moved_replicas += added
                 plan.moved_bytes += added * self._sizes.get(key, 0)
         return plan
+
+    def with_factor(self, topic: str, factor: int) -> Plan:
+        """Return a plan that gives each partition of a topic so many replicas.
+
+        Added replicas go to racks and hosts that the partition does not have yet, and to the
+        brokers with the fewest. Those that are not alive go first; the preferred leader stays.
+        Raises ValueError if fewer brokers may take replicas.
+        """
+        before = self._shares()
+        for key in sorted(self._now):
+            if key.topic == topic:
+                while len(self._now[key]) > factor:
+                    self._drop(key)
+                while len(self._now[key]) < factor:
+                    self._add(key, factor)
+        return self._planned(before)
+
+    def _add(self, key: TopicPartition, factor: int) -> None:
+        ids = self._now[key]
+        free = [b for b in self._by_count() if b not in ids]
+        if not free:
+            raise ValueError(
+                f"{key.topic}/{key.partition} has replicas on brokers {ids}, and no other broker is"
+                f" alive and not drained: it can't have {factor}"
+            )
+        chosen = max(free, key=lambda b: (self._spread([*ids, b]), -self._counts[b], -b))
+        ids.append(chosen)
+        self._counts[chosen] += 1
+        self._on[chosen].add(key)
+
+    def _drop(self, key: TopicPartition) -> None:
+        ids = self._now[key]
+
+        def worth_keeping(broker_id: int) -> tuple[bool, tuple[int, int], int, int]:
+            left = [b for b in ids if b != broker_id]
+            # the fewer racks are left without it, the more it is worth
+            racks, hosts = self._spread(left)
+            is_taker = broker_id in self._takers
+            return is_taker, (-racks, -hosts), -self._counts[broker_id], -ids.index(broker_id)
+
+        gone = min(ids[1:], key=worth_keeping)
+        ids.remove(gone)
+        self._counts[gone] -= 1
+        self._on[gone].discard(key)
 
     def _empty_drained(self) -> None:
         for broker_id in sorted(self._brokers):

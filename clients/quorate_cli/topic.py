@@ -11,6 +11,7 @@ import typer
 
 from quorate import Admin, LogDirDescription, ReplicaSize, TopicDescription
 from quorate.errors import AuthorizationError
+from quorate_cli.cluster_rebalance import change_factor
 from quorate_cli.completion import topic_names
 from quorate_cli.lazy_group import Later, lazy_group
 from quorate_cli.output import print_json, print_table, usage_error, warn
@@ -111,14 +112,25 @@ def alter(
             "other partitions than before.",
         ),
     ] = None,
+    replication_factor: Annotated[
+        int | None,
+        typer.Option(
+            "--replication-factor",
+            "-r",
+            min=1,
+            help="How many replicas each partition shall have. They are added or removed in the "
+            "background: `quorate partition list-moves`.",
+        ),
+    ] = None,
     config: Configs = None,
     remove: Remove = None,
 ) -> None:
-    """Change a topic's settings, or give it more partitions."""
+    """Change a topic's settings, give it more partitions, or more or fewer replicas."""
     configs = parse_configs(config)
-    if partitions is None and not configs and not remove:
+    if partitions is None and replication_factor is None and not configs and not remove:
         usage_error(
-            "alter takes --partitions N, --config NAME=VALUE or --remove NAME, at least one"
+            "alter takes --partitions N, --replication-factor N, --config NAME=VALUE or"
+            " --remove NAME, at least one"
         )
 
     async def change(admin: Admin) -> tuple[str, ...]:
@@ -130,10 +142,14 @@ def alter(
             warnings = await admin.alter_configs(name, set=configs, remove=remove or ())
         if partitions is not None:
             await admin.create_partitions(name, partitions)
+        if replication_factor is not None:
+            await change_factor(admin, name, replication_factor)
         return warnings
 
     warn(session.ask(change))
     grown = {} if partitions is None else {"partitions": partitions}
+    if replication_factor is not None:
+        grown["replication_factor"] = replication_factor
     session.answer({"altered": name, **grown}, "")
 
 

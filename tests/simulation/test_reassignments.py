@@ -165,3 +165,101 @@ def chosen(scene: Scene, victim: str, chance: random.Random) -> str:
     if victim == "leader" and scene.state.leader >= 0:
         return f"broker-{scene.state.leader}"
     return f"broker-{chance.randrange(5)}"
+
+
+def cut_from_voters(scene: Scene, broker_id: int) -> None:
+    """From now on, the broker's metadata is as old as it is."""
+    voters = {node.name for node in scene.cluster.voters}
+    scene.cluster.network.cut({f"broker-{broker_id}"}, voters)
+
+
+def cut_from_brokers(scene: Scene, broker_id: int) -> None:
+    """The broker fetches nothing."""
+    brokers = {node.name for node in scene.cluster.brokers}
+    scene.cluster.network.cut({f"broker-{broker_id}"}, brokers - {f"broker-{broker_id}"})
+
+
+@pytest.mark.parametrize("produced", [0, 1])
+def test_what_a_removed_replica_has_fetched_does_not_count_for_a_new_one(produced: int) -> None:
+    """A move is cancelled and begun again, and the new broker learns of neither in time.
+
+    Its old replica fetches on. The new one is empty: it must not end the move.
+    """
+
+    async def story(scene: Scene) -> None:
+        await scene.produce(50)
+        [old] = scene.state.broker_ids
+        new, slow = [b for b in range(3) if b != old]
+        cut_from_brokers(scene, slow)  # so the move does not end
+        assert await move(scene, [new, slow]) is None
+        await scene.until(lambda: new in scene.state.isr, "the new broker has caught up")
+        cut_from_voters(scene, new)
+        assert await move(scene, None) is None
+        assert await move(scene, [new]) is None
+        await scene.produce(produced)
+        await asyncio.sleep(1)
+        assert scene.state.isr == (old,)
+        scene.cluster.network.heal()
+        await arrived(scene, [new])
+        await gone_elsewhere(scene, [new])
+        assert await scene.read() == scene.acked
+
+    play(story, replicas=1, brokers=3)
+
+
+def test_fewer_and_again_more_replicas_are_complete_before_they_count() -> None:
+    async def story(scene: Scene) -> None:
+        await scene.produce(50)
+        await scene.whole()
+        leader, *others = scene.state.broker_ids
+        for broker_id in others:
+            cut_from_voters(scene, broker_id)
+        assert await move(scene, [leader]) is None
+        assert await move(scene, [leader, *others]) is None
+        await asyncio.sleep(1)
+        assert scene.state.isr == (leader,)
+        scene.cluster.network.heal()
+        await arrived(scene, [leader, *others])
+        await scene.produce(1)
+        await scene.whole()
+        scene.cluster.kill(f"broker-{leader}")
+        await scene.until(lambda: scene.state.leader in others, "another leads")
+        assert await scene.read() == scene.acked
+
+    play(story, configs={"min.insync.replicas": "2"})
+
+
+def test_an_election_ends_a_move_to_the_one_that_leads_then() -> None:
+    async def story(scene: Scene) -> None:
+        await scene.produce(20)
+        await scene.whole()
+        dying = scene.state.leader
+        [target] = [b for b in scene.state.broker_ids if b != dying]
+        scene.cluster.kill(f"broker-{target}")
+        await scene.until(lambda: target not in scene.state.isr, "the target left the ISR")
+        assert await move(scene, [target]) is None
+        scene.cluster.kill(f"broker-{dying}")
+        await scene.until(lambda: scene.state.leader < 0, "no replica leads")
+        scene.cluster.start(f"broker-{target}")
+        await arrived(scene, [target])
+        await scene.produce(5)
+        assert await scene.read() == scene.acked
+
+    play(story, replicas=2, brokers=2, configs={"min.insync.replicas": "2"})
+
+
+def test_a_copy_of_an_idle_partition_joins_the_isr() -> None:
+    """The leader learns late that a replica was removed and added again; nothing is written."""
+
+    async def story(scene: Scene) -> None:
+        await scene.produce(50)
+        await scene.whole()
+        leader, other = scene.state.broker_ids
+        cut_from_voters(scene, leader)
+        assert await move(scene, [leader]) is None
+        assert await move(scene, [leader, other]) is None
+        await asyncio.sleep(0.5)
+        scene.cluster.network.heal()
+        await arrived(scene, [leader, other])
+
+    play(story, replicas=2, brokers=2)

@@ -277,6 +277,8 @@ class TopicsDelta(AspectDelta[Topics], part=Topics):
         assert new.leader_epoch >= old.leader_epoch, "leader_epoch never goes back"
         if new.leader != old.leader:
             assert new.leader_epoch > old.leader_epoch, "no two leaders share a leader_epoch"
+        if new.replicas is not old.replicas and not set(old.broker_ids) <= set(new.broker_ids):
+            assert new.leader_epoch > old.leader_epoch, "a removed replica ends the leader_epoch"
         if new.recovered_epoch != old.recovered_epoch:
             assert new.recovered_epoch == new.leader_epoch != NEVER, "recovered by this election"
             assert new.leader != NO_LEADER, "a recovery elects"

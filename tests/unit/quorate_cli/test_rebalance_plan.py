@@ -77,6 +77,34 @@ def test_what_no_broker_can_take_stays() -> None:
     assert plan([], []).targets == {}
 
 
+def factor(
+    replicas: Sequence[Sequence[int]], brokers: Sequence[Broker], number: int
+) -> list[list[int]]:
+    keys = [TopicPartition("t", n) for n in range(len(replicas))]
+    planner = Planner(brokers, dict(zip(keys, replicas, strict=True)), {})
+    return after(replicas, planner.with_factor("t", number))
+
+
+def test_more_replicas_go_to_racks_without_one_and_to_brokers_with_few() -> None:
+    brokers = racks(0, 1, 2, 3)  # R0: 0, 1; R1: 2, 3
+    assert factor([[0], [0]], brokers, 2) == [[0, 2], [0, 3]]
+    assert factor([[0], [2]], brokers, 3) == [[0, 2, 1], [2, 1, 3]]
+    assert factor([[0, 2]], brokers, 2) == [[0, 2]]
+
+
+def test_fewer_replicas_keep_the_preferred_leader_racks_apart_and_those_alive() -> None:
+    brokers = racks(0, 1, 2, 3)
+    assert factor([[0, 1, 2]], brokers, 2) == [[0, 2]]
+    assert factor([[0, 1, 2]], brokers, 1) == [[0]]
+    dead = [Broker(0), Broker(1), Broker(2, alive=False)]
+    assert factor([[0, 2, 1]], dead, 2) == [[0, 1]]
+
+
+def test_more_replicas_than_brokers_are_refused() -> None:
+    with pytest.raises(ValueError, match="t/0 has replicas on brokers"):
+        factor([[0]], [Broker(0), Broker(1, alive=False), Broker(2, drained=True)], 2)
+
+
 CLUSTERS = st.integers(1, 8).flatmap(
     lambda count: st.tuples(
         st.lists(

@@ -55,6 +55,11 @@ class Assigned:
     adding: tuple[int, ...] = ()
     removing: tuple[int, ...] = ()
 
+    @property
+    def broker_ids(self) -> set[int]:
+        """The assigned brokers."""
+        return {one.broker_id for one in self.replicas}
+
     def ordered(self, members: set[int]) -> tuple[int, ...]:
         """Return the members in the order of assignment, which is the same on every node."""
         return tuple([r.broker_id for r in self.replicas if r.broker_id in members])
@@ -72,6 +77,10 @@ def moved(
 ) -> PartitionImage:
     """Return the next state of a partition with this ISR and leader; `old` if nothing changes.
 
+    If a broker loses its replica, leader_epoch grows, although the leader may stay. Otherwise what
+    the old replica has fetched would count for a replica that the same broker gets later, and that
+    one is empty.
+
     `lossy`: brokers whose replica may have lost the end of its log. If such a replica leaves ISR or
     ELR, it enters last_isr, not the ELR. `assigned`: the new replicas, if they change.
     """
@@ -79,6 +88,7 @@ def moved(
     left = {*old.isr, *old.elr} - members
     unsure = set(lossy)
     now = Assigned(old.replicas, old.adding, old.removing) if assigned is None else assigned
+    is_new_reign = leader != old.leader or not set(old.broker_ids) <= now.broker_ids
     new = replace(
         old,
         replicas=now.replicas,
@@ -86,7 +96,7 @@ def moved(
         removing=now.removing,
         isr=now.ordered(members),
         leader=leader,
-        leader_epoch=old.leader_epoch if leader == old.leader else old.leader_epoch + 1,
+        leader_epoch=old.leader_epoch + is_new_reign,
         elr=now.ordered(left - unsure),
         last_isr=now.ordered({*old.last_isr, *(left & unsure)}),
     )

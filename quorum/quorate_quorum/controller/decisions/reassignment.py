@@ -13,7 +13,7 @@ older one wanted are dropped at once.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from quorate.errors import (
@@ -91,7 +91,7 @@ def _with(
     image: MetadataImage, topic: TopicImage, old: PartitionImage, assigned: Assigned
 ) -> PartitionImage:
     """Return the next state, with these replicas. Raise an error if that could lose records."""
-    kept = {one.broker_id for one in assigned.replicas}
+    kept = assigned.broker_ids
     dropped = [b for b in old.broker_ids if b not in kept]
     isr = tuple(b for b in old.isr if b in kept)
     leader = old.leader
@@ -102,12 +102,16 @@ def _with(
             f" {sorted(kept)} catch up"
         )
     if leader in dropped:
-        leader = clean_leader(image, old, isr)
+        elr = tuple(b for b in old.elr if b in kept)
+        after = replace(old, replicas=assigned.replicas, elr=elr)
+        leader = clean_leader(image, after, isr)
         if leader == NO_LEADER:
             raise InvalidReplicaAssignmentError(
                 f"broker {old.leader} leads, and would lose its replica at once; none of the other"
                 f" in-sync replicas {list(isr)} may lead now"
             )
+        if leader not in isr:  # it is of the ELR, and has every acknowledged record
+            isr = (*isr, leader)
     return moved(image, topic, old, isr=isr, leader=leader, assigned=assigned)
 
 

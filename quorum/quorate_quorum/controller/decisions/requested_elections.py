@@ -24,9 +24,9 @@ from quorate.errors import (
 )
 from quorate.v1 import admin_pb2 as admin
 from quorate_quorum.controller.decisions.outcome import Context, Outcome
-from quorate_quorum.controller.decisions.partitions import elect, moved
+from quorate_quorum.controller.decisions.partitions import completed, elect, moved, steps
 from quorate_quorum.metadata.image import MetadataImage
-from quorate_quorum.metadata.partitions import NO_LEADER, Key, PartitionImage, partition_changed
+from quorate_quorum.metadata.partitions import NO_LEADER, Key, PartitionImage
 from quorate_quorum.metadata.topics import TopicImage
 from quorate_quorum.v1 import events_pb2 as ev
 
@@ -158,8 +158,9 @@ class RequestedElections:
         if new is None:
             self.lossy.append((topic.id, index))
             return
-        self._answer(name, index, None, new)
-        yield partition_changed(topic.id, index, old, new)
+        states = [old, new, completed(image, topic, new)]
+        self._answer(name, index, None, states[-1])
+        yield from steps(topic.id, index, states)
 
     def _answer(
         self,

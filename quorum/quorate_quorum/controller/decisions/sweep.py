@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from quorate_quorum.controller.decisions.free_space import DirectoryChoice, FreeSpace
-from quorate_quorum.controller.decisions.partitions import adapted, elect
+from quorate_quorum.controller.decisions.partitions import adapted, completed, elect, steps
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.metadata.partitions import NO_LEADER, Key, PartitionImage, partition_changed
 from quorate_quorum.metadata.topics import TopicImage
@@ -164,6 +164,10 @@ class Sweep:
             for broker_id in state.broker_ids:
                 if broker_id in part.looks:
                     state = _changed(image, topic, index, state, broker_id, part)
+            # An election may have given the lead to the only target of a reassignment.
+            ended = completed(image, topic, state)
+            part.events.extend(steps(topic.id, index, [state, ended]))
+            state = ended
             if state.leader == NO_LEADER:
                 part.leaderless.append((topic.id, index))
             index += 1

@@ -27,9 +27,11 @@ from tests.unit.quorate_quorum.metadata.builders import (
     decided,
     directory_id,
     partition_made,
+    settled,
     the_partition,
     topic_event,
     topic_id,
+    unfence_event,
     with_partition,
 )
 
@@ -120,16 +122,21 @@ def test_a_move_adds_waits_and_removes() -> None:
 
 def test_targets_that_are_all_in_sync_end_the_move_although_others_left_the_isr() -> None:
     image = in_sync(moving([0, 3]), 0, 3)
-    assert state(image) == State((0, 3), (), (), (0, 3), 0)
+    assert state(image) == State((0, 3), (), (), (0, 3), 0, leader_epoch=1)
 
 
-def test_a_leader_that_stays_goes_on_in_its_epoch() -> None:
+def test_a_leader_that_stays_leads_in_a_new_epoch_when_a_replica_is_removed() -> None:
+    """What the old replica has fetched does not count for one that its broker gets later."""
     image = in_sync(moving([1, 0, 3]), 0, 1, 2, 3)
-    assert state(image) == State((1, 0, 3), (), (), (1, 0, 3), 0)
+    assert state(image) == State((1, 0, 3), (), (), (1, 0, 3), 0, leader_epoch=1)
+    image = moving([1, 0, 3, 5], image)
+    assert state(image).leader_epoch == 1  # none is removed
+    image, _ = ask(image, cancel=True)
+    assert state(image) == State((1, 0, 3), (), (), (1, 0, 3), 0, leader_epoch=2)
 
 
 def test_fewer_replicas_and_another_order_are_there_at_once() -> None:
-    assert state(moving([2, 0])) == State((2, 0), (), (), (2, 0), 0)
+    assert state(moving([2, 0])) == State((2, 0), (), (), (2, 0), 0, leader_epoch=1)
     assert state(moving([2, 1, 0])) == State((2, 1, 0), (), (), (2, 1, 0), 0)
     assert state(moving([1])) == State((1,), (), (), (1,), 1, leader_epoch=1)
 
@@ -146,7 +153,7 @@ def test_a_move_cancelled_has_its_first_replicas_again() -> None:
     image, result = ask(image, cancel=True)
     assert not result.HasField("error")
     assert set(the_partition(image).broker_ids) == {0, 1, 2}
-    assert state(replace_order(image)) == State((0, 1, 2), (), (), (0, 1, 2), 0)
+    assert state(replace_order(image)) == State((0, 1, 2), (), (), (0, 1, 2), 0, leader_epoch=1)
     assert list(image.reassigned) == []
 
 
@@ -157,7 +164,7 @@ def replace_order(image: MetadataImage) -> MetadataImage:
 
 def test_a_new_target_replaces_the_old_one_and_drops_what_only_that_wanted() -> None:
     image = moving([4, 1, 5], moving([3, 4, 0]))
-    assert state(image) == State((4, 1, 5, 0, 2), (4, 5), (0, 2), (1, 0, 2), 0)
+    assert state(image) == State((4, 1, 5, 0, 2), (4, 5), (0, 2), (1, 0, 2), 0, leader_epoch=1)
     image, _ = ask(image, cancel=True)
     assert set(the_partition(image).broker_ids) == {0, 1, 2}
 
@@ -196,6 +203,36 @@ def test_a_partition_without_a_leader_is_moved_when_it_has_one_again() -> None:
     _, result = ask(moving([3], image), [4])
     assert result.error.code == INVALID  # 0 or 1 may be the only one with the records
     assert "lost" in result.error.message
+
+
+def test_a_leader_of_the_elr_enters_the_isr_when_a_cancellation_lets_it_lead() -> None:
+    """Its broker is unfenced, and the one that is fenced is not swept yet."""
+    image = with_partition(SIX, [0, 1, 2], configs={"min.insync.replicas": "3"})
+    image = in_sync(moving([3, 4], image), 0, 1, 2, 3)
+    image = decided(image, 0, decide.fence(image, 0))
+    assert the_partition(image).leader == 3
+    image = decided(image, 2, decide.fence(image, 2))
+    assert the_partition(image).elr == (2,)
+    image = replayed(image, [unfence_event(2, image.brokers[2].epoch)])
+    image = replayed(image, decide.fence(image, 1).events)
+    image, result = ask(image, cancel=True)
+    assert not result.HasField("error")
+    found = the_partition(image)
+    assert (found.leader, found.isr) == (2, (1, 2))
+
+
+def test_an_election_of_the_only_target_ends_a_move() -> None:
+    """The sweep elects it: no leader proposes an ISR any more that could end the move."""
+    image = with_partition(SIX, [0, 1], configs={"min.insync.replicas": "2"})
+    image = decided(image, 1, decide.fence(image, 1))
+    assert the_partition(image).elr == (1,)
+    image = moving([1], image)
+    image = decided(image, 0, decide.fence(image, 0))
+    assert the_partition(image).leader == -1
+    image = replayed(image, [unfence_event(1, image.brokers[1].epoch)])
+    image = settled(image, 1)
+    assert state(image).replicas == (1,)
+    assert state(image).leader == 1
 
 
 def test_an_election_that_loses_records_ends_a_move_to_the_one_that_leads() -> None:
