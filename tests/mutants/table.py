@@ -2321,6 +2321,25 @@ MUTANTS = (
         (f"{REASSIGNMENT_TESTS}::test_a_move_whose_targets_may_not_lead_waits",),
     ),
     Mutant(
+        "removed-ends-the-epoch",
+        "the leader epoch goes on although a replica is removed",
+        "quorum/quorate_quorum/controller/decisions/partitions.py",
+        "leader != old.leader or not set(old.broker_ids) <= now.broker_ids",
+        "leader != old.leader",
+        (
+            f"{REASSIGNMENT_TESTS}"
+            "::test_a_leader_that_stays_leads_in_a_new_epoch_when_a_replica_is_removed",
+        ),
+    ),
+    Mutant(
+        "moves-end-in-sync",
+        "an election does not end a move",
+        "quorum/quorate_quorum/controller/decisions/sweep.py",
+        "ended = completed(image, topic, state)",
+        "ended = state",
+        (f"{REASSIGNMENT_TESTS}::test_an_election_of_the_only_target_ends_a_move",),
+    ),
+    Mutant(
         "moves-keep-one",
         "a cancellation drops the only replica in sync",
         REASSIGNMENT,
