@@ -82,6 +82,7 @@ def test_a_partition_moves_to_other_brokers_under_load() -> None:
             assert scene.state.leader in target
             await gone_elsewhere(scene, target)
         assert await listed(scene) == {}
+        assert "replica_lossy" not in scene.told, "what was removed is not missed"
         is_over.set()
         await writing
         await check(scene)

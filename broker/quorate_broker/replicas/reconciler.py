@@ -7,6 +7,7 @@ with each image, one at a time and in order.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TypeVar
 
@@ -280,7 +281,14 @@ class Reconciler:
             return
         await self.replicas.close(partition)
         log_line.info("replica removed", partition=partition.name, bytes=partition.log.size)
-        await self.replicas.files.remove(partition.directory_id, partition.name, partition.topic_id)
+        directory_id = partition.directory_id
+        await self.replicas.files.remove(directory_id, partition.name, partition.topic_id)
+        # After the files are gone: a replica that comes back here is new, and lacks nothing. If the
+        # disk fails, others tell it, and the replica counts as one that lost its log.
+        inventory = self.replicas.inventories.get(directory_id)
+        if inventory is not None:
+            with contextlib.suppress(StorageError):
+                await inventory.forget(key)
 
     async def _let_go(self) -> None:
         """Close the replicas that the image does not place here any more. Their files stay."""

@@ -88,7 +88,7 @@ def factor(
 def test_more_replicas_go_to_racks_without_one_and_to_brokers_with_few() -> None:
     brokers = racks(0, 1, 2, 3)  # R0: 0, 1; R1: 2, 3
     assert factor([[0], [0]], brokers, 2) == [[0, 2], [0, 3]]
-    assert factor([[0], [2]], brokers, 3) == [[0, 2, 1], [2, 1, 3]]
+    assert factor([[0], [2]], brokers, 3) == [[0, 3, 1], [2, 0, 1]]
     assert factor([[0, 2]], brokers, 2) == [[0, 2]]
 
 
