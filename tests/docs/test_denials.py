@@ -12,6 +12,7 @@ from quorate import Admin, Consumer, Producer
 from quorate.settings import SECURITY, NotThereYet
 from quorate_quorum.node.config import QuorumConfig
 from tests.docs.blocks import PAGES, ROOT
+from tests.docs.shell import unknown
 
 #: What a sentence may call missing -> whether it exists.
 FEATURES = {
@@ -22,6 +23,7 @@ FEATURES = {
     r"balanc\w+ of leaders|leaders?\b.*\bbalanc": hasattr(
         QuorumConfig, "auto_leader_rebalance_enable"
     ),
+    r"balance of (?:replicas|partitions|brokers)": unknown("quorate cluster rebalance") is None,
     r"create_batch|send_batch|batches that the program makes": hasattr(Producer, "create_batch"),
     r"seek_to_time": hasattr(Consumer, "seek_to_time"),
     r"transactions?\b": hasattr(Producer, "begin_transaction"),
@@ -72,6 +74,7 @@ def test_a_page_does_not_call_missing_what_exists(page: Path) -> None:
         "Replicas cannot be moved yet, so delete them.",
         "## What is not there yet\n\nAutomatic balancing of leaders; moving partitions.\n",
         "## What it does not do\n\n* **No draining of brokers** yet.\n",
+        "## What it does not do\n\n* **No automatic balance of replicas.** Move them.\n",
         "| `alter_partition_reassignments` | none | in a later release |",
     ],
 )

@@ -186,3 +186,47 @@ def test_a_child_that_was_forked_is_told(
         quorate_topic,
     )
     assert (code, out.split("\n")[:2]) == (0, ["WrongLoopError True", "parent goes on"]), err
+
+
+@pytest.mark.parametrize(
+    ("parent_is_first", "method", "printed"),
+    [
+        (False, "fork", "written"),
+        (True, "fork", "WrongLoopError"),
+        (True, "spawn", "written"),
+        (True, "forkserver", "written"),
+    ],
+)
+def test_a_new_client_works_in_a_child_unless_its_parent_had_one_before_a_fork(
+    quorate_cluster: EmbeddedCluster,
+    quorate_topic: str,
+    parent_is_first: bool,
+    method: str,
+    printed: str,
+) -> None:
+    child = f"""
+import os
+from quorate.sync import Producer
+try:
+    with Producer(bootstrap_servers={quorate_cluster.bootstrap_servers!r}) as producer:
+        producer.send_and_wait({quorate_topic!r}, b"x")
+    print("written", flush=True)
+except Exception as error:
+    print(type(error).__name__, flush=True)
+os._exit(0)
+"""
+    code, out, err = run(
+        f"""
+        import multiprocessing, sys
+        from quorate.sync import Producer
+        if {parent_is_first}:
+            with Producer(bootstrap_servers=sys.argv[1]) as producer:
+                producer.send_and_wait(sys.argv[2], b"x")
+        process = multiprocessing.get_context({method!r}).Process(target=exec, args=({child!r},))
+        process.start()
+        process.join()
+        """,
+        quorate_cluster.bootstrap_servers,
+        quorate_topic,
+    )
+    assert (code, out.split()) == (0, [printed]), err
