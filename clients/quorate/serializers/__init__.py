@@ -3,6 +3,10 @@
 A serializer is any object with `serialize(topic, value) -> bytes` and
 `deserialize(topic, data) -> value`, or a plain callable `value -> bytes` (`bytes -> value`).
 A serializer never gets None: a null key or value stays null. docs/serializers.md shows each.
+
+Avro, Msgspec, Protobuf, Pydantic and what belongs to them are imported at their first use: import
+them by name. They are not in `__all__`, because most need a library that may not be installed, and
+``from quorate.serializers import *`` would fail without any one of these.
 """
 
 from importlib import import_module

@@ -72,9 +72,10 @@ class SimulatedCluster:
 
     `seed`: decides everything that is left to chance; None: that of `pytest --quorate-seed`, or a
     new one, which the note of an error names. `voters` is 1 to 9, with the ids 100, 101, ...;
-    `brokers` 1 to 99, with the ids 0, 1, ...; `racks` are dealt to the brokers in runs. `configs`:
-    settings of every broker, by dotted name (docs/configuration.md). `time_limit_s`: the virtual
-    seconds after which one run() fails, besides those that it passes with `clock`.
+    `brokers` 1 to 99, with the ids 0, 1, ...; calls take ids, and the history and errors name the
+    host of node 0 broker-0, that of node 100 voter-100. `racks` are dealt to the brokers in runs.
+    `configs`: settings of every broker, by dotted name (docs/configuration.md). `time_limit_s`: the
+    virtual seconds after which one run() fails, besides those that it passes with `clock`.
 
     Use it in a `with` statement, and run() the program. In an event loop in virtual time
     (run_simulated, or a test with the marker `quorate_simulation`) use it in `async with`. Methods

@@ -24,7 +24,8 @@ UNDO_S: Final = 60.0
 class ClusterFaults:
     """What may happen to nodes, programs and disks, as `cluster.faults`.
 
-    Nodes are named by id, programs by name. A fault happens at once, and lasts until it is undone.
+    Nodes are named by id, programs by name. The history names the host of node 0 broker-0, that of
+    node 100 voter-100. A fault happens at once, and lasts until it is undone.
     """
 
     #: The kinds of random().
@@ -37,7 +38,10 @@ class ClusterFaults:
 
     @property
     def history(self) -> tuple[str, ...]:
-        """Everything that was done to the cluster so far, with the virtual time."""
+        """Everything that was done to the cluster so far, with the virtual time.
+
+        Node 0 is broker-0 in it, and node 100 is voter-100. Programs have their names.
+        """
         return tuple(self._world.told)
 
     # -- nodes and programs

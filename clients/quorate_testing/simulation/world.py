@@ -7,7 +7,6 @@ import contextlib
 import functools
 import hashlib
 import random
-import sys
 import warnings
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context
@@ -138,7 +137,8 @@ class World:
     def explain(self, error: BaseException) -> None:
         """Add a note to an error, once: the seed that replays the run, the time, the faults.
 
-        The seed is also printed on standard error.
+        Python and pytest show the note with an error that ends the program or the test. Nothing is
+        printed here: a test may expect the error.
         """
         first = f"simulated cluster: seed {self.seed}"
         if any(note.startswith(first) for note in getattr(error, "__notes__", ())):
@@ -147,7 +147,6 @@ class World:
             f"{first}, at {self.loop.world_time():.6f} s of virtual time; replay with "
             f"SimulatedCluster(seed={self.seed}) or pytest --quorate-seed={self.seed}"
         )
-        print(note, file=sys.stderr)
         if self.told:
             skipped = len(self.told) - NOTED_MAX
             more = f" (the last {NOTED_MAX} of {len(self.told)})" if skipped > 0 else ""

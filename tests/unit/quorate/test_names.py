@@ -8,6 +8,7 @@ import sys
 import pytest
 
 import quorate
+from quorate import serializers
 
 
 @pytest.mark.parametrize("name", quorate.__all__)
@@ -28,3 +29,17 @@ def test_modules_are_there_after_the_package_is_imported() -> None:
         "quorate.errors.TopicExistsError; from quorate import *; Admin, Record"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_a_star_import_of_the_serializers_needs_no_further_library() -> None:
+    """Those that need one are in dir(), and are imported by name."""
+    missing = ["fastavro", "pydantic", "msgspec"]
+    program = (
+        f"import sys; sys.modules.update(dict.fromkeys({missing})); "
+        "from quorate.serializers import *; Json, String"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+    extras = {"Avro", "Msgspec", "Protobuf", "Pydantic"}
+    assert extras <= set(dir(serializers)) - set(serializers.__all__)
+    assert set(serializers.__all__) <= set(dir(serializers))
+    assert all(name in str(serializers.__doc__) for name in extras)

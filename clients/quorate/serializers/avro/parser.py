@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, NoReturn
 
 from quorate.errors import InvalidSchemaError
@@ -32,6 +33,8 @@ ALLOWED: Final = "a name of a type, an object with a type, or a list of types (a
 #: How deep types may lie in one another, a name for the type that it stands for. A value of such a
 #: type is nested as deeply, and what works on it counts no levels.
 NESTED_MAX: Final = 100
+#: The words of the types that are made of others, or have a name.
+COMPLEX: Final = ("record", "enum", "array", "map", "fixed")
 #: What belongs to a logical type, beside its name.
 LOGICAL: Final = ("logicalType", "precision", "scale")
 
@@ -66,6 +69,17 @@ def _depth(type: Type, known: dict[int, int]) -> int:
     depth = 1 + max((_depth(one, known) for one in inner), default=0)
     known[id(type)] = depth
     return depth
+
+
+def unlike(name: str, known: Iterable[str]) -> str:
+    """Return words for a name that is no type, with the nearest one.
+
+    >>> unlike("strng", PRIMITIVES)[-24:]
+    '; did you mean "string"?'
+    """
+    near = difflib.get_close_matches(name, list(known), 1)
+    hint = f'; did you mean "{near[0]}"?' if near else ""
+    return f"no primitive type ({', '.join(PRIMITIVES)}){hint}"
 
 
 def _refuse(place: str, message: str) -> NoReturn:
@@ -115,7 +129,11 @@ class _Parser:
         found = self._named.get(full) or self._named.get(name)
         if found is None:
             known = ", ".join(sorted(self._named)) or "none"
-            _refuse(place, f"the type {name!r} is not defined before; defined are: {known}")
+            _refuse(
+                place,
+                f"the type {name!r} is not defined before; defined are: {known}; it is "
+                f"{unlike(name, (*PRIMITIVES, *COMPLEX, *self._named))}",
+            )
         assert isinstance(found, Record | Enum | Fixed)
         return found
 

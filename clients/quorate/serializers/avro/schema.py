@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from quorate.errors import InvalidSchemaError
-from quorate.serializers.avro.parser import parse
+from quorate.serializers.avro.parser import parse, unlike
 from quorate.serializers.avro.types import (
+    PRIMITIVES,
     Array,
     Enum,
     Fixed,
@@ -80,6 +81,19 @@ def _canonical(type: Type, defined: set[str]) -> str:
             return f'{{"name":"{type.name}","type":"record","fields":[{fields}]}}'
 
 
+def _decoded(text: str) -> Any:
+    """Return the JSON of a schema. The name of a primitive type may stand without quotes."""
+    if text in PRIMITIVES:
+        return text
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        said = f"the schema is not JSON: {error}"
+        if text[:1] not in ("{", "[", '"'):
+            said += f", and the type {text[:40]!r} is not defined: it is {unlike(text, PRIMITIVES)}"
+        raise InvalidSchemaError(said) from None
+
+
 class AvroSchema:
     """A schema that was checked. Equal schemas have the same JSON; the order of keys is ignored.
 
@@ -93,11 +107,8 @@ class AvroSchema:
 
     def __init__(self, schema: str | Mapping[str, Any] | list[Any]) -> None:
         decoded: Any = schema
-        if isinstance(schema, str) and schema.lstrip()[:1] in ("{", "[", '"'):
-            try:
-                decoded = json.loads(schema)
-            except ValueError as error:
-                raise InvalidSchemaError(f"the schema is not JSON: {error}") from None
+        if isinstance(schema, str):
+            decoded = _decoded(schema.strip())
         self.type = parse(decoded)
         #: The schema as JSON, without anything that does not belong to it.
         self.text = json.dumps(decoded, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

@@ -12,8 +12,10 @@ from quorate.errors import InvalidSchemaError, UnknownSchemaError
 from quorate.object_rules import data_of
 from quorate.serializers.avro.codec import Decode, decoder, encoder
 from quorate.serializers.avro.confluent import SCHEMA_ID, ConfluentRegistry
+from quorate.serializers.avro.misfits import misfit
 from quorate.serializers.avro.schema import AvroSchema, as_schema
 from quorate.serializers.avro.sources import Given, SchemaSource, SchemaStore
+from quorate.serializers.avro.types import Named
 from quorate.settings import refused
 
 #: Avro's single-object encoding: the marker, then the writer's fingerprint, then the value.
@@ -85,13 +87,16 @@ class Avro:
     def serialize(self, topic: str, value: Any) -> bytes:
         """Return the value in Avro's single-object encoding; with confluent_id, in Confluent's.
 
-        Raises ValueError or TypeError if the value does not fit the schema, and UnknownSchemaError
-        if the schema is not registered.
+        Raises ValueError or TypeError, which name the topic, the schema and the field, if the value
+        does not fit the schema; UnknownSchemaError if the schema is not registered.
         """
         if not self._may_write:
             self._source.check_may_write(self.schema)
             self._may_write = True
-        return self._encode(value)
+        try:
+            return self._encode(value)
+        except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+            raise self._misfit(topic, value, error) from error
 
     def deserialize(self, topic: str, data: bytes) -> Any:
         """Return the value, in the form of the reader's schema.
@@ -119,6 +124,18 @@ class Avro:
         if data[:1] == b"\0" and self._confluent is None:
             allowed += " (a value of Confluent's serializers needs Avro(confluent=ADDRESS))"
         raise ValueError(refused("Avro.deserialize", "data", allowed, bytes(data)))
+
+    def _misfit(self, topic: str, value: Any, error: Exception) -> Exception:
+        """Return the error of a value that does not fit, with the place, the schema and the topic.
+
+        fastavro's own errors name neither.
+        """
+        said = str(error)
+        if not said.startswith("Avro.serialize: "):
+            said = misfit(self.schema.type, value) or f"Avro.serialize: {said}"
+        name = self.schema.type.name if isinstance(self.schema.type, Named) else self.schema.text
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        return kind(f"{said}; the value is for topic {topic!r}, by the schema {name}")
 
     def _writer(self, source: SchemaSource | ConfluentRegistry, key: int, shown: str) -> AvroSchema:
         """Return the schema of a value's writer. Outside an event loop, wait until it is found."""

@@ -284,3 +284,13 @@ def test_a_killed_program_leaves_no_warning_and_one_that_forgets_its_clients_doe
         said = [str(one.message) for one in warned]
         assert len(said) == (not is_killed), said
         assert all("a Producer for broker-0:7092 was never stopped" in one for one in said)
+
+
+def test_an_error_that_a_test_expects_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    async def fail() -> None:
+        raise LookupError
+
+    with SimulatedCluster(seed=1) as cluster, pytest.raises(LookupError) as found:
+        cluster.run(fail)
+    assert capfd.readouterr() == ("", "")
+    assert found.value.__notes__[0].startswith("simulated cluster: seed 1, at ")

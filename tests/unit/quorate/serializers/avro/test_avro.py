@@ -227,8 +227,8 @@ def test_a_field_with_a_default_may_be_left_out_when_written() -> None:
         ("boolean", 3, "Avro.serialize: value must be True or False, not 3"),
         ("null", 3, "Avro.serialize: value must be None, not 3"),
         (INT, {"a": "x"}, "Avro.serialize: s.R.a must be a whole number, not 'x'"),
-        (INT, {}, "Field a is specified in the schema but missing"),
-        (INT, {"a": 1, "b": 2}, "record contains more fields than the schema specifies: b"),
+        (INT, {}, "value lacks a"),
+        (INT, {"a": 1, "b": 2}, "value has b, which it must not"),
         (array("int"), [1, 1 << 40], r"Avro.serialize: value\[\] must be an int"),
         (map_of("int"), {"k": None}, r"Avro.serialize: value\{\} must be a whole number"),
         (TEXT_AND_INT, 1.5, "do not match"),
@@ -444,3 +444,39 @@ def test_a_conversion_that_has_nothing_to_do_gives_the_value_itself() -> None:
         AvroSchema(array("int")).type, AvroSchema(array("long")).type, lambda _, v: v
     )
     assert found(value) is value
+
+
+LINE = record(("q", "int"), name="shop.Line")
+SHOP = record(
+    ("n", "int"),
+    ("at", ["null", LINE]),
+    ("lines", array("shop.Line")),
+    ("by", map_of("int")),
+    name="shop.Order",
+)
+RIGHT: dict[str, Any] = {"n": 1, "at": None, "lines": [], "by": {}}
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ({"n": 1, "at": None}, "value lacks lines, by: the fields of shop.Order are n, at, lines"),
+        ({**RIGHT, "x": 1}, "value has x, which it must not: the fields of shop.Order are n"),
+        ({**RIGHT, "lines": [{"q": 1}, {}]}, r"shop.Order.lines\[1\] lacks q: .* shop.Line are q"),
+        ({**RIGHT, "at": {"q": 1, "z": 2}}, "shop.Order.at has z, which it must not"),
+        ({**RIGHT, "lines": 3}, "shop.Order.lines must be a list, not 3"),
+        ({**RIGHT, "by": 3}, "shop.Order.by must be a mapping by strings, not 3"),
+        ({**RIGHT, "n": "1"}, "shop.Order.n must be a whole number, not '1'"),
+        ({**RIGHT, "at": 5}, "shop.Order|field at"),
+        (5, r"value must be a mapping with the fields of shop.Order \(n, at, lines, by\), not 5"),
+        (None, "value must be a mapping"),
+        ([1], "value must be a mapping"),
+    ],
+    ids=repr,
+)
+def test_a_value_that_does_not_fit_names_the_field_the_schema_and_the_topic(
+    value: Any, said: str
+) -> None:
+    told = f"^Avro.serialize: .*({said}).*for topic 'orders', by the schema shop.Order$"
+    with pytest.raises((TypeError, ValueError), match=told):
+        Avro(SHOP).serialize("orders", value)

@@ -145,7 +145,10 @@ for _ in range(2000):
     [
         ("{", "the schema is not JSON"),
         (7, "must be a name of a type, an object with a type, or a list of types .* not 7"),
-        ("integer", "the type 'integer' is not defined before; defined are: none"),
+        ("integer\n", "not JSON: .* type 'integer' is not defined: .*; did you mean \"int\""),
+        ("hello", r"is not JSON: .* 'hello' is not defined: it is no primitive type \(null, .*\)"),
+        ('"strng"', "the type 'strng' is not defined before; .*; did you mean \"string\"?"),
+        ({"type": "recrd"}, "the type 'recrd' is not defined before; .*; did you mean \"record\"?"),
         ({"type": "array"}, '"items" is missing'),
         ({"type": "map"}, '"values" is missing'),
         ({"name": "x"}, '"type" is missing'),
@@ -201,3 +204,7 @@ def test_a_logical_type_that_is_invalid_is_ignored() -> None:
     for wrong in ({}, {"precision": 0}, {"precision": 2, "scale": 3}, {"precision": "4"}):
         schema = AvroSchema({"type": "bytes", "logicalType": "decimal", **wrong})
         assert schema.type == AvroSchema("bytes").type
+
+
+def test_a_primitive_type_may_stand_alone_in_a_line() -> None:
+    assert AvroSchema(" int\n") == AvroSchema('"int"')
