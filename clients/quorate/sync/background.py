@@ -146,6 +146,9 @@ class Voice:
         self._task: asyncio.Task[None] | None = None
         self._called: asyncio.Event | None = None
         self._is_over = False
+        #: Whether the thread waits for a call. If it makes another one, it does so in a signal's
+        #: handler, and the first call goes on when the handler has returned.
+        self.is_waiting = False
         #: The call that is carried out, and whether Ctrl-C has cancelled it.
         self._under_way: Future[Any] | None = None
         self._is_interrupted = False
@@ -157,6 +160,7 @@ class Voice:
         """
         done: Future[T] = Future()
         try:
+            self.is_waiting = True
             self._jobs.append((call, done))
             self._is_over = self._is_over or is_last
             self._loop.call_soon_threadsafe(self._begin)
@@ -169,6 +173,8 @@ class Voice:
             with contextlib.suppress(BaseException):
                 done.result(INTERRUPTED_MAX_S)
             raise
+        finally:
+            self.is_waiting = False
         try:
             return done.result()
         except CancelledError:

@@ -80,7 +80,12 @@ class BlockingClient(Generic[C]):
     def _run(self, call: Callable[[], Awaitable[T]]) -> T:
         """Run a call in the loop, in the task that stands for the calling thread."""
         self._background.check(self._what)
-        return self._of_thread().voice.run(call)
+        voice = self._of_thread().voice
+        if (
+            voice.is_waiting
+        ):  # in the handler of a signal: behind its own call it would wait for ever
+            return self._background.run(call)
+        return voice.run(call)
 
     def _of_thread(self) -> OfThread:
         """Return what the client has for the calling thread. It ends with the thread."""

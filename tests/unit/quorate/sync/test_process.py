@@ -161,6 +161,42 @@ def test_ctrl_c_that_reaches_another_thread_ends_a_wait(
     assert (code, out.splitlines(), err) == (0, ["sends", "interrupted frozenset()"], "")
 
 
+@pytest.mark.parametrize(
+    "read", ["list(consumer)", "consumer.getone()", "consumer.getmany(timeout_ms=60_000)"]
+)
+def test_a_handler_of_a_signal_may_stop_the_consumer_that_waits(
+    quorate_cluster: EmbeddedCluster, quorate_topic: str, read: str
+) -> None:
+    """The handler runs in the thread whose own call is under way."""
+    code, out, err = run(
+        f"""
+        import signal, sys
+        from quorate.errors import ClosedError
+        from quorate.sync import Consumer
+
+        def handle(*_):
+            print("lag", consumer.lag(), "commits", consumer.commit(), flush=True)
+            consumer.stop()
+
+        consumer = Consumer(sys.argv[2], bootstrap_servers=sys.argv[1], group_id=sys.argv[2])
+        consumer.start()
+        consumer.getmany(timeout_ms=100)
+        signal.signal(signal.SIGALRM, handle)
+        signal.setitimer(signal.ITIMER_REAL, 0.5)
+        try:
+            {read}
+        except ClosedError:
+            pass
+        print("ended")
+        """,
+        quorate_cluster.bootstrap_servers,
+        quorate_topic,
+    )
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-1] == "ended"
+    assert out.startswith("lag {")
+
+
 @pytest.mark.parametrize("call", ["producer.send(sys.argv[2], b'x')", "producer.flush()"])
 def test_a_child_that_was_forked_is_told(
     quorate_cluster: EmbeddedCluster, quorate_topic: str, call: str
