@@ -1,7 +1,12 @@
 """The records that threads have sent, and that the loop has not put into its buffer yet.
 
-Threads append, and the loop takes all at once. A thread wakes the loop only if the inbox was empty,
-so a thread that sends faster than the loop runs costs one wake-up for many records.
+Threads append, and the loop takes all at once. A thread wakes the loop only if no thread has done
+so since the last take, so a thread that sends faster than the loop runs costs one wake-up for many
+records.
+
+The handler of a signal may raise at any line of a put. Then the put's record may be in the inbox or
+not, and the inbox must work on: no bulk that is half changed gets a further record, the loop counts
+anew what it takes, and a wake-up counts as sent only when it was.
 """
 
 from __future__ import annotations
@@ -40,10 +45,15 @@ class Inbox:
         self._bulks: deque[Bulk] = deque()
         #: The last bulk, to which the next record may be added.
         self._open: Bulk | None = None
-        #: Number of records that were ever put in.
+        #: Whether the loop was woken since the last take.
+        self._is_told = False
+        #: Number of records that were ever put in, and taken out.
         self.puts = 0
+        self._taken = 0
         #: Of the records here, and of those that the loop has taken and has not done with.
         self._bytes_held = 0
+        #: Of those that the loop has taken alone.
+        self._bytes_taken = 0
         self._lock = threading.Lock()
         self._room = threading.Condition(self._lock)
         self._waiting = 0
@@ -66,13 +76,13 @@ class Inbox:
         OverloadedError after `timeout_s`, in the loop's thread at once: it would wait for itself.
         Raises the error that was given to close(), and InvalidTimestampError.
         """
-        was_empty = False
         with self._lock:
             if self._bytes_held + size > self.bytes_max:
                 self._wait(size, timeout_s)
             if self._closed is not None:
                 raise self._closed.with_traceback(None)
             bulk = self._open
+            self._open = None  # a signal may end this put while only some columns have the record
             if (
                 bulk is None
                 or bulk.topic != topic
@@ -87,14 +97,13 @@ class Inbox:
                 index = len(records.values)
                 records.values.append(value)
                 records.size += size
-            if bulk is not self._open:
-                self._open = bulk
-                was_empty = not self._bulks
+            if index == 0:
                 self._bulks.append(bulk)
+            self._open = bulk
             self._bytes_held += size
             self.puts += 1
-        if was_empty:
-            self._wake()
+            if not self._is_told:
+                self._tell()
         return bulk, index
 
     def put_all(self, bulk: Bulk, timeout_s: float) -> None:
@@ -105,13 +114,17 @@ class Inbox:
                 self._wait(size, timeout_s)
             if self._closed is not None:
                 raise self._closed.with_traceback(None)
-            was_empty = not self._bulks
-            self._bulks.append(bulk)
             self._open = None
+            self._bulks.append(bulk)
             self._bytes_held += size
             self.puts += len(bulk.records.values)
-        if was_empty:
-            self._wake()
+            if not self._is_told:
+                self._tell()
+
+    def _tell(self) -> None:
+        """Wake the loop. Call it under the lock, so that no take comes between the two lines."""
+        self._wake()
+        self._is_told = True
 
     def _wait(self, size: int, timeout_s: float) -> None:
         if self._closed is None and self._bytes_held and self._is_loop():
@@ -140,12 +153,17 @@ class Inbox:
         with self._lock:
             found, self._bulks = self._bulks, deque()
             self._open = None
+            self._is_told = False
+            self._taken += sum(len(bulk.records.values) for bulk in found)
+            self._bytes_taken += sum(bulk.records.size for bulk in found)
+            self.puts, self._bytes_held = self._taken, self._bytes_taken
         return found
 
     def give_back(self, size: int) -> None:
         """Count `size` bytes no more. Called for what was taken, when it is elsewhere."""
         with self._lock:
             self._bytes_held -= size
+            self._bytes_taken -= size
             if self._waiting:
                 self._room.notify_all()
 

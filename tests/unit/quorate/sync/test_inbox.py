@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import linecache
+import sys
 import threading
 from collections.abc import Callable
 from functools import partial
+from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -13,6 +17,7 @@ from quorate.producer.bulk import Bulk
 from quorate.record.batch import TIMESTAMP_MAX
 from quorate.record.column_builder import RecordColumns
 from quorate.record.record import record_bytes_max
+from quorate.sync import inbox
 from quorate.sync.inbox import BULK_RECORDS_MAX, Inbox, parts_of
 
 WAIT_S = 20.0
@@ -80,6 +85,103 @@ def test_a_record_that_is_refused_leaves_nothing_and_the_next_one_wakes_the_loop
     owner.put("next", 4, WAIT_S)
     assert owner.wakes == 1
     assert owner.take() == ["next"]
+
+
+class Interrupts:
+    """Raises KeyboardInterrupt at the n-th line of a put that the thread comes to."""
+
+    def __init__(self, number: int) -> None:
+        self.left = number
+        self.has_raised = False
+
+    def trace(self, frame: FrameType, _event: str, _argument: Any) -> Any:
+        code = frame.f_code
+        return self._line if code.co_filename == inbox.__file__ or code in PARTS_OF_A_PUT else None
+
+    def _line(self, frame: FrameType, event: str, _argument: Any) -> Any:
+        if event != "line" or self.has_raised:
+            return self._line
+        # Python runs no signal handler between the last line under a lock and the lock's release
+        if linecache.getline(frame.f_code.co_filename, frame.f_lineno).lstrip().startswith("with"):
+            return self._line
+        self.left -= 1
+        if self.left < 0:
+            self.has_raised = True
+            raise KeyboardInterrupt
+        return self._line
+
+
+PARTS_OF_A_PUT = {
+    one.__code__
+    for one in (RecordColumns.append, RecordColumns.begin_run, RecordColumns._keys, Owner.wake)
+}
+
+
+def put_pair(owner: Owner, name: str, count: int) -> None:
+    """Put a record with a key of the same name, or many as one bulk."""
+    pair, headers = name.encode(), ((name, None),)
+    size = record_bytes_max(pair, pair, headers)
+    if count == 1:
+        owner.inbox.put("t", None, ord(name[0]), pair, pair, headers, size, WAIT_S)
+        return
+    records = RecordColumns()
+    for _ in range(count):
+        records.append(7, pair, pair, headers, size)
+    owner.inbox.put_all(Bulk("t", None, records), WAIT_S)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("before", [(), ("before",)])
+def test_a_signal_at_any_line_of_a_put_leaves_the_inbox_whole(
+    before: tuple[str, ...], count: int
+) -> None:
+    """The record of the put may be there or not. All later records are, and wake the loop."""
+    number = 0
+    has_raised = True
+    while has_raised:
+        owner = Owner(1000)
+        for name in before:
+            owner.inbox.put("t", None, 7, None, name.encode(), (), 7, WAIT_S)
+        interrupts = Interrupts(number)
+        try:
+            sys.settrace(interrupts.trace)
+            try:
+                put_pair(owner, "interrupted", count)
+            finally:
+                sys.settrace(None)
+        except KeyboardInterrupt:
+            assert interrupts.has_raised
+        put_pair(owner, "after", 1)
+        assert owner.wakes >= 1, number
+        bulks = owner.inbox.take()
+        found = []
+        for bulk in bulks:
+            records = bulk.records
+            for index, (key, value) in enumerate(
+                zip(records.keys or [None] * len(records.values), records.values, strict=False)
+            ):
+                assert key is None or key == value
+                assert [name.encode() for name, _ in records.headers.get(index, ())] in ([], [key])
+                found.append((value or b"").decode())
+            bulk.seal()
+        assert [one for one in found if one != "interrupted"] == [*before, "after"], number
+        assert found.count("interrupted") in (0, count), number
+        assert (owner.inbox.puts, sum(bulk.count for bulk in bulks)) == (len(found),) * 2, number
+        # nothing is counted for ever, and no room is given back twice
+        for bulk in bulks:
+            owner.inbox.give_back(bulk.records.size)
+        owner.put("all the room", 1000, 0.001)
+        with pytest.raises(OverloadedError):
+            owner.put("more", 1, 0.001)
+        # the wake-up belongs to one take
+        wakes = owner.wakes
+        assert owner.take() == ["all the room"]
+        owner.inbox.give_back(1000)
+        owner.put("next", 4, WAIT_S)
+        assert owner.wakes == wakes + 1, number
+        has_raised = interrupts.has_raised
+        number += 1
+    assert number > 10
 
 
 def test_records_of_several_partitions_and_bulks_keep_their_order() -> None:
