@@ -15,15 +15,25 @@ from typing import Annotated, Final
 import typer
 
 from quorate import Admin, LogDirDescription, Reassignment, TopicPartition
-from quorate.errors import NoReassignmentInProgressError, QuorateError
+from quorate.errors import NoReassignmentInProgressError, QuorateError, UnknownTopicError
 from quorate_cli.cluster_disks import readable
-from quorate_cli.output import SAID_NO, fail, os_reason, print_json, print_table, usage_error
+from quorate_cli.output import (
+    SAID_NO,
+    fail,
+    note,
+    os_reason,
+    print_json,
+    print_table,
+    usage_error,
+    warn,
+)
 from quorate_cli.partition_names import every_partition
 from quorate_cli.progress import progress
 from quorate_cli.session import Session, code_name, in_session, run
 
 #: The pause between two looks at the moves, while the command waits for their end.
 LOOK_S: Final = 0.5
+NOTHING: Final = "nothing is being moved\n"
 #: The longest time that `--wait` may be given.
 WAIT_MAX_S: Final = 7 * 24 * 3600
 
@@ -86,22 +96,30 @@ def move(
     removed. Producers and consumers go on meanwhile, and nothing is lost. A second move of the same
     partition replaces the first; `quorate partition cancel` goes back.
     """
-    if bool(named) == (plan is not None) or bool(to) == (plan is not None):
-        usage_error("name partitions and give --to, or give --plan FILE")
+    _check_words(named, to, plan)
     brokers = _brokers(to) if plan is None else []
     read = {} if plan is None else _read(plan)
 
-    async def question(admin: Admin) -> dict[TopicPartition, QuorateError | None]:
+    async def question(
+        admin: Admin,
+    ) -> tuple[dict[TopicPartition, QuorateError | None], dict[TopicPartition, str], list[str]]:
         targets: Mapping[TopicPartition, Sequence[int]] = read or dict.fromkeys(
             await every_partition(admin, named or ()), brokers
         )
-        return await admin.reassign_partitions(targets, keep_replication_factor=keep_factor)
+        changes, warnings = await _changed_counts(admin, targets)
+        found = await admin.reassign_partitions(targets, keep_replication_factor=keep_factor)
+        return found, changes, warnings
 
-    found = dict(sorted(session.ask(question).items()))
-    _show_results(session, found, "begun")
+    results, changes, warnings = session.ask(question)
+    found = dict(sorted(results.items()))
+    _show_results(session, found, "begun", changes)
     begun = [key for key, error in found.items() if error is None]
+    if begun:
+        warn(warnings)
     if wait and begun:
         _await_end(session, begun, wait)
+    elif begun and not session.as_json:
+        note("it goes on in the background: `quorate partition list-moves` shows how far it is")
     _end(found, "was not moved")
 
 
@@ -124,7 +142,10 @@ def cancel(
         return await admin.reassign_partitions(dict.fromkeys(chosen)) if chosen else {}
 
     found = dict(sorted(session.ask(question).items()))
-    _show_results(session, found, "cancelled")
+    if found or session.as_json:
+        _show_results(session, found, "cancelled")
+    else:
+        sys.stdout.write(NOTHING)
     _end(found, "was not cancelled")
 
 
@@ -135,6 +156,9 @@ def list_moves(session: Session) -> None:
     far = {key: progress_of(key, one, sizes) for key, one in sorted(moves.items())}
     if session.as_json:
         print_json([_document(key, moves[key], one) for key, one in far.items()])
+        return
+    if not moves:
+        sys.stdout.write(NOTHING)
         return
     print_table(
         ("partition", "target", "adding", "removing", "in sync", "copied"),
@@ -202,6 +226,45 @@ def _await_end(session: Session, begun: Sequence[TopicPartition], wait_s: float)
         sys.stdout.write(f"{len(begun)} moved\n")
 
 
+def _check_words(named: Sequence[str] | None, to: str, plan: Path | None) -> None:
+    if plan is not None and (to or named):
+        both = "--to" if to else f"the partition {(named or [''])[0]!r}"
+        usage_error(f"a plan names partitions and their brokers: give --plan or {both}, not both")
+    if plan is None and not named:
+        usage_error("name one or more TOPIC or TOPIC/PARTITION, or give --plan FILE")
+    if plan is None and not to:
+        usage_error("give the brokers of the replicas, as --to 3,4,5, or give --plan FILE")
+
+
+async def _changed_counts(
+    admin: Admin, targets: Mapping[TopicPartition, Sequence[int]]
+) -> tuple[dict[TopicPartition, str], list[str]]:
+    """Return which partitions get more or fewer replicas, and warnings of too few."""
+    try:
+        topics = await admin.describe_topics(sorted({key.topic for key in targets}))
+    except UnknownTopicError:
+        return {}, []  # the move itself tells it, by partition
+    changes, warnings = {}, {}
+    for key, target in targets.items():
+        partitions = topics[key.topic].partitions
+        before = len(partitions[key.partition].replicas) if key.partition < len(partitions) else 0
+        if before in (0, len(target)):
+            continue
+        changes[key] = f"{before} → {len(target)} replicas"
+        if len(target) < before and key.topic not in warnings:
+            warnings[key.topic] = await _too_few(admin, key.topic, len(target))
+    return changes, [one for one in warnings.values() if one]
+
+
+async def _too_few(admin: Admin, topic: str, replicas: int) -> str:
+    """Return a warning if a topic's min.insync.replicas is above the number; else nothing."""
+    name = "min.insync.replicas"
+    values = [one.value for one in await admin.describe_configs(topic) if one.name == name]
+    if not values or int(values[0]) <= replicas:
+        return ""
+    return f"{topic}: {name}={values[0]} is above the number of replicas, and counts as {replicas}"
+
+
 def _brokers(text: str) -> list[int]:
     """Return the ids of brokers in a list with commas.
 
@@ -243,7 +306,10 @@ def _read(path: Path) -> dict[TopicPartition, list[int]]:
 
 
 def _show_results(
-    session: Session, found: Mapping[TopicPartition, QuorateError | None], done: str
+    session: Session,
+    found: Mapping[TopicPartition, QuorateError | None],
+    done: str,
+    changes: Mapping[TopicPartition, str] | None = None,
 ) -> None:
     if session.as_json:
         print_json(
@@ -263,7 +329,9 @@ def _show_results(
         [
             (
                 f"{key.topic}/{key.partition}",
-                done if error is None else f"{error} [{code_name(error)}]",
+                ", ".join(filter(None, (done, (changes or {}).get(key))))
+                if error is None
+                else f"{error} [{code_name(error)}]",
             )
             for key, error in found.items()
         ],

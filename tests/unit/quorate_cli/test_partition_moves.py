@@ -10,7 +10,14 @@ from typing import Any
 
 import pytest
 
-from quorate import Admin, LogDirDescription, Reassignment, ReplicaSize, TopicPartition
+from quorate import (
+    Admin,
+    ConfigDescription,
+    LogDirDescription,
+    Reassignment,
+    ReplicaSize,
+    TopicPartition,
+)
 from quorate.errors import (
     InvalidReplicaAssignmentError,
     NoReassignmentInProgressError,
@@ -32,17 +39,23 @@ class Cluster:
         self.refusals: dict[TopicPartition, QuorateError] = {}
         #: What the next looks at the moves find; the last one stays.
         self.moves: list[dict[TopicPartition, Reassignment]] = [{}]
+        self.min_isr = "2"
         self.sizes = {1: 1000, 2: 1000, 3: 250}
         monkeypatch.setattr(partition_moves, "LOOK_S", 0)
         for name in ("start", "describe_topics", "reassign_partitions", "list_reassignments"):
             monkeypatch.setattr(Admin, name, getattr(self, name))
-        monkeypatch.setattr(Admin, "describe_log_dirs", self.describe_log_dirs)
+        for name in ("describe_log_dirs", "describe_configs"):
+            monkeypatch.setattr(Admin, name, getattr(self, name))
 
     async def start(self) -> None:
         return None
 
     async def describe_topics(self, names: Iterable[str]) -> dict[str, Any]:
-        return {name: SimpleNamespace(partitions=[0, 1]) for name in names}
+        one = SimpleNamespace(replicas=(1, 2))
+        return {name: SimpleNamespace(partitions=[one, one]) for name in names}
+
+    async def describe_configs(self, topic: str) -> list[ConfigDescription]:
+        return [ConfigDescription("min.insync.replicas", self.min_isr, "topic")]
 
     async def reassign_partitions(
         self,
@@ -202,6 +215,51 @@ def test_without_moves_the_list_is_empty(
     cluster: Cluster, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert run(capfd, "list-moves", "-o", "json").json == []
+    assert run(capfd, "list-moves").out == "nothing is being moved\n"
+    for arguments in (("cancel", "--all"), ("cancel", "t")):
+        said = run(capfd, *arguments)
+        assert (said.status, said.out, said.err) == (0, "nothing is being moved\n", "")
+
+
+def test_a_move_that_is_not_waited_for_says_where_it_is_shown(
+    cluster: Cluster, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert "`quorate partition list-moves` shows" in run(capfd, "move", "t", "--to", "3,1").err
+    for more in (("-o", "json"), ("--wait", "9")):
+        assert run(capfd, "move", "t", "--to", "3,1", *more).err == ""
+
+
+def test_another_number_of_replicas_is_told_and_too_few_are_warned_of(
+    cluster: Cluster, capfd: pytest.CaptureFixture[str]
+) -> None:
+    said = run(capfd, "move", "t/0", "--to", "3,1,2")
+    assert said.out.splitlines()[1].split() == ["t/0", "begun,", "2", "→", "3", "replicas"]
+    assert "warning" not in said.err
+    said = run(capfd, "move", "t", "--to", "3")
+    assert [line.split()[1:] for line in said.out.splitlines()[1:]] == [
+        ["begun,", "2", "→", "1", "replicas"]
+    ] * 2
+    told = "warning: t: min.insync.replicas=2 is above the number of replicas, and counts as 1"
+    assert said.err.count(told) == 1
+    cluster.min_isr = "1"
+    assert "warning" not in run(capfd, "move", "t", "--to", "3").err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("t",), "give the brokers of the replicas, as --to 3,4,5, or give --plan FILE"),
+        (("--to", "1"), "name one or more TOPIC or TOPIC/PARTITION, or give --plan FILE"),
+        (("--to", "1", "--plan", "f"), "give --plan or --to, not both"),
+        (("t/1", "--plan", "f"), "give --plan or the partition 't/1', not both"),
+    ],
+)
+def test_what_is_missing_or_too_much_is_named(
+    cluster: Cluster, capfd: pytest.CaptureFixture[str], arguments: tuple[str, ...], told: str
+) -> None:
+    said = run(capfd, "move", *arguments)
+    assert (said.status, cluster.asked) == (2, [])
+    assert told in said.err
 
 
 def test_moves_are_cancelled_by_name_or_all(
