@@ -23,7 +23,7 @@ from quorate_cli.output import DONE, NO_ANSWER, SAID_NO, fail, os_reason, tell, 
 from quorate_quorum.node.config import ConfigError
 
 #: Where a cluster is not at the default address, the hints set QUORATE_BOOTSTRAP.
-COMMAND_ALONE = "(only the command reads QUORATE_BOOTSTRAP: programs set bootstrap_servers)"
+COMMAND_ALONE = "(QUORATE_BOOTSTRAP is for the command: programs set bootstrap_servers)"
 WATCH_S = 0.2
 READY_S = 30.0
 
