@@ -7,6 +7,9 @@ subject, or of the rule for all subjects, was accepted since. So a schema is acc
 the very versions, and under the very rule, that it was checked against; and all programs that read
 the log accept the same.
 
+A value has the fingerprint of its schema with it, and no more. So a schema is never accepted if its
+fingerprint stands for a schema with other logical types, in any subject and under any rule.
+
 Compaction must not change this order. Each proposal has a key of its own, and an accepted one is
 never deleted. A proposal that lost changes nothing, so its writer deletes it. A version that is
 deleted is none of its subject any more, but its schema stays: records that were written with it
@@ -21,7 +24,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from quorate.errors import IncompatibleSchemaError, InvalidSchemaError
-from quorate.serializers.avro.compatibility import Compatibility, incompatibilities
+from quorate.serializers.avro.compatibility import (
+    Compatibility,
+    check_fingerprint,
+    incompatibilities,
+)
 from quorate.serializers.avro.schema import AvroSchema
 
 #: The form of a record. A program passes over forms that it does not know.
@@ -75,7 +82,8 @@ class Catalog:
 
     def __init__(self) -> None:
         self._subjects: dict[str, Subject] = {}
-        self._by_fingerprint: dict[int, AvroSchema] = {}
+        #: The first is what `find` returns. The others write the same values.
+        self._by_fingerprint: dict[int, list[AvroSchema]] = {}
         self._rule = DEFAULT_RULE
         self._rule_changed = NEVER
 
@@ -83,11 +91,12 @@ class Catalog:
 
     def find(self, fingerprint: int) -> AvroSchema | None:
         """Return the first schema that was accepted with this fingerprint, or None."""
-        return self._by_fingerprint.get(fingerprint)
+        found = self._by_fingerprint.get(fingerprint)
+        return found[0] if found else None
 
     def schemas(self) -> list[AvroSchema]:
         """Return one schema for each fingerprint."""
-        return list(self._by_fingerprint.values())
+        return [found[0] for found in self._by_fingerprint.values()]
 
     def subjects(self) -> list[str]:
         """Return the names of the subjects that have a schema, sorted."""
@@ -102,7 +111,13 @@ class Catalog:
         return (None if subject is None else self._subject(subject).rule) or self._rule
 
     def problems(self, subject: str, schema: AvroSchema) -> tuple[str, ...]:
-        """Return why the subject's rule does not allow the schema; empty: it does."""
+        """Return why the subject must not have the schema; empty: it may.
+
+        The rule may forbid it, or a schema with its fingerprint and other logical types.
+        """
+        clashes = tuple(one for known in self._same(schema) for one in known.clashes_with(schema))
+        if clashes:
+            return clashes
         before = [one.schema for one in self._subject(subject).versions]
         return incompatibilities(schema, before, self.rule(subject))
 
@@ -119,6 +134,8 @@ class Catalog:
         for one in found.versions:
             if one.schema == schema:
                 return one
+        said = f"the subject {subject!r} can't have the schema as version {found.last + 1}"
+        check_fingerprint(schema, self._same(schema), said)
         problems = self.problems(subject, schema)
         if problems:
             rule = self.rule(subject)
@@ -205,12 +222,19 @@ class Catalog:
             raise ValueError(f"the record has no schema of Avro: {error}") from None
         if place.get("fingerprint") != f"{schema.fingerprint:016x}":
             raise ValueError(f"the fingerprint is {schema.fingerprint:016x}, not as the key says")
+        if any(one.clashes_with(schema) for one in self._same(schema)):
+            return False  # another subject got one with this fingerprint meanwhile
         changed = self._subjects.setdefault(subject, Subject())
         changed.last += 1
         changed.versions.append(SchemaVersion(subject, changed.last, schema))
         changed.changed = offset
-        self._by_fingerprint.setdefault(schema.fingerprint, schema)
+        known = self._by_fingerprint.setdefault(schema.fingerprint, [])
+        if schema not in known:
+            known.append(schema)
         return True
+
+    def _same(self, schema: AvroSchema) -> list[AvroSchema]:
+        return self._by_fingerprint.get(schema.fingerprint, [])
 
     def _subject(self, name: str) -> Subject:
         return self._subjects.get(name) or Subject()

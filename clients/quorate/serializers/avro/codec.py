@@ -67,8 +67,9 @@ for _type in ("int", "long", "float", "double"):
 
 def decoder(writer: AvroSchema, reader: AvroSchema) -> Decode:
     """Return a function that decodes a value of the writer, from an offset to the end of bytes."""
-    if writer.fingerprint == reader.fingerprint:
-        # the same bytes: only the reader's defaults, which are not needed, and logical types differ
+    if writer.fingerprint == reader.fingerprint and not writer.clashes_with(reader):
+        # the same bytes: only the reader's defaults, which are not needed, and logical types that
+        # the writer does not have, or the reader
         schema, convert = parsed(reader, logical=True), None
     else:
         schema = parsed(writer, logical=False)

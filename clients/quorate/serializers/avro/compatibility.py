@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 
+from quorate.errors import IncompatibleSchemaError
 from quorate.serializers.avro.resolution import Resolution
 from quorate.serializers.avro.schema import AvroSchema
 
@@ -35,6 +36,24 @@ def unreadable(writer: AvroSchema, reader: AvroSchema) -> list[str]:
     ["the writer's long can't be read as int"]
     """
     return [str(problem) for problem in Resolution().problems(writer.type, reader.type)]
+
+
+def check_fingerprint(schema: AvroSchema, known: Iterable[AvroSchema], said: str) -> None:
+    """Raise IncompatibleSchemaError if the fingerprint stands for a schema with other values.
+
+    `said`: what was asked. No rule allows it: a value has no more than the fingerprint with it.
+    """
+    for one in known:
+        problems = one.clashes_with(schema)
+        if problems:
+            listed = "".join(f"\n* {problem}" for problem in problems)
+            raise IncompatibleSchemaError(
+                f"{said}: a known schema has the same fingerprint, {schema.fingerprint:016x}, and "
+                "other logical types, so no reader could tell by which of the two a value was "
+                "written; no rule allows that. Give the changed field (or the record) another name"
+                f":{listed}",
+                tuple(problems),
+            )
 
 
 def incompatibilities(

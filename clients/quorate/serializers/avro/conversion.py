@@ -72,19 +72,19 @@ class _Compiler:
         #: A record that contains itself calls its own function.
         self._records: dict[tuple[int, int], _OfRecord] = {}
 
-    def convert(self, writer: Type, reader: Type) -> Convert | None:
+    def convert(self, writer: Type, reader: Type, place: str = "") -> Convert | None:
         """Return the function; None if the value stays as it is."""
         match writer, reader:
             case Union(), _:
-                return self._of_union(writer, reader)
+                return self._of_union(writer, reader, place)
             case _, Union():
                 branch = self._resolution.branch(writer, reader)
                 if branch is not None:
-                    return self.convert(writer, branch)
+                    return self.convert(writer, branch, place)
             case Array(), Array():
-                return self._of_array(writer, reader)
+                return self._of_array(writer, reader, place)
             case Map(), Map():
-                return self._of_map(writer, reader)
+                return self._of_map(writer, reader, place)
             case Record(), Record() if reader.is_called_as(writer):
                 return self._of_record(writer, reader)
             case Enum(), Enum() if reader.is_called_as(writer):
@@ -92,13 +92,13 @@ class _Compiler:
             case _:
                 if not self._resolution.problems(writer, reader):
                     return self._of_primitive(writer, reader)
-        return _refusal(self._resolution.problems(writer, reader))
+        return _refusal(self._resolution.problems(writer, reader, place))
 
-    def _of_union(self, writer: Union, reader: Type) -> Convert:
+    def _of_union(self, writer: Union, reader: Type, place: str) -> Convert:
         by_name: dict[str, Convert] = {}
         by_type: dict[type, Convert] = {}
         for branch in writer.branches:
-            convert = self.convert(branch, reader) or _same
+            convert = self.convert(branch, reader, place) or _same
             if isinstance(branch, Named):
                 by_name[branch.name] = convert
             elif kind(branch) in tagged(writer):
@@ -114,14 +114,14 @@ class _Compiler:
 
         return convert_union
 
-    def _of_array(self, writer: Array, reader: Array) -> Convert | None:
-        convert = self.convert(writer.items, reader.items)
+    def _of_array(self, writer: Array, reader: Array, place: str) -> Convert | None:
+        convert = self.convert(writer.items, reader.items, f"{place}[]")
         if convert is None:
             return None
         return lambda values: [convert(value) for value in values]
 
-    def _of_map(self, writer: Map, reader: Map) -> Convert | None:
-        convert = self.convert(writer.values, reader.values)
+    def _of_map(self, writer: Map, reader: Map, place: str) -> Convert | None:
+        convert = self.convert(writer.values, reader.values, f"{place}{{}}")
         if convert is None:
             return None
         return lambda values: {key: convert(value) for key, value in values.items()}
@@ -133,7 +133,7 @@ class _Compiler:
         found = self._records[pair] = _OfRecord()
         for field, source in zip(reader.fields, fields_of(writer, reader), strict=True):
             if source is not None:
-                convert = self.convert(source.type, field.type)
+                convert = self.convert(source.type, field.type, f"{reader.name}.{field.name}")
                 found.fields.append((field.name, source.name, convert))
             elif field.default is not MISSING:
                 found.defaults.append((field.name, field.type, field.default))

@@ -7,6 +7,8 @@ specification leaves a choice, they are those of Avro for Java:
   If it can't be read so, the first branch that can is taken.
 * Names of types match without their namespaces, or if the reader's type has the writer's full name
   as an alias. A field matches by its name, or by an alias of the reader's field.
+
+Logical types are the same, or one side has none; see logical.py.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from quorate.serializers.avro.logical import clash
 from quorate.serializers.avro.types import (
     MISSING,
     Array,
@@ -77,7 +80,7 @@ class Resolution:
                 return self._of_branches(writer, reader, place)[1]
             case Primitive(), Primitive():
                 if reader.kind == writer.kind or reader.kind in PROMOTIONS.get(writer.kind, ()):
-                    return []
+                    return _of_logical(writer, reader, place)
             case Array(), Array():
                 return self.problems(writer.items, reader.items, f"{place}[]")
             case Map(), Map():
@@ -105,6 +108,8 @@ class Resolution:
             if not problems:
                 return branch, []
             if _is_same(writer, branch):
+                if clash(writer, branch):  # another branch would take the bare number for a value
+                    return None, [Problem(place, one.message) for one in problems]
                 why = ": " + "; ".join(map(str, problems))
         return None, [Problem(place, said + why)]
 
@@ -128,6 +133,8 @@ class Resolution:
                     return [Problem(place, said)]
             case Record(), Record():
                 return self._of_records(writer, reader)
+            case Fixed(), Fixed():
+                return _of_logical(writer, reader, place)
         return []
 
     def _of_records(self, writer: Record, reader: Record) -> list[Problem]:
@@ -153,6 +160,11 @@ class Resolution:
                 pass
             self._unreadable[pair] = problems
         return problems
+
+
+def _of_logical(writer: Type, reader: Type, place: str) -> list[Problem]:
+    said = clash(writer, reader)
+    return [Problem(place, said)] if said else []
 
 
 def _is_same(writer: Type, reader: Type) -> bool:

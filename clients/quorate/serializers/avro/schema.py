@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from quorate.errors import InvalidSchemaError
+from quorate.serializers.avro.logical import clashes
 from quorate.serializers.avro.parser import parse, unlike
 from quorate.serializers.avro.types import (
     PRIMITIVES,
@@ -115,6 +116,16 @@ class AvroSchema:
         self.canonical = canonical_form(self.type)
         #: CRC-64-AVRO of the canonical form, which travels with each value.
         self.fingerprint = crc_64_avro(self.canonical.encode())
+
+    def clashes_with(self, other: AvroSchema) -> list[str]:
+        """Return why a fingerprint must not stand for both schemas; an empty list: it may.
+
+        Logical types are not in the canonical form, so two schemas that write other values may
+        have one fingerprint. A reader could not tell which of them a value was written with.
+        """
+        if self.fingerprint != other.fingerprint or self.text == other.text:
+            return []
+        return clashes(self.type, other.type)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, AvroSchema) and other.text == self.text

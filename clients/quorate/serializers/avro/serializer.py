@@ -11,6 +11,7 @@ from typing import Any, Final, cast
 from quorate.errors import InvalidSchemaError, UnknownSchemaError
 from quorate.object_rules import data_of
 from quorate.serializers.avro.codec import Decode, decoder, encoder
+from quorate.serializers.avro.compatibility import check_fingerprint
 from quorate.serializers.avro.confluent import SCHEMA_ID, ConfluentRegistry
 from quorate.serializers.avro.misfits import misfit
 from quorate.serializers.avro.schema import AvroSchema, as_schema
@@ -63,6 +64,8 @@ class Avro:
             self.reader_schema = self.schema if reader_schema is None else as_schema(reader_schema)
         except InvalidSchemaError as error:
             raise InvalidSchemaError(f"Avro: reader_schema: {error}") from None
+        said = "Avro: schema and reader_schema"
+        check_fingerprint(self.reader_schema, [self.schema], said)
         self._source = _source(schemas)
         self._confluent = ConfluentRegistry(confluent) if isinstance(confluent, str) else confluent
         if not isinstance(self._confluent, ConfluentRegistry | None):
@@ -81,8 +84,7 @@ class Avro:
         self._encode = encoder(self.schema, head)
         #: Whether `schemas` has the schema that is written; Confluent's readers do not need it.
         self._may_write = confluent_id is not None
-        for one in (self.schema, self.reader_schema):
-            self._decoders[one.fingerprint] = decoder(one, self.reader_schema)
+        self._own = {one.fingerprint: one for one in (self.schema, self.reader_schema)}
 
     def serialize(self, topic: str, value: Any) -> bytes:
         """Return the value in Avro's single-object encoding; with confluent_id, in Confluent's.
@@ -92,6 +94,7 @@ class Avro:
         """
         if not self._may_write:
             self._source.check_may_write(self.schema)
+            self._check_known(self.schema)
             self._may_write = True
         try:
             return self._encode(value)
@@ -110,7 +113,10 @@ class Avro:
             fingerprint: int = HEADER.unpack_from(data)[1]
             decode = self._decoders.get(fingerprint)
             if decode is None:
-                schema = self._writer(self._source, fingerprint, f"{fingerprint:016x}")
+                # the source first: it may know that other logical types were written
+                schema = self._source.find(fingerprint) or self._own.get(fingerprint)
+                if schema is None:
+                    schema = self._writer(self._source, fingerprint, f"{fingerprint:016x}")
                 decode = self._decoders[fingerprint] = decoder(schema, self.reader_schema)
             return decode(data, HEADER.size)
         if self._confluent is not None and len(data) >= CONFLUENT.size and data[0] == 0:
@@ -137,6 +143,11 @@ class Avro:
         kind = TypeError if isinstance(error, TypeError) else ValueError
         return kind(f"{said}; the value is for topic {topic!r}, by the schema {name}")
 
+    def _check_known(self, schema: AvroSchema) -> None:
+        known = self._source.find(schema.fingerprint)
+        if known is not None:
+            check_fingerprint(schema, [known], "Avro.serialize")
+
     def _writer(self, source: SchemaSource | ConfluentRegistry, key: int, shown: str) -> AvroSchema:
         """Return the schema of a value's writer. Outside an event loop, wait until it is found."""
         found = source.find(key)
@@ -144,7 +155,7 @@ class Avro:
             return found
         lookup = source.look_up(key)
         if lookup is None:
-            known = ", ".join(f"{one:016x}" for one in sorted(self._decoders))
+            known = ", ".join(f"{one:016x}" for one in sorted({*self._own, *self._decoders}))
             raise UnknownSchemaError(
                 f"the value was written with a schema of the fingerprint {shown}, which is not "
                 f"known here; known are {known}. Give it as Avro(schemas=[...]), or give a "

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Generic, Protocol, TypeVar
 
 from quorate.errors import InvalidSchemaError
 from quorate.object_rules import FilePath, Object
+from quorate.serializers.avro.compatibility import check_fingerprint
 from quorate.serializers.avro.schema import AvroSchema, as_schema
 from quorate.settings import FINGERPRINT, checked, listed
 
@@ -51,10 +52,15 @@ class SchemaStore:
             self.add(schema)
 
     def add(self, schema: Given) -> AvroSchema:
-        """Keep a schema. Of several with one fingerprint, the first stays: all read the same."""
+        """Keep a schema. Of several with one fingerprint, the first stays: all read the same.
+
+        Raises IncompatibleSchemaError if the two have other logical types, and do not.
+        """
         added = as_schema(schema)
         with self._lock:
-            return self._found.setdefault(added.fingerprint, added)
+            known = self._found.setdefault(added.fingerprint, added)
+        check_fingerprint(added, [known], "SchemaStore.add")
+        return known
 
     @checked
     def find(self, fingerprint: Annotated[int, FINGERPRINT]) -> AvroSchema | None:

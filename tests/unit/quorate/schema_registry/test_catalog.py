@@ -77,6 +77,41 @@ def test_versions_count_from_one_and_a_schema_that_is_there_keeps_its_version() 
     assert catalog.find(TEXT.fingerprint) is None
 
 
+MILLIS = AvroSchema({"type": "long", "logicalType": "timestamp-millis"})
+MICROS = AvroSchema({"type": "long", "logicalType": "timestamp-micros"})
+
+
+@pytest.mark.parametrize("subject", [S, "other"])
+def test_one_fingerprint_never_stands_for_other_logical_types(subject: str) -> None:
+    """No rule allows it, NONE neither: a value has no more than the fingerprint with it."""
+    log = Log()
+    log.set_rule(None, Compatibility.NONE)
+    log.register(S, LONG)
+    before = log.read()
+    log.register(S, MILLIS)
+    catalog = log.read()
+    with pytest.raises(IncompatibleSchemaError) as raised:
+        catalog.propose_schema(subject, MICROS, "x")
+    clash = (
+        "the writer's timestamp-millis can't be read as timestamp-micros: logical types must be "
+        "equal, or one of the two must have none"
+    )
+    assert raised.value.problems == catalog.problems(subject, MICROS) == (clash,)
+    number = 3 if subject == S else 1
+    assert str(raised.value) == (
+        f"the subject '{subject}' can't have the schema as version {number}: a known schema has "
+        f"the same fingerprint, {LONG.fingerprint:016x}, and other logical types, so no reader "
+        "could tell by which of the two a value was written; no rule allows that. Give the changed "
+        f"field (or the record) another name:\n* {clash}"
+    )
+    # a program that had not seen MILLIS proposed it for another subject
+    late = before.propose_schema("other", MICROS, "y")
+    assert isinstance(late, Proposal)
+    assert not log.read().apply(log.end, late.key, late.value)
+    log.delete(S, [2])
+    assert log.read().problems(subject, MICROS) == (clash,)  # its values are still read
+
+
 def test_a_schema_that_the_rule_forbids_is_refused_with_rule_version_and_reason() -> None:
     log = Log()
     log.register(S, LONG)

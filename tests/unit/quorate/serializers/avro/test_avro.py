@@ -14,7 +14,7 @@ from typing import Any, cast
 import fastavro
 import pytest
 
-from quorate.errors import InvalidSchemaError, UnknownSchemaError
+from quorate.errors import IncompatibleSchemaError, InvalidSchemaError, UnknownSchemaError
 from quorate.serializers import Avro, AvroSchema, SchemaStore, unreadable
 from quorate.serializers.avro.codec import decoder
 from quorate.serializers.avro.conversion import conversion
@@ -134,7 +134,7 @@ EVOLUTION: list[tuple[Any, Any, Any, Any]] = [
     (
         logical("bytes", "decimal", precision=4, scale=2),
         Decimal("12.34"),
-        ["null", logical("bytes", "decimal", precision=6, scale=2)],
+        ["null", logical("bytes", "decimal", precision=4, scale=2)],
         Decimal("12.34"),
     ),
     (
@@ -187,6 +187,25 @@ def test_a_value_that_the_reader_cannot_take_is_refused_with_the_reason(
     data = Avro(writer).serialize("topic", value)
     with pytest.raises(ValueError, match=said):
         Avro(writer, reader).deserialize("topic", data)
+
+
+MILLIS = record(("at", logical("long", "timestamp-millis")))
+MICROS = record(("at", logical("long", "timestamp-micros")))
+BARE = record(("at", "long"))
+CLASH = "timestamp-millis can't be read as timestamp-micros"
+
+
+def test_logical_types_that_clash_are_never_read_though_the_fingerprint_is_one() -> None:
+    data = Avro(MILLIS).serialize("t", {"at": datetime.datetime(2024, 1, 1, tzinfo=UTC)})
+    with pytest.raises(ValueError, match=f"^s.R.at: the writer's {CLASH}"):
+        Avro(MICROS, schemas=[MILLIS]).deserialize("t", data)
+    assert Avro(BARE, schemas=[MILLIS]).deserialize("t", data) == {"at": 1704067200000}
+    with pytest.raises(IncompatibleSchemaError, match=CLASH):
+        Avro(MILLIS, MICROS)
+    with pytest.raises(IncompatibleSchemaError, match=CLASH):
+        SchemaStore([MILLIS, MICROS])
+    with pytest.raises(IncompatibleSchemaError, match=CLASH):
+        Avro(MICROS, schemas=[MILLIS]).serialize("t", {"at": 1})
 
 
 def test_the_branch_that_was_written_counts_and_not_the_value() -> None:

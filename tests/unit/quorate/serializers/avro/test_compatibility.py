@@ -9,7 +9,7 @@ import pytest
 
 from quorate.serializers import AvroSchema, Compatibility, unreadable
 from quorate.serializers.avro.compatibility import incompatibilities
-from tests.unit.quorate.serializers.avro.builders import array, enum, fixed, map_of, record
+from tests.unit.quorate.serializers.avro.builders import array, enum, fixed, logical, map_of, record
 
 PRIMITIVES = ["null", "boolean", "int", "long", "float", "double", "bytes", "string"]
 PROMOTED = {
@@ -44,6 +44,15 @@ TREE_OF_TEXT = record(("value", "string"), ("children", array("s.R")))
 #: A list of A that ends in a list of B, and so on; the second differs at the end.
 TWO = record(("b", record(("a", ["null", "s.R"]), ("x", "int"), name="s.B")))
 TWO_OTHER = record(("b", record(("a", ["null", "s.R"]), ("x", "string"), name="s.B")))
+
+MILLIS, MICROS = logical("long", "timestamp-millis"), logical("long", "timestamp-micros")
+
+
+def decimal(precision: int, scale: int) -> dict[str, Any]:
+    return logical("bytes", "decimal", precision=precision, scale=scale)
+
+
+CENTS = decimal(4, 2)
 
 #: Writer, reader, what the problem says; empty: there is none.
 TABLE: list[tuple[Any, Any, str]] = [
@@ -118,9 +127,48 @@ TABLE: list[tuple[Any, Any, str]] = [
     (TREE, TREE_OF_TEXT, "s.R.value: the writer's int can't be read as string"),
     (TWO, TWO, ""),
     (TWO, TWO_OTHER, "s.B.x: the writer's int can't be read as string"),
-    # a logical type changes nothing
-    ({"type": "long", "logicalType": "timestamp-millis"}, "long", ""),
-    ("int", {"type": "long", "logicalType": "timestamp-millis"}, ""),
+    # a bare value may be read
+    (MILLIS, "long", ""),
+    ("int", MILLIS, ""),
+    (CENTS, "bytes", ""),
+    ("bytes", CENTS, ""),
+    # logical types are the same, or no value is
+    (MILLIS, MILLIS, ""),
+    (CENTS, CENTS, ""),
+    (
+        MILLIS,
+        MICROS,
+        "^the writer's timestamp-millis can't be read as timestamp-micros: logical",
+    ),
+    (
+        MICROS,
+        MILLIS,
+        "timestamp-micros can't be read as timestamp-millis: .* must be equal, or",
+    ),
+    (MILLIS, logical("long", "local-timestamp-millis"), "can't be read as local-timestamp-millis"),
+    (
+        CENTS,
+        decimal(4, 4),
+        r"^the writer's decimal\(4, 2\) can't be read as decimal\(4, 4\): decimals",
+    ),
+    (CENTS, decimal(6, 2), "decimals must have the same precision and scale"),
+    (logical("bytes", "decimal", precision=4), decimal(4, 0), ""),
+    (logical("int", "time-millis"), logical("long", "time-micros"), "time-millis can't be read"),
+    (logical("string", "uuid"), CENTS, "the writer's uuid can't be read as decimal"),
+    (
+        fixed(8, logicalType="decimal", precision=4, scale=2),
+        fixed(8, logicalType="decimal", precision=4, scale=3),
+        r"decimal\(4, 2\) can't be read as decimal\(4, 3\)",
+    ),
+    (record(("a", MILLIS)), record(("a", MICROS)), "^s.R.a: the writer's timestamp-millis can't"),
+    (array(MILLIS), array(MICROS), r"^\[\]: the writer's timestamp-millis can't"),
+    (["null", MILLIS], ["null", MICROS], "^the writer's timestamp-millis can't"),
+    (MILLIS, ["null", MICROS, "double"], "^the writer's timestamp-millis can't"),
+    # those that are not known, or stand at another type, are ignored
+    (logical("long", "foo"), MICROS, ""),
+    (logical("long", "foo"), logical("long", "bar"), ""),
+    (logical("long", "date"), MICROS, ""),
+    (logical("bytes", "decimal", precision=0), CENTS, ""),
 ]
 
 
