@@ -22,6 +22,7 @@ import typer
 from quorate import Admin, Consumer, Producer
 from quorate.errors import QuorateError
 from quorate_cli.bench_report import Run, repeat, report, tell_run
+from quorate_cli.completion import ACKS, words
 from quorate_cli.local import LocalCluster
 from quorate_cli.local_shape import Shape, free_port
 from quorate_cli.output import (
@@ -55,10 +56,8 @@ Replicas = Annotated[
 ]
 RecordBytes = Annotated[int, typer.Option("--record-bytes", min=1, help="Bytes of each value.")]
 Records = Annotated[int, typer.Option("--records", min=1, help="How many records in each run.")]
-Acks = Annotated[str, typer.Option("--acks", help="all, 1 or 0.")]
+Acks = Annotated[str, typer.Option("--acks", help="all, 1 or 0.", autocompletion=words(*ACKS))]
 Linger = Annotated[float, typer.Option("--linger-ms", min=0, help="Wait to fill a batch.")]
-
-ACKS = ("all", "1", "0")
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from quorate import Admin, BrokerDescription, ClusterDescription, FeatureDescrip
 from quorate.cluster.brokers import default_network
 from quorate.errors import NetworkError
 from quorate.net.methods import identify
+from quorate_cli.completion import topic_names
 from quorate_cli.lazy_group import Later, lazy_group
 from quorate_cli.output import print_json, print_table, usage_error, warn
 from quorate_cli.session import Configs, Remove, Session, in_session, parse_configs
@@ -103,7 +104,10 @@ def config(
     session: Session,
     config: Configs = None,
     remove: Remove = None,
-    topic: Annotated[str, typer.Option(help="Show this topic's settings.")] = "",
+    topic: Annotated[
+        str,
+        typer.Option(help="Show this topic's settings.", autocompletion=topic_names),
+    ] = "",
 ) -> None:
     """Show the cluster's defaults for topics. Change them with --config and --remove.
 

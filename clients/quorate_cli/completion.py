@@ -1,7 +1,8 @@
 """Completion in a shell: the script that a shell runs once, and names that the cluster knows.
 
 The script makes the shell run `quorate` with the line so far in the environment at each Tab. Typer
-answers; this module starts it, and adds the names of topics, groups and subjects.
+answers; this module starts it, and adds the names of topics, partitions, groups, subjects and
+settings.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from quorate import Admin
 
 SHELLS: Final = ("bash", "zsh", "fish")
+#: The words of --acks.
+ACKS: Final = ("all", "1", "0")
 #: A cluster that does not answer must not hold up the keyboard.
 NAMES_TIMEOUT_MS: Final = 1000
 
@@ -54,6 +57,42 @@ def register() -> None:
 def topic_names(context: typer.Context, incomplete: str) -> list[str]:
     """Return the topics whose names begin so; none if the cluster does not answer soon."""
     return _names(context, incomplete, _of_admin(lambda admin: admin.list_topics()))
+
+
+def partition_names(context: typer.Context, incomplete: str) -> list[str]:
+    """Return the topics whose names begin so, or after a slash the partitions of the topic."""
+    topic, slash, _ = incomplete.partition("/")
+    if not slash:
+        return topic_names(context, incomplete)
+
+    async def listed(admin: Admin) -> list[str]:
+        found = (await admin.describe_topics([topic]))[topic]
+        return [f"{topic}/{one.partition}" for one in found.partitions]
+
+    return _names(context, incomplete, _of_admin(listed))
+
+
+def config_names(context: typer.Context, incomplete: str) -> list[str]:
+    """Return the settings that begin so: of topics, and in `quorate cluster` all."""
+    # only a Tab after --config needs it
+    from quorate_quorum.configs import CONFIGS
+
+    is_of_cluster = context.parent is not None and context.parent.info_name == "cluster"
+    return [
+        name
+        for name, one in CONFIGS.items()
+        if name.startswith(incomplete) and (is_of_cluster or one.scope != "cluster")
+    ]
+
+
+def config_words(context: typer.Context, incomplete: str) -> list[str]:
+    """Return `name=` for the settings that begin so. The value is for the user to write."""
+    return [f"{name}=" for name in config_names(context, incomplete)]
+
+
+def words(*choices: str) -> Callable[[], list[str]]:
+    """Return a function that completes one of some words."""
+    return lambda: list(choices)
 
 
 def group_names(context: typer.Context, incomplete: str) -> list[str]:

@@ -18,6 +18,7 @@ from quorate.errors import (
     OffsetOutOfRangeError,
 )
 from quorate_cli import record_text
+from quorate_cli.completion import partition_names
 from quorate_cli.output import print_json, print_table, usage_error
 from quorate_cli.session import Group, Session, in_session
 
@@ -44,6 +45,7 @@ def seek(
             metavar="NAME[/PARTITION]",
             help="Only this topic or partition; may be repeated. Default: all that the group has "
             "committed.",
+            autocompletion=partition_names,
         ),
     ] = None,
     to_time: Annotated[

@@ -9,6 +9,7 @@ import typer
 from quorate import Admin, LeaderElection, TopicPartition
 from quorate.errors import ElectionNotNeededError
 from quorate_cli import partition_moves
+from quorate_cli.completion import partition_names
 from quorate_cli.output import SAID_NO, fail, print_json, print_table, usage_error
 from quorate_cli.partition_names import every_partition, parsed
 from quorate_cli.session import Session, code_name, in_session
@@ -32,7 +33,11 @@ def elect(
     session: Session,
     named: Annotated[
         list[str] | None,
-        typer.Argument(metavar="TOPIC[/PARTITION]...", help="Several may be named."),
+        typer.Argument(
+            metavar="TOPIC[/PARTITION]...",
+            help="Several may be named.",
+            autocompletion=partition_names,
+        ),
     ] = None,
     everything: Annotated[
         bool, typer.Option("--all", help="All partitions that need an election.")

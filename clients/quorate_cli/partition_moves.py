@@ -17,6 +17,7 @@ import typer
 from quorate import Admin, LogDirDescription, Reassignment, TopicPartition
 from quorate.errors import NoReassignmentInProgressError, QuorateError, UnknownTopicError
 from quorate_cli.cluster_disks import readable
+from quorate_cli.completion import partition_names
 from quorate_cli.output import (
     SAID_NO,
     fail,
@@ -39,7 +40,11 @@ WAIT_MAX_S: Final = 7 * 24 * 3600
 
 Named = Annotated[
     list[str] | None,
-    typer.Argument(metavar="TOPIC[/PARTITION]...", help="Several may be named."),
+    typer.Argument(
+        metavar="TOPIC[/PARTITION]...",
+        help="Several may be named.",
+        autocompletion=partition_names,
+    ),
 ]
 
 

@@ -14,7 +14,7 @@ import typer
 
 from quorate import Admin, TopicDescription, errors
 from quorate.v1.common_pb2 import ErrorCode
-from quorate_cli.completion import group_names, topic_names
+from quorate_cli.completion import config_names, config_words, group_names, topic_names
 from quorate_cli.output import (
     NO_ANSWER,
     SAID_NO,
@@ -49,12 +49,22 @@ Group = Annotated[
 
 Configs = Annotated[
     list[str] | None,
-    typer.Option("--config", "-c", metavar="NAME=VALUE", help="A setting; may be repeated."),
+    typer.Option(
+        "--config",
+        "-c",
+        metavar="NAME=VALUE",
+        help="A setting; may be repeated.",
+        autocompletion=config_words,
+    ),
 ]
 
 Remove = Annotated[
     list[str] | None,
-    typer.Option(metavar="NAME", help="Set this one back to its default."),
+    typer.Option(
+        metavar="NAME",
+        help="Set this one back to its default.",
+        autocompletion=config_names,
+    ),
 ]
 
 #: What to do about an error, in commands. Its class advises programs, in calls of the library.

@@ -10,6 +10,7 @@ import typer
 
 from quorate import Consumer, TopicPartition
 from quorate_cli import record_text
+from quorate_cli.completion import group_names
 from quorate_cli.output import usage_error
 from quorate_cli.record_text import AnyRecord
 from quorate_cli.session import Name, Session, in_session, run
@@ -54,9 +55,10 @@ def consume(
     group: Annotated[
         str | None,
         typer.Option(
+            autocompletion=group_names,
             help="Read as a member of this consumer group: begin at its committed offsets, share "
             "the partitions with its other members, and commit what is printed. With "
-            "--from-beginning, what has no committed offset is read from its beginning."
+            "--from-beginning, what has no committed offset is read from its beginning.",
         ),
     ] = None,
     count: Annotated[int | None, typer.Option(min=1, help="Stop after so many records.")] = None,

@@ -15,7 +15,7 @@ import typer
 from quorate import Consumer, Delivery, Producer, TopicDescription, TopicPartition
 from quorate.errors import DeliveryTimeoutError, NetworkError, QuorateError, RequestTimedOutError
 from quorate.record.compression import NAMES
-from quorate_cli.completion import topic_names
+from quorate_cli.completion import topic_names, words
 from quorate_cli.output import NO_ANSWER, SAID_NO, check_word, say, usage_error
 from quorate_cli.progress import Show, progress
 from quorate_cli.record_text import AnyRecord
@@ -125,7 +125,13 @@ def copy(
         ),
     ] = None,
     until_end: UntilEnd = False,
-    compression: Annotated[str, typer.Option(help=f"{', '.join(NAMES)}.")] = "none",
+    compression: Annotated[
+        str,
+        typer.Option(
+            help=f"{', '.join(NAMES)}.",
+            autocompletion=words(*NAMES),
+        ),
+    ] = "none",
 ) -> None:
     """Copy the records of a topic into another one, and go on until Ctrl-C or --until-end.
 

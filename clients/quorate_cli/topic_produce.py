@@ -17,6 +17,7 @@ import typer
 from quorate import Delivery, Producer
 from quorate.errors import DeliveryTimeoutError, QuorateError
 from quorate.record.compression import NAMES
+from quorate_cli.completion import ACKS, words
 from quorate_cli.output import (
     NO_ANSWER,
     SAID_NO,
@@ -95,8 +96,14 @@ def produce(
     key_separator: Annotated[
         str | None, typer.Option(help="Splits a line into key and value.")
     ] = None,
-    acks: Annotated[str, typer.Option(help="all, 1 or 0.")] = "all",
-    compression: Annotated[str, typer.Option(help=f"{', '.join(NAMES)}.")] = "none",
+    acks: Annotated[str, typer.Option(help="all, 1 or 0.", autocompletion=words(*ACKS))] = "all",
+    compression: Annotated[
+        str,
+        typer.Option(
+            help=f"{', '.join(NAMES)}.",
+            autocompletion=words(*NAMES),
+        ),
+    ] = "none",
     header: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="A header of each record; may be repeated."),
@@ -116,7 +123,7 @@ def produce(
     the exit status is 3. With --json, a line that is no record ends the command with status 2; the
     lines before it are sent.
     """
-    check_word("--acks", acks, ("all", "1", "0"))
+    check_word("--acks", acks, ACKS)
     check_word("--compression", compression, NAMES)
     if key_separator == "":
         usage_error("--key-separator must not be empty")

@@ -74,6 +74,36 @@ def test_topics_and_groups_are_those_of_the_cluster(quorate: Quorate) -> None:
     assert f"g-{topic}" in found.split()
 
 
+def test_partitions_are_those_of_a_topic_after_its_slash(quorate: Quorate) -> None:
+    topic = quorate.topic()
+    for line in (
+        *("partition move", "partition cancel", "partition elect"),
+        *("group seek g --topic", "cluster config --topic"),
+    ):
+        found = complete(f"quorate {line} t-", "fish", QUORATE_BOOTSTRAP=quorate.servers)
+        assert topic in found.split(), line
+    line = f"quorate partition move {topic}/"
+    assert complete(line, "fish", QUORATE_BOOTSTRAP=quorate.servers).split() == [f"{topic}/0"]
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("topic produce t --acks ", ["all", "1", "0"]),
+        ("bench produce --acks a", ["all"]),
+        ("topic produce t --compression ", ["none", "gzip", "snappy", "lz4", "zstd"]),
+        ("topic copy a b --compression z", ["zstd"]),
+        ("topic create t -c min.insync", ["min.insync.replicas="]),
+        ("topic alter t --config retention.m", ["retention.ms="]),
+        ("topic alter t --remove retention.m", ["retention.ms"]),
+        ("topic create t -c auto.create", []),
+        ("cluster config -c auto.create", ["auto.create.topics.enable="]),
+    ],
+)
+def test_words_of_a_fixed_set_are_completed(line: str, found: list[str]) -> None:
+    assert complete(f"quorate {line}", "fish").split() == found
+
+
 def test_subjects_are_those_of_the_cluster_and_a_tab_makes_no_topic(
     quorate: Quorate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
