@@ -103,14 +103,13 @@ def move(
     """
     _check_words(named, to, plan)
     brokers = _brokers(to) if plan is None else []
-    read = {} if plan is None else _read(plan)
+    targets = {} if plan is None else _read(plan)
 
     async def question(
         admin: Admin,
     ) -> tuple[dict[TopicPartition, QuorateError | None], dict[TopicPartition, str], list[str]]:
-        targets: Mapping[TopicPartition, Sequence[int]] = read or dict.fromkeys(
-            await every_partition(admin, named or ()), brokers
-        )
+        if not targets:
+            targets.update(dict.fromkeys(await every_partition(admin, named or ()), brokers))
         changes, warnings = await _changed_counts(admin, targets)
         found = await admin.reassign_partitions(targets, keep_replication_factor=keep_factor)
         return found, changes, warnings
@@ -122,7 +121,7 @@ def move(
     if begun:
         warn(warnings)
     if wait and begun:
-        _await_end(session, begun, wait)
+        _await_end(session, {key: targets[key] for key in begun}, wait)
     elif begun and not session.as_json:
         note("it goes on in the background: `quorate partition list-moves` shows how far it is")
     _end(found, "was not moved")
@@ -203,24 +202,32 @@ async def _look(
     return moves, await admin.describe_log_dirs(topics) if topics else []
 
 
-def _await_end(session: Session, begun: Sequence[TopicPartition], wait_s: float) -> None:
+def _await_end(
+    session: Session, begun: Mapping[TopicPartition, Sequence[int]], wait_s: float
+) -> None:
     """Wait for the end of these moves. Show the bytes that were copied, and an estimate."""
 
-    async def main() -> list[TopicPartition]:
+    async def main() -> tuple[list[TopicPartition], list[TopicPartition]]:
         deadline = time.monotonic() + wait_s
-        left = list(begun)
         with progress("moving", 1.0, "") as show:
             async with session.admin() as admin:
                 while True:
                     moves, sizes = await _look(admin)
                     left = [key for key in begun if key in moves]
                     if not left or time.monotonic() >= deadline:
-                        return left
+                        return left, await _elsewhere(admin, begun, left)
                     shares = [progress_of(key, moves[key], sizes).share for key in left]
                     show((len(begun) - len(left) + sum(shares)) / len(begun))
                     await asyncio.sleep(min(LOOK_S, max(0.0, deadline - time.monotonic())))
 
-    left = run(main, timeout=wait_s + session.timeout)
+    left, elsewhere = run(main, timeout=wait_s + session.timeout)
+    if elsewhere:
+        first = elsewhere[0]
+        fail(
+            f"{len(elsewhere)} of {len(begun)} moves were cancelled or replaced meanwhile:"
+            f" {first.topic}/{first.partition} has other replicas (`quorate topic describe`)",
+            SAID_NO,
+        )
     if left:
         fail(
             f"{len(left)} of {len(begun)} moves go on after {wait_s:g} s:"
@@ -229,6 +236,19 @@ def _await_end(session: Session, begun: Sequence[TopicPartition], wait_s: float)
         )
     if not session.as_json:
         sys.stdout.write(f"{len(begun)} moved\n")
+
+
+async def _elsewhere(
+    admin: Admin, begun: Mapping[TopicPartition, Sequence[int]], left: Sequence[TopicPartition]
+) -> list[TopicPartition]:
+    """Return the partitions that are moved no more, and have other replicas than their target."""
+    ended = [key for key in begun if key not in left]
+    described = await admin.describe_topics({key.topic for key in ended}) if ended else {}
+    return [
+        key
+        for key in ended
+        if tuple(described[key.topic].partitions[key.partition].replicas) != tuple(begun[key])
+    ]
 
 
 def _check_words(named: Sequence[str] | None, to: str, plan: Path | None) -> None:

@@ -40,6 +40,7 @@ class Cluster:
         #: What the next looks at the moves find; the last one stays.
         self.moves: list[dict[TopicPartition, Reassignment]] = [{}]
         self.min_isr = "2"
+        self.replicas = (1, 2)
         self.sizes = {1: 1000, 2: 1000, 3: 250}
         monkeypatch.setattr(partition_moves, "LOOK_S", 0)
         for name in ("start", "describe_topics", "reassign_partitions", "list_reassignments"):
@@ -51,7 +52,7 @@ class Cluster:
         return None
 
     async def describe_topics(self, names: Iterable[str]) -> dict[str, Any]:
-        one = SimpleNamespace(replicas=(1, 2))
+        one = SimpleNamespace(replicas=self.replicas)
         return {name: SimpleNamespace(partitions=[one, one]) for name in names}
 
     async def describe_configs(self, topic: str) -> list[ConfigDescription]:
@@ -175,15 +176,27 @@ def test_a_refusal_is_told_with_its_code(
 
 def test_the_command_waits_for_the_end(cluster: Cluster, capfd: pytest.CaptureFixture[str]) -> None:
     cluster.moves = [{T0: MOVE, T1: MOVE}, {T1: MOVE}, {}]
+    cluster.replicas = (3, 1)
     said = run(capfd, "move", "t", "--to", "3,1", "--wait", "60")
     assert (said.status, said.out.splitlines()[-1]) == (0, "2 moved")
     assert cluster.moves == [{}]
+
+
+def test_a_move_that_was_cancelled_meanwhile_has_not_moved(
+    cluster: Cluster, capfd: pytest.CaptureFixture[str]
+) -> None:
+    cluster.moves = [{T0: MOVE, T1: MOVE}, {}]
+    said = run(capfd, "move", "t", "--to", "3,1", "--wait", "60")
+    assert said.status == 1
+    assert "2 of 2 moves were cancelled or replaced meanwhile: t/0 has other replicas" in said.err
+    assert "moved" not in said.out
 
 
 def test_moves_that_go_on_after_the_wait_are_told(
     cluster: Cluster, capfd: pytest.CaptureFixture[str]
 ) -> None:
     cluster.moves = [{T0: MOVE}]
+    cluster.replicas = (3, 1)
     said = run(capfd, "move", "t", "--to", "3,1", "--wait", "0.01")
     assert said.status == 1
     assert "1 of 2 moves go on after 0.01 s" in said.err
@@ -225,6 +238,7 @@ def test_a_move_that_is_not_waited_for_says_where_it_is_shown(
     cluster: Cluster, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert "`quorate partition list-moves` shows" in run(capfd, "move", "t", "--to", "3,1").err
+    cluster.replicas = (3, 1)
     for more in (("-o", "json"), ("--wait", "9")):
         assert run(capfd, "move", "t", "--to", "3,1", *more).err == ""
 
