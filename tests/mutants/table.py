@@ -4490,6 +4490,17 @@ MUTANTS = (
         (f"{INBOX_TESTS}::test_a_put_without_room_is_refused_after_its_time_out",),
     ),
     Mutant(
+        "bounded-clients",
+        "a batch whose codec fails keeps room in the buffer for ever",
+        ACCUMULATOR,
+        "                self.bytes_used -= batch.settle()  # counted before the codec can fail\n"
+        "                size = batch.encode()\n",
+        "                freed = batch.settle()\n"
+        "                size = batch.encode()\n"
+        "                self.bytes_used -= freed\n",
+        (f"{ACCUMULATOR_TESTS}::test_a_batch_that_cannot_be_encoded_gives_all_its_room_back",),
+    ),
+    Mutant(
         "thread-inbox",
         "the loop is not woken for a record of a thread",
         INBOX,

@@ -219,9 +219,9 @@ class Accumulator:
                 assert self.identity is not None or queue.identity is not None
                 queue.number(batch, self.identity)
             try:
-                self.bytes_used -= batch.encode()
-                assert batch.encoded is not None
-                too_large = _too_large(len(batch.encoded), batch.builder.size)
+                self.bytes_used -= batch.settle()  # counted before the codec can fail
+                size = batch.encode()
+                too_large = _too_large(size, batch.builder.size)
             except Exception as error:  # a bug of the codec or of Quorate: only this batch fails
                 queue.unnumber(batch)
                 self._finish(batch, UnknownServerError(f"a batch can't be encoded: {error!r}"))

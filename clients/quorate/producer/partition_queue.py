@@ -85,13 +85,15 @@ class Batch:
         """Upper bound of the records' bytes, as they count against the buffer."""
         return self.builder.size - HEADER_BYTES
 
+    def settle(self) -> int:
+        """Encode the records that wait. Return by how many bytes this makes `bytes` smaller."""
+        return 0 if self.encoded is not None else self.builder.settle()
+
     def encode(self) -> int:
-        """Set `encoded` if it is None. Return by how many bytes this makes `bytes` smaller."""
-        if self.encoded is not None:
-            return 0
-        freed = self.builder.settle()
-        self.encoded = self.builder.build()
-        return freed
+        """Set `encoded` if it is None. Return its size."""
+        if self.encoded is None:
+            self.encoded = self.builder.build()
+        return len(self.encoded)
 
     def holder(self, index: int) -> tuple[Batch, int]:
         """Return the batch that has a record now, and the record's index in that batch."""

@@ -26,6 +26,7 @@ from quorate.errors import (
 from quorate.producer.accumulator import Accumulator, AccumulatorConfig
 from quorate.producer.partition_queue import Batch, ProducerIdentity
 from quorate.producer.produce_stream import in_doubt_ms
+from quorate.record import compression
 from quorate.record.batch import check, parse_header, records
 from quorate.record.column_builder import ColumnBuilder
 from quorate_broker.replica.producer_memory import ProducerMemory
@@ -675,4 +676,27 @@ def test_a_batch_that_cannot_be_encoded_fails_alone(monkeypatch: pytest.MonkeyPa
     assert "no codec" in str(bad.error)
     assert good.base_sequence == 0  # the other batch's sequences were never sent
     a.succeeded(good, 0, -1)
+    assert a.bytes_used == 0
+
+
+@pytest.mark.parametrize("fails", ["settle", "build"])
+def test_a_batch_that_cannot_be_encoded_gives_all_its_room_back(
+    fails: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Encoded records need less room than was counted for them, whatever the codec says then."""
+    a = accumulator(batch_bytes_max=1000, codec=compression.GZIP)
+    queue = a.queue("t", TOPIC, 0)
+    for _ in range(5):
+        a.append(queue, 0, 0, b"k", b"v", ())
+
+    def broken(*_: Any, **__: Any) -> bytes:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        if fails == "build":
+            patch.setattr(compression, "compress", broken)
+        else:
+            patch.setattr(ColumnBuilder, "encode", broken)
+        assert drain(a) == []
+    assert a.unfinished() == []
     assert a.bytes_used == 0
