@@ -88,7 +88,7 @@ def _encoded(topic: str, name: str, given: list[Any], encode: Encode | None) -> 
 
 
 def as_headers(headers: Iterable[Header]) -> tuple[Header, ...]:
-    """Return the headers as pairs.
+    """Return a copy of the headers that the program cannot change.
 
     TypeError names a header that is not a pair. ValueError names one whose name can't be sent.
     """
@@ -98,16 +98,16 @@ def as_headers(headers: Iterable[Header]) -> tuple[Header, ...]:
         pairs = None
     if pairs is None or (not pairs and isinstance(headers, str | bytes | Mapping)):
         raise TypeError(f"headers must be pairs of a string and bytes or None, not {headers!r}")
-    for pair in pairs:
-        match pair:
-            case (str() as name, bytes() | None):
-                if has_utf8(name):
-                    continue
-                raise ValueError(
-                    f"the name of a header in headers must be {UTF8_TEXT}, not {name!r}"
-                )
-        raise TypeError(
-            f"headers must be pairs of a string and bytes or None, not {pair!r}; "
-            'for example [("source", b"shop")]'
-        )
-    return pairs
+    return tuple(map(_as_header, pairs))
+
+
+def _as_header(pair: Any) -> Header:
+    match pair:
+        case (str() as name, bytes() | bytearray() | memoryview() | None as value):
+            if has_utf8(name):
+                return name, value if value is None else bytes(value)
+            raise ValueError(f"the name of a header in headers must be {UTF8_TEXT}, not {name!r}")
+    raise TypeError(
+        f"headers must be pairs of a string and bytes or None, not {pair!r}; "
+        'for example [("source", b"shop")]'
+    )

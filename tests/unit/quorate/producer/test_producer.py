@@ -528,6 +528,43 @@ def test_a_wrong_type_is_refused_and_the_producer_goes_on(record: Any, text: str
     with_cluster(program)
 
 
+@pytest.mark.parametrize("call", ["send", "send to a partition", "send_many", "create_batch"])
+def test_what_a_program_changes_after_the_call_changes_no_record(call: str) -> None:
+    """A header may be a list, and keys, values and headers anything that has bytes to copy."""
+    header: Any = ["trace", b"1"]
+    headers: Any = [header, ("raw", bytearray(b"2")), ["view", memoryview(bytearray(b"3"))]]
+    key, value = bytearray(b"key"), memoryview(bytearray(b"value"))
+    values, keys = [value], [key]
+
+    async def program(cluster: FakeCluster) -> None:
+        topic = cluster.add_topic("t")
+        async with producer(cluster, linger_ms=1000) as p:
+            delivery: Delivery
+            if call == "send":
+                delivery = await p.send("t", value, key, headers=headers)
+            elif call == "send to a partition":
+                delivery = await p.send("t", value, key, 0, headers=headers)
+            elif call == "send_many":
+                (delivery,) = await p.send_many("t", values, keys, headers=headers)
+            else:
+                batch = p.create_batch()
+                batch.append(value, key, headers=headers)  # type: ignore[arg-type]
+                delivery = await p.send_batch(batch, "t", partition=0)
+            header[1] = 7  # what no record can have, and would fail the batch
+            headers[1][1][:], headers[2][1][:] = b"x", b"x"
+            key[:], value[:] = b"xxx", b"xxxxx"
+            values.clear()
+            keys.clear()
+            del headers[1:]
+            await p.flush()
+            await delivery
+        (found,) = topic.partitions[0].records()
+        assert (found.key, found.value) == (b"key", b"value")
+        assert found.headers == (("trace", b"1"), ("raw", b"2"), ("view", b"3"))
+
+    with_cluster(program)
+
+
 def test_an_unknown_topic_is_an_error_that_says_what_to_do() -> None:
     async def program(cluster: FakeCluster) -> None:
         async with producer(cluster) as p:
