@@ -4514,8 +4514,8 @@ MUTANTS = (
         "thread-inbox",
         "a record that is refused leaves an empty bulk, and no later record wakes the loop",
         INBOX,
-        "                bulk = Bulk(topic, partition, RecordColumns())\n",
-        "                bulk = Bulk(topic, partition, RecordColumns())\n"
+        "                bulk = Bulk(topic, partition, RecordColumns(), self._clock())\n",
+        "                bulk = Bulk(topic, partition, RecordColumns(), self._clock())\n"
         "                self._bulks.append(bulk)\n",
         (
             f"{INBOX_TESTS}::test_a_record_that_is_refused_leaves_nothing_and_the_next_one_wakes_the_loop",

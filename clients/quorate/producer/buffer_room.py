@@ -23,11 +23,11 @@ class BufferRoom:
         self.buffer_memory = accumulator.config.buffer_bytes_max
         self.waiting: deque[asyncio.Future[None]] = deque()
 
-    async def wait(self, size: int) -> None:
+    async def wait(self, size: int, since: float | None = None) -> None:
         """Wait until `size` bytes fit. The caller must use them before its next await.
 
-        Raises RecordTooLargeError, OverloadedError after the delivery timeout, or the error given
-        to `close`.
+        Raises RecordTooLargeError, OverloadedError when the delivery timeout has passed since
+        `since` (None: now), or the error given to `close`.
         """
         accumulator = self._accumulator
         config = accumulator.config
@@ -40,7 +40,7 @@ class BufferRoom:
                 f"{self.buffer_memory} bytes{part}"
             )
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + config.delivery_timeout_s
+        deadline = (loop.time() if since is None else since) + config.delivery_timeout_s
         is_first = True
         # the batches that fill the buffer must be sent at once, without lingering
         accumulator.flushes += 1

@@ -24,6 +24,7 @@ class Bulk:
         "_bounds",
         "_places",
         "_starts",
+        "arrived_at",
         "asked",
         "partition",
         "position",
@@ -31,10 +32,21 @@ class Bulk:
         "topic",
     )
 
-    def __init__(self, topic: str, partition: int | None, records: RecordColumns) -> None:
-        """`partition`: of all records; None: each record's depends on its key."""
+    def __init__(
+        self,
+        topic: str,
+        partition: int | None,
+        records: RecordColumns,
+        arrived_at: float | None = None,
+    ) -> None:
+        """`partition`: of all records; None: each record's depends on its key.
+
+        `arrived_at`: the time from which the delivery time-out counts; None: it counts from the
+        time at which a record is put into a batch.
+        """
         self.topic = topic
         self.partition = partition
+        self.arrived_at = arrived_at
         self.records = records
         self.position = 0
         #: The records without a place that a caller waits for. Any thread may add its index.

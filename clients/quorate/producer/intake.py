@@ -51,10 +51,10 @@ class Intake:
         #: yield first, so that a program that only sends lets the streams work.
         self.must_yield = False
 
-    async def wait_for_room(self, size: int) -> None:
+    async def wait_for_room(self, size: int, since: float | None = None) -> None:
         """Wait until the buffer has room for `size` bytes. See BufferRoom.wait."""
         self._sender.wake()
-        await self._room.wait(size)
+        await self._room.wait(size, since)
 
     def put(
         self,
@@ -65,10 +65,11 @@ class Intake:
         value: bytes | None,
         headers: Sequence[Header],
         size: int,
+        arrived_at: float | None = None,
     ) -> tuple[Batch, int]:
         """Put a record of at most `size` bytes, which the buffer has, into a batch.
 
-        Return its place.
+        Return its place. `arrived_at`: see Bulk.
 
         Raises the errors of Routes.choose and Accumulator.append. Then nothing has changed.
         """
@@ -81,7 +82,7 @@ class Intake:
         refusal = refusal_of(size, accumulator.config.codec)
         if refusal is not None:
             return self._refused(queue, timestamp_ms, refusal), 0
-        now = asyncio.get_running_loop().time()
+        now = _time(arrived_at)
         batch, index, completed = accumulator.append(queue, now, timestamp_ms, key, value, headers)
         if index == 0:
             self._opened(batch, completed=completed)
@@ -115,7 +116,7 @@ class Intake:
                 continue
             stop = self._fitting(bulk)
             if stop == bulk.position:
-                await self.wait_for_room(bulk.size(stop + 1))
+                await self.wait_for_room(bulk.size(stop + 1), bulk.arrived_at)
                 view = self._cluster.topics.get(bulk.topic, view)
                 stop = self._fitting(bulk, is_next=True)
             self._check_open()
@@ -185,6 +186,7 @@ class Intake:
                 records.values[index],
                 records.headers.get(index, ()),
                 bulk.size(index + 1),
+                bulk.arrived_at,
             )
             bulk.put(batch, place, index + 1)
 
@@ -221,7 +223,7 @@ class Intake:
         end = max(end, start + 1)
         builder = self._accumulator.new_builder()
         builder.extend(bulk.records, start, end, bulk.size(end))
-        now = asyncio.get_running_loop().time()
+        now = _time(bulk.arrived_at)
         batch, completed = self._accumulator.begin(queue, now, builder)
         self._opened(batch, completed=completed)
         return batch, end
@@ -262,3 +264,8 @@ class Intake:
     def _tell(self, queue: PartitionQueue, *, completed: bool) -> None:
         self._sender.opened(queue, is_urgent=completed)
         self.must_yield |= completed
+
+
+def _time(arrived_at: float | None) -> float:
+    """Return the time from which a new batch lingers, and its delivery time-out counts."""
+    return asyncio.get_running_loop().time() if arrived_at is None else arrived_at

@@ -36,12 +36,20 @@ class Inbox:
     """
 
     def __init__(
-        self, bytes_max: int, wake: Callable[[], None], is_loop: Callable[[], bool]
+        self,
+        bytes_max: int,
+        wake: Callable[[], None],
+        is_loop: Callable[[], bool],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`is_loop` tells whether the calling thread is the loop's, which makes the room."""
+        """`is_loop` tells whether the calling thread is the loop's, which makes the room.
+
+        `clock` gives the time of the loop to any thread. The loop's own may be of its last turn.
+        """
         self.bytes_max = bytes_max
         self._wake = wake
         self._is_loop = is_loop
+        self._clock = clock
         self._bulks: deque[Bulk] = deque()
         #: The last bulk, to which the next record may be added.
         self._open: Bulk | None = None
@@ -89,7 +97,7 @@ class Inbox:
                 or bulk.partition != partition
                 or len(bulk.records.values) >= BULK_RECORDS_MAX
             ):
-                bulk = Bulk(topic, partition, RecordColumns())
+                bulk = Bulk(topic, partition, RecordColumns(), self._clock())
             records = bulk.records
             if timestamp_ms != records.time_ms or key is not None or headers or records.keys:
                 index = records.append(timestamp_ms, key, value, headers, size)
@@ -115,6 +123,7 @@ class Inbox:
             if self._closed is not None:
                 raise self._closed.with_traceback(None)
             self._open = None
+            bulk.arrived_at = self._clock()
             self._bulks.append(bulk)
             self._bytes_held += size
             self.puts += len(bulk.records.values)
@@ -132,11 +141,11 @@ class Inbox:
                 "the record was not sent: the buffer (buffer_memory) is full, and a callback can't"
                 " wait for room: let it hand the record to another thread"
             )
-        deadline = time.monotonic() + timeout_s
+        deadline = self._clock() + timeout_s
         self._waiting += 1
         try:
             while self._closed is None and self._bytes_held + size > self.bytes_max:
-                left_s = deadline - time.monotonic()
+                left_s = deadline - self._clock()
                 if not self._bytes_held:
                     return
                 if left_s <= 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
@@ -34,11 +35,13 @@ class Pump:
         inbox_bytes: int,
         is_loop: Callable[[], bool],
         timeout_s: float,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`clock`: of the loop; any thread may ask it."""
         self._client = client
         self._loop = loop
         self._timeout_s = timeout_s
-        self.inbox = Inbox(inbox_bytes, self._wake, is_loop)
+        self.inbox = Inbox(inbox_bytes, self._wake, is_loop, clock)
         #: Number of records that the loop has taken out of the inbox.
         self._moved = 0
         #: In the loop: rings when records were put into the producer's buffer, and when there are
