@@ -8,9 +8,17 @@ compares both. Names are written with underscores: kafka-python and aiokafka hav
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Mapping
 from inspect import BoundArguments, Parameter, Signature
-from typing import Any, Final
+from typing import Any, Final, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+#: The modules of classes that users know.
+OF_QUORATE = ("quorate.", "quorate_testing.")
 
 _BOUNDS_ARE_BYTES = "bounds are bytes: buffer_memory of all records, max_batch_size of a batch"
 _NO_TRANSACTIONS = "there are no transactions"
@@ -111,6 +119,69 @@ def bound(
     return found
 
 
+def named(call: Callable[P, T]) -> Callable[P, T]:
+    """Return `call` with an error that names the nearest argument, for one that it does not have.
+
+    For a call without rules, which `checked` does not check. Nothing is done before it has failed.
+    """
+    if inspect.iscoroutinefunction(call):
+
+        @functools.wraps(call)
+        async def wait(*args: P.args, **kwargs: P.kwargs) -> Any:
+            try:
+                return await call(*args, **kwargs)
+            except TypeError:
+                _check_names(call, args, kwargs)
+                raise
+
+        return wait  # type: ignore[return-value]
+
+    @functools.wraps(call)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return call(*args, **kwargs)
+        except TypeError:
+            _check_names(call, args, kwargs)
+            raise
+
+    return run
+
+
+def name_arguments(kind: type) -> None:
+    """Let every public method of a class be `named` that is not checked in another way."""
+    for name, method in list(vars(kind).items()):
+        is_checked = hasattr(method, "__wrapped__") or hasattr(method, "__signature__")
+        if inspect.isfunction(method) and not name.startswith("_") and not is_checked:
+            setattr(kind, name, named(method))
+
+
+def takes_no_others(call: Callable[P, T]) -> Callable[P, T]:
+    """Return `call`, whose signature hides its last argument, `**wrong: Never`.
+
+    For hot calls, where `named` would cost too much. They raise unknown_in() if `wrong` has any.
+    """
+    signature = inspect.signature(call)
+    parameters = [one for one in signature.parameters.values() if one.name != "wrong"]
+    call.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return call
+
+
+def unknown_in(call: Callable[..., Any], this: object, wrong: Mapping[str, object]) -> TypeError:
+    """Return the error for arguments that a method of `this` does not have."""
+    named = [one.name for one in inspect.signature(call).parameters.values() if _has_name(one)]
+    kind: Any = type(this)
+    return unknown(name_of(call, kind), next(iter(wrong)), named)
+
+
+def _check_names(
+    call: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> None:
+    known = inspect.signature(call).parameters
+    wrong = {name: value for name, value in kwargs.items() if name not in known}
+    if wrong:
+        raise unknown_in(call, args[0] if args else None, wrong) from None
+
+
 def unknown(call: str, name: str, named: Iterable[str]) -> TypeError:
     """Return the error for an argument that a call does not have. `named` are those that it has.
 
@@ -160,3 +231,16 @@ def _has_name(one: Parameter) -> bool:
         Parameter.VAR_POSITIONAL,
         Parameter.VAR_KEYWORD,
     )
+
+
+@functools.cache
+def name_of(call: Callable[..., Any], kind: Any) -> str:
+    """Return "Producer" for its constructor, "Admin.create_topic" for a method.
+
+    `kind` is the class of the object. A method may stand in a base class, which no user knows.
+    """
+    owner, _, method = call.__qualname__.rpartition(".")
+    bases = () if kind is None else kind.__mro__
+    if owner in [one.__name__ for one in bases]:
+        owner = next(one.__name__ for one in bases if one.__module__.startswith(OF_QUORATE))
+    return owner if method == "__init__" else f"{owner}.{method}".removeprefix(".")

@@ -41,8 +41,6 @@ UINT32_MAX = (1 << 32) - 1
 INT64_MAX = (1 << 63) - 1
 DAY_MS = 24 * 3600 * 1000
 GIVEN_CHARS_MAX = 120
-#: The modules of classes that users know.
-OF_QUORATE = ("quorate.", "quorate_testing.")
 
 
 class Rule(Protocol):
@@ -411,7 +409,7 @@ def _checked(
     signature = _signature(call)
     rules = _rules(call)
     kind: Any = type(args[0]) if args else None
-    where = _name(call, kind)
+    where = argument_names.name_of(call, kind)
     bound = argument_names.bound(where, signature, args, kwargs)
     arguments = bound.arguments
     for name in arguments:
@@ -442,19 +440,6 @@ def _many(call: Callable[..., Any]) -> frozenset[str]:
         for name, one in _signature(call).parameters.items()
         if one.kind is inspect.Parameter.VAR_POSITIONAL
     )
-
-
-@functools.cache
-def _name(call: Callable[..., Any], kind: Any) -> str:
-    """Return "Producer" for its constructor, "Admin.create_topic" for a method.
-
-    `kind` is the class of the object. A method may stand in a base class, which no user knows.
-    """
-    owner, _, method = call.__qualname__.rpartition(".")
-    bases = () if kind is None else kind.__mro__
-    if owner in [one.__name__ for one in bases]:
-        owner = next(one.__name__ for one in bases if one.__module__.startswith(OF_QUORATE))
-    return owner if method == "__init__" else f"{owner}.{method}".removeprefix(".")
 
 
 @functools.cache

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Protocol
 
 from quorate.admin.quorum_calls import QuorumCalls
 from quorate.aio.clock import Deadline
+from quorate.argument_names import named
 from quorate.cluster.cluster import METADATA_TIMEOUT_MS
 from quorate.cluster.committed_offset import CommittedOffsetRule
 from quorate.cluster.coordinators import Coordinators
@@ -60,6 +61,7 @@ class GroupCalls(QuorumCalls):
 
     _coordinators: Coordinators
 
+    @named
     async def list_groups(self) -> list[GroupListing]:
         """Return all consumer groups, sorted by id. Every broker is asked for those it coordinates.
 

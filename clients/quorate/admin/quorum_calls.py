@@ -6,6 +6,7 @@ from typing import Annotated
 
 from quorate.admin import controller_calls, descriptions
 from quorate.aio.clock import Deadline
+from quorate.argument_names import named
 from quorate.cluster.client import Client
 from quorate.errors import InvalidRequestError
 from quorate.model import LeadershipTransfer, QuorumDescription, VoterChange
@@ -29,6 +30,7 @@ class QuorumCalls(Client):
     #: Time limit of each call in total.
     _timeout_ms: int
 
+    @named
     async def describe_quorum(self) -> QuorumDescription:
         """Return the metadata quorum, as its leader sees it.
 

@@ -6,9 +6,10 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from types import TracebackType
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from quorate.aio.owner import Owner
+from quorate.argument_names import name_arguments
 from quorate.cluster.cluster import Cluster
 from quorate.errors import ClosedError
 
@@ -24,6 +25,10 @@ class Client(ABC):
     _what: ClassVar[str]
     #: The statement that starts and stops this client. A blocking client sets its own.
     _statement = "async with"
+
+    def __init_subclass__(cls, **settings: Any) -> None:
+        super().__init_subclass__(**settings)
+        name_arguments(cls)
 
     def __init__(self, bootstrap_servers: str | Sequence[str], client_id: str) -> None:
         self._bootstrap = bootstrap_servers

@@ -6,10 +6,11 @@ import asyncio
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Annotated, ClassVar, Generic, Self
+from typing import Annotated, ClassVar, Generic, Never, Self
 
 from quorate.aio.clock import Deadline
 from quorate.aio.owner import Owner
+from quorate.argument_names import takes_no_others, unknown_in
 from quorate.cluster.cluster import Cluster
 from quorate.consumer.chunk_reader import Deserializers
 from quorate.consumer.fetch_stream import FetchConfig
@@ -216,13 +217,16 @@ class Consumer(ConsumerGroupCalls, Generic[KeyOut, ValueOut]):
                 raise StopAsyncIteration from None
             raise
 
-    async def getone(self) -> Record[KeyOut, ValueOut]:
+    @takes_no_others
+    async def getone(self, **wrong: Never) -> Record[KeyOut, ValueOut]:
         """Return the next record. Wait until there is one.
 
         Raises DeserializationError, CorruptRecordError, OffsetOutOfRangeError or LogTruncatedError.
         Each concerns one partition. Later reads continue in this partition, at its turn, from the
         same position.
         """
+        if wrong:
+            raise unknown_in(Consumer.getone, self, wrong)
         try:
             group = self._group
             if group is not None:

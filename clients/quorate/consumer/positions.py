@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Coroutine, Generator, Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
+from quorate.argument_names import named
 from quorate.cluster.client import Client
 from quorate.consumer.assignment import Assignment
 from quorate.consumer.fetcher import Fetcher
@@ -84,6 +85,7 @@ class ConsumerPositions(Client):
         self._assignment.subscribe(topics, pattern, listener)
         return PendingPositions(self._settle_all)
 
+    @named
     def unsubscribe(self) -> PendingPositions:
         """Read no partition any more.
 
@@ -107,6 +109,7 @@ class ConsumerPositions(Client):
         self._assignment.assign(partitions)
         return PendingPositions(self._settle_all)
 
+    @named
     def assignment(self) -> frozenset[TopicPartition]:
         """Return the partitions that are read."""
         return frozenset(self._subscription.states)
@@ -230,6 +233,7 @@ class ConsumerPositions(Client):
             state.paused = False
             self._changed(state)
 
+    @named
     def paused(self) -> frozenset[TopicPartition]:
         """Return the partitions that are paused."""
         return frozenset(k for k, state in self._subscription.states.items() if state.paused)
@@ -240,6 +244,7 @@ class ConsumerPositions(Client):
         mark = self._state(partition).high_watermark
         return None if mark == UNKNOWN else mark
 
+    @named
     async def lag(self) -> dict[TopicPartition, int]:
         """Return by how many offsets each assigned partition is behind its high watermark."""
         ends = await self.end_offsets(self.assignment())

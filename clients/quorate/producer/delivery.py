@@ -11,6 +11,7 @@ from functools import partial
 from typing import Annotated, Any, overload
 
 from quorate.aio.owner import Owner
+from quorate.argument_names import named
 from quorate.errors import DeliveryTimeoutError, QuorateError
 from quorate.model import RecordMetadata
 from quorate.object_rules import Object
@@ -41,6 +42,7 @@ class Delivery(Awaitable[RecordMetadata]):
         self._owner = owner
         self._callbacks: list[_Callback] | None = None
 
+    @named
     def done(self) -> bool:
         """Return whether the record was acknowledged or has failed."""
         return self._current().done
@@ -50,10 +52,12 @@ class Delivery(Awaitable[RecordMetadata]):
         """Whether the outcome is known. Unlike done(), any thread may ask; False may be late."""
         return self._batch.done and not self._batch.parts
 
+    @named
     def cancelled(self) -> bool:
         """Return False: a delivery cannot be cancelled."""
         return False
 
+    @named
     def result(self) -> RecordMetadata:
         """Return where the record was written, or raise the error of the failed record.
 
@@ -69,6 +73,7 @@ class Delivery(Awaitable[RecordMetadata]):
             timestamp_ms = batch.builder.time_of(self._index)
         return RecordMetadata(batch.queue.topic, batch.queue.partition, offset, timestamp_ms)
 
+    @named
     def exception(self) -> QuorateError | None:
         """Return why the record was not acknowledged; None if it was acknowledged.
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any, ClassVar, Generic
+from typing import Annotated, Any, ClassVar, Generic, Never
 
 from quorate.aio.owner import Owner
+from quorate.argument_names import takes_no_others, unknown_in
 from quorate.cluster.client import Client
 from quorate.cluster.cluster import Cluster
 from quorate.model import Header, KeyIn, RecordMetadata, ValueIn
@@ -54,6 +55,8 @@ ACKS = {"all": -1, -1: -1, 0: 0, 1: 1}
 #: Makes a Delivery whose fields the caller sets: a call of its __init__ costs as much as the rest.
 _without_init = Delivery.__new__
 
+PARTITIONER = Function(takes="key, partitions, available")
+
 
 class Producer(Client, Generic[KeyIn, ValueIn]):
     """Writes records to topics.
@@ -95,9 +98,7 @@ class Producer(Client, Generic[KeyIn, ValueIn]):
         request_timeout_ms: Annotated[int, TIMEOUT_MS] = 30000,
         delivery_timeout_ms: Annotated[int, TIMEOUT_MS] = 120000,
         max_in_flight: Annotated[int, Whole(1, 5, "unacknowledged batches a partition")] = 5,
-        partitioner: Annotated[
-            Partitioner | None, Function(takes="key, partitions, available")
-        ] = None,
+        partitioner: Annotated[Partitioner | None, PARTITIONER] = None,
         key_serializer: Annotated[SerializerOf[KeyIn] | None, Coder("serialize")] = None,
         value_serializer: Annotated[SerializerOf[ValueIn] | None, Coder("serialize")] = None,
         security: Annotated[object | None, SECURITY] = None,
@@ -143,17 +144,14 @@ class Producer(Client, Generic[KeyIn, ValueIn]):
         await self._stop_once()
 
     async def _begin(self, cluster: Cluster, owner: Owner) -> None:
-        await cluster.start(timeout_ms=self._request_timeout_ms)
+        timeout_ms = self._request_timeout_ms
+        await cluster.start(timeout_ms=timeout_ms)
         self._check_not_stopped(owner)
         self._cluster = cluster
         self._routes = Routes(cluster, self._accumulator, self._partitioner)
         self._sticky = self._routes.sticky
         self._sender = Sender(
-            cluster,
-            self._accumulator,
-            self._routes,
-            acks=self._acks,
-            request_timeout_ms=self._request_timeout_ms,
+            cluster, self._accumulator, self._routes, acks=self._acks, request_timeout_ms=timeout_ms
         )
         self._intake = Intake(
             cluster, self._accumulator, self._routes, self._room, self._sender, self._batch_ended
@@ -177,6 +175,7 @@ class Producer(Client, Generic[KeyIn, ValueIn]):
             self._accumulator.close(stopped)
             await self._sender.stop()
 
+    @takes_no_others
     async def send(  # noqa: C901, PLR0912 - one hot path
         self,
         topic: str,
@@ -185,6 +184,7 @@ class Producer(Client, Generic[KeyIn, ValueIn]):
         partition: int | None = None,
         timestamp_ms: int | None = None,
         headers: Iterable[Header] | None = None,
+        **wrong: Never,
     ) -> Delivery:
         """Put a record into the buffer, and return its Delivery. Wait only if the buffer is full.
 
@@ -192,6 +192,8 @@ class Producer(Client, Generic[KeyIn, ValueIn]):
         than buffer_memory), ClosedError, and the errors of serializers. A record that no message
         can carry is not put into the buffer, and its Delivery fails at once.
         """
+        if wrong:
+            raise unknown_in(Producer.send, self, wrong)
         self._owner.check()
         cluster = self._cluster
         if cluster is None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Never
 
+from quorate.argument_names import named, takes_no_others, unknown_in
 from quorate.errors import ClosedError, InvalidRequestError, RecordTooLargeError
 from quorate.model import Header
 from quorate.producer.arguments import as_headers, as_timestamp, encoded
@@ -39,18 +41,22 @@ class RecordBatch:
         self._is_closed = False
         self._is_sent = False
 
+    @takes_no_others
     def append(
         self,
         value: bytes | None = None,
         key: bytes | None = None,
         timestamp_ms: int | None = None,
         headers: Iterable[Header] | None = None,
+        **wrong: Never,
     ) -> int | None:
         """Add a record. Return how many the batch has now; None: the batch has no room for it.
 
         Raises RecordTooLargeError if not even an empty batch has room for the record (it may have
         `max_batch_size` bytes), and ClosedError after `close` or `send_batch`.
         """
+        if wrong:
+            raise unknown_in(RecordBatch.append, self, wrong)
         if self._is_closed:
             raise ClosedError("this batch takes no more records; make another with create_batch()")
         value = encoded("", "value", value, None)
@@ -80,6 +86,7 @@ class RecordBatch:
         """Upper bound of the batch's bytes. Compression makes it smaller."""
         return self._builder.size
 
+    @named
     def close(self) -> None:
         """Take no more records. The batch can still be sent."""
         self._is_closed = True

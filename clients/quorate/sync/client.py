@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 
 from quorate import argument_names
+from quorate.argument_names import named
 from quorate.cluster.client import Client
 from quorate.sync.background import Background, Voice, background
 
@@ -43,11 +44,13 @@ class BlockingClient(Generic[C]):
         self._voices = threading.local()
         self._ending: weakref.finalize[..., Any] | None = None
 
+    @named
     def start(self) -> None:
         """Connect. See the asynchronous client of the same name for what it raises."""
         self._run(self._client.start)
         self._opened()
 
+    @named
     def stop(self) -> None:
         """Close the client. It is safe to call this twice."""
         self._closing()

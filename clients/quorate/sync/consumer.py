@@ -8,8 +8,9 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
-from typing import Any, Final, Generic, Self, TypeVar, Unpack
+from typing import Any, Final, Generic, Never, Self, TypeVar, Unpack
 
+from quorate.argument_names import named, takes_no_others, unknown_in
 from quorate.consumer import consumer as asynchronous
 from quorate.consumer.group.listener import check_listener
 from quorate.consumer.partition_state import PartitionState
@@ -51,6 +52,7 @@ class Consumer(BlockingClient[asynchronous.Consumer[KeyOut, ValueOut]], Generic[
         super().__init__(_Consumer(*topics, **settings))
         self._limit = self._client._max_poll_records
 
+    @named
     def stop(self) -> None:
         """Close the consumer. It is safe to call this twice.
 
@@ -88,11 +90,15 @@ class Consumer(BlockingClient[asynchronous.Consumer[KeyOut, ValueOut]], Generic[
                 raise
         return record
 
-    def getone(self) -> Record[KeyOut, ValueOut]:
+    @takes_no_others
+    def getone(self, **wrong: Never) -> Record[KeyOut, ValueOut]:
         """Return the next record. Wait until there is one. See quorate.Consumer for the errors."""
+        if wrong:
+            raise unknown_in(Consumer.getone, self, wrong)
         record = self._from(self._shelf())
         return self._run(self._client.getone) if record is None else record
 
+    @named
     def getmany(
         self,
         *partitions: TopicPartition,
@@ -110,6 +116,7 @@ class Consumer(BlockingClient[asynchronous.Consumer[KeyOut, ValueOut]], Generic[
 
     _subscribe = blocking(_Consumer.subscribe)
 
+    @named
     def subscribe(
         self,
         topics: Sequence[str] = (),

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Final, Protocol, TypeVar
 
 from quorate.aio.bell import Bell
+from quorate.argument_names import named
 from quorate.errors import QuorateError
 from quorate.model import RecordMetadata
 from quorate.producer import delivery as asynchronous
@@ -47,6 +48,7 @@ class Delivery:
         #: The delivery of the asynchronous producer, or why there is none; None: not asked yet.
         self._found: asynchronous.Delivery | QuorateError | None = None
 
+    @named
     def done(self) -> bool:
         """Return whether the record was acknowledged or has failed."""
         if self._is_known():

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Any, Final, Generic, Unpack
+from typing import Any, Final, Generic, Never, Unpack
 
+from quorate.argument_names import named, takes_no_others, unknown_in
 from quorate.errors import ClosedError, QuorateError
 from quorate.model import Header, KeyIn, RecordMetadata, ValueIn
 from quorate.producer import delivery as asynchronous_delivery
@@ -56,11 +57,13 @@ class Producer(BlockingClient[asynchronous.Producer], Generic[KeyIn, ValueIn]):
         self._pump = Pump(client, background.loop, inbox_bytes, background.is_here, self._timeout_s)
         self._inbox, self._sent_more = self._pump.inbox, self._pump.sent_more
 
+    @named
     def start(self) -> None:
         """Connect. Raise QuorumUnavailableError if no broker answers within request_timeout_ms."""
         self._run(self._pump.start)
         self._opened()
 
+    @named
     def stop(self) -> None:
         """Flush, then close. Records that cannot be delivered fail after delivery_timeout_ms."""
         self._closing()
@@ -84,6 +87,7 @@ class Producer(BlockingClient[asynchronous.Producer], Generic[KeyIn, ValueIn]):
 
         self._run(end)
 
+    @takes_no_others
     def send(
         self,
         topic: str,
@@ -92,6 +96,7 @@ class Producer(BlockingClient[asynchronous.Producer], Generic[KeyIn, ValueIn]):
         partition: int | None = None,
         timestamp_ms: int | None = None,
         headers: Iterable[Header] | None = None,
+        **wrong: Never,
     ) -> Delivery:
         """Put a record into the buffer, and return its Delivery. Wait only if the buffer is full.
 
@@ -99,6 +104,8 @@ class Producer(BlockingClient[asynchronous.Producer], Generic[KeyIn, ValueIn]):
         delivery_timeout_ms; in a callback at once), ClosedError, and the errors of serializers.
         What else keeps a record from being written, RecordTooLargeError too, is in the Delivery.
         """
+        if wrong:
+            raise unknown_in(Producer.send, self, wrong)
         cluster = self._client._cluster
         view = None if cluster is None else cluster.topics.get(topic)
         if view is None or partition is not None or not self._background.is_of_this_process:
@@ -124,6 +131,7 @@ class Producer(BlockingClient[asynchronous.Producer], Generic[KeyIn, ValueIn]):
         )
         return Delivery(self, place[0], place[1])
 
+    @named
     def send_many(
         self,
         topic: str,
@@ -157,6 +165,7 @@ class Producer(BlockingClient[asynchronous.Producer], Generic[KeyIn, ValueIn]):
             deliveries += [Delivery(self, bulk, index) for index in range(count)]
         return deliveries
 
+    @named
     def send_and_wait(
         self,
         topic: str,
@@ -182,12 +191,14 @@ class Producer(BlockingClient[asynchronous.Producer], Generic[KeyIn, ValueIn]):
 
         return self._run(wait)
 
+    @named
     def create_batch(self) -> RecordBatch:
         """Return an empty batch of up to `max_batch_size` bytes. One thread fills it."""
         self._background.check(self._what)
         self._client._running()
         return self._client._intake.new_batch()
 
+    @named
     def send_batch(self, batch: RecordBatch, topic: str, *, partition: int) -> Delivery:
         """Put a batch into the buffer: all its records are written, one after another, or none.
 
@@ -203,6 +214,7 @@ class Producer(BlockingClient[asynchronous.Producer], Generic[KeyIn, ValueIn]):
 
         return self._run(send)
 
+    @named
     def flush(self) -> None:
         """Wait until every record sent so far has its outcome. No batch lingers meanwhile."""
         self._run(self._pump.flush)

@@ -6,6 +6,7 @@ import inspect
 from concurrent.futures import Future
 from typing import Annotated, Unpack
 
+from quorate.argument_names import named
 from quorate.object_rules import Object
 from quorate.schema_registry import registry as asynchronous
 from quorate.serializers.avro.schema import AvroSchema
@@ -38,6 +39,7 @@ class SchemaRegistry(BlockingClient[asynchronous.SchemaRegistry]):
 
     # serializers call these, also in the loop: they do not wait for it
 
+    @named
     def store(self) -> SchemaStore:
         """Return the schemas that are known now, to save them in a file for offline use."""
         return self._client.store()

@@ -82,6 +82,8 @@ SYNC_CLIENTS = (
     quorate.sync.Admin,
     quorate.sync.SchemaRegistry,
 )
+#: What calls of clients return, and has calls itself.
+RESULTS = (quorate.Delivery, quorate.sync.Delivery, RecordBatch)
 #: How an object of the other classes is made, if not without arguments.
 MAKERS: dict[Any, Callable[[], object]] = {
     Avro: lambda: Avro("int"),
@@ -330,6 +332,34 @@ async def outcome(function: Callable[[], Any]) -> BaseException | None:
     except Exception as error:
         return error
     return None
+
+
+@pytest.mark.parametrize("kind", [*CLIENTS, *SYNC_CLIENTS, *RESULTS], ids=lambda kind: str(kind))
+def test_an_argument_that_a_call_does_not_have_is_named(kind: Any) -> None:
+    problems = []
+    for call in calls_of(kind):
+        function = kind if call.method == "__init__" else getattr(kind, call.method)
+        this = () if call.method == "__init__" else (object.__new__(kind),)
+        needed = {
+            name: RIGHT[name]
+            for name, one in parameters(call).items()
+            if one.default is one.empty and one.kind is not one.VAR_POSITIONAL
+        }
+        if hasattr(kind, "_run") and this:
+            this = (kind(),)
+        error = asyncio.run(outcome(lambda f=function, t=this, n=needed: f(*t, **n, nonsense_ms=1)))  # type: ignore[misc]
+        if "there is no argument nonsense_ms" not in str(error):
+            problems.append(f"{call}: {error!r}")
+    assert problems == []
+
+
+def test_the_nearest_argument_is_named() -> None:
+    producer: Any = quorate.sync.Producer()
+    said = r"^Producer.send: there is no argument timestamp; did you mean timestamp_ms\?"
+    with pytest.raises(TypeError, match=said):
+        producer.send("t", timestamp=5)
+    with pytest.raises(TypeError, match=r"^Consumer.getone: .* timeout_ms; it takes none"):
+        quorate.sync.Consumer().getone(timeout_ms=5)  # type: ignore[arg-type]
 
 
 def test_the_walk_finds_the_classes_of_users() -> None:
