@@ -94,7 +94,7 @@ class Intake:
         """Put many records of a topic into batches, in order. Return their places."""
         view = await self._routes.find(topic)
         if partition is not None:
-            view = await self._routes.find_partition(view, partition)
+            view = await self._routes.find_partition(view, partition, "send_many")
             self._routes.choose(view, None, partition)  # raises if there is no such partition
         bulk = Bulk(topic, partition, records)
         bulk.seal()

@@ -208,7 +208,7 @@ class Producer(Client, Generic[KeyIn, ValueIn]):
         except TypeError:  # it is not hashable, and so no string
             view = cluster.topics.get(TOPIC.check("send", "a topic's name", topic))
         if view is None:
-            view = await self._routes.find(topic)
+            view = await self._routes.find(TOPIC.check("send", "a topic's name", topic))
         if partition is not None and (
             partition.__class__ is not int or not 0 <= partition < len(view.numbers)
         ):

@@ -51,14 +51,16 @@ class Routes:
         self.use(view)
         return view
 
-    async def find_partition(self, view: TopicView, partition: int) -> TopicView:
+    async def find_partition(
+        self, view: TopicView, partition: int, call: str = "send"
+    ) -> TopicView:
         """Return the view of a topic that has a partition with this number.
 
         If the known view has none, ask the cluster once, because the topic may have grown. If there
         is none either, return the view all the same. Raises TypeError or InvalidPartitionsError for
-        what is no number of a partition.
+        what is no number of a partition; it names `call`.
         """
-        partition = PARTITION.check("send", "partition", partition)
+        partition = PARTITION.check(call, "partition", partition)
         cluster, asked = self._cluster, self._cluster.asked
         for _ in range(2):  # the answer of a look that was under way already may be too old
             if partition < len(view.numbers) or cluster.answered > asked:

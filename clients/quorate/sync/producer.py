@@ -17,7 +17,7 @@ from quorate.producer.bulk import Bulk
 from quorate.producer.record_batch import RecordBatch
 from quorate.record.column_builder import RecordColumns
 from quorate.record.record import RECORD_OVERHEAD_MAX, record_bytes_max
-from quorate.settings import RECORD_TIMESTAMP_MS, TOPIC
+from quorate.settings import PARTITION, RECORD_TIMESTAMP_MS, TOPIC
 from quorate.sync.client import BlockingClient, blocking
 from quorate.sync.delivery import Delivery
 from quorate.sync.inbox import parts_of
@@ -107,9 +107,12 @@ class Producer(BlockingClient[asynchronous.Producer], Generic[KeyIn, ValueIn]):
         if wrong:
             raise unknown_in(Producer.send, self, wrong)
         cluster = self._client._cluster
-        view = None if cluster is None else cluster.topics.get(topic)
+        try:
+            view = None if cluster is None else cluster.topics.get(topic)
+        except TypeError:  # it is not hashable, and so no string
+            view = None
         if view is None or partition is not None or not self._background.is_of_this_process:
-            self._check(topic, partition)
+            self._check("send", topic, partition)
         assert cluster is not None
         record_key: Any = key
         if key is not None and (key.__class__ is not bytes or self._encode_key is not None):
@@ -147,7 +150,7 @@ class Producer(BlockingClient[asynchronous.Producer], Generic[KeyIn, ValueIn]):
         timestamp. A wrong argument sends nothing. After OverloadedError or ClosedError the first
         records may be in the buffer.
         """
-        self._check(topic, partition)
+        self._check("send_many", topic, partition)
         clock = self._client._running().wall_clock_ms
         records = as_columns(
             topic,
@@ -231,12 +234,15 @@ class Producer(BlockingClient[asynchronous.Producer], Generic[KeyIn, ValueIn]):
     def _last_call(self) -> Callable[[], Awaitable[None]]:
         return self._pump.end
 
-    def _check(self, topic: str, partition: int | None) -> None:
+    def _check(self, call: str, topic: str, partition: int | None) -> None:
         """Let the producer learn the topic, and check that it has the partition, if one is given.
 
-        Raises UnknownTopicError, InvalidPartitionsError, ClosedError, and WrongLoopError.
+        Raises UnknownTopicError, InvalidPartitionsError, ClosedError, WrongLoopError, and for what
+        is no name or number an error that names `call`.
         """
-        TOPIC.check("send", "a topic's name", topic)
+        TOPIC.check(call, "a topic's name", topic)
+        if partition is not None:
+            PARTITION.check(call, "partition", partition)
         cluster = self._client._cluster
         view = None if cluster is None else cluster.topics.get(topic)
         if view is None or not self._background.is_of_this_process:

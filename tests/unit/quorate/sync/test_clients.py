@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 import textwrap
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from quorate import Producer as AsynchronousProducer
 from quorate import RecordMetadata, TopicPartition
 from quorate.errors import (
     ClosedError,
@@ -120,6 +122,50 @@ def test_errors_are_raised_where_they_are_made(producer: Producer, quorate_topic
     too_large = producer.send(quorate_topic, bytes(2 << 20))
     assert isinstance(too_large.exception(), RecordTooLargeError)
     assert producer.send_and_wait(quorate_topic, b"next").offset == 0
+
+
+NO_NAME = "a topic's name must be a string of 1 to 249 characters"
+NO_NUMBER = "partition must be a whole number from 0 to 2147483647"
+
+
+@pytest.mark.parametrize("call", ["send", "send_many"])
+@pytest.mark.parametrize(
+    ("wrong", "kind", "text"),
+    [
+        ({"topic": ["t"]}, TypeError, rf"^{{call}}: {NO_NAME}, not \['t'\]"),
+        ({"topic": {}}, TypeError, rf"^{{call}}: {NO_NAME}, not {{{{}}}}"),
+        ({"topic": None}, TypeError, rf"^{{call}}: {NO_NAME}, not None"),
+        ({"topic": "\udc80"}, ValueError, r"^{call}: a topic's name must be .*UTF-8.*udc80"),
+        ({"partition": "0"}, TypeError, rf"^{{call}}: {NO_NUMBER}, not '0'"),
+        ({"partition": True}, TypeError, rf"^{{call}}: {NO_NUMBER}, not True"),
+        ({"partition": -1}, InvalidPartitionsError, rf"^{{call}}: {NO_NUMBER}, not -1"),
+        ({"timestamp_ms": "1"}, TypeError, r"^{call}: timestamp_ms must be"),
+        ({"headers": [("\udc80", b"")]}, ValueError, r"^the name of a header.*UTF-8.*udc80"),
+    ],
+)
+def test_a_wrong_argument_is_told_as_by_the_asynchronous_producer(
+    servers: str,
+    producer: Producer,
+    quorate_topic: str,
+    call: str,
+    wrong: dict[str, Any],
+    kind: type[Exception],
+    text: str,
+) -> None:
+    record: Any = b"x" if call == "send" else [b"x"]
+    arguments: dict[str, Any] = {"topic": quorate_topic, **wrong}
+    topic = arguments.pop("topic")
+
+    async def asynchronous() -> None:
+        async with AsynchronousProducer(bootstrap_servers=servers) as other:
+            await getattr(other, call)(topic, record, **arguments)
+
+    with pytest.raises(kind, match=text.format(call=call)) as told:
+        getattr(producer, call)(topic, record, **arguments)
+    with pytest.raises(kind) as of_the_other:
+        asyncio.run(asynchronous())
+    assert str(told.value) == str(of_the_other.value)
+    assert producer.send_and_wait(quorate_topic, b"y").topic == quorate_topic
 
 
 def test_an_error_of_the_partitioner_costs_its_record_alone(
