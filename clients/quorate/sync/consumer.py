@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Generic, Never, Self, TypeVar, Unpack
 
@@ -14,15 +14,16 @@ from quorate.argument_names import named, takes_no_others, unknown_in
 from quorate.consumer import consumer as asynchronous
 from quorate.consumer.group.listener import check_listener
 from quorate.consumer.partition_state import PartitionState
-from quorate.errors import ClosedError
-from quorate.model import AnyRecord, KeyOut, Record, TopicPartition, ValueOut
+from quorate.errors import ClosedError, WrongLoopError
+from quorate.model import AnyRecord, KeyOut, OffsetAndMetadata, Record, TopicPartition, ValueOut
 from quorate.sync.background import Voice
 from quorate.sync.client import BlockingClient, OfThread, blocking, direct
-from quorate.sync.listener import in_threads
+from quorate.sync.listener import in_threads, is_in_callback
 from quorate.sync.settings import ConsumerSettings
 
 _Consumer = asynchronous.Consumer
 T = TypeVar("T")
+Offsets = Mapping[TopicPartition, int | tuple[int, str] | OffsetAndMetadata]
 
 #: The iterator asks the loop for so many records that the program needs about this time for them.
 #: So an automatic commit, which waits until the program has come back from them, is not late.
@@ -132,11 +133,38 @@ class Consumer(BlockingClient[asynchronous.Consumer[KeyOut, ValueOut]], Generic[
         """
         if listener is not None and self._client._group_id is not None:
             check_listener(listener)
-            listener = in_threads(listener)
+            listener = in_threads(listener, self)
+        self._refuse_in_callback("subscribe")
         self._subscribe(topics, pattern, listener)
 
-    unsubscribe = blocking(_Consumer.unsubscribe)
-    assign = blocking(_Consumer.assign)
+    def unsubscribe(self) -> None:
+        """Read no partition any more. See quorate.Consumer.unsubscribe."""
+        self._refuse_in_callback("unsubscribe")
+        self._unsubscribe()
+
+    def assign(self, partitions: Iterable[TopicPartition]) -> None:
+        """Read exactly these partitions. See quorate.Consumer.assign."""
+        self._refuse_in_callback("assign")
+        self._assign(partitions)
+
+    def commit(self, offsets: Offsets | None = None) -> None:
+        """Commit these offsets; None: the positions in all assigned partitions.
+
+        With None, the records that the calling thread was given count as done. Those that another
+        thread has in hand, and all behind them in their partitions, are left out: that thread may
+        still fail with them. See quorate.Consumer.commit for the errors.
+        """
+
+        async def commit() -> None:
+            if offsets is None:
+                await self._client._running_group().commit(None, asyncio.current_task())
+            else:
+                await self._client.commit(offsets)
+
+        self._run(commit)
+
+    _unsubscribe = blocking(_Consumer.unsubscribe)
+    _assign = blocking(_Consumer.assign)
     assignment = direct(_Consumer.assignment)
     seek = direct(_Consumer.seek)
     seek_to_beginning = blocking(_Consumer.seek_to_beginning)
@@ -152,7 +180,6 @@ class Consumer(BlockingClient[asynchronous.Consumer[KeyOut, ValueOut]], Generic[
     end_offsets = blocking(_Consumer.end_offsets)
     offsets_for_times = blocking(_Consumer.offsets_for_times)
     partitions_for = blocking(_Consumer.partitions_for)
-    commit = blocking(_Consumer.commit)
     committed = blocking(_Consumer.committed)
 
     # -- inside
@@ -194,7 +221,16 @@ class Consumer(BlockingClient[asynchronous.Consumer[KeyOut, ValueOut]], Generic[
             super()._run(shelf.fill)
         shelf.began_s = time.monotonic()
 
+    def _refuse_in_callback(self, call: str) -> None:
+        """Raise WrongLoopError if the call would wait for the callback that makes it."""
+        if is_in_callback(self):
+            raise WrongLoopError(
+                f"{call}() was called in a callback of the consumer's listener, and would wait for"
+                " the end of this callback: let a thread of the program call it"
+            )
+
     def _leave(self, *, is_done: bool, timeout_s: float | None = None) -> None:
+        self._refuse_in_callback("stop")
         self._closing()
 
         async def stop() -> None:

@@ -62,10 +62,18 @@ class Commits:
         if self._is_awaited:
             self._came_back.ring()
 
-    async def commit(self, offsets: Mapping[TopicPartition, OffsetAndMetadata] | None) -> None:
-        """Commit these offsets; None: the positions in all assigned partitions."""
+    async def commit(
+        self,
+        offsets: Mapping[TopicPartition, OffsetAndMetadata] | None,
+        only: asyncio.Task[Any] | None = None,
+    ) -> None:
+        """Commit these offsets; None: the positions in all assigned partitions.
+
+        `only`: with None, the records of this task alone count as done. What other tasks have in
+        hand is left out.
+        """
         if offsets is None:
-            self.hands.settle()
+            self.hands.settle(only)
             self._came_back.ring()
             wanted = self.finished()
         else:

@@ -246,8 +246,15 @@ class ConsumerGroup:
 
     # -- offsets -----------------------------------------------------------------------------------
 
-    async def commit(self, offsets: Mapping[TopicPartition, OffsetAndMetadata] | None) -> None:
-        """Commit these offsets; None: all positions. Raises NotMemberError after a removal."""
+    async def commit(
+        self,
+        offsets: Mapping[TopicPartition, OffsetAndMetadata] | None,
+        only: asyncio.Task[Any] | None = None,
+    ) -> None:
+        """Commit these offsets; None: all positions. Raises NotMemberError after a removal.
+
+        `only`: see Commits.commit.
+        """
         self.check()
         if self._committer.member_id and self._membership.epoch <= 0:
             is_gone = self._membership.phase in ("out", "leaving")
@@ -256,7 +263,7 @@ class ConsumerGroup:
                 f"nothing is committed: this consumer is no member of group "
                 f"{self._config.member.group_id!r} now; {then}"
             )
-        await self.commits.commit(offsets)
+        await self.commits.commit(offsets, only)
 
     async def committed(self, part: Part) -> OffsetAndMetadata | None:
         """Return what is committed for a partition; None: nothing."""

@@ -86,10 +86,14 @@ class Hands:
             for key in _hand(hand).exclusive
         )
 
-    def settle(self) -> None:
-        """Take all records for done: the application commits its positions."""
+    def settle(self, only: Asker | None = None) -> None:
+        """Take all records for done, or one task's: the application commits its positions."""
         self.end_solo()
         self._dropped.clear()
+        if only is not None:
+            if only in self._hands:
+                self._hands[only] = Hand({}, _hand(self._hands[only]).exclusive)
+            return
         self._hands = {
             task: Hand({}, _hand(hand).exclusive)
             for task, hand in self._hands.items()

@@ -90,11 +90,13 @@ class Drain:
             if leader in others:
                 states.append(moved(image, topic, old, isr=old.isr, leader=leader))
                 self.response.leaders_moved += 1
-            else:
+            elif not self.replicas:
                 self._leave(topic, index, "no other replica is in the ISR and may lead")
         if self.replicas and self.broker_id in old.target:
             try:
-                target = _target_without(image, states[-1], self.broker_id, index, circle)
+                # each replica goes on from where the last one went, so that all brokers get some
+                start = index + self.response.replicas_moved
+                target = _target_without(image, states[-1], self.broker_id, start, circle)
                 states += reassigned(image, topic, states[-1], target, choice)[1:]
                 self.response.replicas_moved += 1
             except QuorateError as error:
@@ -111,7 +113,7 @@ def _target_without(
     image: MetadataImage,
     partition: PartitionImage,
     broker_id: int,
-    index: int,
+    start: int,
     circle: list[Place],
 ) -> list[int]:
     """Return the target with another broker in the place of this one, on a rack of its own if any.
@@ -121,7 +123,7 @@ def _target_without(
     target = list(partition.target)
     others = [b for b in target if b != broker_id]
     chosen = [Place(b, image.brokers[b].rack, image.brokers[b].host) for b in others]
-    found = fill(chosen, circle, index, len(target)) if circle else chosen
+    found = fill(chosen, circle, start, len(target)) if circle else chosen
     if len(found) < len(target):
         raise InvalidReplicaAssignmentError(
             f"no other live broker can take the replica: the partition has one on each of {others}"

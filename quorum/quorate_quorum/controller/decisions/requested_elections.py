@@ -24,7 +24,13 @@ from quorate.errors import (
 )
 from quorate.v1 import admin_pb2 as admin
 from quorate_quorum.controller.decisions.outcome import Context, Outcome
-from quorate_quorum.controller.decisions.partitions import completed, elect, moved, steps
+from quorate_quorum.controller.decisions.partitions import (
+    clean_leader,
+    completed,
+    elect,
+    moved,
+    steps,
+)
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.metadata.partitions import NO_LEADER, Key, PartitionImage
 from quorate_quorum.metadata.topics import TopicImage
@@ -40,9 +46,14 @@ ANSWERED_MAX: Final = 10_000
 def elect_preferred(image: MetadataImage, topic: TopicImage, old: PartitionImage) -> PartitionImage:
     """Return the next state of a partition: its first replica leads.
 
+    If a drained broker leads, another member of the ISR that may lead takes over.
+
     Raises ElectionNotNeededError or PreferredLeaderNotAvailableError.
     """
     preferred = old.broker_ids[0]
+    relieved = _relieved(image, topic, old)
+    if relieved is not old:
+        return relieved
     if old.leader == preferred:
         raise ElectionNotNeededError(f"the preferred replica, broker {preferred}, leads already")
     broker = image.brokers.get(preferred)
@@ -64,6 +75,17 @@ def elect_preferred(image: MetadataImage, topic: TopicImage, old: PartitionImage
             f"the preferred replica, broker {preferred}, may not lead: {found}"
         )
     return new
+
+
+def _relieved(image: MetadataImage, topic: TopicImage, old: PartitionImage) -> PartitionImage:
+    """Return the next state of a partition that a drained broker leads and another may lead."""
+    leader = image.brokers.get(old.leader)
+    if leader is None or not leader.cordoned:
+        return old
+    chosen = clean_leader(image, old, old.isr)
+    if chosen == NO_LEADER or image.brokers[chosen].cordoned:
+        return old
+    return moved(image, topic, old, isr=old.isr, leader=chosen)
 
 
 def elect_any(

@@ -33,7 +33,10 @@ from quorate_quorum.controller.decisions import (
 from quorate_quorum.controller.decisions.creation import Creation
 from quorate_quorum.controller.decisions.growth import Growth
 from quorate_quorum.controller.decisions.health import PartitionHealth, describe_health
-from quorate_quorum.controller.decisions.internal_topics import internal_topic
+from quorate_quorum.controller.decisions.internal_topics import (
+    internal_topic,
+    raise_internal_topics,
+)
 from quorate_quorum.controller.decisions.outcome import Outcome
 from quorate_quorum.controller.decisions.reassignment import Reassignments
 from quorate_quorum.controller.decisions.requested_elections import RequestedElections
@@ -188,6 +191,8 @@ class ActiveController:
         marked = await self.reign.run(
             lambda image, _: drain.cordon(image, request.broker_id, cordoned=not request.undrain)
         )
+        if request.undrain:
+            self.reign.attempt("raise", raise_internal_topics)
         if request.undrain or marked.response.HasField("error"):
             return marked
         draining = drain.Drain(request.broker_id, request.replicas)

@@ -8,7 +8,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -680,3 +680,83 @@ def test_a_listener_runs_at_the_interpreter_s_exit_too(servers: str, quorate_top
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "revoked 1\n", "")
+
+
+def test_a_commit_of_one_thread_leaves_out_what_another_has_in_hand(servers: str) -> None:
+    """What the loop has handed to a thread is not what the thread's program was given."""
+    topic = "two-threads"
+    with Admin(bootstrap_servers=servers) as admin:
+        admin.create_topic(topic, num_partitions=1)
+    with Producer(bootstrap_servers=servers) as producer:
+        producer.send_many(topic, [b"%d" % number for number in range(500)])
+    settings = ConsumerSettings(
+        bootstrap_servers=servers,
+        group_id="two-threads",
+        auto_offset_reset="earliest",
+        enable_auto_commit=False,
+    )
+    with ThreadPoolExecutor(1) as pool, Consumer(topic, **settings) as consumer:
+        given = [next(consumer).offset for _ in range(100)]
+        assert given == list(range(100))
+        pool.submit(consumer.commit).result(WAIT_S)
+        assert (consumer.committed(TopicPartition(topic, 0)) or 0) <= given[-1]
+        consumer.commit()
+        assert consumer.committed(TopicPartition(topic, 0)) == given[-1] + 1
+        assert next(consumer).offset == given[-1] + 1
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()])
+def test_an_exit_in_a_listener_does_not_end_the_loop_of_all_clients(
+    servers: str, quorate_topic: str, error: BaseException
+) -> None:
+    class Listener:
+        def on_partitions_assigned(self, partitions: list[TopicPartition]) -> None:
+            raise error
+
+    with Consumer(bootstrap_servers=servers, group_id="leaving") as consumer:
+        consumer.subscribe([quorate_topic], listener=Listener())
+        with pytest.raises(RuntimeError, match=type(error).__name__):
+            consumer.getone()
+        with Producer(bootstrap_servers=servers) as producer:
+            assert producer.send_and_wait(quorate_topic, b"x").offset == 0
+
+
+@pytest.mark.parametrize("call", ["stop", "unsubscribe", "subscribe", "assign"])
+def test_a_call_that_would_wait_for_its_own_callback_is_refused(
+    servers: str, quorate_topic: str, call: str
+) -> None:
+    refused: list[WrongLoopError] = []
+
+    class Listener:
+        def on_partitions_assigned(self, partitions: list[TopicPartition]) -> None:
+            try:
+                if call == "assign":
+                    consumer.assign(partitions)
+                else:
+                    getattr(consumer, call)()
+            except WrongLoopError as error:
+                refused.append(error)
+
+    with Consumer(bootstrap_servers=servers, group_id="waiting") as consumer:
+        consumer.subscribe([quorate_topic], listener=Listener())
+        consumer.getmany(timeout_ms=1)
+        assert f"{call}() was called in a callback" in str(refused[0])
+
+
+def test_a_callback_that_returns_something_to_await_is_awaited(
+    servers: str, quorate_topic: str
+) -> None:
+    assigned: list[TopicPartition] = []
+
+    class Listener:
+        def on_partitions_assigned(
+            self, partitions: list[TopicPartition]
+        ) -> Coroutine[Any, Any, None]:
+            async def later() -> None:
+                assigned.extend(partitions)
+
+            return later()
+
+    with Consumer(bootstrap_servers=servers, group_id="awaited") as consumer:
+        consumer.subscribe([quorate_topic], listener=Listener())
+        assert assigned == [TopicPartition(quorate_topic, 0)]

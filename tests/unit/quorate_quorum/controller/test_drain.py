@@ -170,3 +170,25 @@ def test_a_broker_that_is_not_registered_is_refused(cordoned: bool) -> None:
     assert outcome.events == ()
     assert outcome.response.error.code == UNKNOWN
     assert "[0, 1, 2, 3, 4, 5] are" in outcome.response.error.message
+
+
+def test_a_drained_leader_is_relieved_when_another_member_may_lead() -> None:
+    """It led because no other could; the next look of the balance, or a request, mends it."""
+    image = mark(with_partition(SIX, [0, 1]), 0)
+    assert the_partition(image).leader == 0
+    elections = RequestedElections(admin.ElectLeadersRequest(all_topics=True))
+    outcome = elections.next(image, context(image))
+    assert the_partition(replayed(image, outcome.events)).leader == 1
+    alone = mark(with_partition(SIX, [0, 1], isr=[0]), 0)
+    elections = RequestedElections(admin.ElectLeadersRequest(all_topics=True))
+    assert elections.next(alone, context(alone)).events == ()
+
+
+def test_replicas_of_small_topics_go_to_all_brokers() -> None:
+    image = SIX
+    for number in range(10):
+        image = with_partition(image, [5], number=number, name=f"t{number}")
+    image, response, _ = drained(image, 5, replicas=True)
+    taken = {the_partition(image, number).target[0] for number in range(10)}
+    assert taken == {0, 1, 2, 3, 4}
+    assert (response.replicas_moved, response.left_count) == (10, 0)
