@@ -12,7 +12,7 @@ UTF8_TEXT: Final = "text that has a form in UTF-8 (without lone surrogates)"
 
 
 def has_utf8(text: str) -> bool:
-    """Return whether a text can be sent.
+    r"""Return whether a text can be sent.
 
     >>> has_utf8("caf\u00e9"), has_utf8("\ud800")
     (True, False)

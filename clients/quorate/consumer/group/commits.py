@@ -27,6 +27,8 @@ AUTO_COMMIT_TIMEOUT_MS = 5_000
 #: records. The next owner reads again what it has not come back from.
 COME_BACK_MS = 100
 
+Offsets = Mapping[TopicPartition, OffsetAndMetadata]
+
 
 def part_of(state: PartitionState) -> Part:
     """Return the partition of a state, by its topic's id."""
@@ -64,7 +66,7 @@ class Commits:
 
     async def commit(
         self,
-        offsets: Mapping[TopicPartition, OffsetAndMetadata] | None,
+        offsets: Offsets | None,
         only: asyncio.Task[Any] | None = None,
     ) -> None:
         """Commit these offsets; None: the positions in all assigned partitions.

@@ -16,7 +16,8 @@ from quorate.cluster.group_offsets import NO_MEMBER, Committer, GroupOffsets
 from quorate.cluster.parts import Part
 from quorate.consumer.fetcher import Fetcher
 from quorate.consumer.group.assignor import Assignor, AssignorFailures, proposal
-from quorate.consumer.group.commits import Commits
+from quorate.consumer.group.commits import Commits, Offsets
+from quorate.consumer.group.hands import Asker
 from quorate.consumer.group.membership import MemberSettings, Membership
 from quorate.consumer.group.membership_stream import LEAVE_S, MembershipStream
 from quorate.consumer.group.placement import Placement
@@ -246,15 +247,8 @@ class ConsumerGroup:
 
     # -- offsets -----------------------------------------------------------------------------------
 
-    async def commit(
-        self,
-        offsets: Mapping[TopicPartition, OffsetAndMetadata] | None,
-        only: asyncio.Task[Any] | None = None,
-    ) -> None:
-        """Commit these offsets; None: all positions. Raises NotMemberError after a removal.
-
-        `only`: see Commits.commit.
-        """
+    async def commit(self, offsets: Offsets | None, only: Asker | None = None) -> None:
+        """Commit as Commits.commit does. Raises NotMemberError after a removal."""
         self.check()
         if self._committer.member_id and self._membership.epoch <= 0:
             is_gone = self._membership.phase in ("out", "leaving")
