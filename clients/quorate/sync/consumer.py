@@ -127,8 +127,8 @@ class Consumer(BlockingClient[asynchronous.Consumer[KeyOut, ValueOut]], Generic[
         """Read all partitions of these topics, or of topics whose whole name matches `pattern`.
 
         See quorate.Consumer.subscribe. With a group_id, each callback of the listener runs in a
-        thread of its own, while the program's threads may be at work: commit() and all other calls
-        work there. Without one, callbacks run in the background thread, where seek(), assignment(),
+        thread of its own, while the program's threads may be at work: commit() and other calls work
+        there, but those that would wait for the callback (stop, subscribe, unsubscribe, assign). Without one, callbacks run in the background thread, where seek(), assignment(),
         pause() and resume() work, and calls that wait raise WrongLoopError.
         """
         if listener is not None and self._client._group_id is not None:
@@ -137,16 +137,19 @@ class Consumer(BlockingClient[asynchronous.Consumer[KeyOut, ValueOut]], Generic[
         self._refuse_in_callback("subscribe")
         self._subscribe(topics, pattern, listener)
 
+    @named
     def unsubscribe(self) -> None:
         """Read no partition any more. See quorate.Consumer.unsubscribe."""
         self._refuse_in_callback("unsubscribe")
         self._unsubscribe()
 
+    @named
     def assign(self, partitions: Iterable[TopicPartition]) -> None:
         """Read exactly these partitions. See quorate.Consumer.assign."""
         self._refuse_in_callback("assign")
         self._assign(partitions)
 
+    @named
     def commit(self, offsets: Offsets | None = None) -> None:
         """Commit these offsets; None: the positions in all assigned partitions.
 
