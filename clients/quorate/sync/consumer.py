@@ -128,8 +128,9 @@ class Consumer(BlockingClient[asynchronous.Consumer[KeyOut, ValueOut]], Generic[
 
         See quorate.Consumer.subscribe. With a group_id, each callback of the listener runs in a
         thread of its own, while the program's threads may be at work: commit() and other calls work
-        there, but those that would wait for the callback (stop, subscribe, unsubscribe, assign). Without one, callbacks run in the background thread, where seek(), assignment(),
-        pause() and resume() work, and calls that wait raise WrongLoopError.
+        there, but those that would wait for the callback (stop, subscribe, unsubscribe, assign).
+        Without one, callbacks run in the background thread, where seek(), assignment(), pause() and
+        resume() work, and calls that wait raise WrongLoopError.
         """
         if listener is not None and self._client._group_id is not None:
             check_listener(listener)

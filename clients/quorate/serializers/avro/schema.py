@@ -20,6 +20,7 @@ from quorate.serializers.avro.types import (
     Type,
     Union,
 )
+from quorate.settings import refused
 
 #: The CRC of nothing, which is also the polynomial (Avro 1.12, "Schema Fingerprints").
 EMPTY: Final = 0xC15D213AA4D7A795
@@ -123,6 +124,8 @@ class AvroSchema:
         Logical types are not in the canonical form, so two schemas that write other values may
         have one fingerprint. A reader could not tell which of them a value was written with.
         """
+        if not isinstance(other, AvroSchema):
+            raise TypeError(refused("AvroSchema.clashes_with", "other", "an AvroSchema", other))
         if self.fingerprint != other.fingerprint or self.text == other.text:
             return []
         return clashes(self.type, other.type)
