@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from quorate.errors import InvalidSchemaError
@@ -11,6 +11,8 @@ from quorate.serializers.avro.bounds import check_bytes, check_nesting, is_recur
 from quorate.serializers.avro.checks import check_of
 from quorate.serializers.avro.conversion import conversion, tagged
 from quorate.serializers.avro.defaults import default_of
+from quorate.serializers.avro.logical_values import PREFIX
+from quorate.serializers.avro.logical_values import writer as checked_writer
 from quorate.serializers.avro.schema import AvroSchema
 from quorate.serializers.avro.types import (
     MISSING,
@@ -23,12 +25,14 @@ from quorate.serializers.avro.types import (
     Record,
     Type,
     Union,
+    described,
 )
 from quorate.serializers.extras import missing
 
 try:
     import fastavro
     from fastavro.read import LOGICAL_READERS
+    from fastavro.write import LOGICAL_WRITERS
 except ModuleNotFoundError as error:
     raise missing("Avro", "fastavro", "avro") from error
 
@@ -65,6 +69,13 @@ for _type in ("int", "long", "float", "double"):
     LOGICAL_READERS[f"{_type}-{TAG}"] = _with_type
 
 
+#: Under names of ours, because other parts of the program may use fastavro.
+for _name, _write in list(LOGICAL_WRITERS.items()):
+    _kind, _, _word = _name.partition("-")
+    LOGICAL_WRITERS[f"{_kind}-{PREFIX}{_word}"] = checked_writer(_write)
+    LOGICAL_READERS[f"{_kind}-{PREFIX}{_word}"] = LOGICAL_READERS[_name]
+
+
 def decoder(writer: AvroSchema, reader: AvroSchema) -> Decode:
     """Return a function that decodes a value of the writer, from an offset to the end of bytes."""
     if writer.fingerprint == reader.fingerprint and not writer.clashes_with(reader):
@@ -82,7 +93,13 @@ def decoder(writer: AvroSchema, reader: AvroSchema) -> Decode:
             check_bytes(writer.type, data, offset)
         source = io.BytesIO(data)
         source.seek(offset)
-        value = fastavro.schemaless_reader(source, schema, None, return_named_type=has_names)
+        try:
+            value = fastavro.schemaless_reader(source, schema, None, return_named_type=has_names)
+        except EOFError:
+            raise ValueError(
+                f"the value is cut off: its {len(data) - offset} bytes are fewer than a value of "
+                f"{described(writer.type)} needs"
+            ) from None
         if source.tell() != len(data):
             raise ValueError(f"the value ends at byte {source.tell()} of {len(data)}")
         return value if convert is None else convert(value)
@@ -134,6 +151,11 @@ def _records(type: Type, found: dict[str, Record]) -> dict[str, Record]:
     return found
 
 
+def _renamed(logical: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a logical type under the name of our own writer and reader of it."""
+    return {**logical, "logicalType": PREFIX + logical["logicalType"]} if logical else {}
+
+
 def _form(type: Type, defined: set[str], *, logical: bool) -> Any:
     """Return a type as JSON, with full names."""
     names: dict[str, Any] = {}
@@ -145,7 +167,9 @@ def _form(type: Type, defined: set[str], *, logical: bool) -> Any:
         names = {"name": name, "namespace": namespace}
     match type:
         case Primitive():
-            return {"type": type.kind, **type.logical} if logical and type.logical else type.kind
+            if not logical or not type.logical:
+                return type.kind
+            return {"type": type.kind, **_renamed(type.logical)}
         case Array():
             return {"type": "array", "items": _form(type.items, defined, logical=logical)}
         case Map():
@@ -166,7 +190,7 @@ def _form(type: Type, defined: set[str], *, logical: bool) -> Any:
                 "type": "fixed",
                 "size": type.size,
                 **names,
-                **(type.logical if logical else {}),
+                **(_renamed(type.logical) if logical else {}),
             }
         case Enum():
             return {"type": "enum", "symbols": list(type.symbols), **names}

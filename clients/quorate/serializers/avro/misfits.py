@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from quorate.serializers.avro.logical_values import wanted
 from quorate.serializers.avro.types import MISSING, Array, Map, Record, Type, Union
 from quorate.settings import refused
 
@@ -33,12 +34,16 @@ def _misfit(type: Type, value: Any, place: str) -> str | None:
                 return refused("Avro.serialize", place, "a mapping by strings", value)
             found = (_misfit(type.values, one, f"{place}[{key!r}]") for key, one in value.items())
         case Union():
+            said = wanted(type, value)
+            if said:
+                return refused("Avro.serialize", place, said, value)
             records = [one for one in type.branches if isinstance(one, Record)]
             if len(records) != 1 or not isinstance(value, Mapping):
                 return None
             return _misfit(records[0], value, place)
         case _:
-            return None
+            said = wanted(type, value)
+            return refused("Avro.serialize", place, said, value) if said else None
     return next(filter(None, found), None)
 
 
