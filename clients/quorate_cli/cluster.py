@@ -65,7 +65,13 @@ def info(session: Session) -> None:
     described, found = session.ask(question)
     if session.as_json:
         brokers = [{**asdict(one), "pid": found[one.endpoint]} for one in described.brokers]
-        print_json({**asdict(described), "brokers": brokers})
+        print_json(
+            {
+                "cluster_id": described.cluster_id,
+                "controller": described.controller,
+                "brokers": brokers,
+            }
+        )
         return
     sys.stdout.write(f"cluster {described.cluster_id}, {_controller(described.controller)}\n")
     print_table(

@@ -70,7 +70,7 @@ def test_cluster_info_has_the_shape_of_the_reference(
     assert [list(one) for one in found["brokers"]] == [
         [
             "id", "rack", "host", "endpoint", "fenced", "broker_epoch",
-            "log_dirs", "failed_log_dirs", "pid",
+            "log_dirs", "failed_log_dirs", "drained", "pid",
         ]
     ] * 3  # fmt: skip
     for one, node in zip(found["brokers"], cluster.brokers, strict=True):
