@@ -85,9 +85,17 @@ def idle() -> list[str]:
 
 
 def _broken(checked: Checked) -> list[str]:
-    """Run the cases of a suite. Return those that no longer pass."""
+    """Run the cases of a suite. Return those that no longer pass, neither at a second try.
+
+    Clients have races of their own. A consumer of kafka-python that subscribes while its bootstrap
+    is under way may never ask for its topics (3.0.12): nothing that the broker does brings it on.
+    """
     wanted = [case for cases in checked.cases().values() for case in cases]
-    return sorted(set(wanted) - run_on(checked.suite, QUORATE, wanted).named("passed"))
+    broken = sorted(set(wanted) - run_on(checked.suite, QUORATE, wanted).named("passed"))
+    if not broken:
+        return []
+    print(f"{checked.suite}: a second try of {', '.join(broken)}", flush=True)
+    return sorted(set(broken) - run_on(checked.suite, QUORATE, broken).named("passed"))
 
 
 def main() -> int:
