@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 from collections.abc import Iterator
 
@@ -25,14 +26,16 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 @pytest.fixture(autouse=True)
 def logging_of_its_own() -> Iterator[None]:
-    """Begin and end with structlog's defaults.
+    """Begin and end with structlog's defaults, and with the standard library's loggers enabled.
 
-    structlog's configuration belongs to the process. A command that a test ran here, or a scene
+    Both belong to the process: the completion of the shell disables all loggers. A command that a test ran here, or a scene
     that went quiet, would otherwise hide the lines that the next test looks for.
     """
     structlog.reset_defaults()
+    logging.disable(logging.NOTSET)
     yield
     structlog.reset_defaults()
+    logging.disable(logging.NOTSET)
 
 
 @pytest.fixture(scope="module")

@@ -148,3 +148,5 @@ def _names(
         return [one for one in asyncio.run(main()) if one.startswith(incomplete)]
     except (QuorateError, TimeoutError, OSError, ValueError):
         return []
+    finally:
+        logging.disable(logging.NOTSET)
