@@ -28,8 +28,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 def logging_of_its_own() -> Iterator[None]:
     """Begin and end with structlog's defaults, and with the standard library's loggers enabled.
 
-    Both belong to the process: the completion of the shell disables all loggers. A command that a test ran here, or a scene
-    that went quiet, would otherwise hide the lines that the next test looks for.
+    Both belong to the process. A command that a test ran here, the completion of the shell, or a
+    scene that went quiet, would otherwise hide the lines that the next test looks for.
     """
     structlog.reset_defaults()
     logging.disable(logging.NOTSET)
