@@ -2340,6 +2340,17 @@ MUTANTS = (
         (f"{REASSIGNMENT_TESTS}::test_an_election_of_the_only_target_ends_a_move",),
     ),
     Mutant(
+        "own-commits",
+        "a commit of one thread takes the records of all threads for done",
+        "clients/quorate/consumer/group/commits.py",
+        "self.hands.settle(only)",
+        "self.hands.settle()",
+        (
+            "tests/unit/quorate/sync/test_clients.py"
+            "::test_a_commit_of_one_thread_leaves_out_what_another_has_in_hand",
+        ),
+    ),
+    Mutant(
         "moves-keep-one",
         "a cancellation drops the only replica in sync",
         REASSIGNMENT,

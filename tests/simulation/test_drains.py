@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from quorate import TopicPartition
+from quorate import Consumer, TopicPartition
 from tests.harness.cluster_scene import TOPIC, Scene, play
 from tests.harness.scene_clients import ask, flow
 
@@ -75,3 +75,30 @@ def test_a_broker_whose_replicas_were_drained_can_be_unregistered() -> None:
         assert await scene.read() == scene.acked
 
     play(story, brokers=4, configs={"min.insync.replicas": "2"})
+
+
+def test_internal_topics_get_their_replicas_when_brokers_are_undrained() -> None:
+    """They were made while two of three brokers were drained."""
+
+    async def story(scene: Scene) -> None:
+        for broker_id in (1, 2):
+            await ask(scene, lambda admin, b=broker_id: admin.drain_broker(b))  # type: ignore[misc]
+
+        async def join() -> None:
+            async with Consumer(
+                TOPIC, bootstrap_servers=scene.cluster.bootstrap_servers, group_id="g"
+            ) as consumer:
+                await consumer.getmany(timeout_ms=100)
+
+        await scene.cluster.spawn_client(join)
+        for broker_id in (1, 2):
+            await ask(scene, lambda admin, b=broker_id: admin.undrain_broker(b))  # type: ignore[misc]
+        for _ in range(100):
+            found = await ask(scene, lambda admin: admin.describe_topics(["__consumer_offsets"]))
+            [topic] = found.values()
+            if all(len(one.isr) == 3 for one in topic.partitions):
+                return
+            await asyncio.sleep(0.1)
+        raise AssertionError(f"{topic} has not all replicas")
+
+    play(story, voter_settings={"auto_leader_rebalance_enable": False})

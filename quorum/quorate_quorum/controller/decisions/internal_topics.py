@@ -64,8 +64,9 @@ def raise_internal_topics(image: MetadataImage, context: Context) -> Outcome[int
             continue
         target = min(_wanted_factor(image, topic), len(places))
         for index, old in enumerate(topic.partitions):
-            if len(old.replicas) < target and not old.is_reassigned:
-                new = _raised(image, circle, index, old, target, choice)
+            missing = target - len(old.target)
+            if missing > 0:
+                new = _raised(image, circle, index, old, len(old.replicas) + missing, choice)
                 events.append(partition_changed(topic.id, index, old, new))
     return Outcome(tuple(events), len(events))
 

@@ -22,7 +22,7 @@ from tests.unit.quorate_broker.builders import batch_of
 RECORDS = 4000
 PER_BATCH = 10
 #: The calls of one turn of a partition.
-TURN_CALLS_MAX = 40
+TURN_CALLS_MAX = 38
 
 
 class Calls:
