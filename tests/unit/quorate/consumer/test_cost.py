@@ -22,7 +22,7 @@ from tests.unit.quorate_broker.builders import batch_of
 RECORDS = 4000
 PER_BATCH = 10
 #: The calls of one turn of a partition.
-TURN_CALLS_MAX = 38
+TURN_CALLS_MAX = 40
 
 
 class Calls:
@@ -63,6 +63,7 @@ def calls_to_read(partitions: int) -> float:
 
 
 def test_reading_costs_the_same_with_one_partition_and_with_hundreds() -> None:
+    calls_to_read(1)  # what a process does once, such as an import, belongs to neither
     one, many = calls_to_read(1), calls_to_read(400)
     print(f"calls per record: {one:.2f} with one partition, {many:.2f} with 400")
     # ten records share the turn of a partition, and its one batch
