@@ -3,13 +3,14 @@
 A leader does not compute the CRC of the batches that it sends. A receiver does, and reports a bad
 batch. Then the leader reads the batch from its own disk, because the network may have changed the
 bytes. If the batch is bad on this disk, the leader resigns in favour of another member of the ISR,
-whose copy is good. The log of the former leader is repaired while another broker leads.
+whose copy is good; if there is none, of the ELR, which has all that is committed. The log of the
+former leader is repaired while another broker leads.
 
 Before the leader resigns, it notes on its disk that its log is corrupt. Without this note a crash
 before the repair would be harmful: the next start checks only the log's end, and would trust the
 bad batch again.
 
-If the ISR has no other member, the leader continues to lead and writes no note. With the note, the
+If neither has another member, the leader continues to lead and writes no note. With the note, the
 next start would cut the log at the bad batch, and lose the good batches after it. The leader serves
 the good batches, and answers a read of the bad one with CorruptRecordError.
 """

@@ -171,9 +171,10 @@ class Partition(Replica):
             if self.damage.reason is None:
                 return resignation
             assert self.state is not None
-            # Write the note only if the ISR has another member. The only copy gets no note, for the
-            # reason in damage.py.
-            self.damage.keep_note(is_wanted=self.state.isr != (self.broker_id,))
+            # Write the note only if another replica has all that is committed: a member of the ISR,
+            # or an eligible one of the ELR. The only copy gets no note, for the reason in damage.py.
+            has_others = resignation is not None or self.state.isr != (self.broker_id,)
+            self.damage.keep_note(is_wanted=has_others)
             if resignation is not None:
                 return resignation if self.damage.is_noted else None
             # no other member may lead, so this replica leads on, although its log is damaged
@@ -196,12 +197,19 @@ class Partition(Replica):
         return leader_epoch == self.state.leader_epoch or now_ms >= at_ms + GIVES_WAY_INTERVAL_MS
 
     def _resignation(self, eligible_epoch: Callable[[int], int]) -> Proposal | None:
-        """Return the ISR without this broker; None if no other eligible member would be left."""
+        """Return the ISR without this broker; None if no eligible member would be left.
+
+        If this broker is alone in the ISR, the eligible members of the ELR are the new ISR: they
+        have all that is committed, because nothing is committed below min ISR (KIP-966).
+        """
         state = self.state
         assert state is not None
-        others = [(b, eligible_epoch(b)) for b in sorted(state.isr) if b != self.broker_id]
-        members = tuple(member for member in others if member[1] >= 0)
-        if not members:
+        for others in (state.isr, state.elr):
+            known = [(b, eligible_epoch(b)) for b in sorted(others) if b != self.broker_id]
+            members = tuple(member for member in known if member[1] >= 0)
+            if members:
+                break
+        else:
             return None
         is_lossy = self.damage.reason is not None
         return Proposal(state.leader_epoch, state.partition_epoch, members, is_lossy=is_lossy)

@@ -356,10 +356,11 @@ def _check_proposal(
             f"partition_epoch is {old.partition_epoch}, not {proposal.partition_epoch}"
         )
     ids = [member.broker_id for member in proposal.isr]
-    if leader not in ids and (not ids or not set(ids) <= set(old.isr)):
+    # The members of the ELR have all that is committed, too.
+    if leader not in ids and (not ids or not set(ids) <= {*old.isr, *old.elr}):
         raise InvalidRequestError(
             f"the proposed ISR {ids} lacks the leader {leader}: one that resigns leaves it to"
-            f" others of the ISR {list(old.isr)}, and adds none"
+            f" others of the ISR {list(old.isr)} or the ELR {list(old.elr)}, and adds none"
         )
     if len(set(ids)) != len(ids) or not set(ids) <= set(old.broker_ids):
         raise InvalidRequestError(

@@ -515,6 +515,19 @@ def test_a_leader_that_can_not_serve_resigns_to_others_of_the_isr() -> None:
     assert the_partition(image).leader_epoch == the_partition(THREE).leader_epoch + 1
 
 
+def test_a_leader_that_is_alone_in_the_isr_resigns_to_a_member_of_the_elr() -> None:
+    """The ELR has all that is committed: nothing is committed below min ISR."""
+    pair, _ = alter(THREE, proposal(THREE, [0, 1]))
+    alone, _ = alter(pair, proposal(pair, [0]))
+    assert the_partition(alone).elr == (1,)
+    refused, (result,) = alter(alone, proposal(alone, [2]))
+    assert result.error.code == ErrorCode.ERROR_CODE_INVALID_REQUEST
+    assert refused == alone
+    image, (result,) = alter(alone, proposal(alone, [1]))
+    assert result.error.code == ErrorCode.ERROR_CODE_NONE
+    assert (the_partition(image).leader, the_partition(image).isr) == (1, (1,))
+
+
 def test_a_leader_resigns_to_nobody_and_to_no_stranger() -> None:
     shrunk, _ = alter(THREE, proposal(THREE, [0, 1]))
     for isr in ([], [2], [1, 2]):
