@@ -1,8 +1,9 @@
-"""A leader that is alone in the ISR, and whose log has a bad batch: the ELR has what is committed."""
+"""A leader with a bad batch that is alone in the ISR: the ELR has what is committed."""
 
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import pytest
 
@@ -28,13 +29,18 @@ async def write_to_the_leader_alone(scene: Scene, count: int) -> None:
     await scene.cluster.spawn_client(run)
 
 
+def _has_left(scene: Scene, broker_id: int) -> bool:
+    return broker_id not in scene.state.isr
+
+
 async def leader_alone_in_a_new_reign(scene: Scene) -> int:
     """Leave one replica in the ISR, with records that no other has, and let it begin a reign."""
     await scene.produce(20)
     leader = scene.state.leader
     for broker_id in [b for b in (0, 1, 2) if b != leader]:
         scene.cluster.kill(f"broker-{broker_id}")
-        await scene.until(lambda b=broker_id: b not in scene.state.isr, "it has left the ISR")
+        has_left = partial(_has_left, scene, broker_id)
+        await scene.until(has_left, "it has left the ISR")
     await write_to_the_leader_alone(scene, 5)
     scene.cluster.kill(f"broker-{leader}")
     await scene.until(lambda: scene.state.leader < 0, "no replica leads")

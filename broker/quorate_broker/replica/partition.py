@@ -171,8 +171,8 @@ class Partition(Replica):
             if self.damage.reason is None:
                 return resignation
             assert self.state is not None
-            # Write the note only if another replica has all that is committed: a member of the ISR,
-            # or an eligible one of the ELR. The only copy gets no note, for the reason in damage.py.
+            # Write the note only if another replica has all that is committed: a member of the
+            # ISR, or an eligible one of the ELR. The only copy gets no note: see damage.py.
             has_others = resignation is not None or self.state.isr != (self.broker_id,)
             self.damage.keep_note(is_wanted=has_others)
             if resignation is not None:
