@@ -2161,6 +2161,17 @@ MUTANTS = (
     ),
     Mutant(
         "damaged-leader-yields",
+        "a damaged leader that is alone in the ISR gives way to no member of the ELR",
+        "broker/quorate_broker/replica/partition.py",
+        "for others in (state.isr, state.elr):",
+        "for others in (state.isr,):",
+        (
+            "tests/simulation/test_cluster_damaged_alone.py"
+            "::test_a_damaged_leader_that_is_alone_in_the_isr_gives_way_to_a_member_of_the_elr",
+        ),
+    ),
+    Mutant(
+        "damaged-leader-yields",
         "a leader that gave way for its damage is trusted as a follower",
         RECONCILER,
         "if partition is not None and partition.damage.reason and is_led_elsewhere:",
@@ -2470,8 +2481,8 @@ MUTANTS = (
         "noted-before-told",
         "the only copy of a damaged log is noted as corrupt, and cut at the next start",
         "broker/quorate_broker/replica/partition.py",
-        "is_wanted=self.state.isr != (self.broker_id,)",
-        "is_wanted=True",
+        "self.damage.keep_note(is_wanted=has_others)",
+        "self.damage.keep_note(is_wanted=True)",
         (f"{DAMAGED}::test_the_only_copy_of_a_damaged_log_is_not_noted_as_corrupt",),
     ),
     Mutant(
