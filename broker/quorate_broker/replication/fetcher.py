@@ -26,6 +26,7 @@ from quorate_broker.replica.partition import Partition
 from quorate_broker.replica.replica import Key
 from quorate_broker.replicas.replicas import Replicas
 from quorate_broker.replication.followed import Followed
+from quorate_broker.replication.stream_credit import ROOMS, room_of_a_stream
 from quorate_broker.v1.replica_pb2 import (
     ReplicaFetchHeader,
     ReplicaFetchPartition,
@@ -98,6 +99,11 @@ class Fetchers:
         """Return a number above all earlier ones. A leader refuses a stream with a lower number."""
         self._stream_number += 1
         return self._stream_number
+
+    @property
+    def room(self) -> int:
+        """The bytes of one room of a stream: see StreamCredit."""
+        return room_of_a_stream(self.replicas.config.replica_queued_max_bytes, len(self._streams))
 
     def backoff_s(self) -> float:
         chance = self.replicas.environment.chance
@@ -281,7 +287,7 @@ class LeaderStream:
                     ReplicaFetchPartition(topic_id=topic_id, partition=partition)
                     for topic_id, partition in forgotten
                 ],
-                max_bytes=self._config.replica_fetch_max_bytes,
+                max_bytes=min(self._config.replica_fetch_max_bytes, self._fetchers.room),
                 max_wait_ms=wait_ms,
                 request_number=number,
             )
@@ -324,8 +330,11 @@ class LeaderStream:
                 self._bytes_held += len(batches)
 
     async def _room(self) -> None:
-        """Wait while too many received bytes are not yet written."""
-        while self._bytes_held > self._config.replica_queued_max_bytes:
+        """Wait while too many received bytes are not yet written.
+
+        The leader sends no more than fits, unless streams were opened meanwhile.
+        """
+        while self._bytes_held > ROOMS * self._fetchers.room:
             self._written.clear()
             await self._written.wait()
 

@@ -3,15 +3,18 @@
 A position acknowledges all records below it, and permits the leader to send the next chunk of the
 partition. After a chunk the leader waits for the follower's new position. So at most one chunk of
 each partition is under way, and a partition that is slow on the follower does not delay the others.
-The bytes of the log go into the frame unchanged.
+StreamCredit decides when a chunk is read, how large it is, and which chunk is sent first. The bytes
+of the log go into the frame unchanged.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from quorate.aio.clock import loop_ms
 from quorate.aio.tasks import Tasks
 from quorate.errors import NotLeaderError, QuorateError, to_wire
 from quorate.net.frame import Frame
@@ -21,22 +24,18 @@ from quorate_broker.replica.leader_replica import LeaderReplica
 from quorate_broker.replica.partition import Partition
 from quorate_broker.replica.replica import Key
 from quorate_broker.replicas.replicas import Replicas
+from quorate_broker.replication.stream_credit import FRAME_BYTES, Chunk, StreamCredit
 from quorate_broker.v1.replica_pb2 import ReplicaFetched, ReplicaFetchHeader, ReplicaFetchPartition
 
-#: The size of a frame. Messages of this size cost least per byte.
-FRAME_BYTES = 1 << 20
-#: The smallest chunk of a partition, however many partitions have something to send.
-CHUNK_BYTES_MIN = 64 << 10
 #: A new high watermark waits this long for a frame with batches. Then it is sent alone.
 HIGH_WATERMARK_LINGER_MS = 5
-#: The most reads of one session at the same time.
-READS_MAX = 64
 
 
 @dataclass(slots=True)
 class _Position:
     """A follower's position in one partition. The follower's next position replaces it."""
 
+    replica_id: int
     partition: Partition
     leader: LeaderReplica
     offset: int
@@ -45,9 +44,30 @@ class _Position:
     high_watermark: int
     log_start_offset: int
     unwatch: Callable[[], None]
-    #: Batches are being read or were sent. No more is read until the follower sends a new position.
-    is_sent: bool = False
-    bytes_out: int = 0
+    #: The batches that are read or were sent. No more is read until the follower sends a new
+    #: position.
+    chunk: Chunk | None = None
+
+    @property
+    def is_in_sync(self) -> bool:
+        """Whether the high watermark waits for this follower, or may soon."""
+        return self.replica_id in self.leader.machine.in_sync.maximal
+
+    @property
+    def has_new_bounds(self) -> bool:
+        partition = self.partition
+        known = min(partition.high_watermark, self.offset)
+        return known > self.high_watermark or partition.log_start_offset > self.log_start_offset
+
+
+@dataclass(slots=True)
+class _Ready:
+    """An answer with batches, for one of the next frames."""
+
+    position: _Position
+    chunk: Chunk
+    answer: ReplicaFetched
+    batches: bytes
 
 
 class FollowerPositions:
@@ -61,8 +81,7 @@ class FollowerPositions:
         self._replicas = replicas
         self.changed = asyncio.Event()
         self.taken = asyncio.Event()
-        #: The number of bytes for which the follower has room.
-        self.bytes_max = FRAME_BYTES
+        self.credit = StreamCredit(FRAME_BYTES)
         #: Until this time high watermarks wait for a frame with batches. Then they are sent alone.
         #: None: no high watermark waits.
         self.linger_until: float | None = None
@@ -71,11 +90,13 @@ class FollowerPositions:
         self._positions: dict[Key, _Position] = {}
         #: Partitions to check, in turn. A dict has an order, and each key once.
         self._due: dict[Key, None] = {}
-        #: Answers with batches for the next frames.
-        self._ready: list[tuple[_Position, ReplicaFetched, bytes]] = []
+        #: Partitions with records that wait for room, in turn, by is_in_sync.
+        self._behind: dict[bool, dict[Key, None]] = {True: {}, False: {}}
+        #: Partitions whose new high watermark or log start waits for a frame.
+        self._news: dict[Key, None] = {}
+        #: Answers with batches for the next frames, by is_in_sync.
+        self._ready: dict[bool, deque[_Ready]] = {True: deque(), False: deque()}
         self._reads = Tasks(lambda _, defect: failed(defect))
-        #: Bytes that were read or sent, and that the follower has not acknowledged.
-        self._bytes_out = 0
 
     async def close(self) -> None:
         """Forget every partition, and end the reads."""
@@ -88,6 +109,7 @@ class FollowerPositions:
     def name(self, stream: ReplicaStream, named: ReplicaFetchPartition, now_ms: int) -> None:
         """Take a new position. If it is refused or diverges, add an answer that says so."""
         key = (named.topic_id, named.partition)
+        self._acknowledge(key, named.fetch_offset, now_ms)
         self.forget(key)
         try:
             partition = self._replicas.get(*key)
@@ -102,6 +124,7 @@ class FollowerPositions:
             self.answers.append(answer)
             return
         self._positions[key] = _Position(
+            stream.replica_id,
             partition,
             leader,
             named.fetch_offset,
@@ -124,47 +147,71 @@ class FollowerPositions:
             )
         )
 
+    def _acknowledge(self, key: Key, offset: int, now_ms: int) -> None:
+        position = self._positions.get(key)
+        if position is None or position.chunk is None or offset <= position.offset:
+            return
+        if position.chunk.is_sent:
+            self.credit.acknowledged(position.chunk, now_ms)
+            position.chunk = None
+
     def forget(self, key: Key) -> None:
         position = self._positions.pop(key, None)
-        if position is not None:
-            position.unwatch()
-            self._bytes_out -= position.bytes_out
-            self._due.pop(key, None)
+        if position is None:
+            return
+        position.unwatch()
+        for keys in (self._due, self._news, *self._behind.values()):
+            keys.pop(key, None)
+        if position.chunk is not None and position.chunk.is_sent:
+            # a chunk that was not sent yet counts until its bytes are dropped: see _read and frame
+            self.credit.drop(position.chunk)
 
     # frames to the follower
 
     def is_due(self, now: float) -> bool:
         """Return whether a frame is due: for an answer, or because a high watermark has waited."""
         has_lingered = self.linger_until is not None and now >= self.linger_until
-        return bool(self.answers or self._ready) or has_lingered
+        return bool(self.answers or any(self._ready.values())) or has_lingered
 
     def _wake(self, key: Key) -> None:
         self._due[key] = None
         self.changed.set()
 
     async def look(self) -> None:
-        """Check the partitions that are due, some of them in each turn of the loop."""
-        share = max(CHUNK_BYTES_MIN, min(FRAME_BYTES, self.bytes_max // max(1, len(self._due))))
+        """Check the partitions that are due, some of them in each turn of the loop. Read more."""
         for count, key in enumerate(list(self._due), 1):
             if count % PARTITIONS_A_TURN == 0:
                 await asyncio.sleep(0)
+            self._due.pop(key, None)
             position = self._positions.get(key)
-            if position is None or position.is_sent:
-                self._due.pop(key, None)
-            elif self._lost(key, position):
-                continue
-            elif position.partition.log_end_offset > position.offset:
-                if self._bytes_out >= 2 * self.bytes_max or len(self._reads) >= READS_MAX:
-                    # the partition stays due: an acknowledgement or the end of a read makes room
-                    continue
-                self._due.pop(key, None)
-                self._start_read(key, position, share)
-            elif self._has_new_bounds(position):
-                if self.linger_until is None:
-                    now = asyncio.get_running_loop().time()
-                    self.linger_until = now + HIGH_WATERMARK_LINGER_MS / 1000
-            else:
-                self._due.pop(key, None)
+            if position is not None and position.chunk is None and not self._lost(key, position):
+                self._check(key, position)
+        now_ms = loop_ms()
+        self.credit.move_late(now_ms)
+        for is_in_sync in (True, False):
+            self._read_more(is_in_sync, now_ms)
+
+    def _check(self, key: Key, position: _Position) -> None:
+        if position.partition.log_end_offset > position.offset:
+            is_in_sync = position.is_in_sync
+            self._behind[not is_in_sync].pop(key, None)
+            self._behind[is_in_sync].setdefault(key)
+        elif position.has_new_bounds:
+            self._news[key] = None
+            if self.linger_until is None:
+                now = asyncio.get_running_loop().time()
+                self.linger_until = now + HIGH_WATERMARK_LINGER_MS / 1000
+
+    def _read_more(self, is_in_sync: bool, now_ms: int) -> None:
+        """Read partitions of one kind, in turn, as long as there is room."""
+        behind = self._behind[is_in_sync]
+        while behind:
+            chunk = self.credit.begin(is_in_sync=is_in_sync, waiting=len(behind), now_ms=now_ms)
+            if chunk is None:
+                return
+            key = next(iter(behind))
+            del behind[key]
+            self._start_read(key, self._positions[key], chunk)
 
     def _lost(self, key: Key, position: _Position) -> bool:
         """Return whether the leader that took the position has lost its leadership.
@@ -181,81 +228,98 @@ class FollowerPositions:
         self.answers.append(answer)
         return True
 
-    def _has_new_bounds(self, position: _Position) -> bool:
-        partition = position.partition
-        known = min(partition.high_watermark, position.offset)
-        return (
-            known > position.high_watermark
-            or partition.log_start_offset > position.log_start_offset
-        )
-
-    def _start_read(self, key: Key, position: _Position, bytes_max: int) -> None:
-        position.is_sent = True
-        read = self._reads.spawn(self._read(key, position, bytes_max), "replica read")
-        # Set `changed` only when the read has ended. Otherwise a partition that waits because of
-        # READS_MAX would find no room, and would not be checked again.
+    def _start_read(self, key: Key, position: _Position, chunk: Chunk) -> None:
+        position.chunk = chunk
+        read = self._reads.spawn(self._read(key, position, chunk), "replica read")
+        # set `changed` only when the read has ended, and so has made room for another one
         read.add_done_callback(lambda _: self.changed.set())
 
-    async def _read(self, key: Key, position: _Position, bytes_max: int) -> None:
+    async def _read(self, key: Key, position: _Position, chunk: Chunk) -> None:
         """Read the batches at a position. A slow disk delays only this partition."""
         partition = position.partition
+        batches = b""
         try:
-            batches = await position.leader.read_for_follower(position.offset, bytes_max=bytes_max)
+            batches = await position.leader.read_for_follower(position.offset, bytes_max=chunk.size)
         except QuorateError as error:
-            batches = b""
             if self._positions.get(key) is position:
                 self.forget(key)
                 answer = _answer(partition, position.leader.leader_epoch, position.offset)
                 answer.error.CopyFrom(to_wire(error))
                 self.answers.append(answer)
+        finally:
+            self.credit.read(chunk, len(batches))
         if self._positions.get(key) is not position:
+            self.credit.drop(chunk)
             return
         if not batches:
-            position.is_sent = False
+            self.credit.drop(chunk)
+            position.chunk = None
             # nothing was read: check the partition again, which finds the reason
             self._due[key] = None
             return
-        position.bytes_out = len(batches)
-        self._bytes_out += len(batches)
         answer = _answer(partition, position.leader.leader_epoch, position.offset)
         answer.size = len(batches)
-        self._ready.append((position, answer, batches))
+        self._ready[chunk.is_in_sync].append(_Ready(position, chunk, answer, batches))
 
     def frame(self, request_number: int) -> Frame[ReplicaFetchHeader]:
-        """Return the answers that are ready, as one frame of about FRAME_BYTES."""
+        """Return the answers that are ready, as one frame of about FRAME_BYTES.
+
+        The batches of one frame are all of one kind: the follower gets a frame as a whole, so
+        in-sync batches would wait for the others.
+        """
         header = ReplicaFetchHeader(request_number=request_number)
         header.partitions.extend(self.answers)
         self.answers.clear()
         self.taken.set()
-        pieces: list[bytes] = []
-        size = taken = 0
-        for position, answer, batches in self._ready:
-            if self._positions.get((answer.topic_id, answer.partition)) is not position:
-                # drop it: after the read, a new position came or the partition was forgotten
-                taken += 1
-                continue
-            if size and size + len(batches) > FRAME_BYTES:
-                break
-            size += len(batches)
-            taken += 1
-            header.partitions.append(answer)
-            pieces.append(batches)
-        del self._ready[:taken]
+        pieces = self._take_ready(header)
         self._add_bounds(header)
         return Frame(header, tuple(pieces))
 
+    def _take_ready(self, header: ReplicaFetchHeader) -> list[bytes]:
+        first = {kind: self._first_size(ready) for kind, ready in self._ready.items()}
+        is_in_sync = not self.credit.is_catch_up_next(first[True], first[False])
+        pieces: list[bytes] = []
+        size, now_ms = 0, loop_ms()
+        ready = self._ready[is_in_sync]
+        while (next_size := self._first_size(ready)) and (
+            not size or size + next_size <= FRAME_BYTES
+        ):
+            found = ready.popleft()
+            self.credit.taken(found.chunk, both_wait=first[not is_in_sync] > 0)
+            self.credit.sent(found.chunk, now_ms)
+            size += next_size
+            header.partitions.append(found.answer)
+            pieces.append(found.batches)
+        return pieces
+
+    def _first_size(self, ready: deque[_Ready]) -> int:
+        """Return the size of the first answer; 0: there is none. Drop those that came too late.
+
+        After the read of such an answer, a new position came, or the partition was forgotten.
+        """
+        while ready:
+            found = ready[0]
+            if self._positions.get((found.answer.topic_id, found.answer.partition)) is (
+                found.position
+            ):
+                return len(found.batches)
+            ready.popleft()
+            self.credit.drop(found.chunk)
+        return 0
+
     def _add_bounds(self, header: ReplicaFetchHeader) -> None:
-        """Add the high watermarks that wait for a frame."""
+        """Add the high watermarks and log starts that wait for a frame."""
         self.linger_until = None
-        for key in list(self._due):
-            position = self._positions.get(key)
-            if position is None or position.is_sent or not self._has_new_bounds(position):
+        for key in self._news:
+            position = self._positions[key]
+            if position.chunk is not None or not position.has_new_bounds:
                 continue
             header.partitions.append(
                 _answer(position.partition, position.leader.leader_epoch, position.offset)
             )
             position.high_watermark = min(position.partition.high_watermark, position.offset)
             position.log_start_offset = position.partition.log_start_offset
+        self._news.clear()
 
 
 def _answer(partition: Partition, leader_epoch: int, offset: int) -> ReplicaFetched:

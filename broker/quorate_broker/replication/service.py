@@ -8,7 +8,7 @@ follower_positions.py decides what to send.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, nullcontext
 from typing import Any, Final
 
@@ -31,7 +31,8 @@ from quorate_broker.operations.partitions import PARTITIONS_A_TURN
 from quorate_broker.replica.leader import ReplicaStream
 from quorate_broker.replica.leader_replica import LeaderReplica
 from quorate_broker.replicas.replicas import Replicas
-from quorate_broker.replication.follower_positions import FRAME_BYTES, FollowerPositions
+from quorate_broker.replication.follower_positions import FollowerPositions
+from quorate_broker.replication.stream_credit import room_of_a_stream
 from quorate_broker.v1.replica_pb2 import (
     ReplicaFetchHeader,
     ReplicaFetchRequest,
@@ -77,7 +78,7 @@ class ReplicaService:
         self, requests: AsyncIterator[ReplicaFetchRequest], peer: Peer
     ) -> AsyncGenerator[Frame[ReplicaFetchHeader], None]:
         caller = Caller(peer.principal, self._authorizer)
-        session = ReplicaSession(self._replicas, caller, self._enter)
+        session = ReplicaSession(self._replicas, caller, self)
         if self._stopping:
             session.stop()
         try:
@@ -89,7 +90,14 @@ class ReplicaService:
             if session.stream and self._sessions.get(session.stream.replica_id) is session:
                 del self._sessions[session.stream.replica_id]
 
-    def _enter(self, session: ReplicaSession, stream: ReplicaStream) -> None:
+    # for the sessions
+
+    @property
+    def streams(self) -> int:
+        """The number of followers that have a stream."""
+        return len(self._sessions)
+
+    def enter(self, session: ReplicaSession, stream: ReplicaStream) -> None:
         """Accept a stream, and end the older one that it replaces.
 
         Raises FencedError if this stream is the older one.
@@ -112,11 +120,11 @@ class ReplicaSession:
         self,
         replicas: Replicas,
         caller: Caller,
-        enter: Callable[[ReplicaSession, ReplicaStream], None],
+        service: ReplicaService,
     ) -> None:
         self._replicas = replicas
         self._caller = caller
-        self._enter = enter
+        self._service = service
         self.stream: ReplicaStream | None = None
         self._positions = FollowerPositions(replicas, self._broke)
         self._wait_ms = WAIT_MS_MAX
@@ -191,8 +199,9 @@ class ReplicaSession:
         self._check_registration(stream)
         stream.last_request_ms = now_ms
         self._request_number = request.request_number
-        most = self._replicas.config.replica_queued_max_bytes
-        self._positions.bytes_max = max(min(request.max_bytes, most), FRAME_BYTES)
+        queued = self._replicas.config.replica_queued_max_bytes
+        most = room_of_a_stream(queued, self._service.streams)
+        self._positions.credit.set_bytes_max(min(request.max_bytes, most))
         self._wait_ms = min(max(request.max_wait_ms, WAIT_MS_MIN), WAIT_MS_MAX)
         for forgotten in request.forgotten:
             key = (forgotten.topic_id, forgotten.partition)
@@ -219,7 +228,7 @@ class ReplicaSession:
             now_ms,
         )
         self._check_registration(stream)
-        self._enter(self, stream)
+        self._service.enter(self, stream)
         self.stream = stream
         return stream
 

@@ -1,0 +1,237 @@
+"""Divides the bytes of one follower's stream between its partitions.
+
+A machine. The partitions whose ISR has the follower are in sync: producers wait for them. The
+others catch up. The rules:
+
+* Each kind has its own room for bytes that the follower has not acknowledged. So neither takes
+  the room of the other.
+* In-sync chunks go first. While both kinds wait, catching up gets one byte of CATCH_UP_SHARE.
+* If the follower acknowledges its in-sync chunks late, the link or the follower is busy. Then the
+  window for catching up is halved, down to WINDOW_BYTES_MIN. It grows again when they are in time.
+* A chunk that is read or written for longer than LATE_MS belongs to a slow partition. It moves to a
+  room of its own, so that it does not take the room of the other partitions.
+
+All chunks together have at most ROOMS * bytes_max bytes. A batch that is larger than the chunk in
+which it comes first is sent whole, and may exceed this. The caller gives the time in milliseconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+#: The size of a frame, and of the largest chunk. Messages of this size cost least per byte.
+FRAME_BYTES = 1 << 20
+#: The smallest chunk that is read, however many partitions wait.
+CHUNK_BYTES_MIN = 64 << 10
+#: The rooms of a stream, of bytes_max each: in sync, catching up, and two for slow partitions.
+ROOMS = 4
+#: The smallest room, and the smallest window for catching up: a replica must catch up, however busy
+#: its broker is.
+WINDOW_BYTES_MIN = 256 << 10
+#: While both kinds wait, one byte of so many is for catching up.
+CATCH_UP_SHARE = 4
+#: In-sync chunks are late if even the fastest one of a period takes so much longer than the fastest
+#: one ever.
+DELAY_MS_MAX = 25
+#: The shortest period over which the fastest one is searched.
+PERIOD_MS = 50
+#: Without an acknowledgement of an in-sync chunk for this time, catching up has the stream alone.
+ALONE_AFTER_MS = 1000
+#: After this time a chunk is that of a slow partition.
+LATE_MS = 1000
+#: The most reads of one kind at the same time, without those of slow partitions.
+READS_MAX = 64
+
+
+def room_of_a_stream(bytes_max: int, streams: int) -> int:
+    """Return the size of one room of a stream, if so many streams share `bytes_max` bytes.
+
+    >>> room_of_a_stream(64 << 20, 2) >> 20, room_of_a_stream(64 << 20, 8) >> 20
+    (8, 2)
+    """
+    return max(bytes_max // (ROOMS * max(streams, 1)), WINDOW_BYTES_MIN)
+
+
+@dataclass(slots=True, eq=False)
+class Chunk:
+    """Batches of one partition, from the begin of their read until they are acknowledged."""
+
+    is_in_sync: bool
+    #: The bytes to read at most; after the read, the bytes that were read.
+    size: int
+    #: When the read began, or when the chunk was sent.
+    since_ms: int
+    is_sent: bool = False
+    #: Whether it has moved to the room of slow partitions.
+    is_late: bool = False
+
+
+@dataclass(slots=True)
+class CatchUpWindow:
+    """The bytes of catching up that may be under way. It follows the delay of in-sync chunks."""
+
+    bytes_max: int
+    size: int = WINDOW_BYTES_MIN
+    #: Whether the last period was too slow for the in-sync partitions.
+    is_late: bool = False
+    _fastest_ever_ms: int | None = None
+    _fastest_ms: int | None = None
+    _period_ends_ms: int = 0
+    _alone_from_ms: int = 0
+
+    def in_sync_acknowledged(self, took_ms: int, now_ms: int) -> None:
+        """Take note of how long an in-sync chunk took."""
+        self._took(took_ms)
+        self._alone_from_ms = now_ms + ALONE_AFTER_MS
+        fastest = self._fastest_ms
+        self._fastest_ms = took_ms if fastest is None else min(fastest, took_ms)
+        if now_ms < self._period_ends_ms:
+            return
+        assert self._fastest_ever_ms is not None
+        self.is_late = self._fastest_ms > self._fastest_ever_ms + DELAY_MS_MAX
+        if self.is_late:
+            self.size = max(self.size // 2, WINDOW_BYTES_MIN)
+        # what was sent before the window shrank is still under way for about this long
+        self._period_ends_ms = now_ms + max(PERIOD_MS, self._fastest_ms)
+        self._fastest_ms = None
+
+    def catch_up_acknowledged(self, size: int, took_ms: int, now_ms: int) -> None:
+        """Grow by what was acknowledged; by a quarter if in-sync partitions use the stream."""
+        self._took(took_ms)
+        if now_ms >= self._alone_from_ms:
+            self.size += size
+        elif not self.is_late:
+            self.size += size // 4
+        self.size = min(self.size, self.bytes_max)
+
+    def _took(self, took_ms: int) -> None:
+        ever = self._fastest_ever_ms
+        self._fastest_ever_ms = took_ms if ever is None else min(ever, took_ms)
+
+
+@dataclass(slots=True)
+class StreamCredit:
+    """The chunks of one stream that are read, wait for a frame, or were sent: see the module.
+
+    Invariants: `bytes_out` is the sum of all chunks that began and did not end. Each chunk counts
+    in exactly one room.
+    """
+
+    #: The room of each kind, in bytes, at least WINDOW_BYTES_MIN. Slow partitions have twice as
+    #: much, together.
+    bytes_max: int
+    window: CatchUpWindow = field(init=False)
+    #: Bytes out of each kind, by is_in_sync, without those of slow partitions.
+    _out: dict[bool, int] = field(default_factory=lambda: {True: 0, False: 0})
+    _late_out: int = 0
+    #: Reads of each kind, without those of slow partitions.
+    _reads: dict[bool, int] = field(default_factory=lambda: {True: 0, False: 0})
+    #: Chunks that are read or were sent, in time, the oldest first.
+    _waiting: dict[Chunk, None] = field(default_factory=dict)
+    #: The bytes that catching up may send before the next in-sync chunk.
+    _owed: int = 0
+
+    def __post_init__(self) -> None:
+        self.window = CatchUpWindow(self.bytes_max)
+
+    @property
+    def bytes_out(self) -> int:
+        """All bytes that were read or sent and are not acknowledged."""
+        return self._out[True] + self._out[False] + self._late_out
+
+    def set_bytes_max(self, bytes_max: int) -> None:
+        """Change the room of each kind."""
+        self.bytes_max = self.window.bytes_max = max(bytes_max, WINDOW_BYTES_MIN)
+
+    # the way of a chunk
+
+    def begin(self, *, is_in_sync: bool, waiting: int, now_ms: int) -> Chunk | None:
+        """Return the next chunk to read of one kind; None: there is no room.
+
+        `waiting`: the partitions of this kind that wait, with this one.
+        """
+        most = self._most(is_in_sync)
+        room = most - self._out[is_in_sync]
+        if room < CHUNK_BYTES_MIN or self._reads[is_in_sync] >= READS_MAX:
+            return None
+        share = min(most // max(waiting, 2), FRAME_BYTES, room)
+        chunk = Chunk(is_in_sync, max(share, CHUNK_BYTES_MIN), now_ms)
+        self._out[is_in_sync] += chunk.size
+        self._reads[is_in_sync] += 1
+        self._waiting[chunk] = None
+        return chunk
+
+    def read(self, chunk: Chunk, size: int) -> None:
+        """Take note that the read has ended. The chunk waits for a frame now."""
+        self._leave(chunk)
+        chunk.is_late = False
+        chunk.size = size
+        self._out[chunk.is_in_sync] += size
+
+    def sent(self, chunk: Chunk, now_ms: int) -> None:
+        """Take note that the chunk is in a frame."""
+        chunk.is_sent = True
+        chunk.since_ms = now_ms
+        self._waiting[chunk] = None
+
+    def acknowledged(self, chunk: Chunk, now_ms: int) -> None:
+        """End a chunk for whose partition the follower sent a new position."""
+        if chunk.is_sent:
+            took_ms = now_ms - chunk.since_ms
+            if chunk.is_in_sync:
+                self.window.in_sync_acknowledged(took_ms, now_ms)
+            else:
+                self.window.catch_up_acknowledged(chunk.size, took_ms, now_ms)
+        self.drop(chunk)
+
+    def drop(self, chunk: Chunk) -> None:
+        """End a chunk that is not acknowledged."""
+        self._leave(chunk)
+        chunk.size = 0
+
+    def move_late(self, now_ms: int) -> bool:
+        """Move chunks of slow partitions to their own room. Return whether there were any."""
+        moved = False
+        while self._waiting:
+            chunk = next(iter(self._waiting))
+            is_late = now_ms - chunk.since_ms >= LATE_MS
+            if not is_late or self._late_out + chunk.size > (ROOMS - 2) * self.bytes_max:
+                break
+            self._leave(chunk)
+            chunk.is_late = moved = True
+            self._late_out += chunk.size
+        return moved
+
+    # the order of frames
+
+    def is_catch_up_next(self, in_sync: int, catch_up: int) -> bool:
+        """Return whether the next chunk to send is one that catches up.
+
+        The arguments are the sizes of the first chunk of each kind that is ready; 0: none is.
+        """
+        if not in_sync or not catch_up:
+            return not in_sync
+        return self._owed >= catch_up
+
+    def taken(self, chunk: Chunk, *, both_wait: bool) -> None:
+        """Take note that a chunk goes into a frame, and whether the other kind waits, too."""
+        if chunk.is_in_sync:
+            self._owed += chunk.size // (CATCH_UP_SHARE - 1) if both_wait else 0
+        else:
+            self._owed = max(0, self._owed - chunk.size) if both_wait else 0
+
+    # internals
+
+    def _most(self, is_in_sync: bool) -> int:
+        return self.bytes_max if is_in_sync else min(self.window.size, self.bytes_max)
+
+    def _leave(self, chunk: Chunk) -> None:
+        """Take a chunk out of its room."""
+        was_waiting = chunk in self._waiting
+        self._waiting.pop(chunk, None)
+        if chunk.is_late:
+            self._late_out -= chunk.size
+            return
+        self._out[chunk.is_in_sync] -= chunk.size
+        if was_waiting and not chunk.is_sent:
+            self._reads[chunk.is_in_sync] -= 1

@@ -1,0 +1,265 @@
+"""How one stream divides its bytes between partitions that are in sync and those that catch up."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+
+import pytest
+
+from quorate_broker.replication.stream_credit import (
+    ALONE_AFTER_MS,
+    CATCH_UP_SHARE,
+    CHUNK_BYTES_MIN,
+    DELAY_MS_MAX,
+    FRAME_BYTES,
+    LATE_MS,
+    READS_MAX,
+    ROOMS,
+    WINDOW_BYTES_MIN,
+    CatchUpWindow,
+    Chunk,
+    StreamCredit,
+    room_of_a_stream,
+)
+
+M = 8 << 20
+KIB = 1 << 10
+
+
+def begin(credit: StreamCredit, *, is_in_sync: bool, waiting: int = 1, now_ms: int = 0) -> Chunk:
+    chunk = credit.begin(is_in_sync=is_in_sync, waiting=waiting, now_ms=now_ms)
+    assert chunk is not None
+    return chunk
+
+
+def fill(credit: StreamCredit, *, is_in_sync: bool, now_ms: int = 0) -> list[Chunk]:
+    """Begin chunks of one kind, which are read and sent at once, until there is no room."""
+    found = []
+    while chunk := credit.begin(is_in_sync=is_in_sync, waiting=1, now_ms=now_ms):
+        credit.read(chunk, chunk.size)
+        credit.sent(chunk, now_ms)
+        found.append(chunk)
+    return found
+
+
+def wide(credit: StreamCredit) -> StreamCredit:
+    """Open the window for catching up."""
+    credit.window.size = credit.bytes_max
+    return credit
+
+
+# rooms
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["in sync", "catching up"])
+def test_neither_kind_takes_the_room_of_the_other(first: bool) -> None:
+    credit = wide(StreamCredit(M))
+    assert sum(chunk.size for chunk in fill(credit, is_in_sync=first)) == M
+    assert sum(chunk.size for chunk in fill(credit, is_in_sync=not first)) == M
+
+
+def test_a_slow_partition_gives_its_room_back_after_a_while() -> None:
+    """The fault: eight partitions on a slow disk hold the room of all others for ever."""
+    credit = StreamCredit(M)
+    slow = fill(credit, is_in_sync=True, now_ms=0)
+    assert not credit.move_late(LATE_MS - 1)
+    assert credit.begin(is_in_sync=True, waiting=1, now_ms=LATE_MS - 1) is None
+    assert credit.move_late(LATE_MS)
+    assert credit.bytes_out == M, "they still count"
+    assert fill(credit, is_in_sync=True, now_ms=LATE_MS)
+    for chunk in slow:
+        credit.acknowledged(chunk, 2 * LATE_MS)
+    assert credit.bytes_out == M
+
+
+def test_slow_partitions_have_a_bound_too() -> None:
+    credit = wide(StreamCredit(M))
+    for second in range(20):
+        now_ms = second * LATE_MS
+        credit.move_late(now_ms)
+        fill(credit, is_in_sync=True, now_ms=now_ms)
+        fill(credit, is_in_sync=False, now_ms=now_ms)
+        assert credit.bytes_out <= ROOMS * M
+    assert credit.bytes_out == ROOMS * M
+
+
+def test_reads_of_a_slow_disk_do_not_stop_the_others() -> None:
+    credit = StreamCredit(M)
+    for _ in range(READS_MAX):
+        begin(credit, is_in_sync=True, waiting=1000)
+    assert credit.begin(is_in_sync=True, waiting=1000, now_ms=0) is None
+    assert credit.move_late(LATE_MS)
+    assert credit.begin(is_in_sync=True, waiting=1000, now_ms=LATE_MS) is not None
+
+
+def test_a_chunk_that_waits_for_a_frame_is_not_slow() -> None:
+    """The link is busy, not the partition."""
+    credit = StreamCredit(M)
+    chunk = begin(credit, is_in_sync=True)
+    credit.read(chunk, chunk.size)
+    assert not credit.move_late(10 * LATE_MS)
+    credit.sent(chunk, 10 * LATE_MS)
+    assert not credit.move_late(11 * LATE_MS - 1)
+    assert credit.move_late(11 * LATE_MS)
+
+
+@pytest.mark.parametrize(
+    ("waiting", "size"),
+    [(1, FRAME_BYTES), (8, FRAME_BYTES), (16, M // 16), (128, M // 128), (5000, CHUNK_BYTES_MIN)],
+)
+def test_partitions_that_wait_share_the_room(waiting: int, size: int) -> None:
+    credit = StreamCredit(M)
+    assert begin(credit, is_in_sync=True, waiting=waiting).size == size
+
+
+@pytest.mark.parametrize(
+    ("limit", "streams", "room"),
+    [(64 << 20, 0, 16 << 20), (64 << 20, 4, 4 << 20), (64 << 20, 1000, WINDOW_BYTES_MIN)],
+)
+def test_streams_share_the_limit_of_the_broker(limit: int, streams: int, room: int) -> None:
+    assert room_of_a_stream(limit, streams) == room
+
+
+# the order of frames
+
+
+def test_in_sync_chunks_go_first() -> None:
+    credit = StreamCredit(M)
+    assert not credit.is_catch_up_next(1, FRAME_BYTES)
+    assert credit.is_catch_up_next(0, FRAME_BYTES)
+    assert not credit.is_catch_up_next(FRAME_BYTES, 0)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_while_both_kinds_wait_neither_starves(seed: int) -> None:
+    chance = random.Random(seed)
+    credit = wide(StreamCredit(M))
+    sent = {True: 0, False: 0}
+    for _ in range(2000):
+        sizes = [chance.choice([1, 100 * KIB, FRAME_BYTES]) for _ in range(2)]
+        is_in_sync = not credit.is_catch_up_next(*sizes)
+        chunk = Chunk(is_in_sync, sizes[0] if is_in_sync else sizes[1], 0)
+        credit.taken(chunk, both_wait=True)
+        sent[is_in_sync] += chunk.size
+        owed = sent[True] / (CATCH_UP_SHARE - 1)
+        assert owed - sent[False] <= 2 * FRAME_BYTES, f"seed {seed}"
+        assert sent[False] <= owed, f"seed {seed}"
+
+
+def test_what_was_sent_while_nothing_else_waited_is_not_owed() -> None:
+    credit = StreamCredit(M)
+    for _ in range(100):
+        credit.taken(Chunk(True, FRAME_BYTES, 0), both_wait=False)
+    assert not credit.is_catch_up_next(1, 1)
+
+
+# the window
+
+
+def test_the_window_shrinks_while_in_sync_chunks_are_late_and_grows_again() -> None:
+    window = CatchUpWindow(M, size=M)
+    window.in_sync_acknowledged(2, 0)
+    sizes = []
+    for now_ms in range(100, 5000, 100):
+        window.in_sync_acknowledged(2 + DELAY_MS_MAX + 1, now_ms)
+        window.catch_up_acknowledged(100 * KIB, 50, now_ms)
+        sizes.append(window.size)
+    assert sizes[0] == M // 2
+    assert sizes[-1] == WINDOW_BYTES_MIN, "it does not grow while they are late"
+    window.in_sync_acknowledged(2, 5000)
+    window.catch_up_acknowledged(100 * KIB, 50, 5000)
+    assert window.size == WINDOW_BYTES_MIN + 25 * KIB
+
+
+def test_one_slow_partition_does_not_shrink_the_window() -> None:
+    """The fastest acknowledgement of a period counts: it tells of the link, not of a log."""
+    window = CatchUpWindow(M, size=M)
+    window.in_sync_acknowledged(2, 0)
+    for now_ms in range(100, 2000, 10):
+        window.in_sync_acknowledged(2 if now_ms % 50 == 0 else 900, now_ms)
+    assert window.size == M
+
+
+def test_a_far_broker_is_not_a_slow_one() -> None:
+    window = CatchUpWindow(M, size=M)
+    for now_ms in range(0, 2000, 100):
+        window.in_sync_acknowledged(150, now_ms)
+    assert window.size == M
+
+
+def test_alone_the_window_doubles_with_each_round() -> None:
+    window = CatchUpWindow(M)
+    window.in_sync_acknowledged(2, 0)
+    sizes = []
+    for now_ms in range(ALONE_AFTER_MS, ALONE_AFTER_MS + 700, 100):
+        window.catch_up_acknowledged(window.size, 10, now_ms)
+        sizes.append(window.size // KIB)
+    assert sizes == [512, 1024, 2048, 4096, 8192, 8192, 8192]
+
+
+# all at once
+
+
+@dataclass
+class Stream:
+    """A stream driven by chance, and the chunks that it knows of."""
+
+    credit: StreamCredit
+    reading: list[Chunk] = field(default_factory=list)
+    ready: list[Chunk] = field(default_factory=list)
+    sent: list[Chunk] = field(default_factory=list)
+
+    def step(self, chance: random.Random, now_ms: int) -> None:
+        credit = self.credit
+        match chance.randrange(6):
+            case 0 | 1:
+                waiting = chance.choice([1, 3, 300])
+                is_in_sync = chance.random() < 0.5
+                chunk = credit.begin(is_in_sync=is_in_sync, waiting=waiting, now_ms=now_ms)
+                if chunk is not None:
+                    self.reading.append(chunk)
+            case 2 if self.reading:
+                chunk = self.reading.pop(chance.randrange(len(self.reading)))
+                credit.read(chunk, chance.randint(0, chunk.size))
+                self.ready.append(chunk)
+            case 3 if self.ready:
+                chunk = self.ready.pop(0)
+                if chance.random() < 0.1:
+                    credit.drop(chunk)
+                else:
+                    credit.sent(chunk, now_ms)
+                    self.sent.append(chunk)
+            case 4 if self.sent:
+                chunk = self.sent.pop(chance.randrange(len(self.sent)))
+                if chance.random() < 0.1:
+                    credit.drop(chunk)
+                else:
+                    credit.acknowledged(chunk, now_ms)
+            case _:
+                credit.move_late(now_ms)
+
+    @property
+    def chunks(self) -> list[Chunk]:
+        return [*self.reading, *self.ready, *self.sent]
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_every_byte_counts_once_and_the_sum_is_bounded(seed: int) -> None:
+    chance = random.Random(seed)
+    stream = Stream(StreamCredit(M))
+    now_ms = 0
+    for _ in range(3000):
+        now_ms += chance.choice([0, 1, 10, 300])
+        stream.step(chance, now_ms)
+        held = stream.credit.bytes_out
+        assert held == sum(chunk.size for chunk in stream.chunks), f"seed {seed}"
+        assert held <= ROOMS * M, f"seed {seed}"
+        assert WINDOW_BYTES_MIN <= stream.credit.window.size <= M, f"seed {seed}"
+    for chunk in stream.reading:
+        stream.credit.read(chunk, 0)
+        stream.credit.drop(chunk)
+    for chunk in [*stream.ready, *stream.sent]:
+        stream.credit.drop(chunk)
+    assert stream.credit.bytes_out == 0
+    assert fill(stream.credit, is_in_sync=True, now_ms=now_ms), f"seed {seed}: no read is left"
