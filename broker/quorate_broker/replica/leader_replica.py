@@ -351,6 +351,4 @@ class LeaderReplica:
     def _isr_changed(self) -> None:
         if not self.machine.has_enough_replicas:
             self.queue.isr_shrank()
-        # the streams of followers serve the members of the ISR first
-        self._replica.replica_watches.wake()
         self._advance()
