@@ -35,6 +35,10 @@ CANCELLATION = "tests/unit/quorate/consumer/group/test_cancellation.py"
 MEMBERSHIP = "tests/unit/quorate/consumer/group/test_membership.py"
 NEW_PARTITIONS = "tests/unit/quorate/consumer/test_new_partitions.py"
 GROWTH = "quorum/quorate_quorum/controller/decisions/growth.py"
+PLACEMENT = "quorum/quorate_quorum/controller/decisions/placement.py"
+PLACEMENT_TESTS = "tests/unit/quorate_quorum/controller/test_placement.py"
+DRAINS = "quorum/quorate_quorum/controller/decisions/drain.py"
+SPREAD_TESTS = "tests/unit/quorate_quorum/controller/test_spread.py"
 GROWTH_TESTS = "tests/unit/quorate_quorum/controller/test_growth.py"
 WALKS = "tests/unit/quorate/record/test_walks.py"
 CHECKS = "tests/unit/quorate_broker/replica/test_checks.py"
@@ -1425,6 +1429,91 @@ MUTANTS = (
         (
             f"{NEW_PARTITIONS}::test_a_topic_of_which_only_some_partitions_were_assigned_begins_as_any_other",
         ),
+    ),
+    Mutant(
+        "apart",
+        "replicas share a rack while another has none",
+        PLACEMENT,
+        "cost = used > 0, (place.rack, place.host) in hosts, used",
+        "cost = False, (place.rack, place.host) in hosts, 0",
+        (f"{PLACEMENT_TESTS}::test_any_placement_is_apart_and_shared_out",),
+    ),
+    Mutant(
+        "apart",
+        "replicas share a host while another has none",
+        PLACEMENT,
+        "cost = used > 0, (place.rack, place.host) in hosts, used",
+        "cost = used > 0, False, used",
+        (
+            f"{PLACEMENT_TESTS}::test_any_placement_is_apart_and_shared_out",
+            f"{PLACEMENT_TESTS}::test_without_racks_replicas_lie_on_different_hosts",
+        ),
+    ),
+    Mutant(
+        "apart",
+        "one rack has three of four replicas, and the other one",
+        PLACEMENT,
+        "cost = used > 0, (place.rack, place.host) in hosts, used",
+        "cost = used > 0, (place.rack, place.host) in hosts, 0",
+        (f"{PLACEMENT_TESTS}::test_racks_share_the_replicas_of_a_partition_evenly",),
+    ),
+    Mutant(
+        "apart",
+        "a drain does not look where the other replicas are",
+        DRAINS,
+        "chosen = [place_of(image.brokers[b]) for b in others]",
+        'chosen = [Place(b, "", "") for b in others]',
+        (f"{SPREAD_TESTS}::test_a_drain_keeps_replicas_as_far_apart_as_can_be",),
+    ),
+    Mutant(
+        "fair-shares",
+        "followers are taken from the ring, however many replicas they have",
+        PLACEMENT,
+        "if any(self.replicas[one] > most for one in ids[1:]):",
+        "if False:",
+        (f"{PLACEMENT_TESTS}::test_any_placement_is_apart_and_shared_out",),
+    ),
+    Mutant(
+        "fair-shares",
+        "a topic that grows forgets which brokers lead its partitions",
+        PLACEMENT,
+        "            self.leads[ids[0]] += by\n",
+        "            self.leads[ids[0]] += 0\n",
+        (
+            f"{PLACEMENT_TESTS}::test_a_topic_that_grows_stays_apart_and_shared_out_with_what_it_has",
+        ),
+    ),
+    Mutant(
+        "fair-shares",
+        "a drain gives all replicas to one broker",
+        DRAINS,
+        "fill(chosen, circle, start, len(target), counts)",
+        "fill(chosen, circle, 0, len(target))",
+        (f"{SPREAD_TESTS}::test_a_drain_gives_replicas_to_the_brokers_with_the_fewest",),
+    ),
+    Mutant(
+        "drained",
+        "a drained broker gets replicas of new topics",
+        "quorum/quorate_quorum/controller/decisions/topics.py",
+        "    if broker.cordoned:\n",
+        "    if False:\n",
+        (f"{SPREAD_TESTS}::test_a_topic_is_made_and_grows_on_allowed_brokers_apart",),
+    ),
+    Mutant(
+        "drained",
+        "a fenced broker gets replicas of new topics",
+        "quorum/quorate_quorum/controller/decisions/topics.py",
+        "    if broker.fenced:\n",
+        "    if False:\n",
+        (f"{SPREAD_TESTS}::test_a_topic_is_made_and_grows_on_allowed_brokers_apart",),
+    ),
+    Mutant(
+        "drained",
+        "a request may assign replicas to a drained broker",
+        "quorum/quorate_quorum/controller/decisions/new_partitions.py",
+        "        if drained:\n",
+        "        if False:\n",
+        (f"{SPREAD_TESTS}::test_an_assignment_to_a_drained_broker_is_refused",),
     ),
     Mutant(
         "repeated-growth",

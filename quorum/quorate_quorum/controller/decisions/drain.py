@@ -8,7 +8,8 @@ in between: the mark stays, and the same call goes on.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -20,7 +21,7 @@ from quorate_quorum.controller.decisions.outcome import Context, Outcome
 from quorate_quorum.controller.decisions.partitions import clean_leader, moved, steps
 from quorate_quorum.controller.decisions.placement import Place, fill, ring
 from quorate_quorum.controller.decisions.reassignment import reassigned
-from quorate_quorum.controller.decisions.topics import places_of
+from quorate_quorum.controller.decisions.topics import place_of, places_of
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.metadata.partitions import PartitionImage
 from quorate_quorum.metadata.topics import TopicImage
@@ -65,11 +66,12 @@ class Drain:
             self._left = _every_partition(image)
         choice = DirectoryChoice(image, context.free_space)
         circle = ring(places_of(image))
+        counts = Counter({one.broker_id: image.replicas_on(one.broker_id) for one in circle})
         events: list[ev.MetadataEvent] = []
         for looked, (topic_id, index) in enumerate(self._left, 1):
             topic, old = image.topics.get(topic_id), image.partition(topic_id, index)
             if topic is not None and old is not None and self.broker_id in old.broker_ids:
-                events += self._moved(image, topic, index, old, circle, choice)
+                events += self._moved(image, topic, index, old, circle, counts, choice)
             if looked == LOOKED_MAX or len(events) >= CHANGED_MAX:
                 return Outcome(tuple(events), False)
         return Outcome(tuple(events), True)
@@ -81,6 +83,7 @@ class Drain:
         index: int,
         old: PartitionImage,
         circle: list[Place],
+        counts: Counter[int],
         choice: DirectoryChoice,
     ) -> list[ev.MetadataEvent]:
         states = [old]
@@ -96,8 +99,9 @@ class Drain:
             try:
                 # each replica goes on from where the last one went, so that all brokers get some
                 start = index + self.response.replicas_moved
-                target = _target_without(image, states[-1], self.broker_id, start, circle)
+                target = _target_without(image, states[-1], self.broker_id, start, circle, counts)
                 states += reassigned(image, topic, states[-1], target, choice)[1:]
+                counts.update(b for b in target if b not in old.broker_ids)
                 self.response.replicas_moved += 1
             except QuorateError as error:
                 self._leave(topic, index, str(error))
@@ -115,15 +119,19 @@ def _target_without(
     broker_id: int,
     start: int,
     circle: list[Place],
+    counts: Mapping[int, int],
 ) -> list[int]:
     """Return the target with another broker in the place of this one, on a rack of its own if any.
+
+    `counts`: how many replicas each broker has. Among brokers that would do as well, one with the
+    fewest is chosen.
 
     Raises InvalidReplicaAssignmentError if no broker can take the replica.
     """
     target = list(partition.target)
     others = [b for b in target if b != broker_id]
-    chosen = [Place(b, image.brokers[b].rack, image.brokers[b].host) for b in others]
-    found = fill(chosen, circle, start, len(target)) if circle else chosen
+    chosen = [place_of(image.brokers[b]) for b in others]
+    found = fill(chosen, circle, start, len(target), counts) if circle else chosen
     if len(found) < len(target):
         raise InvalidReplicaAssignmentError(
             f"no other live broker can take the replica: the partition has one on each of {others}"

@@ -24,12 +24,7 @@ from quorate_quorum.controller.decisions.new_partitions import (
     check_assignments,
 )
 from quorate_quorum.controller.decisions.outcome import Context, Outcome
-from quorate_quorum.controller.decisions.placement import (
-    PARTITIONS_COMPARED,
-    Place,
-    next_position,
-    place,
-)
+from quorate_quorum.controller.decisions.placement import Place, next_position, place
 from quorate_quorum.controller.decisions.topics import places_of
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.metadata.topics import TopicImage
@@ -55,9 +50,10 @@ class Growth:
         self._topic_id: bytes | None = None
         #: The number of the partition to which the first of the given assignments belongs.
         self._assigned_from = request.known_count
-        #: Where the placement goes on in the next turn, as long as these are the live brokers.
+        #: The brokers of the partitions from this one on, as long as these are the live brokers.
         self._places: list[Place] = []
-        self._position: tuple[int, int] | None = None
+        self._planned_from = 0
+        self._planned: list[list[int]] = []
 
     def fits_in_a_turn(self, image: MetadataImage) -> bool:
         """Return whether the first call of `next` decides the whole request."""
@@ -168,15 +164,18 @@ class Growth:
                 f" needs {factor} live brokers, and {len(places)} of {len(image.brokers)} are"
                 " unfenced now: try again soon"
             )
-        if self._position is None or self._places != places:
-            placed = [partition.broker_ids for partition in topic.partitions[-PARTITIONS_COMPARED:]]
-            self._position = next_position(places, placed) or (
+        first = len(topic.partitions)
+        if self._planned_from + len(self._planned) < self._request.count or self._places != places:
+            placed = [partition.broker_ids for partition in topic.partitions]
+            position = next_position(places, placed) or (
                 image.partitions_created,
                 image.topics_created,
             )
-        start, shift = self._position
-        self._places, self._position = places, (start + count, shift)
-        return place(places, count, factor, start, shift)
+            missing = self._request.count - first
+            self._places, self._planned_from = places, first
+            self._planned = place(places, missing, factor, *position, placed)
+        planned = self._planned[first - self._planned_from :]
+        return planned[:count]
 
 
 def _factor(topic: TopicImage) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -11,8 +12,8 @@ from quorate.v1 import admin_pb2 as admin
 from quorate_quorum.configs import MIB, ClusterConfig
 from quorate_quorum.controller.decisions.free_space import DirectoryChoice
 from quorate_quorum.controller.decisions.outcome import Context, Outcome
-from quorate_quorum.controller.decisions.placement import Place, fill, ring
-from quorate_quorum.controller.decisions.topics import default_factor, places_of
+from quorate_quorum.controller.decisions.placement import fill, ring
+from quorate_quorum.controller.decisions.topics import default_factor, place_of, places_of
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.metadata.partitions import PartitionImage, partition_changed
 from quorate_quorum.metadata.topics import OFFSETS_TOPIC, TopicImage
@@ -63,10 +64,16 @@ def raise_internal_topics(image: MetadataImage, context: Context) -> Outcome[int
         if not topic.is_internal or not image.brokers:
             continue
         target = min(_wanted_factor(image, topic), len(places))
+        counts = Counter(b for one in topic.partitions for b in one.broker_ids)
         for index, old in enumerate(topic.partitions):
             missing = target - len(old.target)
             if missing > 0:
-                new = _raised(image, circle, index, old, len(old.replicas) + missing, choice)
+                chosen = [place_of(image.brokers[b]) for b in old.broker_ids]
+                count = len(chosen) + missing
+                found = fill(chosen, circle, index, count, counts)
+                added = [one.broker_id for one in found[len(chosen) :]]
+                counts.update(added)
+                new = _raised(old, added, choice)
                 events.append(partition_changed(topic.id, index, old, new))
     return Outcome(tuple(events), len(events))
 
@@ -77,19 +84,7 @@ def _wanted_factor(image: MetadataImage, topic: TopicImage) -> int:
     return default_factor(image)
 
 
-def _raised(
-    image: MetadataImage,
-    circle: list[Place],
-    index: int,
-    old: PartitionImage,
-    target: int,
-    choice: DirectoryChoice,
-) -> PartitionImage:
-    chosen = []
-    for broker_id in old.broker_ids:
-        broker = image.brokers[broker_id]
-        chosen.append(Place(broker.id, broker.rack, broker.host))
-    added = [p.broker_id for p in fill(chosen, circle, index, target)[len(chosen) :]]
+def _raised(old: PartitionImage, added: Sequence[int], choice: DirectoryChoice) -> PartitionImage:
     return replace(
         old,
         replicas=(*old.replicas, *map(choice.of, added)),

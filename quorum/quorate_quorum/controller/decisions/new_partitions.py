@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from quorate.errors import (
+    InvalidReplicaAssignmentError,
     InvalidReplicationFactorError,
     InvalidRequestError,
     NotEnoughReplicasError,
@@ -90,4 +91,10 @@ def check_assignments(
             raise InvalidRequestError(
                 f"partition {index} is assigned to brokers {unknown}, which are not registered;"
                 f" {sorted(image.brokers)} are"
+            )
+        drained = [b for b in replicas if image.brokers[b].cordoned]
+        if drained:
+            raise InvalidReplicaAssignmentError(
+                f"partition {index} is assigned to brokers {drained}, which are drained and get no"
+                " new replicas: choose others, or first `quorate cluster undrain` them"
             )

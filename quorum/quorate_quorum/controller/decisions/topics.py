@@ -83,10 +83,15 @@ def default_factor(image: MetadataImage) -> int:
     return ClusterConfig.of(image.configs).replication_factor(len(image.brokers))
 
 
+def place_of(broker: BrokerImage) -> Place:
+    """Return the fields of a broker that placement needs."""
+    return Place(broker.id, broker.rack, broker.host)
+
+
 def places_of(image: MetadataImage) -> list[Place]:
     """Return the brokers that may get replicas, by id."""
     return [
-        Place(broker.id, broker.rack, broker.host)
+        place_of(broker)
         for broker in image.sorted_brokers()
         if why_no_replicas(broker) is None
     ]

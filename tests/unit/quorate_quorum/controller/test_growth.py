@@ -196,7 +196,7 @@ def test_the_place_behind_the_partitions_of_a_topic_is_found() -> None:
                 whole = place(places, 13, factor, start, shift)
                 found = next_position(places, whole[:8])
                 assert found is not None
-                assert place(places, 5, factor, *found) == whole[8:]
+                assert place(places, 5, factor, *found, whole[:8]) == whole[8:]
 
 
 def test_a_fenced_broker_gets_no_new_partition_and_one_that_leaves_its_place_is_no_hindrance() -> (
