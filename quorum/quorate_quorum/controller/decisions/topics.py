@@ -91,9 +91,7 @@ def place_of(broker: BrokerImage) -> Place:
 def places_of(image: MetadataImage) -> list[Place]:
     """Return the brokers that may get replicas, by id."""
     return [
-        place_of(broker)
-        for broker in image.sorted_brokers()
-        if why_no_replicas(broker) is None
+        place_of(broker) for broker in image.sorted_brokers() if why_no_replicas(broker) is None
     ]
 
 
