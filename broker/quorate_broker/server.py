@@ -126,6 +126,7 @@ class BrokerServer(NodeServer[BrokerConfig]):
         await self._listen(rooms.services, directories.cluster_id)
         rooms.replicas.subscribe(rooms.fetchers)
         rooms.replicas.subscribe(rooms.isr)
+        rooms.replicas.subscribe(rooms.replica)
         rooms.replicas.subscribe(rooms.coordinator)
         rooms.publisher.subscribe(rooms.coordinator)
         rooms.isr.start()

@@ -181,10 +181,11 @@ class ReplicaFiles:
         *,
         is_noted: bool = False,
         salvage: bool = False,
-    ) -> None:
+    ) -> bool:
         """Free a replica's path. A deleted topic of the same name may have its directory there.
 
-        The records of the deleted topic must not become records of the new one. The cases:
+        Returns whether the replica has a directory. The records of the deleted topic must not
+        become records of the new one. The cases:
 
         * The directory is this replica's. If an older generation wrote it, this generation takes it
           over.
@@ -196,31 +197,32 @@ class ReplicaFiles:
           `salvage` the directory is moved, and kept.
         """
         if not await self._disk.exists(path):
-            return
+            return False
         metadata = await self._metadata(path)
         if metadata is None and is_noted:
             log.warning("whose a directory is was not in it", path=path)
             await self._write_metadata(path, topic_id)
-            return
+            return True
         if metadata is None and not any(name.endswith(LOG) for name in await self._disk.list(path)):
             # leave the directory: a crash interrupted its making
-            return
+            return True
         if metadata is None and salvage:
             await self._set_aside(path, _beside(path, topic_id, DAMAGED))
-            return
+            return False
         # this is damage: a crash cannot leave such a file, because it is written in one step
         if metadata is None:
             raise LogCorruptError(f"{path}/{METADATA_FILE} is damaged, or gone")
         if metadata.topic_id == topic_id:
             await self._take_over(path)
-            return
+            return True
         if metadata.quorum_generation != self._host.quorum_generation:
             await self._keep(path, metadata)
-            return
+            return False
         target = _beside(path, metadata.topic_id, STRAY)
         await self._set_aside(path, target)
         delay = self._host.config.stray_delete_delay_ms / 1000
         self.removals.spawn(self._remove(directory_id, target, delay), REMOVAL)
+        return False
 
     async def _set_aside(self, path: str, target: str) -> None:
         if await self._disk.exists(target):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import structlog
@@ -32,6 +34,10 @@ log_line = structlog.get_logger(__name__)
 
 #: Pause before a file is read again after a passing error.
 RETRY_S = 1.0
+#: From this number of replicas on, one look at a log directory costs less than one look for each.
+LOOKED_UP_MIN = 16
+#: The most replicas whose place is noted in one turn of the loop.
+LOOKED_UP_A_TURN = 500
 
 
 class Opener:
@@ -51,6 +57,45 @@ class Opener:
         #: Whether the logs of the first image are open. A log that is opened later was written in
         #: this run.
         self.has_loaded = False
+        #: Replicas that are not open, and that have no directory.
+        self._free: set[Key] = set()
+
+    @asynccontextmanager
+    async def looked_up(self, keys: Iterable[Key]) -> AsyncIterator[None]:
+        """Find which of these replicas have no directory, by one look at each log directory.
+
+        Inside of this context their logs are opened without the disk. A new topic of a thousand
+        partitions costs a thousand looks otherwise. The caller opens no replica beside it.
+        """
+        paths: defaultdict[bytes, list[tuple[Key, str]]] = defaultdict(list)
+        for count, key in enumerate(keys, 1):
+            if count % LOOKED_UP_A_TURN == 0:
+                await asyncio.sleep(0)
+            self._note_place(key, paths)
+        for directory_id, placed in paths.items():
+            if len(placed) >= LOOKED_UP_MIN:
+                await self._look_up(directory_id, placed)
+        try:
+            yield
+        finally:
+            self._free.clear()
+
+    def _note_place(self, key: Key, paths: Mapping[bytes, list[tuple[Key, str]]]) -> None:
+        replicas = self._replicas
+        topic = replicas.image.topics.get(key[0])
+        if topic is None or key in replicas.unopened or replicas.find(*key) is not None:
+            return
+        directory_id = topic.partitions[key[1]].directory_of(replicas.broker_id)
+        if directory_id in replicas.directories:
+            paths[directory_id].append((key, f"{topic.name}-{key[1]}"))
+
+    async def _look_up(self, directory_id: bytes, placed: list[tuple[Key, str]]) -> None:
+        try:
+            disk = self._replicas.environment.disk
+            names = set(await disk.list(self._replicas.directories[directory_id].path))
+        except OSError:
+            return  # the open of each replica meets the same error, and decides what follows
+        self._free.update(key for key, name in placed if name not in names)
 
     async def open(self, topic: TopicImage, index: int, directory_id: bytes) -> Partition | None:
         """Open a replica and add it to Replicas. If that fails, return None.
@@ -84,14 +129,20 @@ class Opener:
         try:
             if key in replicas.unopened:
                 await replicas.files.check_directory(directory)
-            is_noted = replicas.inventories[directory_id].is_sure_of(key)
-            await replicas.files.make_room(
-                directory_id, path, topic.id, is_noted=is_noted, salvage=salvage
+            is_there = key not in self._free and await replicas.files.make_room(
+                directory_id,
+                path,
+                topic.id,
+                is_noted=replicas.inventories[directory_id].is_sure_of(key),
+                salvage=salvage,
             )
+            self._free.discard(key)
             # A log that is opened again was written in this run, not in the run before, and its end
             # may not be synced.
             run = THIS_RUN if self.has_loaded else directory.run
-            log, producers = await self._open_log(path, topic, index, run, salvage=salvage)
+            log, producers = await self._open_log(
+                path, topic, index, run, is_there=is_there, salvage=salvage
+            )
             if log.log_end_offset < self._ends.get(key, 0) and not salvage:
                 # write a note to the disk, because the next start does not know the former end
                 await log.damage.note_corrupt()
@@ -109,7 +160,14 @@ class Opener:
         )
 
     async def _open_log(
-        self, path: str, topic: TopicImage, index: int, run: Run, *, salvage: bool
+        self,
+        path: str,
+        topic: TopicImage,
+        index: int,
+        run: Run,
+        *,
+        is_there: bool,
+        salvage: bool,
     ) -> tuple[Log, Producers]:
         epoch_max = topic.partitions[index].leader_epoch
 
@@ -125,8 +183,15 @@ class Opener:
         kept = LogConfig.of(self._replicas.config_of(topic))
         config = replace(kept, verify_all=salvage, salvage=salvage)
         inspect = has_been if salvage else None
-        disk = self._replicas.environment.disk
-        log = await Log.open(disk, path, config, observer=producers, run=run, inspect=inspect)
+        log = await Log.open(
+            self._replicas.environment.disk,
+            path,
+            config,
+            observer=producers,
+            run=run,
+            inspect=inspect,
+            is_new=not is_there,
+        )
         if log.last_epoch > epoch_max:
             # write a note to the disk: a later image may have that epoch, and hide the fault
             await log.damage.note_corrupt()

@@ -77,7 +77,8 @@ class Reconciler:
             for directory_id, directory in replicas.directories.items():
                 await replicas.files.sweep(directory_id, directory)
                 await self._opener.open_inventory(directory_id, directory, keys)
-            await _each(keys, self._reconcile)
+            async with self._opener.looked_up(keys):
+                await _each(keys, self._reconcile)
             self._opener.has_loaded = True
         self.checkpoints.start()
         self.recovery_points.start()
@@ -92,7 +93,8 @@ class Reconciler:
         have may be the only copy of records from before the disaster recovery.
         """
         async with self._changing:
-            await self._apply(delta, image)
+            with self.replicas.changing():
+                await self._apply(delta, image)
 
     async def _apply(self, delta: MetadataDelta, image: MetadataImage) -> None:
         replicas = self.replicas
@@ -109,7 +111,9 @@ class Reconciler:
         removed = delta.topics.removed
         keys = [(topic.id, index) for topic in removed for index in range(len(topic.partitions))]
         await _each(keys, self._drop)
-        await _each(self._changed(delta), self._reconcile)
+        changed = list(self._changed(delta))
+        async with self._opener.looked_up(changed):
+            await _each(changed, self._reconcile)
         # a broker that was fenced may be eligible for an ISR now
         if delta.brokers.changed:
             for number, partition in enumerate(replicas.all(), 1):

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Protocol
 
 import structlog
@@ -104,6 +105,8 @@ class Replicas:
         self.on_offline: Callable[[Partition, Failure, str], None] = _ignore_offline
         #: Called when the retention of a log should be checked. RetentionKeeper sets it.
         self.on_retention_wanted: Callable[[Partition], None] = _ignore_retention
+        #: Called when an image is carried out: see `is_changing`. Fetchers sets it.
+        self.on_changed: Callable[[], None] = _ignore_change
         self.files = ReplicaFiles(self)
         #: Directory id -> inventory of the replicas that were ever written in the directory.
         self.inventories: dict[bytes, Inventory] = {}
@@ -122,6 +125,8 @@ class Replicas:
         self.flushes = asyncio.Semaphore(FLUSHES_MAX)
         self.producer_batches = ProducerBatches(environment.disk, self.append_turns)
         self.unsaved: dict[Key, None] = {}
+        #: Whether an image is being carried out: more roles may change in a moment.
+        self.is_changing = False
         self.appended: dict[Key, None] = {}
         self._partitions: dict[Key, Partition] = {}
         self._listeners: list[RoleListener] = []
@@ -265,6 +270,16 @@ class Replicas:
         for listener in self._listeners:
             listener.role_changed(partition)
 
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Carry out an image inside of this context: see `is_changing`."""
+        self.is_changing = True
+        try:
+            yield
+        finally:
+            self.is_changing = False
+            self.on_changed()
+
     # PartitionHost
 
     async def prepare(self, replica: Replica, *, is_noted: bool) -> None:
@@ -330,6 +345,10 @@ async def _ignore_generation(generation: int) -> None:
 
 def _ignore_directory(directory_id: bytes, reason: str) -> None:
     """Do nothing, until Lifecycle sets the callback. failed_directories has the reason."""
+
+
+def _ignore_change() -> None:
+    """Do nothing, until Fetchers sets `on_changed`."""
 
 
 def _ignore_retention(partition: Partition) -> None:

@@ -60,6 +60,7 @@ class Fetchers:
         #: Streams that have no partition any more, and have not ended yet.
         self._leaving: list[LeaderStream] = []
         self._stopping = False
+        replicas.on_changed = self._changed
 
     # RoleListener
 
@@ -108,6 +109,10 @@ class Fetchers:
     def backoff_s(self) -> float:
         chance = self.replicas.environment.chance
         return chance.uniform(BACKOFF_MS_MIN, BACKOFF_MS_MAX) / 1000
+
+    def _changed(self) -> None:
+        for stream in self._streams.values():
+            stream.send()
 
     async def stop(self) -> None:
         """End every stream. A write under way is finished. It is safe to call this twice."""
@@ -295,7 +300,7 @@ class LeaderStream:
             if not self._forgotten:
                 # the stream has taken the last request when this generator continues
                 self._all_told.set()
-            if self._named or self._forgotten:
+            if NAMED_MAX in (len(named), len(forgotten)):
                 continue
             timer = loop.call_later(wait_ms / 1000, self._changed.set)
             try:
@@ -344,7 +349,16 @@ class LeaderStream:
         """Send a partition's position in the next request."""
         self._forgotten.pop(partition.key, None)
         self._named[partition.key] = _wire(partition, position)
-        self._changed.set()
+        # One image gives hundreds of replicas their roles, a few in each turn of the loop. Their
+        # first positions share requests.
+        is_first = position.high_watermark < 0
+        if not (is_first and self._replicas.is_changing) or len(self._named) >= NAMED_MAX:
+            self._changed.set()
+
+    def send(self) -> None:
+        """Send the first positions that have waited for those of other replicas."""
+        if self._named:
+            self._changed.set()
 
     def _let_go(self, size: int) -> None:
         """Count `size` received bytes as written or dropped."""

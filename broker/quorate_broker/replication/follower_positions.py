@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from quorate.aio.clock import loop_ms
 from quorate.aio.tasks import Tasks
-from quorate.errors import NotLeaderError, QuorateError, to_wire
+from quorate.errors import NotLeaderError, QuorateError, UnknownLeaderEpochError, to_wire
 from quorate.net.frame import Frame
 from quorate_broker.operations.partitions import PARTITIONS_A_TURN
 from quorate_broker.replica.leader import ReplicaStream
@@ -29,6 +29,8 @@ from quorate_broker.v1.replica_pb2 import ReplicaFetched, ReplicaFetchHeader, Re
 
 #: A new high watermark waits this long for a frame with batches. Then it is sent alone.
 HIGH_WATERMARK_LINGER_MS = 5
+#: The most positions that wait for this broker's role, and the longest wait. Then they are refused.
+EARLY_MAX, EARLY_MS_MAX = 20_000, 1_000
 
 
 @dataclass(slots=True)
@@ -88,6 +90,10 @@ class FollowerPositions:
         #: Refusals and divergences for the next frame.
         self.answers: list[ReplicaFetched] = []
         self._positions: dict[Key, _Position] = {}
+        #: Positions under a leader_epoch that this broker does not lead in yet, and when they came,
+        #: oldest first. The follower's image is newer than the one that is carried out here.
+        #: Refused, the follower would wait and ask again, and records would be committed later.
+        self.early: dict[Key, tuple[ReplicaFetchPartition, int]] = {}
         #: Partitions to check, in turn. A dict has an order, and each key once.
         self._due: dict[Key, None] = {}
         #: Partitions with records that wait for room, in turn, by is_in_sync.
@@ -100,6 +106,7 @@ class FollowerPositions:
 
     async def close(self) -> None:
         """Forget every partition, and end the reads."""
+        self.early.clear()
         for key in list(self._positions):
             self.forget(key)
         await self._reads.end_all()
@@ -116,7 +123,10 @@ class FollowerPositions:
             leader = partition.as_leader()
             diverging = leader.follower_fetch(stream, named, now_ms)
         except QuorateError as error:
-            self._refuse(named, error)
+            if len(self.early) < EARLY_MAX and self._is_early(named):
+                self.early[key] = named, now_ms
+            else:
+                self._refuse(named, error)
             return
         if diverging is not None:
             answer = _answer(partition, named.leader_epoch, named.fetch_offset)
@@ -133,6 +143,35 @@ class FollowerPositions:
             partition.replica_watches.add(lambda: self._wake(key)),
         )
         self._due[key] = None
+
+    def _is_early(self, named: ReplicaFetchPartition) -> bool:
+        """Return whether this broker may lead in the follower's leader_epoch in a moment."""
+        key = (named.topic_id, named.partition)
+        partition = self._replicas.find(*key)
+        if partition is not None:
+            is_next = named.leader_epoch > partition.leader_epoch
+            begins = partition.role is None and named.leader_epoch == partition.leader_epoch
+            return partition.offline is None and (is_next or begins)
+        state = self._replicas.image.partition(*key)
+        if state is None or named.leader_epoch > state.leader_epoch:
+            return True
+        is_placed = state.directory_of(self._replicas.broker_id) is not None
+        return is_placed and key not in self._replicas.unopened
+
+    def take_early(self, stream: ReplicaStream, key: Key) -> None:
+        """Take the position that came before this broker's role."""
+        self.name(stream, *self.early.pop(key))
+        self.changed.set()
+
+    def refuse_late(self, now_ms: int) -> None:
+        """Refuse the positions that have waited too long for this broker's role."""
+        while self.early:
+            key, (named, since_ms) = next(iter(self.early.items()))
+            if now_ms < since_ms + EARLY_MS_MAX:
+                return
+            del self.early[key]
+            text = f"leader_epoch {named.leader_epoch} of {named.topic_id.hex()}-{named.partition}"
+            self._refuse(named, UnknownLeaderEpochError(f"{text} is not known here; retry"))
 
     def _refuse(self, named: ReplicaFetchPartition, error: QuorateError) -> None:
         partition = self._replicas.find(named.topic_id, named.partition)
@@ -156,6 +195,7 @@ class FollowerPositions:
             position.chunk = None
 
     def forget(self, key: Key) -> None:
+        self.early.pop(key, None)
         position = self._positions.pop(key, None)
         if position is None:
             return

@@ -30,6 +30,7 @@ from quorate_broker.methods import REPLICA_FETCH
 from quorate_broker.operations.partitions import PARTITIONS_A_TURN
 from quorate_broker.replica.leader import ReplicaStream
 from quorate_broker.replica.leader_replica import LeaderReplica
+from quorate_broker.replica.partition import Partition
 from quorate_broker.replicas.replicas import Replicas
 from quorate_broker.replication.follower_positions import FollowerPositions
 from quorate_broker.replication.stream_credit import room_of_a_stream
@@ -53,7 +54,7 @@ REQUIRED: Final[Mapping[Method[Any, Any], Required]] = {REPLICA_FETCH: CLUSTER_A
 
 
 class ReplicaService:
-    """The service of REPLICA_FETCH: see the module."""
+    """The service of REPLICA_FETCH: see the module. It is a RoleListener of Replicas."""
 
     required = REQUIRED
 
@@ -73,6 +74,24 @@ class ReplicaService:
         self._stopping = True
         for session in self._sessions.values():
             session.stop()
+
+    # RoleListener
+
+    def role_changed(self, partition: Partition) -> None:
+        """Take the followers' positions that came before this broker's role."""
+        for session in self._sessions.values():
+            session.role_changed(partition)
+
+    def removed(self, partition: Partition) -> None:
+        """Do nothing, because the sessions look at the partition when they are woken."""
+
+    def isr_wanted(self, partition: Partition) -> None:
+        """Do nothing, because the ISR keeper checks the ISR."""
+
+    def isr_unsettled(self, partition: Partition) -> None:
+        """Do nothing, for the same reason."""
+
+    # streams
 
     async def fetch(
         self, requests: AsyncIterator[ReplicaFetchRequest], peer: Peer
@@ -163,6 +182,7 @@ class ReplicaSession:
             positions.changed.clear()
             if self._ended or self._is_silent(loop.time()):
                 return self._last_frame()
+            positions.refuse_late(loop_ms())
             await positions.look()
             now = loop.time()
             if positions.is_due(now):
@@ -189,6 +209,16 @@ class ReplicaSession:
         self.stop()
 
     # requests
+
+    def role_changed(self, partition: Partition) -> None:
+        """Take the follower's position that came before this broker's role, if there is one."""
+        if self.stream is None or partition.key not in self._positions.early:
+            return
+        try:
+            self._check_registration(self.stream)
+        except QuorateError:
+            return  # the next request ends the stream
+        self._positions.take_early(self.stream, partition.key)
 
     async def _take(self, request: ReplicaFetchRequest) -> None:
         self._caller.check(REQUIRED[REPLICA_FETCH])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from quorate.aio.clock import Deadline
@@ -156,6 +156,26 @@ class Cluster(Brokers, TopicViews):
         finally:
             if name not in self.topics and not was_wanted:
                 self.release(name)
+
+    async def look_up(self, names: Iterable[str]) -> None:
+        """Ask for all unknown topics of these together, where `topic` asks for one after another.
+
+        A topic that no broker knows stays unknown.
+        """
+        unknown = [one for one in names if one not in self.topics and one not in self._wanted]
+        if not unknown:
+            return
+        try:
+            self.want(unknown)
+            # The first answer may be that to an earlier question, without these topics.
+            for _ in range(2):
+                await self.look()
+                if all(name in self.topics or name in self.topic_errors for name in unknown):
+                    return
+        finally:
+            for name in unknown:
+                if name not in self.topics:
+                    self.release(name)
 
     async def _find_topic(self, name: str) -> TopicView:
         loop = asyncio.get_running_loop()

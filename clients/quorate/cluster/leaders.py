@@ -21,6 +21,7 @@ async def by_leader(
     that does not exist.
     """
     groups: dict[str, dict[TopicPartition, V]] = {}
+    await cluster.look_up(dict.fromkeys(key.topic for key in wanted))
     for key, value in wanted.items():
         topic = await cluster.topic(key.topic)
         if not 0 <= key.partition < len(topic.partitions):

@@ -88,11 +88,12 @@ class Log:
         observer: Observer | None = None,
         run: Run = UNKNOWN,
         inspect: Inspect | None = None,
+        is_new: bool = False,
     ) -> Log:
         """Open a log; an empty one if the directory has none. Nothing is made before an append.
 
         `run` is what the log directory says of its last run. `inspect` checks every batch, so it
-        needs verify_all; a batch that it refuses counts as bad.
+        needs verify_all; a batch that it refuses counts as bad. `is_new`: there is no directory.
 
         LogCorruptError if bytes below the last known sync are bad.
         ReopenError if a later open may succeed, or if only the log's files are to blame.
@@ -104,7 +105,8 @@ class Log:
         recovery = Recovery(parts, syncer, run, inspect)
         observed = None if observer is None else ObservedState(observer, parts)
         try:
-            await recovery.carry_out()
+            if not is_new:
+                await recovery.carry_out()
             if parts.extent.end < parts.extent.start:  # no record at or above the start is left
                 reader = Reader(parts.segments, parts.extent)
                 await Cutter(parts, syncer, reader, None).start_again_at(parts.extent.start)
@@ -344,14 +346,13 @@ class Log:
 
         Before many logs are closed, call recovery_point.save() of each.
         """
-        guard = self._guard
-        if guard.is_closed:
+        if self._guard.is_closed:
             return
         try:
             if clean:
-                guard.check()
+                self._guard.check()
                 await self.recovery_point.conclude()
         finally:
-            await guard.close()
+            await self._guard.close()
             await self._syncer.stop()
             await self._parts.close()

@@ -31,6 +31,9 @@ import structlog
 QUEUE_CHARS_MAX: Final = 4 << 20
 #: The most characters of one line. A longer line is cut.
 LINE_CHARS_MAX: Final = 64 << 10
+#: The pause of the writing thread after each write. Lines of this time are written together: to
+#: wake the thread for each of a thousand lines costs more than to make them.
+PAUSE_S: Final = 0.01
 #: The interval at which a line with `repeats=True` appears.
 REPEAT_INTERVAL_S: Final = 60.0
 #: The most repeated lines that are remembered. The oldest is forgotten first.
@@ -55,6 +58,8 @@ class LineWriter:
         # The lock is reentrant: during `write` in a thread, a finalizer may run in that thread, and
         # log.
         self._changed = threading.Condition(threading.RLock())
+        #: Set while `drain` waits, which ends the pause of the thread.
+        self._is_drained = threading.Event()
         #: The number of lines that were dropped, because of a slow reader or a failed write.
         self.dropped = 0
         self._dropped_told = 0
@@ -82,13 +87,18 @@ class LineWriter:
 
     def drain(self, timeout_s: float) -> bool:
         """Wait until all lines are written, at most `timeout_s`. Return whether all are written."""
-        with self._changed:
-            return self._changed.wait_for(
-                lambda: not self._lines and not self._is_writing, timeout=timeout_s
-            )
+        self._is_drained.set()
+        try:
+            with self._changed:
+                return self._changed.wait_for(
+                    lambda: not self._lines and not self._is_writing, timeout=timeout_s
+                )
+        finally:
+            self._is_drained.clear()
 
     def _run(self) -> None:
         while True:
+            self._is_drained.wait(PAUSE_S)
             with self._changed:
                 self._is_writing = False
                 self._changed.notify_all()

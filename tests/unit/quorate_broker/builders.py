@@ -103,6 +103,7 @@ class Broker:
         self.replicas.subscribe(self.fetchers)
         self.replicas.subscribe(self.isr)
         self.service = ReplicaService(self.replicas)
+        self.replicas.subscribe(self.service)
         self.listener = await network.serve(self.endpoint, [self.service])
         await self.reconciler.load(self.world.image)
         self.isr.start()

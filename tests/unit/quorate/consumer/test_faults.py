@@ -294,6 +294,24 @@ def test_a_leader_that_takes_long_is_not_asked_for_offsets_again() -> None:
     with_cluster(program)
 
 
+def test_the_ends_of_many_topics_are_asked_for_with_two_questions() -> None:
+    """One question for the topics, one for the offsets: not one for each topic."""
+
+    async def program(cluster: FakeCluster) -> None:
+        names = [TopicPartition(f"t{number}", 0) for number in range(100)]
+        for name, _ in names:
+            topic = cluster.add_topic(name)
+            topic.partitions[0].leader = 0
+            topic.partitions[0].write(b"v")
+        async with consumer(cluster, "t0") as c:
+            await c.getone()
+            before = sum(broker.metadata_asked for broker in cluster.brokers)
+            assert await c.end_offsets(names) == dict.fromkeys(names, 1)
+            assert sum(broker.metadata_asked for broker in cluster.brokers) == before + 1
+
+    with_cluster(program)
+
+
 def test_two_starts_at_once_are_one_and_a_stop_during_start_ends_it() -> None:
     async def program(cluster: FakeCluster) -> None:
         cluster.add_topic("t").partitions[0].write(b"v")

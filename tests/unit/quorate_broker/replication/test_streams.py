@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,8 @@ from quorate.errors import (
     RequestTimedOutError,
 )
 from quorate_broker.replica.hints import hint_of
+from quorate_broker.replication.fetcher import Fetchers
+from quorate_broker.replication.follower_positions import FollowerPositions
 from quorate_quorum.v1 import events_pb2 as ev
 from tests.unit.quorate_broker.builders import (
     TOPIC_ID,
@@ -110,6 +113,48 @@ async def test_three_failovers_with_few_records_end_in_equal_logs(world: World) 
     await until(lambda: all(b.partition.log_end_offset == 2 for b in world.brokers.values()))
     for broker in world.brokers.values():
         assert await broker.stored() == [b"a", b"b"]
+
+
+async def test_a_position_that_comes_before_the_leaders_image_waits_for_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refused, the follower would pause, and a record would be committed later by that pause."""
+    await world.brokers[1].produce(b"a")
+    monkeypatch.setattr(Fetchers, "backoff_s", lambda _: 3600.0)
+    came: list[int] = []
+    name = FollowerPositions.name
+
+    def noted(positions: FollowerPositions, *arguments: Any) -> None:
+        name(positions, *arguments)
+        came.append(arguments[1].leader_epoch)
+
+    monkeypatch.setattr(FollowerPositions, "name", noted)
+    before = world.state.leader_epoch
+
+    await world.change(leader=2, to=[1, 3])
+    await until(lambda: came.count(before + 1) == 2)
+    await world.change(to=[2])
+    await world.brokers[2].produce(b"b")
+
+    for broker in world.brokers.values():
+        assert await broker.stored() == [b"a", b"b"]
+
+
+async def test_a_position_whose_epoch_the_leader_never_learns_is_refused_in_time(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused: list[str] = []
+
+    def again(_: Fetchers) -> float:
+        refused.append("again")
+        return 0.01
+
+    monkeypatch.setattr(Fetchers, "backoff_s", again)
+    await world.brokers[1].produce(b"a")
+
+    await world.change(leader=2, to=[1, 3])
+
+    await until(lambda: len(refused) >= 2)
 
 
 async def test_elections_without_records_do_not_confuse_anybody(world: World) -> None:
