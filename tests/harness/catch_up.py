@@ -40,9 +40,11 @@ async def write(scene: Scene, delays: Delays, *, pause_s: float = 0.005) -> None
             await asyncio.sleep(pause_s)
 
 
-async def make_backlog_topic(scene: Scene, brokers: list[int], partitions: int) -> None:
+async def make_backlog_topic(
+    scene: Scene, brokers: list[int], partitions: int, configs: dict[str, str] | None = None
+) -> None:
     """Make a topic whose partitions are all on these brokers, led by the first."""
-    configs = {"min.insync.replicas": "1"}
+    configs = {"min.insync.replicas": "1", **(configs or {})}
     assignments = [brokers] * partitions
     await ask(scene, lambda a: a.create_topic(BACKLOG, configs=configs, assignments=assignments))
 

@@ -16,7 +16,7 @@ from quorate_broker.replica.partition import Partition
 from quorate_broker.server import BrokerServer
 from quorate_quorum.metadata.partitions import PartitionImage
 from quorate_quorum.server import QuorumServer
-from quorate_testing.simulated.cluster import ClusterShape, SimulatedCluster, SimulatedNode
+from quorate_testing.simulated.cluster import DATA, ClusterShape, SimulatedCluster, SimulatedNode
 from quorate_testing.simulated.loop import SimulatedLoop, simulate
 from tests.harness.world import logs
 
@@ -37,6 +37,8 @@ class Scene:
         broker_settings: dict[str, Any] | None = None,
         voter_settings: dict[str, Any] | None = None,
         brokers: int = 0,
+        racks: tuple[str, ...] = (),
+        log_dirs: tuple[str, ...] = (DATA,),
     ) -> None:
         """`brokers`: their number; 0: as many as replicas."""
         self.loop = loop
@@ -46,6 +48,8 @@ class Scene:
             loop,
             ClusterShape(
                 brokers=brokers or max(replicas, 1),
+                racks=racks,
+                log_dirs=log_dirs,
                 voter_settings={"unclean_recovery_wait_ms": 5_000, **(voter_settings or {})},
                 broker_settings=broker_settings or {},
             ),
@@ -176,6 +180,8 @@ def play(
     broker_settings: dict[str, Any] | None = None,
     voter_settings: dict[str, Any] | None = None,
     brokers: int = 0,
+    racks: tuple[str, ...] = (),
+    log_dirs: tuple[str, ...] = (DATA,),
     seed: int = 1,
 ) -> None:
     """Begin a scene and play it."""
@@ -188,6 +194,8 @@ def play(
             broker_settings=broker_settings,
             voter_settings=voter_settings,
             brokers=brokers,
+            racks=racks,
+            log_dirs=log_dirs,
         )
         structlog.configure(
             wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),

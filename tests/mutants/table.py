@@ -74,6 +74,10 @@ VOTERS_BEHIND = "tests/unit/quorate_quorum/raft/machine/test_behind.py"
 LOG_EPOCHS = "tests/unit/quorate_quorum/test_metadata_log.py"
 FILES = "quorum/quorate_quorum/disk.py"
 LOG_ROOM = "quorum/quorate_quorum/log"
+STREAM_CREDIT = "broker/quorate_broker/replication/stream_credit.py"
+FOLLOWER_POSITIONS = "broker/quorate_broker/replication/follower_positions.py"
+CREDIT = "tests/unit/quorate_broker/replication/test_stream_credit.py"
+SLOW_FOLLOWERS = "tests/simulation/test_slow_followers.py"
 ISR_KEEPER = "tests/unit/quorate_broker/replication/test_isr_keeper.py"
 RECOVERY_POINT = "tests/unit/quorate_quorum/log/test_recovery_point.py"
 SHARED_SYNCS = "tests/unit/quorate_quorum/log/test_shared_syncs.py"
@@ -2913,8 +2917,8 @@ MUTANTS = (
         "short-turns",
         "any number of replicas make their first append at the same time",
         "broker/quorate_broker/replica/replica_log.py",
-        "return nullcontext() if self.is_noted else self._replica.host.first_appends",
-        "return nullcontext()",
+        "        if self.is_noted:\n            return nullcontext()\n",
+        "        return nullcontext()\n",
         (
             "tests/unit/quorate_broker/replica/test_produce_queue.py"
             "::test_few_replicas_make_their_first_append_at_the_same_time",
@@ -3050,6 +3054,86 @@ MUTANTS = (
         "            try:\n                await self._sync(path)\n            finally:\n"
         "                del self._next[path]\n",
         (f"{SHARED_SYNCS}::test_a_hundred_calls_during_a_sync_share_one",),
+    ),
+    Mutant(
+        "shares-of-a-stream",
+        "catching up goes first while both kinds wait",
+        STREAM_CREDIT,
+        "        return self._owed >= catch_up\n",
+        "        return True\n",
+        (f"{CREDIT}::test_in_sync_chunks_go_first",),
+    ),
+    Mutant(
+        "shares-of-a-stream",
+        "in-sync chunks go first however long the others wait",
+        STREAM_CREDIT,
+        "        return self._owed >= catch_up\n",
+        "        return False\n",
+        (f"{CREDIT}::test_while_both_kinds_wait_neither_starves",),
+    ),
+    Mutant(
+        "shares-of-a-stream",
+        "catching up takes the room of in-sync partitions",
+        STREAM_CREDIT,
+        "        room = most - self._out[is_in_sync]\n",
+        "        room = most - self._out[True] - self._out[False]\n",
+        (f"{CREDIT}::test_neither_kind_takes_the_room_of_the_other",),
+    ),
+    Mutant(
+        "shares-of-a-stream",
+        "slow partitions keep the room of the others",
+        FOLLOWER_POSITIONS,
+        "        self.credit.move_late(now_ms)\n",
+        "",
+        (
+            f"{SLOW_FOLLOWERS}::test_partitions_on_a_dead_disk_delay_no_other_on_their_stream"
+            "[reads-of-the-leader-16]",
+        ),
+    ),
+    Mutant(
+        "shares-of-a-stream",
+        "slow partitions hold any number of bytes",
+        STREAM_CREDIT,
+        "            if not is_late or chunk.size > self._late_room:\n",
+        "            if not is_late:\n",
+        (f"{CREDIT}::test_slow_partitions_have_a_bound_too",),
+    ),
+    Mutant(
+        "shares-of-a-stream",
+        "the window for catching up does not shrink",
+        STREAM_CREDIT,
+        "        if self.is_late:\n            self.size",
+        "        if False:\n            self.size",
+        (f"{CREDIT}::test_the_window_shrinks_while_in_sync_chunks_are_late_and_grows_again",),
+    ),
+    Mutant(
+        "shares-of-a-stream",
+        "a replica outside of the ISR counts as in sync",
+        FOLLOWER_POSITIONS,
+        "        return self.replica_id in self.leader.machine.in_sync.maximal\n",
+        "        return True\n",
+        (
+            f"{SLOW_FOLLOWERS}::test_a_follower_that_catches_up_delays_its_in_sync_partitions_little",
+        ),
+    ),
+    Mutant(
+        "slow-disk-apart",
+        "first appends on a slow disk stop those on the others",
+        "broker/quorate_broker/replica/replica_log.py",
+        "self._replica.host.first_appends[self._replica.directory_id]",
+        'self._replica.host.first_appends[b""]',
+        (f"{SLOW_FOLLOWERS}::test_first_appends_on_a_dead_disk_stop_none_on_another",),
+    ),
+    Mutant(
+        "patience",
+        "a follower gives up a frame that takes long, and asks for it again, for ever",
+        "broker/quorate_broker/replication/patience.py",
+        "        self.doublings = min(self.doublings + 1, DOUBLINGS_MAX)\n",
+        "        pass\n",
+        (
+            f"{SLOW_FOLLOWERS}"
+            "::test_a_congested_follower_leaves_the_isr_after_the_lag_time_and_comes_back",
+        ),
     ),
     Mutant(
         "settled-isr",

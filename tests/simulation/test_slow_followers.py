@@ -6,18 +6,22 @@ import asyncio
 
 import pytest
 
+from quorate import Producer
+from quorate_broker.replication.stream_credit import LATE_MS
+from quorate_quorum.metadata.partitions import PartitionImage
 from tests.harness.catch_up import (
+    BACKLOG,
     Delays,
     backlog,
     fill_backlog,
     make_backlog_topic,
     write,
 )
-from tests.harness.cluster_scene import Scene, play
+from tests.harness.cluster_scene import TOPIC, Scene, play
 
 pytestmark = [pytest.mark.simulation, pytest.mark.timeout(120)]
 
-MIB = 1 << 20
+KIB, MIB = 1 << 10, 1 << 20
 
 
 @pytest.mark.parametrize("partitions", [1, 8, 40])
@@ -56,3 +60,230 @@ def test_a_follower_that_catches_up_delays_its_in_sync_partitions_little(
         assert await scene.read() == scene.acked
 
     play(story, replicas=2, configs={"min.insync.replicas": "1"})
+
+
+def directory_of(partition: PartitionImage, broker_id: int) -> bytes:
+    """Return the id of the log directory in which a broker has its replica."""
+    found = partition.directory_of(broker_id)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("partitions", [2, 16, 60])
+@pytest.mark.parametrize("slow", ["appends-of-the-follower", "reads-of-the-leader"])
+def test_partitions_on_a_dead_disk_delay_no_other_on_their_stream(
+    partitions: int, slow: str
+) -> None:
+    """The fault: half of them hold all room of the stream, all reads, or all first appends."""
+    configs = {"min.insync.replicas": "1", "segment.bytes": str(MIB)}
+
+    async def story(scene: Scene) -> None:
+        leader = scene.state.leader
+        follower = 1 - leader
+        await make_backlog_topic(scene, [leader, follower], partitions, configs)
+        is_follower = slow == "appends-of-the-follower"
+        broker_id = follower if is_follower else leader
+        good = directory_of(scene.state, broker_id)
+        dead = {n for n, one in enumerate(backlog(scene)) if directory_of(one, broker_id) != good}
+        assert 1 <= len(dead) < partitions
+        operation = "append" if is_follower else "read"
+        paths = tuple(f"/data{n}/{BACKLOG}-{p}/" for n in (1, 2) for p in dead)
+        disk = scene.node(broker_id).disk
+        disk.slow_path = lambda name, path: 300 * (name == operation and path.startswith(paths))
+        isr_epoch, delays = scene.state.partition_epoch, Delays()
+        writing = scene.cluster.spawn_client(lambda: write(scene, delays))
+        await fill_backlog(scene, partitions, partitions * MIB)
+        await scene.until(
+            lambda: all(len(one.isr) == 1 for n, one in enumerate(backlog(scene)) if n in dead),
+            "those on the dead disk left",
+        )
+        during = delays.take()
+        # they may hold the room once, until they count as slow
+        assert during[-1] < LATE_MS + 500
+        assert during[len(during) // 2] < 50
+        await asyncio.sleep(5)
+        assert delays.take()[-1] < 50
+        delays.is_over.set()
+        await writing
+        alive = [one for n, one in enumerate(backlog(scene)) if n not in dead]
+        assert all(len(one.isr) == 2 for one in alive)
+        assert scene.state.partition_epoch == isr_epoch, "no other replica left the ISR"
+        disk.slow_path = None
+        await scene.until(
+            lambda: all(len(one.isr) == 2 for one in backlog(scene)), "they are back", within_s=400
+        )
+        assert await scene.read() == scene.acked
+
+    play(
+        story,
+        replicas=2,
+        configs={"min.insync.replicas": "1"},
+        log_dirs=("/data1", "/data2"),
+    )
+
+
+def test_first_appends_on_a_dead_disk_stop_none_on_another() -> None:
+    """The fault: few replicas make their first append at a time, and those never end."""
+    partitions = 80
+
+    async def story(scene: Scene) -> None:
+        leader = scene.state.leader
+        follower = 1 - leader
+        await make_backlog_topic(scene, [leader, follower], partitions)
+        disk = scene.node(follower).disk
+        disk.slow_path = lambda _, path: 300 * path.startswith("/data2/")
+        await fill_backlog(scene, partitions, partitions * 64 * KIB)
+
+        def lengths(disk_path: str) -> list[int]:
+            files = dict(scene.node(follower).disk.files())
+            return [
+                size
+                for path, size in files.items()
+                if path.startswith(f"{disk_path}/{BACKLOG}-") and path.endswith(".log")
+            ]
+
+        await scene.until(
+            lambda: sum(size > 0 for size in lengths("/data1")) >= partitions // 2 - 1,
+            "all on the good disk are written",
+            within_s=LATE_MS / 1000 + 1,
+        )
+        assert not any(lengths("/data2"))
+
+    play(
+        story,
+        replicas=2,
+        configs={"min.insync.replicas": "1"},
+        log_dirs=("/data1", "/data2"),
+    )
+
+
+LAG_S = 10
+
+
+async def flow_of_bytes(scene: Scene, delays: Delays, record: int, pause_s: float) -> None:
+    """Write records with acks=1 at a constant rate."""
+    async with Producer(
+        bootstrap_servers=scene.cluster.bootstrap_servers, acks=1, linger_ms=0
+    ) as producer:
+        while not delays.is_over.is_set():
+            await producer.send(TOPIC, b"." * record, partition=0)
+            await asyncio.sleep(pause_s)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_congested_follower_leaves_the_isr_after_the_lag_time_and_comes_back(seed: int) -> None:
+    """200 KB are written each second, and 20 KB/s get through. One chunk needs several seconds.
+
+    The second fault: a follower takes a stream for silent before the first chunk has arrived,
+    opens another one, and asks for the same chunk, for ever.
+    """
+
+    async def story(scene: Scene) -> None:
+        leader = scene.state.leader
+        follower = 1 - leader
+        delays = Delays()
+        writing = scene.cluster.spawn_client(lambda: flow_of_bytes(scene, delays, 2000, 0.01))
+        await asyncio.sleep(2)
+        assert len(scene.state.isr) == 2
+        pair = ([f"broker-{leader}"], [f"broker-{follower}"])
+        began = scene.loop.time()
+        scene.cluster.network.set_links(*pair, bytes_per_s=20_000)
+        await scene.until(lambda: len(scene.state.isr) == 1, "it left")
+        assert LAG_S <= scene.loop.time() - began <= LAG_S + 2
+        end = scene.replica(follower).log.log_end_offset
+        await asyncio.sleep(60)
+        got = scene.replica(follower).log.log_end_offset - end
+        assert got * 2000 > 60 * 20_000 // 2, "it goes on to follow, as far as the link permits"
+        assert len(scene.state.isr) == 1
+        scene.cluster.network.set_links(*pair, bytes_per_s=None)
+        began = scene.loop.time()
+        await scene.until(lambda: len(scene.state.isr) == 2, "it is back while writes go on")
+        assert scene.loop.time() - began < LAG_S
+        isr_epoch = scene.state.partition_epoch
+        await asyncio.sleep(2 * LAG_S)
+        assert scene.state.partition_epoch == isr_epoch, "it stays"
+        delays.is_over.set()
+        await writing
+
+    play(story, replicas=2, configs={"min.insync.replicas": "1"}, seed=seed)
+
+
+@pytest.mark.parametrize("delay_ms", [50, 400])
+def test_a_follower_that_is_always_a_little_behind_stays_in_the_isr(delay_ms: int) -> None:
+    """Writes never stop, so it never has all that the leader has."""
+
+    async def story(scene: Scene) -> None:
+        leader = scene.state.leader
+        pair = ([f"broker-{leader}"], [f"broker-{1 - leader}"])
+        scene.cluster.network.set_links(*pair, delay_min_ms=delay_ms, delay_max_ms=delay_ms)
+        isr_epoch, delays = scene.state.partition_epoch, Delays()
+        writing = scene.cluster.spawn_client(lambda: flow_of_bytes(scene, delays, 100, 0.005))
+        await asyncio.sleep(4 * LAG_S)
+        assert scene.state.partition_epoch == isr_epoch
+        delays.is_over.set()
+        await writing
+
+    play(story, replicas=2, configs={"min.insync.replicas": "1"})
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_new_leader_gives_its_followers_the_whole_lag_time(seed: int) -> None:
+    """All links of the healthy follower stand still for less than the lag time, at the election."""
+
+    async def story(scene: Scene) -> None:
+        leader = scene.state.leader
+        delays = Delays()
+        writing = scene.cluster.spawn_client(lambda: write(scene, delays))
+        await asyncio.sleep(1)
+        seen = {scene.state.isr}
+        scene.cluster.kill(f"broker-{leader}")
+        await scene.until(lambda: scene.state.leader not in (leader, -1), "another leads")
+        others = [n for n in (0, 1, 2) if n not in (leader, scene.state.leader)]
+        pair = ([f"broker-{scene.state.leader}"], [f"broker-{others[0]}"])
+        scene.cluster.network.cut(*pair)
+        for _ in range(8 * 20):
+            seen.add(scene.state.isr)
+            await asyncio.sleep(0.05)
+        scene.cluster.network.heal(*pair)
+        for _ in range(5 * 20):
+            seen.add(scene.state.isr)
+            await asyncio.sleep(0.05)
+        healthy = tuple(sorted({0, 1, 2} - {leader}))
+        assert seen == {(0, 1, 2), healthy}
+        scene.cluster.start(f"broker-{leader}")
+        await scene.whole()
+        delays.is_over.set()
+        await writing
+        assert await scene.read() == scene.acked
+
+    play(story, configs={"min.insync.replicas": "2"}, seed=seed)
+
+
+@pytest.mark.parametrize(("how", "seed"), [("kill", 1), ("lose_power", 2), ("pause", 3)])
+def test_a_follower_that_dies_or_stands_still_comes_back_and_nothing_is_lost(
+    how: str, seed: int
+) -> None:
+    async def story(scene: Scene) -> None:
+        leader = scene.state.leader
+        follower = next(n for n in (0, 1, 2) if n != leader)
+        delays = Delays()
+        writing = scene.cluster.spawn_client(lambda: write(scene, delays))
+        for _ in range(2):
+            await asyncio.sleep(1)
+            delays.take()
+            getattr(scene.cluster, how)(f"broker-{follower}")
+            await scene.until(lambda: follower not in scene.state.isr, "it left")
+            await asyncio.sleep(3)
+            assert delays.take()[-1] < (LAG_S + 2) * 1000
+            if how == "pause":
+                scene.cluster.resume(f"broker-{follower}")
+            else:
+                scene.cluster.start(f"broker-{follower}")
+            await scene.whole()
+            assert scene.state.leader == leader
+        delays.is_over.set()
+        await writing
+        assert await scene.read() == scene.acked
+        await scene.until(scene.logs_are_equal, "the replicas have equal logs")
+
+    play(story, configs={"min.insync.replicas": "2"}, seed=seed)

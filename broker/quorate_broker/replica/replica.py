@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Literal, Protocol
 
 import structlog
@@ -52,15 +53,15 @@ class ReplicaHost(Protocol):
     #: Limits the appends in one turn of the loop, over all partitions, because one request may have
     #: batches for a thousand partitions.
     append_turns: Turns
-    #: Limits how many replicas make their first append at the same time.
-    first_appends: asyncio.Semaphore
+    #: Limits how many replicas make their first append at the same time, by log directory.
+    first_appends: Mapping[bytes, asyncio.Semaphore]
     #: The replicas whose high watermark (or its epoch) is newer than the one on the disk, or that
     #: owe records (Partition.owed). A dict has an order, and each key once.
     unsaved: dict[Key, None]
     #: The replicas that were appended to since their last recovery point.
     appended: dict[Key, None]
-    #: Limits how many logs are synced by flush.ms at the same time.
-    flushes: asyncio.Semaphore
+    #: Limits how many logs are synced by flush.ms at the same time, by log directory.
+    flushes: Mapping[bytes, asyncio.Semaphore]
     #: Checks the batches of producers, for all partitions.
     producer_batches: ProducerBatches
 

@@ -72,11 +72,13 @@ class ReplicaLog:
     def room_to_write(self) -> AbstractAsyncContextManager[None]:
         """Return the context in which to append.
 
-        Only a few replicas make their first append at the same time. A first append waits for
-        several files. If the waits of a thousand replicas ended together, the code after all these
-        waits would run in one turn of the loop.
+        Only a few replicas of a log directory make their first append at the same time. A first
+        append waits for several files. If the waits of a thousand replicas ended together, the code
+        after all these waits would run in one turn of the loop.
         """
-        return nullcontext() if self.is_noted else self._replica.host.first_appends
+        if self.is_noted:
+            return nullcontext()
+        return self._replica.host.first_appends[self._replica.directory_id]
 
     async def prepare(self) -> None:
         """Make the directory before the first append: see ReplicaHost.prepare."""
@@ -112,7 +114,7 @@ class ReplicaLog:
 
     async def _flush(self) -> None:
         """Sync the log because of flush.ms. The host bounds the number of such syncs at a time."""
-        async with self._replica.host.flushes:
+        async with self._replica.host.flushes[self._replica.directory_id]:
             if self.is_closed or self._replica.offline is not None:
                 return
             self.flush_timer.begin()
@@ -129,7 +131,7 @@ class ReplicaLog:
 
         If the sync can't begin, the next append makes the host try again.
         """
-        async with self._replica.host.flushes:
+        async with self._replica.host.flushes[self._replica.directory_id]:
             if self.is_closed or self._replica.offline is not None:
                 return
             try:

@@ -38,10 +38,12 @@ from quorate_quorum.node.environment import Environment
 
 log_line = structlog.get_logger(__name__)
 
-#: The most replicas that make their first append at the same time: see ReplicaLog.room_to_write.
+#: The most replicas of a log directory that make their first append at the same time: see
+#: ReplicaLog.room_to_write.
 FIRST_APPENDS_MAX = 32
-#: The most logs that are synced by flush.ms at the same time: see ReplicaLog. A disk needs several
-#: syncs in its queue to be fast, and acknowledgements must not wait behind very many.
+#: The most logs of a log directory that are synced by flush.ms at the same time: see ReplicaLog. A
+#: disk needs several syncs in its queue to be fast, and acknowledgements must not wait behind very
+#: many.
 FLUSHES_MAX = 4
 
 
@@ -121,8 +123,8 @@ class Replicas:
         self.producer_memory = ProducerMemory(config)
         #: Limits the appends in one turn of the loop, for all partitions: see ReplicaHost.
         self.append_turns = Turns(APPEND_UNITS_A_TURN)
-        self.first_appends = asyncio.Semaphore(FIRST_APPENDS_MAX)
-        self.flushes = asyncio.Semaphore(FLUSHES_MAX)
+        self.first_appends = _semaphores(FIRST_APPENDS_MAX)
+        self.flushes = _semaphores(FLUSHES_MAX)
         self.producer_batches = ProducerBatches(environment.disk, self.append_turns)
         self.unsaved: dict[Key, None] = {}
         #: Whether an image is being carried out: more roles may change in a moment.
@@ -341,6 +343,11 @@ class Replicas:
 
 async def _ignore_generation(generation: int) -> None:
     """Do nothing, until Lifecycle sets `on_generation`."""
+
+
+def _semaphores(value: int) -> Mapping[bytes, asyncio.Semaphore]:
+    """Return one for each log directory, so that a slow disk does not delay the others."""
+    return defaultdict(lambda: asyncio.Semaphore(value))
 
 
 def _ignore_directory(directory_id: bytes, reason: str) -> None:

@@ -26,6 +26,7 @@ from quorate_broker.replica.partition import Partition
 from quorate_broker.replica.replica import Key
 from quorate_broker.replicas.replicas import Replicas
 from quorate_broker.replication.followed import Followed
+from quorate_broker.replication.patience import Patience
 from quorate_broker.replication.stream_credit import ROOMS, room_of_a_stream
 from quorate_broker.v1.replica_pb2 import (
     ReplicaFetchHeader,
@@ -42,7 +43,7 @@ BACKOFF_MS_MIN, BACKOFF_MS_MAX = 50, 200
 #: Longest wait of a stream without partitions until its last request is sent.
 LEAVE_MAX_S = 0.5
 #: A frame comes at least every replica.fetch.wait.max.ms. After this many such intervals without a
-#: frame, the stream counts as silent.
+#: frame, the stream counts as silent; over a congested link, after more: see Patience.
 SILENT_WAITS = 8
 #: The most partitions in one request. One turn of the loop begins to follow at most as many.
 NAMED_MAX = 500
@@ -103,8 +104,10 @@ class Fetchers:
 
     @property
     def room(self) -> int:
-        """The bytes of one room of a stream: see StreamCredit."""
-        return room_of_a_stream(self.replicas.config.replica_queued_max_bytes, len(self._streams))
+        """The bytes to ask for: one room of a stream (see StreamCredit)."""
+        config = self.replicas.config
+        room = room_of_a_stream(config.replica_queued_max_bytes, len(self._streams))
+        return min(room, config.replica_fetch_max_bytes)
 
     def backoff_s(self) -> float:
         chance = self.replicas.environment.chance
@@ -136,6 +139,7 @@ class LeaderStream:
         self._config = fetchers.replicas.config
         self._followed: dict[Key, Followed] = {}
         self._contact = Contact()
+        self._patience = Patience(SILENT_WAITS * self._config.replica_fetch_wait_max_ms / 1000)
         #: The positions for the next requests. `_forgotten` has the partitions that the leader must
         #: stop sending.
         self._named: dict[Key, ReplicaFetchPartition] = {}
@@ -233,7 +237,8 @@ class LeaderStream:
                     await self._session(endpoint)
                     reason = "the leader ended it"
                 except TimeoutError:
-                    reason = "silence"
+                    reason = f"silence for {self._patience.silence_s:g} s"
+                    self._patience.was_silent()
                 except QuorateError as error:
                     reason = f"{type(error).__name__}: {error}"
                 self._is_open = False
@@ -245,18 +250,20 @@ class LeaderStream:
     async def _session(self, endpoint: str) -> None:
         """Run one stream from its opening to its end."""
         loop = asyncio.get_running_loop()
-        silence = SILENT_WAITS * self._config.replica_fetch_wait_max_ms / 1000
+        patience = self._patience
         connection = self._replicas.environment.network.connect(endpoint, purpose="data")
         try:
             await self._begin()
             stream = connection.stream(REPLICA_FETCH, self._requests())
-            async with aclosing(stream), asyncio.timeout(silence) as timeout:
+            patience.began(loop.time())
+            async with aclosing(stream), asyncio.timeout(patience.silence_s) as timeout:
                 async for frame in stream:
                     self._contact.heard_ms = loop_ms()
+                    patience.heard(loop.time())
                     self._take(frame)
                     timeout.reschedule(None)
                     await self._room()
-                    timeout.reschedule(loop.time() + silence)
+                    timeout.reschedule(loop.time() + patience.silence_s)
         finally:
             self._is_open = False
             await connection.close()
@@ -292,7 +299,7 @@ class LeaderStream:
                     ReplicaFetchPartition(topic_id=topic_id, partition=partition)
                     for topic_id, partition in forgotten
                 ],
-                max_bytes=min(self._config.replica_fetch_max_bytes, self._fetchers.room),
+                max_bytes=self._patience.room(self._fetchers.room),
                 max_wait_ms=wait_ms,
                 request_number=number,
             )

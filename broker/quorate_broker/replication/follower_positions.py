@@ -224,7 +224,12 @@ class FollowerPositions:
                 await asyncio.sleep(0)
             self._due.pop(key, None)
             position = self._positions.get(key)
-            if position is not None and position.chunk is None and not self._lost(key, position):
+            if position is None:
+                continue
+            if position.chunk is not None:
+                if not position.is_in_sync:
+                    self.credit.left_isr(position.chunk)
+            elif not self._lost(key, position):
                 self._check(key, position)
         now_ms = loop_ms()
         self.credit.move_late(now_ms)

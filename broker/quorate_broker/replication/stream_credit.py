@@ -9,7 +9,8 @@ others catch up. The rules:
 * If the follower acknowledges its in-sync chunks late, the link or the follower is busy. Then the
   window for catching up is halved, down to WINDOW_BYTES_MIN. It grows again when they are in time.
 * A chunk that is read or written for longer than LATE_MS belongs to a slow partition. It moves to a
-  room of its own, so that it does not take the room of the other partitions.
+  room of its own, so that it does not take the room of the other partitions. The fuller this room,
+  the smaller the next chunks: the other partitions of a dead disk are not known yet.
 
 All chunks together have at most ROOMS * bytes_max bytes. A batch that is larger than the chunk in
 which it comes first is sent whole, and may exceed this. The caller gives the time in milliseconds.
@@ -21,8 +22,9 @@ from dataclasses import dataclass, field
 
 #: The size of a frame, and of the largest chunk. Messages of this size cost least per byte.
 FRAME_BYTES = 1 << 20
-#: The smallest chunk that is read, however many partitions wait.
+#: The smallest chunk that is read, however many partitions wait; and if some are slow.
 CHUNK_BYTES_MIN = 64 << 10
+SLOW_CHUNK_BYTES_MIN = 16 << 10
 #: The rooms of a stream, of bytes_max each: in sync, catching up, and two for slow partitions.
 ROOMS = 4
 #: The smallest room, and the smallest window for catching up: a replica must catch up, however busy
@@ -152,10 +154,11 @@ class StreamCredit:
         """
         most = self._most(is_in_sync)
         room = most - self._out[is_in_sync]
-        if room < CHUNK_BYTES_MIN or self._reads[is_in_sync] >= READS_MAX:
+        least = SLOW_CHUNK_BYTES_MIN if self._late_out else CHUNK_BYTES_MIN
+        if room < least or self._reads[is_in_sync] >= READS_MAX:
             return None
-        share = min(most // max(waiting, 2), FRAME_BYTES, room)
-        chunk = Chunk(is_in_sync, max(share, CHUNK_BYTES_MIN), now_ms)
+        share = min(most // max(waiting, 2), FRAME_BYTES) * self._late_room // self._late_most
+        chunk = Chunk(is_in_sync, min(max(share, least), room), now_ms)
         self._out[is_in_sync] += chunk.size
         self._reads[is_in_sync] += 1
         self._waiting[chunk] = None
@@ -189,13 +192,20 @@ class StreamCredit:
         self._leave(chunk)
         chunk.size = 0
 
+    def left_isr(self, chunk: Chunk) -> None:
+        """Count a chunk that was sent as catching up, because its follower has left the ISR."""
+        if chunk.is_in_sync and chunk.is_sent and not chunk.is_late:
+            self._out[True] -= chunk.size
+            self._out[False] += chunk.size
+            chunk.is_in_sync = False
+
     def move_late(self, now_ms: int) -> bool:
         """Move chunks of slow partitions to their own room. Return whether there were any."""
         moved = False
         while self._waiting:
             chunk = next(iter(self._waiting))
             is_late = now_ms - chunk.since_ms >= LATE_MS
-            if not is_late or self._late_out + chunk.size > (ROOMS - 2) * self.bytes_max:
+            if not is_late or chunk.size > self._late_room:
                 break
             self._leave(chunk)
             chunk.is_late = moved = True
@@ -221,6 +231,14 @@ class StreamCredit:
             self._owed = max(0, self._owed - chunk.size) if both_wait else 0
 
     # internals
+
+    @property
+    def _late_most(self) -> int:
+        return (ROOMS - 2) * self.bytes_max
+
+    @property
+    def _late_room(self) -> int:
+        return max(self._late_most - self._late_out, 0)
 
     def _most(self, is_in_sync: bool) -> int:
         return self.bytes_max if is_in_sync else min(self.window.size, self.bytes_max)

@@ -165,6 +165,8 @@ class SimulatedDisk:
         self.slow = 0.0
         #: The additional time of each sync of a file or a directory.
         self.slow_sync = 0.0
+        #: Returns the additional time of an operation, by its name and its path.
+        self.slow_path: Callable[[str, str], float] | None = None
         self.hook = hook
         #: The number of the present process. Operations on open files of an earlier process fail.
         self.process = 1
@@ -393,6 +395,8 @@ class SimulatedDisk:
         delay += self.slow
         if name in ("sync", "sync_directory"):
             delay += self.slow_sync
+        if self.slow_path is not None:
+            delay += self.slow_path(name, path)
         if delay:
             await asyncio.sleep(delay)
         if process != self.process:

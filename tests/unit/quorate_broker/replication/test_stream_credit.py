@@ -81,7 +81,31 @@ def test_slow_partitions_have_a_bound_too() -> None:
         fill(credit, is_in_sync=True, now_ms=now_ms)
         fill(credit, is_in_sync=False, now_ms=now_ms)
         assert credit.bytes_out <= ROOMS * M
-    assert credit.bytes_out == ROOMS * M
+    assert credit.bytes_out > (ROOMS - 1) * M
+
+
+@pytest.mark.parametrize("partitions", [20, 100, 1000])
+def test_a_dead_disk_with_many_partitions_leaves_room_for_others(partitions: int) -> None:
+    credit = StreamCredit(M)
+    waiting = partitions
+    for now_ms in range(0, 5 * LATE_MS, LATE_MS // 10):
+        credit.move_late(now_ms)
+        while waiting and (chunk := credit.begin(is_in_sync=True, waiting=waiting, now_ms=now_ms)):
+            credit.read(chunk, chunk.size)
+            credit.sent(chunk, now_ms)
+            waiting -= 1
+    assert not waiting
+    assert credit.begin(is_in_sync=True, waiting=1, now_ms=10 * LATE_MS) is not None
+
+
+def test_a_follower_that_leaves_the_isr_gives_its_room_to_those_in_it() -> None:
+    credit = StreamCredit(M)
+    chunks = fill(credit, is_in_sync=True)
+    for chunk in chunks:
+        credit.left_isr(chunk)
+    assert credit.begin(is_in_sync=False, waiting=1, now_ms=0) is None
+    assert sum(chunk.size for chunk in fill(credit, is_in_sync=True)) == M
+    assert credit.bytes_out == 2 * M
 
 
 def test_reads_of_a_slow_disk_do_not_stop_the_others() -> None:
@@ -230,6 +254,8 @@ class Stream:
                 else:
                     credit.sent(chunk, now_ms)
                     self.sent.append(chunk)
+            case 4 if self.sent and chance.random() < 0.2:
+                credit.left_isr(chance.choice(self.sent))
             case 4 if self.sent:
                 chunk = self.sent.pop(chance.randrange(len(self.sent)))
                 if chance.random() < 0.1:
