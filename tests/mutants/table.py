@@ -3085,10 +3085,7 @@ MUTANTS = (
         FOLLOWER_POSITIONS,
         "        self.credit.move_late(now_ms)\n",
         "",
-        (
-            f"{SLOW_FOLLOWERS}::test_partitions_on_a_dead_disk_delay_no_other_on_their_stream"
-            "[reads-of-the-leader-16]",
-        ),
+        (f"{SLOW_FOLLOWERS}::test_reads_from_a_dead_disk_delay_no_other_partition_on_the_stream",),
     ),
     Mutant(
         "shares-of-a-stream",
