@@ -115,7 +115,7 @@ def play_dead_disk(partitions: int, operation: Literal["append", "read"]) -> Non
         alive = [one for n, one in enumerate(backlog(scene)) if n not in dead]
         assert all(len(one.isr) == 2 for one in alive)
         assert scene.state.partition_epoch == isr_epoch, "no other replica left the ISR"
-        disk.slow_path = None
+        disk.mend()
         await scene.until(
             lambda: all(len(one.isr) == 2 for one in backlog(scene)), "they are back", within_s=400
         )

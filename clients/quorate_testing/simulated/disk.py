@@ -166,7 +166,7 @@ class SimulatedDisk:
         #: The additional time of each sync of a file or a directory.
         self.slow_sync = 0.0
         #: Returns the additional time of an operation, by its name and its path.
-        self.slow_path: Callable[[str, str], float] | None = None
+        self.slow_path: Callable[[str, str], float] = _no_delay
         self.hook = hook
         #: The number of the present process. Operations on open files of an earlier process fail.
         self.process = 1
@@ -245,7 +245,7 @@ class SimulatedDisk:
 
     def mend(self) -> None:
         """Make the disk fast, with room, without planned failures. Damaged bytes stay so."""
-        self.slow = self.slow_sync = 0.0
+        self.slow, self.slow_sync, self.slow_path = 0.0, 0.0, _no_delay
         self._failing_syncs = 0
         self.space.mend()
 
@@ -392,11 +392,8 @@ class SimulatedDisk:
         if self.hook is not None:
             self.hook(name, path)
         delay = self._chance.uniform(0, self.latency_max) if self.latency_max else 0.0
-        delay += self.slow
-        if name in ("sync", "sync_directory"):
-            delay += self.slow_sync
-        if self.slow_path is not None:
-            delay += self.slow_path(name, path)
+        delay += self.slow + self.slow_path(name, path)
+        delay += self.slow_sync if name in ("sync", "sync_directory") else 0.0
         if delay:
             await asyncio.sleep(delay)
         if process != self.process:
@@ -452,6 +449,10 @@ class SimulatedDisk:
         if isinstance(node, disk_content.Directory):
             raise IsADirectoryError(errno.EISDIR, "simulated: is a directory", path)
         return node
+
+
+def _no_delay(_operation: str, _path: str) -> float:
+    return 0.0
 
 
 def _check_name(path: str) -> None:
