@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
-from typing import Annotated
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, TypeVar
 
 import typer
 
 from quorate import Admin, ClusterDescription, LogDirDescription, TopicDescription, TopicPartition
-from quorate.errors import InvalidReplicationFactorError, QuorateError
+from quorate.errors import InvalidReplicationFactorError, InvalidRequestError, QuorateError
+from quorate_cli import saved_plan
 from quorate_cli.cluster_disks import readable
 from quorate_cli.output import SAID_NO, fail, print_json, print_table, usage_error
-from quorate_cli.rebalance_plan import Broker, Plan, Planner
+from quorate_cli.rebalance_plan import Broker, Plan, Planner, Share, skew, together
+from quorate_cli.saved_plan import SavedPlan
 from quorate_cli.session import Session, code_name, in_session
+
+K = TypeVar("K")
 
 
 @in_session
@@ -23,20 +28,40 @@ def rebalance(
         bool, typer.Option("--dry-run", help="Print the plan alone. This is the default.")
     ] = False,
     apply: Annotated[bool, typer.Option("--apply", help="Begin the moves of the plan.")] = False,
+    plan: Annotated[
+        Path | None,
+        typer.Option(
+            "--plan", metavar="FILE", help="With --apply: the plan that -o json printed earlier."
+        ),
+    ] = None,
 ) -> None:
     """Plan the moves that give all brokers equal shares of replicas and leaders.
 
-    Replicas move from brokers with many to brokers with few, the smallest first, and never to a
-    rack or host that the partition has already if they leave another. Drained brokers are emptied;
-    those that are not alive get nothing. --apply begins the moves, and is refused for partitions
-    that have other replicas by then.
+    Replicas go to racks and hosts that a partition lacks. Then they move from brokers with many to
+    brokers with few, the smallest first; racks and hosts stay as far apart. Drained brokers are
+    emptied as far as that allows; those that are not alive get nothing. --apply begins the moves,
+    of a new plan or of the one in --plan FILE. If the partitions of the plan or the brokers of
+    their new replicas have changed since, it is refused, and nothing is moved.
     """
     if dry_run and apply:
         usage_error("--dry-run prints the plan, and --apply carries it out: give one of them")
+    if plan is not None and not apply:
+        usage_error("--plan FILE is a plan to carry out: give --apply, too")
+    if plan is None:
+        _make(session, apply=apply)
+    else:
+        _carry_out(session, saved_plan.read(plan))
 
+
+def _make(session: Session, *, apply: bool) -> None:
     async def question(
         admin: Admin,
-    ) -> tuple[ClusterDescription, Plan, dict[TopicPartition, QuorateError | None]]:
+    ) -> tuple[
+        ClusterDescription,
+        dict[str, TopicDescription],
+        Plan,
+        dict[TopicPartition, QuorateError | None],
+    ]:
         under_way = await admin.list_reassignments()
         if under_way:
             fail(
@@ -48,24 +73,60 @@ def rebalance(
         topics = await admin.describe_topics()
         plan = planner(cluster, topics, await admin.describe_log_dirs()).plan()
         if not (apply and plan.targets):
-            return cluster, plan, {}
-        return (
-            cluster,
-            plan,
-            await admin.reassign_partitions(plan.targets, expected=plan.expected),
-        )
+            return cluster, topics, plan, {}
+        results = await admin.reassign_partitions(plan.targets, expected=plan.expected)
+        return cluster, topics, plan, results
 
-    cluster, plan, results = session.ask(question)
-    refused = {key: error for key, error in results.items() if error is not None}
+    cluster, topics, plan, results = session.ask(question)
     if session.as_json:
-        print_json(_document(cluster, plan, results))
+        print_json(saved_plan.document(cluster, topics, plan, results))
     else:
         _show(cluster, plan)
         if results:
-            begun = len(results) - len(refused)
-            sys.stdout.write(f"{begun} moves begun: `quorate partition list-moves` shows them\n")
+            _tell_begun(results)
         elif plan.targets:
             sys.stdout.write("nothing was moved: --apply begins these moves\n")
+    _fail_if_refused(results)
+
+
+def _carry_out(session: Session, plan: SavedPlan) -> None:
+    async def question(admin: Admin) -> dict[TopicPartition, QuorateError | None]:
+        cluster, topics = await admin.describe_cluster(), await admin.describe_topics()
+        changes = list(plan.changes(cluster, topics, await admin.list_reassignments()))
+        if changes:
+            more = f", and {len(changes) - 5} more" if len(changes) > 5 else ""
+            fail(
+                f"the cluster has changed since the plan was made (metadata offset"
+                f" {plan.image_offset}, now {cluster.image_offset}), and nothing was moved:"
+                f" {'; '.join(changes[:5])}{more}. Make a new plan",
+                SAID_NO,
+            )
+        return await admin.reassign_partitions(plan.targets, expected=plan.expected)
+
+    results = session.ask(question)
+    if session.as_json:
+        print_json(
+            [
+                {
+                    "topic": key.topic,
+                    "partition": key.partition,
+                    "error": None if error is None else code_name(error),
+                }
+                for key, error in results.items()
+            ]
+        )
+    else:
+        _tell_begun(results)
+    _fail_if_refused(results)
+
+
+def _tell_begun(results: Mapping[TopicPartition, QuorateError | None]) -> None:
+    begun = sum(error is None for error in results.values())
+    sys.stdout.write(f"{begun} moves begun: `quorate partition list-moves` shows them\n")
+
+
+def _fail_if_refused(results: Mapping[TopicPartition, QuorateError | None]) -> None:
+    refused = {key: error for key, error in results.items() if error is not None}
     if refused:
         key, error = next(iter(refused.items()))
         fail(
@@ -78,10 +139,16 @@ def rebalance(
 async def change_factor(admin: Admin, topic: str, factor: int) -> None:
     """Begin to give each partition of a topic so many replicas.
 
-    Raises UnknownTopicError, InvalidReplicationFactorError, or the error of the first partition
-    that was refused.
+    Raises UnknownTopicError, InvalidReplicationFactorError, InvalidRequestError while partitions of
+    the topic are being moved, or the error of the first partition that was refused.
     """
     await admin.describe_topics([topic])  # raises if there is no such topic
+    moving = sorted(key.partition for key in await admin.list_reassignments() if key.topic == topic)
+    if moving:
+        raise InvalidRequestError(
+            f"partitions {moving} of topic {topic!r} are being moved: wait for their end (`quorate"
+            " partition list-moves`), or first `quorate partition cancel` these moves"
+        )
     cluster, topics = await admin.describe_cluster(), await admin.describe_topics()
     try:
         plan = planner(cluster, topics, []).with_factor(topic, factor)
@@ -109,8 +176,13 @@ def planner(
         for name, topic in topics.items()
         for one in topic.partitions
     }
+    in_sync = {
+        TopicPartition(name, one.partition): one.isr
+        for name, topic in topics.items()
+        for one in topic.partitions
+    }
     brokers = [Broker(b.id, b.rack, b.host, b.drained, not b.fenced) for b in cluster.brokers]
-    return Planner(brokers, replicas, sizes)
+    return Planner(brokers, replicas, sizes, in_sync)
 
 
 def _show(cluster: ClusterDescription, plan: Plan) -> None:
@@ -118,16 +190,20 @@ def _show(cluster: ClusterDescription, plan: Plan) -> None:
     print_table(
         ("broker", "rack", "host", "replicas", "leaders", "bytes"),
         [
-            (
-                broker_id,
-                *where.get(broker_id, ("", "not registered")),
-                _change(before.replicas, plan.after[broker_id].replicas),
-                _change(before.leaders, plan.after[broker_id].leaders),
-                _change(readable(before.size), readable(plan.after[broker_id].size)),
-            )
-            for broker_id, before in plan.before.items()
+            (broker_id, *where.get(broker_id, ("", "not registered")), *_shares(plan, [broker_id]))
+            for broker_id in plan.before
         ],
     )
+    racks = _groups(plan, {b: rack for b, (rack, _) in where.items()})
+    if len(racks) > 1:
+        rows = [(rack, len(ids), *_shares(plan, ids)) for rack, ids in racks.items()]
+        print_table(("rack", "brokers", "replicas", "leaders", "bytes"), rows)
+    hosts = _groups(plan, where)
+    if len(hosts) < len(where):
+        print_table(
+            ("rack", "host", "brokers", "replicas", "leaders", "bytes"),
+            [(*host, len(ids), *_shares(plan, ids)) for host, ids in hosts.items()],
+        )
     if plan.targets:
         print_table(
             ("partition", "replicas", "target"),
@@ -136,10 +212,56 @@ def _show(cluster: ClusterDescription, plan: Plan) -> None:
                 for key, target in plan.targets.items()
             ],
         )
+    _show_skew(cluster, plan)
     sys.stdout.write(
         f"by the metadata of offset {cluster.image_offset}: {len(plan.targets)} partitions change,"
         f" {plan.moved_replicas} replicas of {readable(plan.moved_bytes)} are copied\n"
     )
+
+
+def _show_skew(cluster: ClusterDescription, plan: Plan) -> None:
+    skews = ", ".join(
+        f"{name} {_change(_skew(plan, plan.before, name), _skew(plan, plan.after, name))}"
+        for name in ("replicas", "leaders")
+    )
+    sys.stdout.write(f"fewest to most of a broker: {skews}\n")
+    for broker in cluster.brokers:
+        has = plan.after[broker.id].replicas
+        if broker.fenced and has:
+            sys.stdout.write(
+                f"broker {broker.id} is not alive, and keeps its {has} replicas: `quorate cluster"
+                f" drain {broker.id} --replicas` has others make them anew\n"
+            )
+        elif broker.drained and has:
+            sys.stdout.write(
+                f"broker {broker.id} is drained, and keeps {has} replicas, which could only share a"
+                f" rack or host elsewhere: `quorate cluster drain {broker.id} --replicas` moves"
+                " them nevertheless\n"
+            )
+
+
+def _shares(plan: Plan, brokers: Iterable[int]) -> tuple[str, str, str]:
+    ids = list(brokers)
+    before, after = (together(shares[b] for b in ids) for shares in (plan.before, plan.after))
+    return (
+        _change(before.replicas, after.replicas),
+        _change(before.leaders, after.leaders),
+        _change(readable(before.size), readable(after.size)),
+    )
+
+
+def _skew(plan: Plan, shares: Mapping[int, Share], name: str) -> str:
+    fewest, most = skew(plan.takers, shares, name)
+    return f"{fewest} to {most}"
+
+
+def _groups(plan: Plan, keys: Mapping[int, K]) -> dict[K, list[int]]:
+    """Return the brokers with the same key, by key."""
+    groups: dict[K, list[int]] = {}
+    for broker_id in plan.before:
+        if broker_id in keys:
+            groups.setdefault(keys[broker_id], []).append(broker_id)
+    return dict(sorted(groups.items(), key=lambda item: item[1]))
 
 
 def _change(before: object, after: object) -> str:
@@ -148,28 +270,3 @@ def _change(before: object, after: object) -> str:
 
 def _ids(brokers: list[int] | tuple[int, ...]) -> str:
     return ",".join(map(str, brokers))
-
-
-def _document(
-    cluster: ClusterDescription, plan: Plan, results: dict[TopicPartition, QuorateError | None]
-) -> dict[str, object]:
-    return {
-        "image_offset": cluster.image_offset,
-        "brokers": [
-            {"id": b, "before": asdict(plan.before[b]), "after": asdict(plan.after[b])}
-            for b in plan.before
-        ],
-        "partitions": [
-            {
-                "topic": key.topic,
-                "partition": key.partition,
-                "replicas": target,
-                "expected": plan.expected[key],
-                "begun": key in results and results[key] is None,
-                "error": None if (error := results.get(key)) is None else code_name(error),
-            }
-            for key, target in plan.targets.items()
-        ],
-        "moved_replicas": plan.moved_replicas,
-        "moved_bytes": plan.moved_bytes,
-    }

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from quorate import TopicPartition
+from quorate_quorum.controller.decisions.placement import Place, spread
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,19 +38,46 @@ class Plan:
     targets: dict[TopicPartition, list[int]] = field(default_factory=dict)
     #: The replicas from which the plan was made, of each partition in `targets`.
     expected: dict[TopicPartition, tuple[int, ...]] = field(default_factory=dict)
+    #: The brokers that may get replicas.
+    takers: list[int] = field(default_factory=list)
     before: dict[int, Share] = field(default_factory=dict)
     after: dict[int, Share] = field(default_factory=dict)
     #: The bytes that brokers copy, and how many replicas that is.
     moved_bytes: int = 0
     moved_replicas: int = 0
+    #: The replicas that stay on drained brokers, because elsewhere they would share a rack or a
+    #: host, or no other broker is there.
+    kept: int = 0
+
+
+def skew(brokers: Iterable[int], shares: Mapping[int, Share], name: str) -> tuple[int, int]:
+    """Return what the broker with the fewest and the one with the most have, of one field.
+
+    >>> skew([1, 2], {1: Share(4, 0, 0), 2: Share(9, 3, 0)}, "replicas")
+    (4, 9)
+    """
+    values = [getattr(shares[b], name) for b in brokers if b in shares]
+    return min(values, default=0), max(values, default=0)
+
+
+def together(shares: Iterable[Share]) -> Share:
+    """Return the sum of shares."""
+    every = list(shares)
+    return Share(
+        sum(one.replicas for one in every),
+        sum(one.leaders for one in every),
+        sum(one.size for one in every),
+    )
 
 
 class Planner:
     """Moves replicas, one after another, from brokers with many to brokers with few.
 
-    A move never lowers the number of racks of a partition, nor then that of its hosts. At the end
-    the numbers of replicas of two brokers differ by one at most, as far as racks allow. Then the
-    preferred leaders are spread by another order of replicas, which copies nothing.
+    First a partition gets more racks and hosts if it can have them. No move lowers these numbers,
+    nor how evenly its racks share its replicas. At the end the numbers of replicas of two brokers
+    differ by one at most, as far as racks and hosts allow. Then the preferred leaders are spread by
+    another order of replicas, which copies nothing. `in_sync`: the replicas that are in the ISR;
+    without it all are.
     """
 
     def __init__(
@@ -56,11 +85,14 @@ class Planner:
         brokers: Iterable[Broker],
         replicas: Mapping[TopicPartition, Sequence[int]],
         sizes: Mapping[TopicPartition, int],
+        in_sync: Mapping[TopicPartition, Collection[int]] | None = None,
     ) -> None:
         self._brokers = {one.id: one for one in brokers}
         self._first = {key: tuple(ids) for key, ids in replicas.items()}
         self._now = {key: list(ids) for key, ids in replicas.items()}
         self._sizes = sizes
+        self._in_sync = replicas if in_sync is None else in_sync
+        self._places = {b.id: Place(b.id, b.rack, b.host) for b in self._brokers.values()}
         self._takers = sorted(b.id for b in self._brokers.values() if b.alive and not b.drained)
         self._counts = Counter(dict.fromkeys(self._takers, 0))
         self._on: dict[int, set[TopicPartition]] = {b: set() for b in self._brokers}
@@ -73,12 +105,19 @@ class Planner:
         """Return the plan. The same cluster gives the same plan."""
         before = self._shares()
         self._empty_drained()
+        self._move_apart()
         self._level()
-        self._spread_leaders()
+        while self._move_apart():  # a move for equal shares may have opened a way
+            self._level()
+        leads = Counter(dict.fromkeys(self._takers, 0))
+        leads.update(ids[0] for ids in self._now.values())
+        _Leaders(self._now, leads, self._takers).level()
         return self._planned(before)
 
     def _planned(self, before: dict[int, Share]) -> Plan:
-        plan = Plan(before=before, after=self._shares())
+        drained = [b.id for b in self._brokers.values() if b.drained]
+        kept = sum(len(self._on[b]) for b in drained)
+        plan = Plan(takers=self._takers, before=before, after=self._shares(), kept=kept)
         for key in sorted(self._now):
             if tuple(self._now[key]) != self._first[key]:
                 plan.targets[key] = self._now[key]
@@ -92,7 +131,9 @@ class Planner:
         """Return a plan that gives each partition of a topic so many replicas.
 
         Added replicas go to racks and hosts that the partition does not have yet, and to the
-        brokers with the fewest. Those that are not alive go first; the preferred leader stays.
+        brokers with the fewest. Replicas on brokers that are not alive or drained go first, then
+        those without which the partition is as far apart. The preferred leader stays if it is in
+        sync and alive; in any case one replica in sync stays.
         Raises ValueError if fewer brokers may take replicas.
         """
         before = self._shares()
@@ -118,19 +159,47 @@ class Planner:
         self._on[chosen].add(key)
 
     def _drop(self, key: TopicPartition) -> None:
-        ids = self._now[key]
+        ids, in_sync = self._now[key], self._in_sync.get(key, ())
+        # The last replica that is in sync stays: the others may lack acknowledged records.
+        may_go = [b for b in ids if any(other in in_sync for other in ids if other != b)]
 
-        def worth_keeping(broker_id: int) -> tuple[bool, tuple[int, int], int, int]:
-            left = [b for b in ids if b != broker_id]
+        def worth_keeping(broker_id: int) -> tuple[object, ...]:
             # the fewer racks are left without it, the more it is worth
-            racks, hosts = self._spread(left)
-            is_taker = broker_id in self._takers
-            return is_taker, (-racks, -hosts), -self._counts[broker_id], -ids.index(broker_id)
+            racks, hosts, evenness = self._spread([b for b in ids if b != broker_id])
+            place, is_in_sync = ids.index(broker_id), broker_id in in_sync
+            costs = (-racks, -hosts, -evenness)
+            is_preferred = place == 0 and is_in_sync
+            order = (is_in_sync, -self._counts[broker_id], -place)
+            return (broker_id in self._takers, is_preferred, costs, *order)
 
-        gone = min(ids[1:], key=worth_keeping)
+        gone = min(may_go or ids[1:], key=worth_keeping)
         ids.remove(gone)
         self._counts[gone] -= 1
         self._on[gone].discard(key)
+
+    def _move_apart(self) -> bool:
+        """Move replicas to racks and hosts that their partitions lack. Return whether any moved."""
+        moved = False
+        for key in sorted(self._now):
+            while (way := self._way_apart(key)) is not None:
+                self._move(key, *way)
+                moved = True
+        return moved
+
+    def _way_apart(self, key: TopicPartition) -> tuple[int, int] | None:
+        """Return the broker that gives a replica and the one that takes it, so that it is apart."""
+        ids = self._now[key]
+        takers = [b for b in self._by_count() if b not in ids]
+        now = best = self._spread(ids)
+        if now[0] == len(ids) or not takers:
+            return None
+        found: tuple[int, int] | None = None
+        for giver in sorted(ids, key=lambda b: (-self._counts[b], b)):
+            for taker in takers:
+                after = self._spread([taker if b == giver else b for b in ids])
+                if after > best:
+                    best, found = after, (giver, taker)
+        return found
 
     def _empty_drained(self) -> None:
         for broker_id in sorted(self._brokers):
@@ -161,37 +230,6 @@ class Planner:
         self._move(min(ways, key=lambda key: (self._sizes.get(key, 0), key)), giver, taker)
         return True
 
-    def _spread_leaders(self) -> None:
-        leads = Counter(dict.fromkeys(self._takers, 0))
-        leads.update(ids[0] for ids in self._now.values())
-        moved = True
-        while moved:
-            moved = False
-            for giver in sorted(leads, key=lambda b: (-leads[b], b)):
-                way = self._leader_way(giver, leads)
-                if way is not None:
-                    key, taker = way
-                    ids = self._now[key]
-                    place = ids.index(taker)
-                    ids[0], ids[place] = ids[place], ids[0]
-                    leads[giver] -= 1
-                    leads[taker] += 1
-                    moved = True
-                    break
-
-    def _leader_way(self, giver: int, leads: Counter[int]) -> tuple[TopicPartition, int] | None:
-        """Return a partition that `giver` leads, and who may lead it with two leaders fewer."""
-        best: tuple[int, TopicPartition, int] | None = None
-        for key in self._on.get(giver, ()):
-            ids = self._now[key]
-            if ids[0] != giver:
-                continue
-            for taker in ids[1:]:
-                if taker in self._takers and leads[giver] - leads[taker] >= 2:
-                    found = (leads[taker], key, taker)
-                    best = found if best is None else min(best, found)
-        return None if best is None else (best[1], best[2])
-
     def _by_count(self) -> list[int]:
         """Return the brokers that may take replicas, that with the fewest first."""
         return sorted(self._takers, key=lambda b: (self._counts[b], b))
@@ -203,10 +241,8 @@ class Planner:
         after = [taker if b == giver else b for b in ids]
         return self._spread(after) >= self._spread(ids)
 
-    def _spread(self, ids: Sequence[int]) -> tuple[int, int]:
-        """Return the numbers of different racks and of different hosts."""
-        known = [self._brokers[b] for b in ids if b in self._brokers]
-        return len({b.rack for b in known}), len({(b.rack, b.host) for b in known})
+    def _spread(self, ids: Sequence[int]) -> tuple[int, int, int]:
+        return spread(self._places[b] for b in ids if b in self._places)
 
     def _move(self, key: TopicPartition, giver: int, taker: int) -> None:
         ids = self._now[key]
@@ -226,3 +262,65 @@ class Planner:
             b: Share(self._counts[b], leads[b], sizes[b])
             for b in sorted({*self._brokers, *self._counts})
         }
+
+
+class _Leaders:
+    """Spreads the preferred leaders by the order of replicas.
+
+    A leadership may go on a way over several brokers: A gives one to B, and B another one to C. So
+    at the end, of two brokers between which there is a way, none leads two partitions more.
+    """
+
+    def __init__(
+        self,
+        replicas: dict[TopicPartition, list[int]],
+        leads: Counter[int],
+        takers: Collection[int],
+    ) -> None:
+        self._replicas = replicas
+        self._leads = leads
+        self._takers = set(takers)
+        #: By leader and follower: the partitions whose leadership may go from one to the other.
+        self._ways: dict[int, dict[int, set[TopicPartition]]] = {}
+        for key in replicas:
+            self._enter(key)
+
+    def level(self) -> None:
+        """Change the order of replicas until no way makes the shares more equal."""
+        while (way := self._best_way()) is not None:
+            for giver, taker in pairwise(way):
+                self._hand_over(min(self._ways[giver][taker]), taker)
+
+    def _best_way(self) -> list[int] | None:
+        for giver in sorted(self._leads, key=lambda b: (-self._leads[b], b)):
+            before: dict[int, int | None] = {giver: None}
+            queue = [giver]
+            for broker_id in queue:
+                for taker in sorted(self._ways.get(broker_id, ())):
+                    if taker not in before:
+                        before[taker] = broker_id
+                        queue.append(taker)
+            last = min(queue, key=lambda b: self._leads[b])
+            if self._leads[giver] - self._leads[last] >= 2:
+                way = [last]
+                while (previous := before[way[-1]]) is not None:
+                    way.append(previous)
+                return way[::-1]
+        return None
+
+    def _enter(self, key: TopicPartition) -> None:
+        leader, *followers = self._replicas[key]
+        for follower in self._takers.intersection(followers):
+            self._ways.setdefault(leader, {}).setdefault(follower, set()).add(key)
+
+    def _hand_over(self, key: TopicPartition, taker: int) -> None:
+        ids = self._replicas[key]
+        giver, place = ids[0], ids.index(taker)
+        for follower, keys in list(self._ways[giver].items()):
+            keys.discard(key)
+            if not keys:
+                del self._ways[giver][follower]
+        ids[0], ids[place] = taker, giver
+        self._leads[giver] -= 1
+        self._leads[taker] += 1
+        self._enter(key)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,12 +25,25 @@ from tests.cluster.support import Answer, run_here
 T0 = TopicPartition("t", 0)
 
 
+def topic(name: str, topic_id: str, *replicas: Sequence[int]) -> TopicDescription:
+    return TopicDescription(
+        name,
+        topic_id,
+        tuple(
+            PartitionDescription(number, ids[0], 0, tuple(ids), tuple(ids))
+            for number, ids in enumerate(replicas)
+        ),
+    )
+
+
 class Cluster:
     """Two brokers; one of them has both partitions, 100 and 300 bytes."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.asked: list[tuple[Any, Any]] = []
         self.moving: dict[TopicPartition, object] = {}
+        self.brokers = tuple(BrokerDescription(b, "", f"h{b}", f"h{b}:1", False, b) for b in (0, 1))
+        self.topics = {"t": topic("t", "id", [0], [0])}
         self.refusal: QuorateError | None = None
         for name in (
             "start",
@@ -47,12 +62,10 @@ class Cluster:
         return self.moving
 
     async def describe_cluster(self) -> ClusterDescription:
-        brokers = tuple(BrokerDescription(b, "", f"h{b}", f"h{b}:1", False, b) for b in (0, 1))
-        return ClusterDescription("c", 100, brokers, image_offset=77)
+        return ClusterDescription("c", 100, self.brokers, image_offset=77)
 
     async def describe_topics(self) -> dict[str, TopicDescription]:
-        partitions = tuple(PartitionDescription(n, 0, 0, (0,), (0,)) for n in (0, 1))
-        return {"t": TopicDescription("t", "id", partitions)}
+        return self.topics
 
     async def describe_log_dirs(self) -> list[LogDirDescription]:
         sizes = tuple(ReplicaSize("t", n, 100 + 200 * n, 0, 9, True) for n in (0, 1))
@@ -139,3 +152,170 @@ def test_dry_run_and_apply_together_are_wrong_usage(
     cluster: Cluster, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert run(capfd, "--apply", "--dry-run").status == 2
+
+
+# A plan of an earlier time.
+
+
+@pytest.fixture
+def saved(cluster: Cluster, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Path:
+    """The plan of the cluster: t/0 goes from broker 0 to broker 1."""
+    path = tmp_path / "plan.json"
+    path.write_text(run(capfd, "-o", "json").out)
+    return path
+
+
+def same(cluster: Cluster) -> None:
+    """Change nothing."""
+
+
+def other_topics_and_leaders(cluster: Cluster) -> None:
+    """t/1 got replicas, t/0 another leader and ISR; another topic, and a third broker."""
+    partitions = (
+        PartitionDescription(0, -1, 9, (0,), ()),
+        PartitionDescription(1, 1, 3, (1, 0), (1,)),
+    )
+    cluster.topics = {"t": TopicDescription("t", "id", partitions), "u": topic("u", "x", [1])}
+    new = BrokerDescription(2, "R9", "h2", "h2:1", False, 2)
+    cluster.brokers = (*cluster.brokers, new)
+
+
+def other_partitions_move(cluster: Cluster) -> None:
+    cluster.moving = {TopicPartition("t", 1): object()}
+
+
+def giver_is_dead(cluster: Cluster) -> None:
+    """Its replica is made anew from the others; it takes none."""
+    cluster.brokers = (replace(cluster.brokers[0], fenced=True), cluster.brokers[1])
+
+
+@pytest.mark.parametrize(
+    "change", [same, other_topics_and_leaders, other_partitions_move, giver_is_dead]
+)
+def test_a_saved_plan_is_carried_out_whatever_changed_that_it_does_not_depend_on(
+    cluster: Cluster,
+    capfd: pytest.CaptureFixture[str],
+    saved: Path,
+    change: Callable[[Cluster], None],
+) -> None:
+    change(cluster)
+    said = run(capfd, "--apply", "--plan", str(saved))
+    assert (said.status, said.out) == (
+        0,
+        "1 moves begun: `quorate partition list-moves` shows them\n",
+    )
+    assert cluster.asked == [({T0: [1]}, {T0: [0]})]
+
+
+def deleted(cluster: Cluster) -> None:
+    cluster.topics = {}
+
+
+def made_again(cluster: Cluster) -> None:
+    cluster.topics = {"t": topic("t", "other", [0], [0])}
+
+
+def replicas_changed(cluster: Cluster) -> None:
+    cluster.topics = {"t": topic("t", "id", [0, 1], [0])}
+
+
+def is_moving(cluster: Cluster) -> None:
+    cluster.moving = {T0: object()}
+
+
+def taker_is(**fields: Any) -> Callable[[Cluster], None]:
+    def change(cluster: Cluster) -> None:
+        cluster.brokers = (cluster.brokers[0], replace(cluster.brokers[1], **fields))
+
+    return change
+
+
+def taker_is_gone(cluster: Cluster) -> None:
+    cluster.brokers = cluster.brokers[:1]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (deleted, "topic 't' was deleted."),
+        (made_again, "topic 't' was deleted and made again"),
+        (replicas_changed, "t/0 has the replicas [0, 1], not [0]"),
+        (is_moving, "t/0 is being moved"),
+        (taker_is(fenced=True), "broker 1 is not alive"),
+        (taker_is(drained=True), "broker 1 is drained"),
+        (taker_is(rack="R7"), "broker 1 is in rack 'R7' on host 'h1', not in '' on 'h1'"),
+        (taker_is(host="h0"), "broker 1 is in rack '' on host 'h0', not in '' on 'h1'"),
+        (taker_is_gone, "broker 1 was unregistered"),
+    ],
+)
+def test_a_saved_plan_is_refused_as_a_whole_if_what_it_depends_on_has_changed(
+    cluster: Cluster,
+    capfd: pytest.CaptureFixture[str],
+    saved: Path,
+    change: Callable[[Cluster], None],
+    told: str,
+) -> None:
+    change(cluster)
+    said = run(capfd, "--apply", "--plan", str(saved))
+    assert (said.status, said.out, cluster.asked) == (1, "", [])
+    assert "since the plan was made (metadata offset 77, now 77), and nothing was moved" in said.err
+    assert told in said.err
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"partitions": [{"topic": "t", "partition": 0, "replicas": [1]}]}',
+        '{"image_offset": 7, "brokers": [], "topic_ids": {"t": "id"}, "partitions":'
+        ' [{"topic": "t", "partition": 0, "replicas": [1], "expected": [0]}]}',
+        '{"image_offset": 7, "brokers": [], "topic_ids": {}, "partitions":'
+        ' [{"topic": "t", "partition": true, "replicas": [1], "expected": [0]}]}',
+    ],
+)
+def test_a_file_that_is_no_plan_is_wrong_usage(
+    cluster: Cluster, capfd: pytest.CaptureFixture[str], tmp_path: Path, text: str
+) -> None:
+    path = tmp_path / "plan.json"
+    path.write_text(text)
+    said = run(capfd, "--apply", "--plan", str(path))
+    assert (said.status, cluster.asked) == (2, [])
+    assert str(path) in said.err
+
+
+def test_a_plan_without_apply_and_a_file_that_is_not_there_are_wrong_usage(
+    cluster: Cluster, capfd: pytest.CaptureFixture[str], saved: Path
+) -> None:
+    assert run(capfd, "--plan", str(saved)).status == 2
+    assert run(capfd, "--apply", "--plan", "/no/such").status == 2
+
+
+def test_racks_and_hosts_with_several_brokers_are_shown_each(
+    cluster: Cluster, capfd: pytest.CaptureFixture[str]
+) -> None:
+    cluster.brokers = tuple(
+        BrokerDescription(b, "R1" if b < 2 else "R2", f"h{b // 2}", f"h{b}:1", False, b)
+        for b in range(3)
+    )
+    cluster.topics = {"t": topic("t", "id", [0, 1], [1, 0])}
+    said = run(capfd)
+    lines = [" ".join(line.split()) for line in said.out.splitlines()]
+    assert "rack brokers replicas leaders bytes" in lines
+    assert "R1 2 4 -> 2 2 -> 1 800 B -> 400 B" in lines
+    assert "R2 1 0 -> 2 0 -> 1 0 B -> 400 B" in lines
+    assert "R1 h0 2 4 -> 2 2 -> 1 800 B -> 400 B" in lines
+    assert "fewest to most of a broker: replicas 0 to 2 -> 1 to 2, leaders 0 to 1" in lines
+
+
+def test_what_stays_on_dead_and_drained_brokers_is_told(
+    cluster: Cluster, capfd: pytest.CaptureFixture[str]
+) -> None:
+    dead, other = cluster.brokers
+    cluster.brokers = (replace(dead, fenced=True), replace(other, drained=True, rack="R2"))
+    cluster.topics = {"t": topic("t", "id", [0, 1], [1, 0])}
+    said = run(capfd)
+    assert said.status == 0
+    assert "broker 0 is not alive, and keeps its 2 replicas" in said.out
+    assert "broker 1 is drained, and keeps 2 replicas" in said.out

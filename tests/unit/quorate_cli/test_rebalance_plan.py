@@ -100,6 +100,62 @@ def test_fewer_replicas_keep_the_preferred_leader_racks_apart_and_those_alive() 
     assert factor([[0, 2, 1]], dead, 2) == [[0, 1]]
 
 
+def reduced(
+    replicas: Sequence[int], in_sync: Sequence[int], brokers: Sequence[Broker], number: int
+) -> list[int]:
+    key = TopicPartition("t", 0)
+    planner = Planner(brokers, {key: replicas}, {}, {key: in_sync})
+    return planner.with_factor("t", number).targets[key]
+
+
+def test_fewer_replicas_keep_one_that_is_in_sync() -> None:
+    brokers = racks(0, 1, 2, 3)
+    assert reduced([0, 1, 2], [1], brokers, 1) == [1]
+    assert reduced([0, 1, 2], [1], brokers, 2) == [1, 2]
+    assert reduced([0, 1, 2], [1, 2], brokers, 2) == [1, 2]
+    dead = [Broker(0, alive=False), Broker(1, drained=True), Broker(2)]
+    assert reduced([0, 1, 2], [1], dead, 2) == [1, 2]
+    assert reduced([0, 1, 2], [1], dead, 1) == [1]
+    assert reduced([0, 1, 2], [2], dead, 1) == [2]
+    assert len(reduced([0, 1, 2], [], dead, 1)) == 1
+
+
+def test_a_preferred_leader_that_is_not_alive_goes_before_the_others() -> None:
+    dead = [Broker(0, alive=False), Broker(1), Broker(2)]
+    assert reduced([0, 1, 2], [1, 2], dead, 2) == [1, 2]
+
+
+def test_a_rack_that_joined_gets_a_replica_of_each_partition() -> None:
+    """And no more than one replica of each is copied."""
+    brokers = racks(0, 1, 2, 3)
+    found = plan([[0, 1], [1, 0], [0, 1], [1, 0]], brokers)
+    assert {b: share.replicas for b, share in found.after.items()} == dict.fromkeys(range(4), 2)
+    assert {b: share.leaders for b, share in found.after.items()} == dict.fromkeys(range(4), 1)
+    for ids in after([[0, 1]] * 4, found):
+        assert {b // 2 for b in ids} == {0, 1}
+    assert found.moved_replicas == 4
+
+
+def test_hosts_are_parted_where_racks_can_not_be() -> None:
+    brokers = [Broker(0, "", "a"), Broker(1, "", "a"), Broker(2, "", "b"), Broker(3, "", "b")]
+    for ids in after([[0, 1], [2, 3]], plan([[0, 1], [2, 3]], brokers)):
+        assert {brokers[b].host for b in ids} == {"a", "b"}
+
+
+def test_what_would_share_a_rack_stays_on_a_drained_broker_and_is_counted() -> None:
+    found = plan([[0, 2], [0, 1]], [Broker(0, "R1", drained=True), *racks(1, 2, per_rack=9)])
+    assert (found.moved_replicas, found.kept) == (0, 2)
+
+
+def test_leaderships_go_a_way_over_several_brokers() -> None:
+    """Brokers 0 and 2 share no partition: 0 gives a leadership to 1, and 1 another one to 2."""
+    replicas = [[0, 1], [0, 1], [0, 1], [1, 2], [1, 2], [2, 1]]
+    hosts = [Broker(0, "R0"), Broker(1, "R1"), Broker(2, "R0")]
+    found = plan(replicas, hosts)
+    assert found.moved_replicas == 0
+    assert {b: share.leaders for b, share in found.after.items()} == {0: 2, 1: 2, 2: 2}
+
+
 def test_more_replicas_than_brokers_are_refused() -> None:
     with pytest.raises(ValueError, match="t/0 has replicas on brokers"):
         factor([[0]], [Broker(0), Broker(1, alive=False), Broker(2, drained=True)], 2)
@@ -148,11 +204,17 @@ def test_any_plan_keeps_numbers_of_replicas_racks_and_levels(
         assert len(new) == len(set(new)) == len(old)
         assert set(new) - set(old) <= takers
         assert spread(new) >= spread(old)
+        for gone in new:
+            for other in takers - set(new):
+                assert spread([other if b == gone else b for b in new]) <= spread(new)
+        giver = new[0]
+        for taker in takers.intersection(new[1:]):
+            assert found.after[giver].leaders - found.after[taker].leaders <= 1
     assert sum(s.replicas for s in found.after.values()) == sum(map(len, replicas))
     again = plan(replicas, brokers)
     assert again == found
     settled = plan(after(replicas, found), brokers)
-    assert settled.moved_replicas == 0, "a second plan has nothing to do"
+    assert settled.targets == {}, "a second plan has nothing to do"
     single = {b.rack for b in brokers} == {""}
     if single:
         counts = [found.after[b].replicas for b in takers]
@@ -167,3 +229,24 @@ def test_without_racks_the_shares_differ_by_one_at_most(brokers: int) -> None:
     leaders = [share.leaders for share in found.after.values()]
     assert max(counts) - min(counts) <= 1
     assert max(leaders) - min(leaders) <= 1
+
+
+@given(
+    st.integers(1, 8).flatmap(
+        lambda count: st.tuples(
+            st.just(count),
+            st.lists(
+                st.lists(st.integers(0, count - 1), min_size=1, max_size=4, unique=True),
+                max_size=20,
+            ),
+        )
+    )
+)
+def test_without_racks_no_replica_moves_that_need_not(cluster: tuple[int, list[list[int]]]) -> None:
+    count, replicas = cluster
+    found = plan(replicas, [Broker(b, "", f"h{b}") for b in range(count)])
+    shares = [found.before[b].replicas for b in range(count)]
+    low, more = divmod(sum(shares), count)
+    above = sum(max(0, share - low - (more > 0)) for share in shares)
+    below = sum(max(0, low - share) for share in shares)
+    assert found.moved_replicas == max(above, below)
