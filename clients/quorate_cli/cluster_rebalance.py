@@ -66,7 +66,8 @@ def _make(session: Session, *, apply: bool) -> None:
         if under_way:
             fail(
                 f"{len(under_way)} partitions are being moved (`quorate partition list-moves`):"
-                " plan again when they have come to their end",
+                " plan again when they have come to their end, or first `quorate partition cancel"
+                " --all`",
                 SAID_NO,
             )
         cluster = await admin.describe_cluster()
@@ -136,8 +137,10 @@ def _fail_if_refused(results: Mapping[TopicPartition, QuorateError | None]) -> N
         )
 
 
-async def change_factor(admin: Admin, topic: str, factor: int) -> None:
-    """Begin to give each partition of a topic so many replicas.
+async def change_factor(
+    admin: Admin, topic: str, factor: int, *, validate_only: bool = False
+) -> None:
+    """Begin to give each partition of a topic so many replicas; or only see that it is possible.
 
     Raises UnknownTopicError, InvalidReplicationFactorError, InvalidRequestError while partitions of
     the topic are being moved, or the error of the first partition that was refused.
@@ -154,6 +157,8 @@ async def change_factor(admin: Admin, topic: str, factor: int) -> None:
         plan = planner(cluster, topics, []).with_factor(topic, factor)
     except ValueError as error:
         raise InvalidReplicationFactorError(str(error)) from None
+    if validate_only or not plan.targets:
+        return
     results = await admin.reassign_partitions(plan.targets, expected=plan.expected)
     for refusal in results.values():
         if refusal is not None:
@@ -234,9 +239,9 @@ def _show_skew(cluster: ClusterDescription, plan: Plan) -> None:
             )
         elif broker.drained and has:
             sys.stdout.write(
-                f"broker {broker.id} is drained, and keeps {has} replicas, which could only share a"
-                f" rack or host elsewhere: `quorate cluster drain {broker.id} --replicas` moves"
-                " them nevertheless\n"
+                f"broker {broker.id} is drained, and keeps {has} replicas: no other broker can take"
+                f" them and keep racks and hosts apart. `quorate cluster drain {broker.id}"
+                " --replicas` moves nevertheless what can be moved\n"
             )
 
 

@@ -136,8 +136,10 @@ def alter(
     async def change(admin: Admin) -> tuple[str, ...]:
         warnings: tuple[str, ...] = ()
         if partitions is not None:
-            # Check the number before the settings are changed: one error, and nothing is changed.
+            # Check the numbers before anything is changed: one error, and nothing is changed.
             await admin.create_partitions(name, partitions, validate_only=True)
+        if replication_factor is not None:
+            await change_factor(admin, name, replication_factor, validate_only=True)
         if configs or remove:
             warnings = await admin.alter_configs(name, set=configs, remove=remove or ())
         if partitions is not None:

@@ -37,6 +37,10 @@ NEW_PARTITIONS = "tests/unit/quorate/consumer/test_new_partitions.py"
 GROWTH = "quorum/quorate_quorum/controller/decisions/growth.py"
 PLACEMENT = "quorum/quorate_quorum/controller/decisions/placement.py"
 PLACEMENT_TESTS = "tests/unit/quorate_quorum/controller/test_placement.py"
+REBALANCE_PLAN = "clients/quorate_cli/rebalance_plan.py"
+REBALANCE_TESTS = "tests/unit/quorate_cli/test_rebalance_plan.py"
+SAVED_PLAN = "clients/quorate_cli/saved_plan.py"
+SAVED_PLAN_TESTS = "tests/unit/quorate_cli/test_cluster_rebalance.py"
 DRAINS = "quorum/quorate_quorum/controller/decisions/drain.py"
 SPREAD_TESTS = "tests/unit/quorate_quorum/controller/test_spread.py"
 GROWTH_TESTS = "tests/unit/quorate_quorum/controller/test_growth.py"
@@ -1518,6 +1522,104 @@ MUTANTS = (
         "        if drained:\n",
         "        if False:\n",
         (f"{SPREAD_TESTS}::test_an_assignment_to_a_drained_broker_is_refused",),
+    ),
+    Mutant(
+        "apart",
+        "a plan for equal shares brings replicas of a partition together",
+        REBALANCE_PLAN,
+        "return self._spread(after) >= self._spread(ids)",
+        "return True",
+        (f"{REBALANCE_TESTS}::test_any_plan_keeps_numbers_of_replicas_racks_and_levels",),
+    ),
+    Mutant(
+        "apart",
+        "a plan leaves replicas together that may be apart",
+        REBALANCE_PLAN,
+        "                if after > best:\n",
+        "                if False:\n",
+        (f"{REBALANCE_TESTS}::test_a_rack_that_joined_gets_a_replica_of_each_partition",),
+    ),
+    Mutant(
+        "fair-shares",
+        "a plan moves replicas for no gain",
+        REBALANCE_PLAN,
+        "if self._counts[giver] - self._counts[taker] < 2:",
+        "if self._counts[giver] - self._counts[taker] < 3:",
+        (f"{REBALANCE_TESTS}::test_without_racks_no_replica_moves_that_need_not",),
+    ),
+    Mutant(
+        "fair-shares",
+        "a leadership goes to another broker only directly",
+        REBALANCE_PLAN,
+        "                        queue.append(taker)\n",
+        "                        queue += [taker] if broker_id == giver else []\n",
+        (f"{REBALANCE_TESTS}::test_leaderships_go_a_way_over_several_brokers",),
+    ),
+    Mutant(
+        "drained",
+        "a plan gives replicas to drained brokers",
+        REBALANCE_PLAN,
+        "if b.alive and not b.drained)",
+        "if b.alive)",
+        (f"{REBALANCE_TESTS}::test_a_drained_broker_is_emptied_and_a_dead_one_gets_nothing",),
+    ),
+    Mutant(
+        "kept-in-sync",
+        "a lower replication factor removes the only replica in sync",
+        REBALANCE_PLAN,
+        "any(other in in_sync for other in ids if other != b)",
+        "True",
+        (f"{REBALANCE_TESTS}::test_fewer_replicas_keep_one_that_is_in_sync",),
+    ),
+    Mutant(
+        "kept-in-sync",
+        "a lower replication factor takes the only replica on a rack",
+        REBALANCE_PLAN,
+        "return (broker_id in self._takers, is_preferred, costs, *order)",
+        "return (broker_id in self._takers, is_preferred, *order)",
+        (
+            f"{REBALANCE_TESTS}::test_fewer_replicas_keep_the_preferred_leader_racks_apart_and_those_alive",
+        ),
+    ),
+    Mutant(
+        "plan-of-another-time",
+        "a plan is carried out on replicas that have changed since",
+        SAVED_PLAN,
+        "elif list(now) != expected:",
+        "elif False:",
+        (
+            f"{SAVED_PLAN_TESTS}::test_a_saved_plan_is_refused_as_a_whole_if_what_it_depends_on_has_changed",
+        ),
+    ),
+    Mutant(
+        "plan-of-another-time",
+        "a plan is carried out on a topic that was made again",
+        SAVED_PLAN,
+        "elif topics[name].topic_id != topic_id:",
+        "elif False:",
+        (
+            f"{SAVED_PLAN_TESTS}::test_a_saved_plan_is_refused_as_a_whole_if_what_it_depends_on_has_changed",
+        ),
+    ),
+    Mutant(
+        "plan-of-another-time",
+        "a plan is carried out although a broker of it is drained",
+        SAVED_PLAN,
+        "elif broker_id in added and (broker.fenced or broker.drained):",
+        "elif broker_id in added and broker.fenced:",
+        (
+            f"{SAVED_PLAN_TESTS}::test_a_saved_plan_is_refused_as_a_whole_if_what_it_depends_on_has_changed",
+        ),
+    ),
+    Mutant(
+        "plan-of-another-time",
+        "the controller begins a move that was planned from other replicas",
+        "quorum/quorate_quorum/controller/decisions/reassignment.py",
+        "if asked.expected and tuple(asked.expected) != old.broker_ids:",
+        "if False:",
+        (
+            "tests/unit/quorate_quorum/controller/test_reassignment.py::test_a_plan_of_another_time_is_refused",
+        ),
     ),
     Mutant(
         "repeated-growth",

@@ -305,7 +305,9 @@ def unregister(
     broker = image.brokers.get(request.broker_id)
     error: QuorateError | None = None
     if broker is None:
-        error = UnknownBrokerError(f"broker {request.broker_id} is not registered")
+        error = UnknownBrokerError(
+            f"broker {request.broker_id} is not registered; {sorted(image.brokers)} are"
+        )
     elif not broker.fenced:
         error = InvalidRequestError(
             f"broker {broker.id} at {broker.endpoint} runs: stop it first, and wait until it is"
@@ -314,7 +316,8 @@ def unregister(
     elif session_lives:
         error = InvalidRequestError(
             f"broker {broker.id} at {broker.endpoint} runs: stop it first. If it was stopped: the"
-            " controller heard it less than a session timeout ago, so ask again in a few seconds"
+            " controller heard it less than a session timeout ago, or its connection is still open,"
+            " so ask again in a few seconds"
         )
     elif replicas := image.replicas_on(broker.id):
         error = InvalidRequestError(

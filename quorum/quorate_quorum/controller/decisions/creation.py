@@ -40,6 +40,7 @@ from quorate_quorum.controller.decisions.topics import (
     TOPICS_PER_REQUEST_MAX,
     places_of,
     replication_factor,
+    too_few,
 )
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.metadata.topic_names import check_name
@@ -347,8 +348,7 @@ def _placed(
     places = places_of(image)
     if factor > len(places):
         raise NotEnoughReplicasError(
-            f"replication_factor {factor} needs as many live brokers, and {len(places)} of"
-            f" {len(image.brokers)} are unfenced now: try again soon"
+            f"replication_factor {factor} needs as many live brokers, and {too_few(image)}"
         )
     start = (image.partitions_created + ahead) % len(places)
     return place(places, partitions, factor, start, topics_created)

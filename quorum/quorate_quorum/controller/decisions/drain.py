@@ -133,8 +133,13 @@ def _target_without(
     chosen = [place_of(image.brokers[b]) for b in others]
     found = fill(chosen, circle, start, len(target), counts) if circle else chosen
     if len(found) < len(target):
+        able = [place.broker_id for place in circle]
+        has = (
+            f"the partition has one on each of {able}" if able else "all others are drained or gone"
+        )
         raise InvalidReplicaAssignmentError(
-            f"no other live broker can take the replica: the partition has one on each of {others}"
+            f"no other live broker can take the replica: {has}; undrain or add a broker, or lower"
+            f" the replication factor"
         )
     target[target.index(broker_id)] = found[-1].broker_id
     return target

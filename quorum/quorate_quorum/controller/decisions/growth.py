@@ -25,7 +25,7 @@ from quorate_quorum.controller.decisions.new_partitions import (
 )
 from quorate_quorum.controller.decisions.outcome import Context, Outcome
 from quorate_quorum.controller.decisions.placement import Place, next_position, place
-from quorate_quorum.controller.decisions.topics import places_of
+from quorate_quorum.controller.decisions.topics import places_of, too_few
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.metadata.topics import TopicImage
 from quorate_quorum.v1 import events_pb2 as ev
@@ -161,8 +161,7 @@ class Growth:
         if factor > len(places):
             raise NotEnoughReplicasError(
                 f"topic {topic.name!r} has {len(topic.partitions)} partitions; each further one"
-                f" needs {factor} live brokers, and {len(places)} of {len(image.brokers)} are"
-                " unfenced now: try again soon"
+                f" needs {factor} live brokers, and {too_few(image)}"
             )
         first = len(topic.partitions)
         if self._planned_from + len(self._planned) < self._request.count or self._places != places:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 
 from quorate.errors import (
     InvalidReplicationFactorError,
@@ -35,6 +36,8 @@ TOPICS_PER_REQUEST_MAX = 1_000
 CONFIGS_PER_REQUEST_MAX = 1_000
 #: The most topics that one turn of the event loop deletes: each may have many partitions.
 DELETED_PER_TURN = 50
+#: The most brokers that an error tells of.
+TOLD_MAX = 20
 MIN_ISR = "min.insync.replicas"
 #: The configs of an internal topic that stay as they were made. With another value, records that
 #: the cluster needs would be deleted, or the cluster's own appends would be refused.
@@ -93,6 +96,19 @@ def places_of(image: MetadataImage) -> list[Place]:
     return [
         place_of(broker) for broker in image.sorted_brokers() if why_no_replicas(broker) is None
     ]
+
+
+def too_few(image: MetadataImage) -> str:
+    """Return the sentence about brokers for an error: too few may get replicas now."""
+    reasons = {broker.id: why_no_replicas(broker) for broker in image.sorted_brokers()}
+    able = sum(why is None for why in reasons.values())
+    if not any(broker.cordoned for broker in image.brokers.values()):
+        return f"{able} of {len(reasons)} are unfenced now: try again soon"
+    told = ", ".join(f"broker {b} {why}" for b, why in islice(reasons.items(), TOLD_MAX) if why)
+    return (
+        f"{able} of {len(reasons)} may get replicas: {told}; ask for fewer, or first `quorate"
+        " cluster undrain` a broker"
+    )
 
 
 def why_no_replicas(broker: BrokerImage) -> str | None:

@@ -8,7 +8,8 @@ from quorate.v1 import admin_pb2 as admin
 from quorate.v1.common_pb2 import ErrorCode
 from quorate_quorum.controller.decisions import brokers as decide
 from quorate_quorum.controller.decisions.drain import CHANGED_MAX, LOOKED_MAX, Drain, cordon
-from quorate_quorum.controller.decisions.partitions import elect
+from quorate_quorum.controller.decisions.partitions import completed, elect, moved, steps
+from quorate_quorum.controller.decisions.reassignment import Reassignments
 from quorate_quorum.controller.decisions.requested_elections import RequestedElections
 from quorate_quorum.controller.decisions.topics import places_of
 from quorate_quorum.metadata.delta import replayed
@@ -192,3 +193,82 @@ def test_replicas_of_small_topics_go_to_all_brokers() -> None:
     taken = {the_partition(image, number).target[0] for number in range(10)}
     assert taken == {0, 1, 2, 3, 4}
     assert (response.replicas_moved, response.left_count) == (10, 0)
+
+
+def moving(image: MetadataImage, *target: int) -> MetadataImage:
+    """The image in which partition 0 of `orders` has begun to move."""
+    asked = admin.ReassignedPartition(partition=0, replicas=target)
+    topic = admin.ReassignedTopic(topic="orders", partitions=[asked])
+    work = Reassignments(admin.ReassignPartitionsRequest(topics=[topic]))
+    outcome = work.next(image, context(image))
+    assert not work.response.topics[0].partitions[0].HasField("error")
+    return replayed(image, outcome.events)
+
+
+def test_a_drain_of_a_target_of_a_move_gives_its_place_to_another_broker() -> None:
+    image = moving(with_partition(SIX, [0, 3]), 1, 4)
+    image, response, _ = drained(image, 4, replicas=True)
+    partition = the_partition(image)
+    assert response.replicas_moved == 1
+    assert 4 not in partition.broker_ids
+    assert partition.target[0] == 1
+    assert RACKS[partition.target[1]] == "R2"
+    assert partition.isr == partition.removing == (0, 3)
+    assert set(partition.adding) == set(partition.target)
+
+
+def test_a_drain_of_a_broker_that_a_move_leaves_takes_the_leader_away_and_no_more() -> None:
+    image = moving(with_partition(SIX, [0, 3]), 1, 4)
+    before = the_partition(image)
+    image, response, _ = drained(image, 0, replicas=True)
+    partition = the_partition(image)
+    assert (response.leaders_moved, response.replicas_moved, response.left_count) == (1, 0, 0)
+    assert partition.leader == 3
+    assert (partition.target, partition.removing) == (before.target, before.removing)
+
+
+def test_a_drain_takes_no_replica_out_of_an_isr_at_its_minimum() -> None:
+    """The new replica is added first; the old one goes when that is in sync."""
+    configs = {"min.insync.replicas": "2"}
+    image = with_partition(SIX, [0, 3, 1], isr=[0, 3], configs=configs)
+    image, response, _ = drained(image, 0, replicas=True)
+    partition = the_partition(image)
+    assert response.left_count == 0
+    assert set(partition.isr) == {0, 3}
+    assert partition.removing == (0,)
+    assert partition.leader == 3
+
+
+def test_all_brokers_may_be_drained_one_after_the_other_and_the_last_keeps_all() -> None:
+    image = with_partition(SIX, [0, 3])
+    for broker in range(5):
+        image = moved_to_the_end(drained(image, broker, replicas=True)[0])
+    assert 5 in the_partition(image).broker_ids
+    image, response, _ = drained(image, 5, replicas=True)
+    [left] = response.left
+    assert (
+        "no other live broker can take the replica: all others are drained or gone" in left.reason
+    )
+    assert "undrain or add a broker, or lower the replication factor" in left.reason
+    assert the_partition(image).leader in the_partition(image).isr
+
+
+def moved_to_the_end(image: MetadataImage) -> MetadataImage:
+    """The image after the target of partition 0 of `orders` has caught up."""
+    topic, old = image.topics[topic_id(1)], the_partition(image)
+    isr = (*old.isr, *(b for b in old.target if b not in old.isr))
+    caught_up = moved(image, topic, old, isr=isr, leader=old.leader)
+    done = completed(image, topic, caught_up)
+    return replayed(image, steps(topic.id, 0, [old, caught_up, done]))
+
+
+def test_too_few_brokers_for_a_topic_are_named_with_what_hinders_them() -> None:
+    image = mark(brokers(range(3), fenced=[1]), 2)
+    new = admin.NewTopic(name="n", topic_id=topic_id(7), num_partitions=1, replication_factor=2)
+    request = admin.CreateTopicsRequest(topics=[new])
+    [made] = create_topics(image, request, context(image)).response.topics
+    assert made.error.code == ErrorCode.ERROR_CODE_NOT_ENOUGH_REPLICAS
+    assert (
+        "needs as many live brokers, and 1 of 3 may get replicas: broker 1 is fenced, broker 2 is"
+        " drained; ask for fewer, or first `quorate cluster undrain` a broker" in made.error.message
+    )
