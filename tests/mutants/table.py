@@ -2035,8 +2035,8 @@ MUTANTS = (
         "lossy-is-out",
         "a replica that leaves the ISR for its damage enters the ELR",
         "quorum/quorate_quorum/controller/decisions/lossy_replicas.py",
-        "leader=leader, lossy=(broker_id,))",
-        "leader=leader)",
+        "because=because, lossy=lossy)",
+        "because=because)",
         (f"{CONTROLLER_LOSSY}::test_a_lossy_replica_leaves_the_isr_and_enters_no_elr",),
     ),
     Mutant(
@@ -2387,8 +2387,8 @@ MUTANTS = (
         "offline-is-out-of-sync",
         "an offline replica counts as caught up by the requests of its stream",
         "broker/quorate_broker/replica/leader.py",
-        "        if progress.has_left:\n            return True\n",
-        "",
+        "        if self.has_left:\n            return Cause(",
+        "        if False:\n            return Cause(",
         (
             "tests/unit/quorate_broker/replica/test_leader.py"
             "::test_a_follower_that_leaves_a_partition_out_of_its_stream_is_out_of_sync_at_once",
@@ -2493,7 +2493,7 @@ MUTANTS = (
         "clean-election",
         "an unclean election on request passes over a replica that has all records",
         "quorum/quorate_quorum/controller/decisions/requested_elections.py",
-        """    new = elect(image, topic, old)
+        """    new = elect(image, topic, old, ev.CAUSE_KIND_ELECTION_ASKED)
     if new is not old:
         return new
     if not any""",

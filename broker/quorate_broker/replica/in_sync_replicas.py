@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from quorate_quorum.metadata.history import Cause
+
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
@@ -21,6 +23,8 @@ class Proposal:
     members: tuple[tuple[int, int], ...]
     #: Whether the leader leaves itself out because its log is damaged.
     is_lossy: bool = False
+    #: Why brokers leave or enter the ISR, a cause for each. The controller writes them down.
+    causes: tuple[Cause, ...] = field(default=(), compare=False)
 
     @property
     def isr(self) -> tuple[int, ...]:

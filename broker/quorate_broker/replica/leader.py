@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from quorate_broker.replica.in_sync_replicas import InSyncReplicas, Proposal
+from quorate_quorum.metadata.history import Cause
+from quorate_quorum.v1 import events_pb2 as ev
 
 #: The log end offset of a replica that has not fetched in this reign.
 UNKNOWN = -1
@@ -66,6 +68,24 @@ class ReplicaProgress:
         if stream is None or self.has_left or self.log_end_offset < end:
             return None
         return None if stream.is_silent(now_ms, lag_ms) else stream
+
+    def why_out_of_sync(self, broker_id: int, leader: Leader, now_ms: int) -> Cause | None:
+        """Return why the replica may not be in the leader's ISR; None if it may."""
+        if self.has_left:
+            return Cause(ev.CAUSE_KIND_REPLICA_LEFT, broker_id)
+        if UNKNOWN < self.log_end_offset < leader.high_watermark:
+            # the member lacks committed records, so it has lost the end of its log
+            lost = leader.high_watermark - self.log_end_offset
+            return Cause(ev.CAUSE_KIND_LOST_RECORDS, broker_id, records=lost)
+        since_ms = leader.caught_up_ms(self)
+        if now_ms - since_ms <= leader.lag_ms:
+            return None
+        kind = ev.CAUSE_KIND_FELL_BEHIND
+        if self.stream is None or now_ms - self.stream.last_request_ms > leader.lag_ms:
+            kind = ev.CAUSE_KIND_NOT_FETCHING
+            since_ms = since_ms if self.stream is None else self.stream.last_request_ms
+        records = leader.log_end_offset - max(self.log_end_offset, 0)
+        return Cause(kind, broker_id, ms=now_ms - since_ms, records=records)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -303,27 +323,27 @@ class Leader:
     ) -> Proposal | None:
         """Return the ISR as it should be; None if the committed ISR is already so."""
         members = [(self.broker_id, broker_epoch)]
+        causes: list[Cause] = []
         for broker_id, progress in self.replicas.items():
             if broker_id in self.isr:
-                if not self._is_out_of_sync(progress, now_ms):
+                why = progress.why_out_of_sync(broker_id, self, now_ms)
+                if why is None:
                     members.append((broker_id, self._epoch_of(broker_id, eligible_epoch)))
+                else:
+                    causes.append(why)
             elif self._may_enter(broker_id, progress, now_ms, eligible_epoch):
                 members.append((broker_id, eligible_epoch(broker_id)))
+                causes.append(Cause(ev.CAUSE_KIND_CAUGHT_UP, broker_id))
         members.sort()
-        proposal = Proposal(self.leader_epoch, self.in_sync.partition_epoch, tuple(members))
+        partition_epoch = self.in_sync.partition_epoch
+        proposal = Proposal(
+            self.leader_epoch, partition_epoch, tuple(members), causes=tuple(causes)
+        )
         return None if proposal.isr == self.isr else proposal
 
     def _epoch_of(self, broker_id: int, eligible_epoch: Callable[[int], int]) -> int:
         stream = self.replicas[broker_id].stream
         return eligible_epoch(broker_id) if stream is None else stream.broker_epoch
-
-    def _is_out_of_sync(self, progress: ReplicaProgress, now_ms: int) -> bool:
-        if progress.has_left:
-            return True
-        if UNKNOWN < progress.log_end_offset < self.high_watermark:
-            # the member lacks committed records, so it has lost the end of its log
-            return True
-        return now_ms - self.caught_up_ms(progress) > self.lag_ms
 
     def _may_enter(
         self,
@@ -334,7 +354,7 @@ class Leader:
     ) -> bool:
         return (
             self._has_reached(progress)
-            and not self._is_out_of_sync(progress, now_ms)
+            and progress.why_out_of_sync(broker_id, self, now_ms) is None
             and progress.stream is not None
             and progress.stream.broker_epoch == eligible_epoch(broker_id)
         )

@@ -17,7 +17,9 @@ from quorate_broker.replica.replica import Failure, Replica, ReplicaHost
 from quorate_broker.replica.replica_log import ReplicaLog
 from quorate_quorum.configs import TopicConfig
 from quorate_quorum.log.log import Log, LogConfig
+from quorate_quorum.metadata.history import Cause
 from quorate_quorum.metadata.partitions import PartitionImage
+from quorate_quorum.v1 import events_pb2 as ev
 
 log_line = structlog.get_logger(__name__)
 
@@ -212,7 +214,14 @@ class Partition(Replica):
         else:
             return None
         is_lossy = self.damage.reason is not None
-        return Proposal(state.leader_epoch, state.partition_epoch, members, is_lossy=is_lossy)
+        if is_lossy:
+            kind = ev.CAUSE_KIND_LEADER_DAMAGED
+        else:
+            kind = ev.CAUSE_KIND_LEADER_OFFLINE if self.must_resign else ev.CAUSE_KIND_LEADER_FULL
+        causes = (Cause(kind, self.broker_id),)
+        return Proposal(
+            state.leader_epoch, state.partition_epoch, members, is_lossy=is_lossy, causes=causes
+        )
 
     async def follow_image(
         self,

@@ -30,6 +30,7 @@ from quorate_broker.replica.partition import Partition
 from quorate_broker.replica.replica import Key
 from quorate_broker.replicas.replicas import Replicas
 from quorate_quorum.client.client import QuorumClient
+from quorate_quorum.metadata.history import CAUSE
 from quorate_quorum.v1.controller_pb2 import (
     AlteredPartition,
     AlterPartition,
@@ -244,6 +245,7 @@ def _alter(partition: Partition, proposal: Proposal) -> AlterPartition:
             for broker_id, broker_epoch in proposal.members
         ],
         lossy=proposal.is_lossy,
+        causes=CAUSE.codec.to_wire(proposal.causes),
     )
 
 

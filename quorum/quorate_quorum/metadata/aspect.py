@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import fields
-from typing import Any, ClassVar, Final, Generic, TypeVar
+from typing import Any, ClassVar, Final, Generic, NamedTuple, TypeVar
 
 from rpds import HashTrieMap
 
@@ -29,6 +29,14 @@ F = TypeVar("F", bound=Callable[..., None])
 
 #: A line of the controller's log: the name of the log event, and its fields.
 Line = tuple[str, dict[str, Any]]
+
+
+class LogPlace(NamedTuple):
+    """Where a record is in the metadata log."""
+
+    offset: int
+    #: When it was proposed, by the controller's clock, in milliseconds since 1970; 0: not known.
+    time_ms: int
 
 
 def empty() -> HashTrieMap[K, V]:
@@ -44,7 +52,7 @@ def event_of(**kind: object) -> MetadataEvent:
 def replays(kind: str) -> Callable[[F], F]:
     """Mark the method that replays the events of one kind.
 
-    The method is called with the event and its offset in the log; the offset is None for an event
+    The method is called with the event and its place in the log; the place is None for an event
     of a snapshot. It raises AssertionError for an event that contradicts the image.
     """
 

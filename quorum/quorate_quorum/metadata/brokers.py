@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 
 from rpds import HashTrieMap
 
-from quorate_quorum.metadata.aspect import AspectDelta, Line, empty, event_of, replays
+from quorate_quorum.metadata.aspect import AspectDelta, Line, LogPlace, empty, event_of, replays
 from quorate_quorum.metadata.carried import Carrier, ChangeCarrier, Codec, carried
+from quorate_quorum.metadata.history import OPTIONAL_CAUSE, Cause
 from quorate_quorum.node import features, listeners
 from quorate_quorum.node.features import Levels, UnknownLevelError
 from quorate_quorum.node.listeners import ListenerAddress
@@ -60,6 +61,8 @@ class BrokerImage:
     shutting_down: bool
     #: Whether the broker is drained: it gets no new replicas, and leads only where no other can.
     cordoned: bool = False
+    #: Why it is fenced; None while it is not, or if an older program fenced it and did not say.
+    fenced_because: Cause | None = field(default=None, metadata=carried(codec=OPTIONAL_CAUSE))
     #: The feature levels that the broker's program knows, by name; empty if the broker told none.
     features: tuple[tuple[str, Levels], ...] = field(default=(), metadata=carried(codec=FEATURES))
 
@@ -112,9 +115,9 @@ class BrokersDelta(AspectDelta[Brokers], part=Brokers):
         self.changed: dict[int, None] = {}
 
     @replays("register_broker")
-    def _register(self, event: ev.RegisterBroker, offset: int | None) -> None:
-        assert offset is None or event.broker_epoch == offset, (
-            f"broker_epoch {event.broker_epoch} stands at {offset}"
+    def _register(self, event: ev.RegisterBroker, place: LogPlace | None) -> None:
+        assert place is None or event.broker_epoch == place.offset, (
+            f"broker_epoch {event.broker_epoch} stands at {place.offset}"
         )
         if not event.listeners:
             raise UnknownLevelError(
@@ -124,14 +127,17 @@ class BrokersDelta(AspectDelta[Brokers], part=Brokers):
             )
         old = self.brokers.get(event.broker_id)
         assert old is None or event.broker_epoch > old.epoch, "broker_epoch only grows"
-        assert offset is None or event.fenced, "a registration starts fenced"
+        assert place is None or event.fenced, "a registration starts fenced"
         self._put(BROKER.image(event))
 
     @replays("broker_change")
-    def _change(self, event: ev.BrokerChange, _: int | None) -> None:
+    def _change(self, event: ev.BrokerChange, _: LogPlace | None) -> None:
         old = self._registered(event)
         new = CHANGE.changed(old, event)
         directories = old.directories
+        if old.fenced != new.fenced:
+            because = OPTIONAL_CAUSE.from_wire(event.cause) if new.fenced else None
+            new = replace(new, fenced_because=because)
         # Its partitions follow tail_intact and sync_failed now: clear both.
         if old.fenced and not new.fenced:
             directories = tuple(
@@ -145,7 +151,7 @@ class BrokersDelta(AspectDelta[Brokers], part=Brokers):
         self._put(replace(new, directories=directories))
 
     @replays("unregister_broker")
-    def _unregister(self, event: ev.UnregisterBroker, _: int | None) -> None:
+    def _unregister(self, event: ev.UnregisterBroker, _: LogPlace | None) -> None:
         broker = self._registered(event)
         assert broker.fenced, "only a fenced broker is forgotten"
         self.brokers = self.brokers.remove(broker.id)

@@ -120,9 +120,9 @@ class ChangeCarrier(Generic[Image, Wire]):
         #: there is no wrapper.
         self._optional: list[tuple[_Field, str]] = []
         values: list[str] = []
-        for name in (one.name for one in fields(image)):
-            wire = message.DESCRIPTOR.fields_by_name.get(name)
-            if wire is None:
+        for one in fields(image):
+            name, wire = one.name, message.DESCRIPTOR.fields_by_name.get(one.name)
+            if wire is None or one.metadata.get("not_carried"):
                 values.append(f"{name}=old.{name}")
             elif not wire.has_presence:
                 self._always.append(name)

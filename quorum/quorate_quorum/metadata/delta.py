@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Any, Final, TypeVar
 
-from quorate_quorum.metadata.aspect import REPLAYS, AspectDelta, Line
+from quorate_quorum.metadata.aspect import REPLAYS, AspectDelta, Line, LogPlace
 from quorate_quorum.metadata.brokers import BrokersDelta
 from quorate_quorum.metadata.features import FeaturesDelta
 from quorate_quorum.metadata.image import MetadataImage
@@ -57,12 +57,14 @@ class MetadataDelta:
             delta._of(aspect).compare(new)
         return delta
 
-    def replay(self, event: ev.MetadataEvent, *, offset: int | None = None) -> None:
+    def replay(
+        self, event: ev.MetadataEvent, *, offset: int | None = None, time_ms: int = 0
+    ) -> None:
         """Apply one event.
 
         `offset`: the offset of the event in the log; None if the event comes from a snapshot. A
-        registration in the log must have its own offset as its epoch. Raises AssertionError if the
-        event contradicts the image.
+        registration in the log must have its own offset as its epoch. `time_ms`: when the event was
+        proposed; 0: not known. Raises AssertionError if the event contradicts the image.
         """
         kind = event.WhichOneof("event")
         if kind == "epoch_start":
@@ -70,7 +72,8 @@ class MetadataDelta:
             return
         assert kind in REPLAYS, f"decode_events lets no {kind} through"
         aspect, method = REPLAYS[kind]
-        method(self._of(aspect), getattr(event, kind), offset)
+        place = None if offset is None else LogPlace(offset, time_ms)
+        method(self._of(aspect), getattr(event, kind), place)
 
     def finish(self, offset: int, epoch: int) -> MetadataImage:
         """Return the image after all replayed events. `offset` is one past the last of them."""
@@ -94,12 +97,16 @@ class MetadataDelta:
 
 
 def replayed(
-    image: MetadataImage, events: Iterable[ev.MetadataEvent], *, epoch: int | None = None
+    image: MetadataImage,
+    events: Iterable[ev.MetadataEvent],
+    *,
+    epoch: int | None = None,
+    time_ms: int = 0,
 ) -> MetadataImage:
     """Return the image after the next batch of events in the log."""
     delta = MetadataDelta(image)
     offset = image.offset
     for event in events:
-        delta.replay(event, offset=offset)
+        delta.replay(event, offset=offset, time_ms=time_ms)
         offset += 1
     return delta.finish(offset, image.epoch if epoch is None else epoch)

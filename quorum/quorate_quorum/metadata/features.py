@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from rpds import HashTrieMap
 
-from quorate_quorum.metadata.aspect import AspectDelta, Line, empty, event_of, replays
+from quorate_quorum.metadata.aspect import AspectDelta, Line, LogPlace, empty, event_of, replays
 from quorate_quorum.v1 import events_pb2 as ev
 
 
@@ -31,7 +31,7 @@ class FeaturesDelta(AspectDelta[Features], part=Features):
         self.features = old.features
 
     @replays("feature")
-    def _set(self, event: ev.Feature, _: int | None) -> None:
+    def _set(self, event: ev.Feature, _: LogPlace | None) -> None:
         self.features = self.features.insert(event.name, event.level)
 
     def lines(self, new: Features) -> Iterator[Line]:

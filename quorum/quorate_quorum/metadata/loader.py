@@ -17,6 +17,7 @@ from collections.abc import Iterator
 
 from quorate.errors import CorruptRecordError
 from quorate.record import batch as record_batch
+from quorate.record.batch import BatchHeader
 from quorate_quorum.log.events import Buffer, decode_events
 from quorate_quorum.metadata.delta import MetadataDelta
 from quorate_quorum.metadata.image import EMPTY, MetadataImage
@@ -81,10 +82,11 @@ class Loader:
                 raise CorruptRecordError(
                     f"metadata batch at {header.base_offset}, expected {self.image.offset}"
                 )
-            loaded.extend(self._load_batch(batch, header.end_offset, header.leader_epoch))
+            loaded.extend(self._load_batch(batch, header))
         return loaded
 
-    def _load_batch(self, batch: memoryview, end: int, epoch: int) -> list[Loaded]:
+    def _load_batch(self, batch: memoryview, header: BatchHeader) -> list[Loaded]:
+        end, epoch = header.end_offset, header.leader_epoch
         events = decode_events(batch, self._known)
         image = self.image
         if image.offset + len(events) != end or epoch < image.epoch:
@@ -94,7 +96,7 @@ class Loader:
             )
         delta = MetadataDelta(image)
         for index, event in enumerate(events):
-            delta.replay(event, offset=image.offset + index)
+            delta.replay(event, offset=image.offset + index, time_ms=header.base_timestamp)
         after = delta.finish(end, epoch)
         if self._jump is not None:
             self._jump.image = after

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from typing import Final
 
-from quorate_quorum.metadata.aspect import event_of
-from quorate_quorum.metadata.carried import Carrier, ChangeCarrier, Codec, carried
+from quorate_quorum.metadata.aspect import LogPlace, event_of
+from quorate_quorum.metadata.carried import NOT_CARRIED, Carrier, ChangeCarrier, Codec, carried
+from quorate_quorum.metadata.history import CAUSE, CAUSES_MAX, Cause, extended
 from quorate_quorum.v1 import events_pb2 as ev
 
 NO_LEADER: Final = -1
@@ -66,6 +68,11 @@ class PartitionImage:
     last_isr: tuple[int, ...] = ()
     adding: tuple[int, ...] = ()
     removing: tuple[int, ...] = ()
+    #: The last changes, encoded: see history.py. Two nodes may have a different number of them.
+    history: bytes = b""
+    #: In a state that a decision proposes: why it comes after the state before. Else empty: the
+    #: causes of what was applied are in `history`.
+    causes: tuple[Cause, ...] = field(default=(), compare=False, metadata=NOT_CARRIED)
 
     @property
     def broker_ids(self) -> tuple[int, ...]:
@@ -139,6 +146,24 @@ CHANGE = ChangeCarrier(PartitionImage, ev.PartitionChange, PARTITION)
 def partition_changed(
     topic_id: bytes, index: int, old: PartitionImage, new: PartitionImage
 ) -> ev.MetadataEvent:
-    """Return the event that turns one state of a partition into the next."""
-    change = CHANGE.change(old, new, topic_id=topic_id, partition=index)
+    """Return the event that turns one state of a partition into the next, for `new.causes`."""
+    causes = CAUSE.codec.to_wire(new.causes[:CAUSES_MAX])
+    change = CHANGE.change(old, new, topic_id=topic_id, partition=index, causes=causes)
     return event_of(partition_change=change)
+
+
+def with_past(state: PartitionImage, causes: Iterable[ev.Cause], place: LogPlace) -> PartitionImage:
+    """Return the state, with the change that led to it as the newest one of its history."""
+    change = ev.PastChange(
+        offset=place.offset,
+        time_ms=place.time_ms,
+        causes=causes,
+        leader=state.leader,
+        leader_epoch=state.leader_epoch,
+        isr=state.isr,
+        elr=state.elr,
+        replicas=state.broker_ids,
+        adding=state.adding,
+        removing=state.removing,
+    )
+    return replace(state, history=extended(state.history, change))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from quorate_quorum.metadata.aspect import AspectDelta, event_of, replays
+from quorate_quorum.metadata.aspect import AspectDelta, LogPlace, event_of, replays
 from quorate_quorum.v1 import events_pb2 as ev
 
 
@@ -30,6 +30,6 @@ class ProducerIdsDelta(AspectDelta[ProducerIds], part=ProducerIds):
         self.next_producer_id = old.next_producer_id
 
     @replays("producer_ids")
-    def _give(self, event: ev.ProducerIds, _: int | None) -> None:
+    def _give(self, event: ev.ProducerIds, _: LogPlace | None) -> None:
         assert event.next_producer_id > self.next_producer_id, "producer ids are given out once"
         self.next_producer_id = event.next_producer_id

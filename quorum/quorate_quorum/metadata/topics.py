@@ -10,7 +10,7 @@ from typing import Any, Final
 from rpds import HashTrieMap
 
 from quorate_quorum.configs import TopicConfig, effective_min_isr, typed
-from quorate_quorum.metadata.aspect import AspectDelta, Line, empty, event_of, replays
+from quorate_quorum.metadata.aspect import AspectDelta, Line, LogPlace, empty, event_of, replays
 from quorate_quorum.metadata.carried import NOT_CARRIED, Carrier, carried
 from quorate_quorum.metadata.configs import (
     CLUSTER,
@@ -27,6 +27,7 @@ from quorate_quorum.metadata.partitions import (
     Key,
     PartitionImage,
     ReplicaImage,
+    with_past,
 )
 from quorate_quorum.v1 import events_pb2 as ev
 
@@ -222,7 +223,7 @@ class TopicsDelta(AspectDelta[Topics], part=Topics):
         self._drafts: dict[bytes, _Draft] = {}
 
     @replays("topic")
-    def _create(self, event: ev.Topic, _: int | None) -> None:
+    def _create(self, event: ev.Topic, _: LogPlace | None) -> None:
         assert len(event.topic_id) == ID_BYTES, "a topic id is 16 bytes"
         for known in (self.topics, self.forming, self._drafts):
             assert event.topic_id not in known, "a topic id is new"
@@ -234,7 +235,7 @@ class TopicsDelta(AspectDelta[Topics], part=Topics):
             self._show(draft)
 
     @replays("remove_topic")
-    def _remove(self, event: ev.RemoveTopic, _: int | None) -> None:
+    def _remove(self, event: ev.RemoveTopic, _: LogPlace | None) -> None:
         draft = self._draft(event.topic_id)
         topic = draft.finish()
         for partition in topic.partitions:
@@ -253,11 +254,13 @@ class TopicsDelta(AspectDelta[Topics], part=Topics):
             self.removed.append(self.old.topics[topic.id])
 
     @replays("partition")
-    def _create_partition(self, event: ev.Partition, _: int | None) -> None:
+    def _create_partition(self, event: ev.Partition, place: LogPlace | None) -> None:
         draft = self._draft(event.topic_id)
         assert event.partition == len(draft.partitions), "partitions are made in order"
         partition = PARTITION.image(event)
         partition.check()
+        if place is not None:
+            partition = with_past(partition, event.causes, place)
         draft.partitions.append(partition)
         self._replicas_moved.update(partition.replicas)
         self.partitions_created += 1
@@ -267,7 +270,7 @@ class TopicsDelta(AspectDelta[Topics], part=Topics):
             self._show(draft)
 
     @replays("partition_change")
-    def _change_partition(self, event: ev.PartitionChange, _: int | None) -> None:
+    def _change_partition(self, event: ev.PartitionChange, place: LogPlace | None) -> None:
         draft = self._draft(event.topic_id)
         assert 0 <= event.partition < len(draft.partitions), "the partition is there"
         old = draft.partitions[event.partition]
@@ -282,6 +285,8 @@ class TopicsDelta(AspectDelta[Topics], part=Topics):
         if new.recovered_epoch != old.recovered_epoch:
             assert new.recovered_epoch == new.leader_epoch != NEVER, "recovered by this election"
             assert new.leader != NO_LEADER, "a recovery elects"
+        if place is not None:
+            new = with_past(new, event.causes, place)
         draft.partitions[event.partition] = new
         if new.replicas is not old.replicas:
             self._replicas_moved.subtract(old.replicas)
@@ -290,13 +295,13 @@ class TopicsDelta(AspectDelta[Topics], part=Topics):
             self._show_partition((event.topic_id, event.partition), new)
 
     @replays("created")
-    def _count(self, event: ev.Created, _: int | None) -> None:
+    def _count(self, event: ev.Created, _: LogPlace | None) -> None:
         assert event.topics >= self.topics_created, "topics created only grow"
         assert event.partitions >= self.partitions_created, "partitions created only grow"
         self.topics_created, self.partitions_created = event.topics, event.partitions
 
     @replays("config")
-    def _configure(self, event: ev.Config, _: int | None) -> None:
+    def _configure(self, event: ev.Config, _: LogPlace | None) -> None:
         if not event.topic_id:
             self.configs = configured(self.configs, event)
             self.changed_configs[CLUSTER] = None

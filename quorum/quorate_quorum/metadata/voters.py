@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from quorate_quorum.metadata.aspect import AspectDelta, Line, event_of, replays
+from quorate_quorum.metadata.aspect import AspectDelta, Line, LogPlace, event_of, replays
 from quorate_quorum.metadata.carried import Carrier
 from quorate_quorum.v1 import events_pb2 as ev
 
@@ -47,7 +47,7 @@ class VotersDelta(AspectDelta[Voters], part=Voters):
         self.voters = old.voters
 
     @replays("voters")
-    def _set(self, event: ev.Voters, _: int | None) -> None:
+    def _set(self, event: ev.Voters, _: LogPlace | None) -> None:
         ids = [voter.id for voter in event.voters]
         assert ids, "there is a voter"
         assert len(set(ids)) == len(ids), f"voters repeat: {ids}"

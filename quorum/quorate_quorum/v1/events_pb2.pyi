@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from quorate.v1 import common_pb2 as _common_pb2
 import builtins as _builtins
 import sys
@@ -18,6 +19,184 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _CauseKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CauseKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CauseKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CAUSE_KIND_UNSPECIFIED: _CauseKind.ValueType  # 0
+    """not recorded"""
+    CAUSE_KIND_TOPIC_CREATED: _CauseKind.ValueType  # 1
+    CAUSE_KIND_TOPIC_GROWN: _CauseKind.ValueType  # 2
+    """the topic got more partitions"""
+    CAUSE_KIND_BROKER_SILENT: _CauseKind.ValueType  # 10
+    """The state of a broker.
+    b, ms: fenced, no heartbeat for so long
+    """
+    CAUSE_KIND_BROKER_GONE: _CauseKind.ValueType  # 11
+    """b: fenced, its stream broke and its port refuses"""
+    CAUSE_KIND_BROKER_REPLACED: _CauseKind.ValueType  # 12
+    """b: fenced, its stream broke and another run answers"""
+    CAUSE_KIND_BROKER_UNREACHABLE: _CauseKind.ValueType  # 13
+    """b, ms: fenced, its stream broke and nothing answers"""
+    CAUSE_KIND_BROKER_VANISHED: _CauseKind.ValueType  # 14
+    """b: fenced, it went while it was being unfenced"""
+    CAUSE_KIND_BROKER_STOPPED: _CauseKind.ValueType  # 15
+    """b: fenced, it asked to leave, was allowed to, and left"""
+    CAUSE_KIND_BROKER_RESTARTED: _CauseKind.ValueType  # 16
+    """b: fenced, a new run of it registered"""
+    CAUSE_KIND_SHUTTING_DOWN: _CauseKind.ValueType  # 17
+    """b"""
+    CAUSE_KIND_BROKER_RETURNED: _CauseKind.ValueType  # 18
+    """b: it is unfenced again"""
+    CAUSE_KIND_DIRECTORY_FAILED: _CauseKind.ValueType  # 19
+    """b"""
+    CAUSE_KIND_DIRECTORY_MISSING: _CauseKind.ValueType  # 20
+    """b: registered without the log directory of the replica"""
+    CAUSE_KIND_TAIL_LOST: _CauseKind.ValueType  # 21
+    """b: its last run did not end well, so the end of its log may be lost"""
+    CAUSE_KIND_REPLICA_LOSSY: _CauseKind.ValueType  # 22
+    """b: it told that its replica lost records, or can't be read"""
+    CAUSE_KIND_PREFERRED_ASKED: _CauseKind.ValueType  # 30
+    """Elections.
+    b: the preferred replica
+    """
+    CAUSE_KIND_PREFERRED_BALANCE: _CauseKind.ValueType  # 31
+    """b"""
+    CAUSE_KIND_BROKER_DRAINED: _CauseKind.ValueType  # 32
+    """b: the leader, which is drained"""
+    CAUSE_KIND_ELECTION_ASKED: _CauseKind.ValueType  # 33
+    """an operator asked for any leader, and a clean one was there"""
+    CAUSE_KIND_LOSSY_TOLD: _CauseKind.ValueType  # 34
+    """b: all replicas told their ends, and this one has most"""
+    CAUSE_KIND_LOSSY_WAITED: _CauseKind.ValueType  # 35
+    """b: of those that were back in time, this one has most"""
+    CAUSE_KIND_LOSSY_ALLOWED: _CauseKind.ValueType  # 36
+    """b: unclean.leader.election.enable"""
+    CAUSE_KIND_LOSSY_ASKED: _CauseKind.ValueType  # 37
+    """b: an operator asked"""
+    CAUSE_KIND_REASSIGNMENT_ASKED: _CauseKind.ValueType  # 40
+    """Reassignments."""
+    CAUSE_KIND_REASSIGNMENT_REPLACED: _CauseKind.ValueType  # 41
+    """a new target took the place of one under way"""
+    CAUSE_KIND_REASSIGNMENT_CANCELLED: _CauseKind.ValueType  # 42
+    CAUSE_KIND_REASSIGNMENT_COMPLETED: _CauseKind.ValueType  # 43
+    """every target is in the ISR"""
+    CAUSE_KIND_REPLICAS_DRAINED: _CauseKind.ValueType  # 44
+    """b: another broker takes the place of its replica"""
+    CAUSE_KIND_INTERNAL_TOPIC_RAISED: _CauseKind.ValueType  # 45
+    """an internal topic gets replicas that it lacks"""
+    CAUSE_KIND_FELL_BEHIND: _CauseKind.ValueType  # 50
+    """What a leader tells of a replica, or of itself.
+    b, ms since it had all records, n records behind
+    """
+    CAUSE_KIND_NOT_FETCHING: _CauseKind.ValueType  # 51
+    """b, ms since its last fetch, n records behind"""
+    CAUSE_KIND_REPLICA_LEFT: _CauseKind.ValueType  # 52
+    """b: it fetches other partitions, and not this one any more"""
+    CAUSE_KIND_LOST_RECORDS: _CauseKind.ValueType  # 53
+    """b, n: its log ends so far below the high watermark"""
+    CAUSE_KIND_CAUGHT_UP: _CauseKind.ValueType  # 54
+    """b"""
+    CAUSE_KIND_LEADER_DAMAGED: _CauseKind.ValueType  # 55
+    """b: its log is corrupt"""
+    CAUSE_KIND_LEADER_OFFLINE: _CauseKind.ValueType  # 56
+    """b: its replica is offline"""
+    CAUSE_KIND_LEADER_FULL: _CauseKind.ValueType  # 57
+    """b: its disk is full, and others have room"""
+    CAUSE_KIND_MIN_ISR_CHANGED: _CauseKind.ValueType  # 60
+    """a config was changed, and the ISR is large enough by now"""
+
+class CauseKind(_CauseKind, metaclass=_CauseKindEnumTypeWrapper):
+    """Why a partition changes. A program shows a kind that it does not know as a cause not known here.
+    The other fields of a Cause that a kind uses are named after it: b = broker_id, ms, n = records.
+    """
+
+CAUSE_KIND_UNSPECIFIED: CauseKind.ValueType  # 0
+"""not recorded"""
+CAUSE_KIND_TOPIC_CREATED: CauseKind.ValueType  # 1
+CAUSE_KIND_TOPIC_GROWN: CauseKind.ValueType  # 2
+"""the topic got more partitions"""
+CAUSE_KIND_BROKER_SILENT: CauseKind.ValueType  # 10
+"""The state of a broker.
+b, ms: fenced, no heartbeat for so long
+"""
+CAUSE_KIND_BROKER_GONE: CauseKind.ValueType  # 11
+"""b: fenced, its stream broke and its port refuses"""
+CAUSE_KIND_BROKER_REPLACED: CauseKind.ValueType  # 12
+"""b: fenced, its stream broke and another run answers"""
+CAUSE_KIND_BROKER_UNREACHABLE: CauseKind.ValueType  # 13
+"""b, ms: fenced, its stream broke and nothing answers"""
+CAUSE_KIND_BROKER_VANISHED: CauseKind.ValueType  # 14
+"""b: fenced, it went while it was being unfenced"""
+CAUSE_KIND_BROKER_STOPPED: CauseKind.ValueType  # 15
+"""b: fenced, it asked to leave, was allowed to, and left"""
+CAUSE_KIND_BROKER_RESTARTED: CauseKind.ValueType  # 16
+"""b: fenced, a new run of it registered"""
+CAUSE_KIND_SHUTTING_DOWN: CauseKind.ValueType  # 17
+"""b"""
+CAUSE_KIND_BROKER_RETURNED: CauseKind.ValueType  # 18
+"""b: it is unfenced again"""
+CAUSE_KIND_DIRECTORY_FAILED: CauseKind.ValueType  # 19
+"""b"""
+CAUSE_KIND_DIRECTORY_MISSING: CauseKind.ValueType  # 20
+"""b: registered without the log directory of the replica"""
+CAUSE_KIND_TAIL_LOST: CauseKind.ValueType  # 21
+"""b: its last run did not end well, so the end of its log may be lost"""
+CAUSE_KIND_REPLICA_LOSSY: CauseKind.ValueType  # 22
+"""b: it told that its replica lost records, or can't be read"""
+CAUSE_KIND_PREFERRED_ASKED: CauseKind.ValueType  # 30
+"""Elections.
+b: the preferred replica
+"""
+CAUSE_KIND_PREFERRED_BALANCE: CauseKind.ValueType  # 31
+"""b"""
+CAUSE_KIND_BROKER_DRAINED: CauseKind.ValueType  # 32
+"""b: the leader, which is drained"""
+CAUSE_KIND_ELECTION_ASKED: CauseKind.ValueType  # 33
+"""an operator asked for any leader, and a clean one was there"""
+CAUSE_KIND_LOSSY_TOLD: CauseKind.ValueType  # 34
+"""b: all replicas told their ends, and this one has most"""
+CAUSE_KIND_LOSSY_WAITED: CauseKind.ValueType  # 35
+"""b: of those that were back in time, this one has most"""
+CAUSE_KIND_LOSSY_ALLOWED: CauseKind.ValueType  # 36
+"""b: unclean.leader.election.enable"""
+CAUSE_KIND_LOSSY_ASKED: CauseKind.ValueType  # 37
+"""b: an operator asked"""
+CAUSE_KIND_REASSIGNMENT_ASKED: CauseKind.ValueType  # 40
+"""Reassignments."""
+CAUSE_KIND_REASSIGNMENT_REPLACED: CauseKind.ValueType  # 41
+"""a new target took the place of one under way"""
+CAUSE_KIND_REASSIGNMENT_CANCELLED: CauseKind.ValueType  # 42
+CAUSE_KIND_REASSIGNMENT_COMPLETED: CauseKind.ValueType  # 43
+"""every target is in the ISR"""
+CAUSE_KIND_REPLICAS_DRAINED: CauseKind.ValueType  # 44
+"""b: another broker takes the place of its replica"""
+CAUSE_KIND_INTERNAL_TOPIC_RAISED: CauseKind.ValueType  # 45
+"""an internal topic gets replicas that it lacks"""
+CAUSE_KIND_FELL_BEHIND: CauseKind.ValueType  # 50
+"""What a leader tells of a replica, or of itself.
+b, ms since it had all records, n records behind
+"""
+CAUSE_KIND_NOT_FETCHING: CauseKind.ValueType  # 51
+"""b, ms since its last fetch, n records behind"""
+CAUSE_KIND_REPLICA_LEFT: CauseKind.ValueType  # 52
+"""b: it fetches other partitions, and not this one any more"""
+CAUSE_KIND_LOST_RECORDS: CauseKind.ValueType  # 53
+"""b, n: its log ends so far below the high watermark"""
+CAUSE_KIND_CAUGHT_UP: CauseKind.ValueType  # 54
+"""b"""
+CAUSE_KIND_LEADER_DAMAGED: CauseKind.ValueType  # 55
+"""b: its log is corrupt"""
+CAUSE_KIND_LEADER_OFFLINE: CauseKind.ValueType  # 56
+"""b: its replica is offline"""
+CAUSE_KIND_LEADER_FULL: CauseKind.ValueType  # 57
+"""b: its disk is full, and others have room"""
+CAUSE_KIND_MIN_ISR_CHANGED: CauseKind.ValueType  # 60
+"""a config was changed, and the ISR is large enough by now"""
+Global___CauseKind: _TypeAlias = CauseKind  # noqa: Y015
 
 @_typing.final
 class MetadataEvent(_message.Message):
@@ -300,6 +479,7 @@ class RegisterBroker(_message.Message):
     LISTENERS_FIELD_NUMBER: _builtins.int
     INTER_BROKER_LISTENER_FIELD_NUMBER: _builtins.int
     CORDONED_FIELD_NUMBER: _builtins.int
+    FENCED_BECAUSE_FIELD_NUMBER: _builtins.int
     broker_id: _builtins.int
     broker_epoch: _builtins.int
     """the offset of the record of this registration"""
@@ -323,6 +503,10 @@ class RegisterBroker(_message.Message):
     def listeners(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Listener]:
         """the addresses that others dial"""
 
+    @_builtins.property
+    def fenced_because(self) -> Global___Cause:
+        """why it is fenced, while it is"""
+
     def __init__(
         self,
         *,
@@ -338,10 +522,11 @@ class RegisterBroker(_message.Message):
         listeners: _abc.Iterable[_common_pb2.Listener] | None = ...,
         inter_broker_listener: _builtins.str = ...,
         cordoned: _builtins.bool = ...,
+        fenced_because: Global___Cause | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["fenced_because", b"fenced_because"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_epoch", b"broker_epoch", "broker_id", b"broker_id", "cordoned", b"cordoned", "directories", b"directories", "features", b"features", "fenced", b"fenced", "host", b"host", "incarnation", b"incarnation", "inter_broker_listener", b"inter_broker_listener", "listeners", b"listeners", "rack", b"rack", "shutting_down", b"shutting_down"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_epoch", b"broker_epoch", "broker_id", b"broker_id", "cordoned", b"cordoned", "directories", b"directories", "features", b"features", "fenced", b"fenced", "fenced_because", b"fenced_because", "host", b"host", "incarnation", b"incarnation", "inter_broker_listener", b"inter_broker_listener", "listeners", b"listeners", "rack", b"rack", "shutting_down", b"shutting_down"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -357,6 +542,7 @@ class BrokerChange(_message.Message):
     SHUTTING_DOWN_FIELD_NUMBER: _builtins.int
     FAILED_DIRECTORIES_FIELD_NUMBER: _builtins.int
     CORDONED_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
     broker_id: _builtins.int
     broker_epoch: _builtins.int
     fenced: _builtins.bool
@@ -364,6 +550,10 @@ class BrokerChange(_message.Message):
     cordoned: _builtins.bool
     @_builtins.property
     def failed_directories(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
+    @_builtins.property
+    def cause(self) -> Global___Cause:
+        """why it is fenced by this change"""
+
     def __init__(
         self,
         *,
@@ -373,10 +563,11 @@ class BrokerChange(_message.Message):
         shutting_down: _builtins.bool | None = ...,
         failed_directories: _abc.Iterable[_builtins.bytes] | None = ...,
         cordoned: _builtins.bool | None = ...,
+        cause: Global___Cause | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_cordoned", b"_cordoned", "_fenced", b"_fenced", "_shutting_down", b"_shutting_down", "cordoned", b"cordoned", "fenced", b"fenced", "shutting_down", b"shutting_down"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cordoned", b"_cordoned", "_fenced", b"_fenced", "_shutting_down", b"_shutting_down", "cause", b"cause", "cordoned", b"cordoned", "fenced", b"fenced", "shutting_down", b"shutting_down"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cordoned", b"_cordoned", "_fenced", b"_fenced", "_shutting_down", b"_shutting_down", "broker_epoch", b"broker_epoch", "broker_id", b"broker_id", "cordoned", b"cordoned", "failed_directories", b"failed_directories", "fenced", b"fenced", "shutting_down", b"shutting_down"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cordoned", b"_cordoned", "_fenced", b"_fenced", "_shutting_down", b"_shutting_down", "broker_epoch", b"broker_epoch", "broker_id", b"broker_id", "cause", b"cause", "cordoned", b"cordoned", "failed_directories", b"failed_directories", "fenced", b"fenced", "shutting_down", b"shutting_down"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cordoned: _TypeAlias = _typing.Literal["cordoned"]  # noqa: Y015
     _WhichOneofArgType__cordoned: _TypeAlias = _typing.Literal["_cordoned", b"_cordoned"]  # noqa: Y015
@@ -506,6 +697,8 @@ class Partition(_message.Message):
     LEADER_EPOCH_FIELD_NUMBER: _builtins.int
     PARTITION_EPOCH_FIELD_NUMBER: _builtins.int
     RECOVERED_EPOCH_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
+    CAUSES_FIELD_NUMBER: _builtins.int
     topic_id: _builtins.bytes
     partition: _builtins.int
     leader: _builtins.int
@@ -514,6 +707,8 @@ class Partition(_message.Message):
     partition_epoch: _builtins.int
     recovered_epoch: _builtins.int
     """-1: never"""
+    history: _builtins.bytes
+    """In snapshots: an encoded PartitionHistory. An older program drops it."""
     @_builtins.property
     def replicas(self) -> _containers.RepeatedCompositeFieldContainer[Global___Replica]:
         """in the order of assignment: the preferred leader first"""
@@ -528,6 +723,10 @@ class Partition(_message.Message):
     def elr(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
     def last_isr(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def causes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Cause]:
+        """in the log: why the partition was created"""
+
     def __init__(
         self,
         *,
@@ -543,10 +742,12 @@ class Partition(_message.Message):
         leader_epoch: _builtins.int = ...,
         partition_epoch: _builtins.int = ...,
         recovered_epoch: _builtins.int = ...,
+        history: _builtins.bytes = ...,
+        causes: _abc.Iterable[Global___Cause] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adding", b"adding", "elr", b"elr", "isr", b"isr", "last_isr", b"last_isr", "leader", b"leader", "leader_epoch", b"leader_epoch", "partition", b"partition", "partition_epoch", b"partition_epoch", "recovered_epoch", b"recovered_epoch", "removing", b"removing", "replicas", b"replicas", "topic_id", b"topic_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adding", b"adding", "causes", b"causes", "elr", b"elr", "history", b"history", "isr", b"isr", "last_isr", b"last_isr", "leader", b"leader", "leader_epoch", b"leader_epoch", "partition", b"partition", "partition_epoch", b"partition_epoch", "recovered_epoch", b"recovered_epoch", "removing", b"removing", "replicas", b"replicas", "topic_id", b"topic_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -610,6 +811,7 @@ class PartitionChange(_message.Message):
     REPLICAS_FIELD_NUMBER: _builtins.int
     ADDING_FIELD_NUMBER: _builtins.int
     REMOVING_FIELD_NUMBER: _builtins.int
+    CAUSES_FIELD_NUMBER: _builtins.int
     topic_id: _builtins.bytes
     partition: _builtins.int
     partition_epoch: _builtins.int
@@ -628,6 +830,10 @@ class PartitionChange(_message.Message):
     def adding(self) -> Global___BrokerSet: ...
     @_builtins.property
     def removing(self) -> Global___BrokerSet: ...
+    @_builtins.property
+    def causes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Cause]:
+        """none: an older program wrote this, and did not say why"""
+
     def __init__(
         self,
         *,
@@ -643,10 +849,11 @@ class PartitionChange(_message.Message):
         replicas: Global___ReplicaList | None = ...,
         adding: Global___BrokerSet | None = ...,
         removing: Global___BrokerSet | None = ...,
+        causes: _abc.Iterable[Global___Cause] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_leader", b"_leader", "_leader_epoch", b"_leader_epoch", "_recovered_epoch", b"_recovered_epoch", "adding", b"adding", "elr", b"elr", "isr", b"isr", "last_isr", b"last_isr", "leader", b"leader", "leader_epoch", b"leader_epoch", "recovered_epoch", b"recovered_epoch", "removing", b"removing", "replicas", b"replicas"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_leader", b"_leader", "_leader_epoch", b"_leader_epoch", "_recovered_epoch", b"_recovered_epoch", "adding", b"adding", "elr", b"elr", "isr", b"isr", "last_isr", b"last_isr", "leader", b"leader", "leader_epoch", b"leader_epoch", "partition", b"partition", "partition_epoch", b"partition_epoch", "recovered_epoch", b"recovered_epoch", "removing", b"removing", "replicas", b"replicas", "topic_id", b"topic_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_leader", b"_leader", "_leader_epoch", b"_leader_epoch", "_recovered_epoch", b"_recovered_epoch", "adding", b"adding", "causes", b"causes", "elr", b"elr", "isr", b"isr", "last_isr", b"last_isr", "leader", b"leader", "leader_epoch", b"leader_epoch", "partition", b"partition", "partition_epoch", b"partition_epoch", "recovered_epoch", b"recovered_epoch", "removing", b"removing", "replicas", b"replicas", "topic_id", b"topic_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__leader: _TypeAlias = _typing.Literal["leader"]  # noqa: Y015
     _WhichOneofArgType__leader: _TypeAlias = _typing.Literal["_leader", b"_leader"]  # noqa: Y015
@@ -662,6 +869,112 @@ class PartitionChange(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__recovered_epoch) -> _WhichOneofReturnType__recovered_epoch | None: ...
 
 Global___PartitionChange: _TypeAlias = PartitionChange  # noqa: Y015
+
+@_typing.final
+class Cause(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    BROKER_ID_FIELD_NUMBER: _builtins.int
+    MS_FIELD_NUMBER: _builtins.int
+    RECORDS_FIELD_NUMBER: _builtins.int
+    kind: Global___CauseKind.ValueType
+    broker_id: _builtins.int
+    ms: _builtins.int
+    records: _builtins.int
+    def __init__(
+        self,
+        *,
+        kind: Global___CauseKind.ValueType = ...,
+        broker_id: _builtins.int = ...,
+        ms: _builtins.int = ...,
+        records: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_id", b"broker_id", "kind", b"kind", "ms", b"ms", "records", b"records"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Cause: _TypeAlias = Cause  # noqa: Y015
+
+@_typing.final
+class PastChange(_message.Message):
+    """A change of a partition that was, and the state after it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OFFSET_FIELD_NUMBER: _builtins.int
+    TIME_MS_FIELD_NUMBER: _builtins.int
+    CAUSES_FIELD_NUMBER: _builtins.int
+    LEADER_FIELD_NUMBER: _builtins.int
+    LEADER_EPOCH_FIELD_NUMBER: _builtins.int
+    ISR_FIELD_NUMBER: _builtins.int
+    ELR_FIELD_NUMBER: _builtins.int
+    REPLICAS_FIELD_NUMBER: _builtins.int
+    ADDING_FIELD_NUMBER: _builtins.int
+    REMOVING_FIELD_NUMBER: _builtins.int
+    offset: _builtins.int
+    """of its record in the metadata log"""
+    time_ms: _builtins.int
+    """by the clock of the controller; 0: not known"""
+    leader: _builtins.int
+    leader_epoch: _builtins.int
+    @_builtins.property
+    def causes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Cause]: ...
+    @_builtins.property
+    def isr(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def elr(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def replicas(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def adding(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def removing(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        offset: _builtins.int = ...,
+        time_ms: _builtins.int = ...,
+        causes: _abc.Iterable[Global___Cause] | None = ...,
+        leader: _builtins.int = ...,
+        leader_epoch: _builtins.int = ...,
+        isr: _abc.Iterable[_builtins.int] | None = ...,
+        elr: _abc.Iterable[_builtins.int] | None = ...,
+        replicas: _abc.Iterable[_builtins.int] | None = ...,
+        adding: _abc.Iterable[_builtins.int] | None = ...,
+        removing: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adding", b"adding", "causes", b"causes", "elr", b"elr", "isr", b"isr", "leader", b"leader", "leader_epoch", b"leader_epoch", "offset", b"offset", "removing", b"removing", "replicas", b"replicas", "time_ms", b"time_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PastChange: _TypeAlias = PastChange  # noqa: Y015
+
+@_typing.final
+class PartitionHistory(_message.Message):
+    """The last changes of a partition, the oldest first. Two of them joined byte by byte are one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANGES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___PastChange]: ...
+    def __init__(
+        self,
+        *,
+        changes: _abc.Iterable[Global___PastChange] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PartitionHistory: _TypeAlias = PartitionHistory  # noqa: Y015
 
 @_typing.final
 class ProducerIds(_message.Message):

@@ -20,6 +20,7 @@ from quorate.v1 import admin_pb2 as admin
 from quorate_quorum.controller.decisions.features import check_knows
 from quorate_quorum.controller.decisions.outcome import Context, Outcome
 from quorate_quorum.metadata.brokers import BROKER, BrokerImage, DirectoryImage
+from quorate_quorum.metadata.history import CAUSE, NOT_RECORDED, Cause
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.metadata.topics import ID_BYTES
 from quorate_quorum.node import listeners
@@ -172,6 +173,7 @@ def _broker(request: wire.RegisterRequest, epoch: int, old: BrokerImage | None) 
             for d in request.directories
         ),
         fenced=True,
+        fenced_because=Cause(ev.CAUSE_KIND_BROKER_RESTARTED, request.broker_id),
         shutting_down=False,
         features=tuple(sorted(from_wire(request.features).items())),
         cordoned=old is not None and old.cordoned,
@@ -205,15 +207,16 @@ def broker_changed(broker: BrokerImage, **fields: object) -> ev.MetadataEvent:
     )
 
 
-def fence(image: MetadataImage, broker_id: int) -> Outcome[bool]:
+def fence(image: MetadataImage, broker_id: int, because: Cause = NOT_RECORDED) -> Outcome[bool]:
     """Fence a broker. It will leave every ISR, and each partition that it led gets a new epoch.
 
-    Response: whether the broker was unfenced before.
+    `because`: the cause, which the changes of its partitions get, too. Response: whether the broker
+    was unfenced before.
     """
     broker = image.brokers.get(broker_id)
     if broker is None or broker.fenced:
         return Outcome((), False)
-    return Outcome((broker_changed(broker, fenced=True),), True)
+    return Outcome((broker_changed(broker, fenced=True, cause=CAUSE.message(because)),), True)
 
 
 def may_unfence(

@@ -42,6 +42,7 @@ from quorate_quorum.controller.decisions.topics import (
     replication_factor,
     too_few,
 )
+from quorate_quorum.metadata.history import Cause
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.metadata.topic_names import check_name
 from quorate_quorum.metadata.topics import ID_BYTES
@@ -129,7 +130,9 @@ class Creation:
 
         The caller proposes the events. If it can't, it must not call `next` again.
         """
-        turn = _Turn(image, context, NewPartitions(image, context))
+        turn = _Turn(
+            image, context, NewPartitions(image, context, Cause(ev.CAUSE_KIND_TOPIC_CREATED))
+        )
         # Bound the refused topics, too: they make no event, but take time.
         most = self._asked + self._events_max
         while len(turn.events) < self._events_max:

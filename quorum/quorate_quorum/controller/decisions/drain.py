@@ -22,6 +22,7 @@ from quorate_quorum.controller.decisions.partitions import clean_leader, moved, 
 from quorate_quorum.controller.decisions.placement import Place, fill, ring
 from quorate_quorum.controller.decisions.reassignment import reassigned
 from quorate_quorum.controller.decisions.topics import place_of, places_of
+from quorate_quorum.metadata.history import Cause
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.metadata.partitions import PartitionImage
 from quorate_quorum.metadata.topics import TopicImage
@@ -91,7 +92,8 @@ class Drain:
             others = [b for b in old.isr if b != self.broker_id]
             leader = clean_leader(image, old, others) if others else self.broker_id
             if leader in others:
-                states.append(moved(image, topic, old, isr=old.isr, leader=leader))
+                because = (Cause(ev.CAUSE_KIND_BROKER_DRAINED, self.broker_id),)
+                states.append(moved(image, topic, old, isr=old.isr, leader=leader, because=because))
                 self.response.leaders_moved += 1
             elif not self.replicas:
                 self._leave(topic, index, "no other replica is in the ISR and may lead")
@@ -100,7 +102,8 @@ class Drain:
                 # each replica goes on from where the last one went, so that all brokers get some
                 start = index + self.response.replicas_moved
                 target = _target_without(image, states[-1], self.broker_id, start, circle, counts)
-                states += reassigned(image, topic, states[-1], target, choice)[1:]
+                cause = Cause(ev.CAUSE_KIND_REPLICAS_DRAINED, self.broker_id)
+                states += reassigned(image, topic, states[-1], target, choice, cause)[1:]
                 counts.update(b for b in target if b not in old.broker_ids)
                 self.response.replicas_moved += 1
             except QuorateError as error:

@@ -26,6 +26,7 @@ from quorate_quorum.controller.decisions.new_partitions import (
 from quorate_quorum.controller.decisions.outcome import Context, Outcome
 from quorate_quorum.controller.decisions.placement import Place, next_position, place
 from quorate_quorum.controller.decisions.topics import places_of, too_few
+from quorate_quorum.metadata.history import Cause
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.metadata.topics import TopicImage
 from quorate_quorum.v1 import events_pb2 as ev
@@ -149,7 +150,7 @@ class Growth:
             assignments = [list(one.replicas) for one in given[:count]]
         else:
             assignments = self._placed(image, topic, count)
-        partitions = NewPartitions(image, context)
+        partitions = NewPartitions(image, context, Cause(ev.CAUSE_KIND_TOPIC_GROWN))
         return [
             partitions.event(topic.id, index, assignment)
             for index, assignment in enumerate(assignments, first)

@@ -14,6 +14,7 @@ from quorate_quorum.controller.decisions.free_space import DirectoryChoice
 from quorate_quorum.controller.decisions.outcome import Context, Outcome
 from quorate_quorum.controller.decisions.placement import fill, ring
 from quorate_quorum.controller.decisions.topics import default_factor, place_of, places_of
+from quorate_quorum.metadata.history import Cause
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.metadata.partitions import PartitionImage, partition_changed
 from quorate_quorum.metadata.topics import OFFSETS_TOPIC, TopicImage
@@ -90,4 +91,5 @@ def _raised(old: PartitionImage, added: Sequence[int], choice: DirectoryChoice) 
         replicas=(*old.replicas, *map(choice.of, added)),
         adding=(*old.adding, *added),
         partition_epoch=old.partition_epoch + 1,
+        causes=(Cause(ev.CAUSE_KIND_INTERNAL_TOPIC_RAISED),),
     )

@@ -21,6 +21,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 
+from quorate_quorum.metadata.history import Cause
+from quorate_quorum.v1 import events_pb2 as ev
+
 #: The most that one tick adds to the silence of a broker, or takes from its grace.
 TICK_MS_MAX = 100
 #: The time after which a new controller dials a broker that has not opened its stream.
@@ -42,7 +45,7 @@ class Fence:
     """Propose to fence this broker."""
 
     broker_id: int
-    reason: str
+    because: Cause
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +246,7 @@ class Liveness:
         session = self._dialled(broker_id, number)
         if session is None:
             return []
-        return self._is_gone(broker_id, session, "its stream broke, and its port refuses")
+        return self._is_gone(session, Cause(ev.CAUSE_KIND_BROKER_GONE, broker_id))
 
     def dial_answered(self, broker_id: int, number: int, incarnation: bytes) -> list[Effect]:
         """Take in the result of a dial: this incarnation answers."""
@@ -251,8 +254,7 @@ class Liveness:
         if session is None:
             return []
         if incarnation != session.incarnation:
-            reason = "its stream broke, and another incarnation answers"
-            return self._is_gone(broker_id, session, reason)
+            return self._is_gone(session, Cause(ev.CAUSE_KIND_BROKER_REPLACED, broker_id))
         session.can_be_dialled = True
         if session.phase in (Phase.DIALLED, Phase.GRACE):
             session.phase = Phase.SILENCE
@@ -278,7 +280,7 @@ class Liveness:
         session.dial = 0
         return session
 
-    def _is_gone(self, broker_id: int, session: _Session, reason: str) -> list[Effect]:
+    def _is_gone(self, session: _Session, because: Cause) -> list[Effect]:
         if (
             session.dial_is_trial
         ):  # the broker runs, because it was heard a moment ago: only the dial fails
@@ -286,16 +288,14 @@ class Liveness:
             return []
         session.phase = Phase.DEAD
         session.broke_ms = None
-        return self._fence(broker_id, session, reason, by_disconnect=True)
+        return self._fence(session, because, by_disconnect=True)
 
-    def _fence(
-        self, broker_id: int, session: _Session, reason: str, *, by_disconnect: bool
-    ) -> list[Effect]:
+    def _fence(self, session: _Session, because: Cause, *, by_disconnect: bool) -> list[Effect]:
         if session.fenced:
             return []
         session.fenced = True
         session.was_fenced_by_disconnect = by_disconnect
-        return [Fence(broker_id, reason)]
+        return [Fence(because.broker_id, because)]
 
     # Events: time.
 
@@ -348,12 +348,12 @@ class Liveness:
         effects: list[Effect] = []
         for broker_id, session in self._sessions.items():
             if session.phase is Phase.DEAD and not session.fenced:
-                reason = "it went while it was being unfenced"
-                effects += self._fence(broker_id, session, reason, by_disconnect=True)
+                because = Cause(ev.CAUSE_KIND_BROKER_VANISHED, broker_id)
+                effects += self._fence(session, because, by_disconnect=True)
             if session.phase is Phase.GRACE and session.grace_left_ms <= 0:
                 session.phase = Phase.SILENCE
-                reason = f"its stream broke, and nothing answers for {session.grace_ms} ms"
-                effects += self._fence(broker_id, session, reason, by_disconnect=True)
+                because = Cause(ev.CAUSE_KIND_BROKER_UNREACHABLE, broker_id, ms=session.grace_ms)
+                effects += self._fence(session, because, by_disconnect=True)
         return effects
 
     def _judge_silence(self) -> list[Effect]:
@@ -377,8 +377,8 @@ class Liveness:
         effects: list[Effect] = []
         for broker_id, session in over:
             self._fell_silent.append(self._ticked_ms - session.silence_ms)
-            reason = f"it was silent for {session.silence_ms} ms"
-            effects += self._fence(broker_id, session, reason, by_disconnect=False)
+            because = Cause(ev.CAUSE_KIND_BROKER_SILENT, broker_id, ms=session.silence_ms)
+            effects += self._fence(session, because, by_disconnect=False)
         return effects
 
     def _is_deaf(self, unfenced: list[tuple[int, _Session]]) -> bool:

@@ -15,10 +15,12 @@ from quorate_quorum.controller.decisions.partitions import (
     steps,
 )
 from quorate_quorum.metadata.brokers import BrokerImage
+from quorate_quorum.metadata.history import Cause
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.metadata.partitions import NO_LEADER, Key, PartitionImage
 from quorate_quorum.metadata.topics import TopicImage
 from quorate_quorum.v1 import controller_pb2 as wire
+from quorate_quorum.v1 import events_pb2 as ev
 
 #: The time after which a broker is asked again for the ends of its logs.
 ASK_AGAIN_MS = 1_000
@@ -30,12 +32,17 @@ ELECTED_PER_TICK = 50
 
 
 def elect_lossy(
-    image: MetadataImage, topic_id: bytes, partition: int, leader: int, choice: DirectoryChoice
+    image: MetadataImage,
+    topic_id: bytes,
+    partition: int,
+    leader: int,
+    choice: DirectoryChoice,
+    because: ev.CauseKind.ValueType = ev.CAUSE_KIND_UNSPECIFIED,
 ) -> Outcome[bool]:
     """Let `leader` lead although acknowledged records may be lost. recovered_epoch marks the loss.
 
-    Response: whether the election was made. It is not made if the partition is gone, has a leader
-    by now, or the chosen broker is not eligible.
+    `because`: the cause, which is about the new leader. Response: whether the election was made. It
+    is not made if the partition is gone, has a leader by now, or the chosen broker is not eligible.
     """
     topic = image.topics.get(topic_id)
     old = image.partition(topic_id, partition)
@@ -43,7 +50,9 @@ def elect_lossy(
         return Outcome((), False)
     if not image.is_eligible(old, leader):
         return Outcome((), False)
-    new = moved(image, topic, replace(old, isr=(), elr=()), isr=(leader,), leader=leader)
+    nothing_left = replace(old, isr=(), elr=())
+    causes = (Cause(because, leader),)
+    new = moved(image, topic, nothing_left, isr=(leader,), leader=leader, because=causes)
     replicas = new.replicas
     for broker_id in old.broker_ids:
         broker = image.brokers.get(broker_id)
@@ -59,7 +68,9 @@ def elect_all(
 ) -> Outcome[bool]:
     """Decide `elect_lossy` for several partitions. Response: whether any election was made."""
     choice = DirectoryChoice(image, free_space)
-    outcomes = [elect_lossy(image, c.topic_id, c.partition, c.leader, choice) for c in chosen]
+    outcomes = [
+        elect_lossy(image, c.topic_id, c.partition, c.leader, choice, c.because) for c in chosen
+    ]
     events = tuple(event for outcome in outcomes for event in outcome.events)
     return Outcome(events, bool(events))
 
@@ -80,6 +91,7 @@ class LossyElection:
     partition: int
     leader: int
     reason: str
+    because: ev.CauseKind.ValueType = ev.CAUSE_KIND_UNSPECIFIED
 
 
 @dataclass(slots=True)
@@ -231,7 +243,12 @@ class LossyElections:
         if not ((unclean and has_waited) or all(b in ends for b in partition.broker_ids)):
             # An empty log may be of a wiped disk.
             ends = {b: end for b, end in ends.items() if end[1] > 0}
-        return self._furthest(topic, key, partition, ends) if ends else ask
+        if not ends:
+            return ask
+        because = _why_now(
+            has_all=len(ends) == len(partition.broker_ids), asked=is_requested, unclean=unclean
+        )
+        return self._furthest(topic, key, partition, ends, because)
 
     def _is_requested(self, key: Key, now_ms: int) -> bool:
         until_ms = self._requested.get(key)
@@ -246,6 +263,7 @@ class LossyElections:
         key: Key,
         partition: PartitionImage,
         ends: dict[int, tuple[int, int]],
+        because: ev.CauseKind.ValueType,
     ) -> LossyElection:
         """Return the election of the furthest replica."""
 
@@ -267,4 +285,14 @@ class LossyElections:
             f"{topic.name}-{key[1]} may have lost acknowledged records: ISR"
             f" {list(partition.isr)}, ELR {list(partition.elr)} and last ISR"
             f" {list(partition.last_isr)} could not lead; of {told}, broker {leader} has most",
+            because,
         )
+
+
+def _why_now(*, has_all: bool, asked: bool, unclean: bool) -> ev.CauseKind.ValueType:
+    """Return why an election need not wait for more replicas."""
+    if asked:
+        return ev.CAUSE_KIND_LOSSY_ASKED
+    if has_all:
+        return ev.CAUSE_KIND_LOSSY_TOLD
+    return ev.CAUSE_KIND_LOSSY_ALLOWED if unclean else ev.CAUSE_KIND_LOSSY_WAITED

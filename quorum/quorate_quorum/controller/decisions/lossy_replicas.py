@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from quorate_quorum.controller.decisions.outcome import Outcome
 from quorate_quorum.controller.decisions.partitions import clean_leader, moved
+from quorate_quorum.metadata.history import Cause
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.metadata.partitions import PartitionImage, partition_changed
 from quorate_quorum.metadata.topics import TopicImage
@@ -58,4 +59,6 @@ def without_lossy(
         leader = clean_leader(image, old, isr)
         if leader >= 0 and leader not in isr:
             isr = (*isr, leader)
-    return moved(image, topic, old, isr=isr, leader=leader, lossy=(broker_id,))
+    because = (Cause(ev.CAUSE_KIND_REPLICA_LOSSY, broker_id),)
+    lossy = (broker_id,)
+    return moved(image, topic, old, isr=isr, leader=leader, because=because, lossy=lossy)

@@ -13,6 +13,7 @@ from quorate.errors import (
 from quorate_quorum.controller.decisions.free_space import DirectoryChoice
 from quorate_quorum.controller.decisions.outcome import Context
 from quorate_quorum.metadata.brokers import BrokerImage
+from quorate_quorum.metadata.history import CAUSE, Cause
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.metadata.partitions import NEVER
 from quorate_quorum.v1 import events_pb2 as ev
@@ -24,8 +25,9 @@ EVENTS_MAX = 100
 class NewPartitions:
     """The new partitions of one turn of the event loop. The image lacks them."""
 
-    def __init__(self, image: MetadataImage, context: Context) -> None:
+    def __init__(self, image: MetadataImage, context: Context, because: Cause) -> None:
         self._image = image
+        self._because = CAUSE.message(because)
         self._choice = DirectoryChoice(image, context.free_space)
         #: Whether a new replica on a broker's directory would be in sync, by (broker id, directory
         #: id).
@@ -40,7 +42,11 @@ class NewPartitions:
         the event's size. Raises NotEnoughReplicasError if no replica is eligible.
         """
         partition = ev.Partition(
-            topic_id=topic_id, partition=index, leader=-1, recovered_epoch=NEVER
+            topic_id=topic_id,
+            partition=index,
+            leader=-1,
+            recovered_epoch=NEVER,
+            causes=(self._because,),
         )
         for broker_id in assignment:
             broker = self._image.brokers[broker_id]

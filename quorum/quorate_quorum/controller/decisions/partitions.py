@@ -1,10 +1,11 @@
 """Leaders, ISR and ELR: the next state of a partition when its replicas come, go and fall behind.
 
-`moved` makes every change of a partition's state. It keeps the ELR by the rule of KIP-966: while
-the ISR is smaller than min ISR, the high watermark does not move. So a replica that leaves such an
-ISR still has every acknowledged record, and enters the ELR. The ELR is emptied when the ISR is
-large enough again. Leaders are elected from the ISR, then from the ELR. `LossyElections` decides
-the elections that may lose records; recovered_epoch marks a partition that had one.
+`moved` makes every change of a partition's state, and notes its causes. It keeps the ELR by the
+rule of KIP-966: while the ISR is smaller than min ISR, the high watermark does not move. So a
+replica that leaves such an ISR still has every acknowledged record, and enters the ELR. The ELR is
+emptied when the ISR is large enough again. Leaders are elected from the ISR, then from the ELR.
+`LossyElections` decides the elections that may lose records; recovered_epoch marks a partition that
+had one.
 
 A leader must take its ISR from the image, never from the answer to AlterPartition. Only images
 arrive in order: before the new ISR, the log may hold a raised min.insync.replicas.
@@ -30,7 +31,8 @@ from quorate.errors import (
 )
 from quorate_quorum.controller.decisions.free_space import DirectoryChoice
 from quorate_quorum.controller.decisions.outcome import Context, Outcome
-from quorate_quorum.metadata.brokers import BrokerImage
+from quorate_quorum.metadata.brokers import BrokerImage, DirectoryImage
+from quorate_quorum.metadata.history import CAUSE, CAUSES_MAX, Cause
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.metadata.partitions import (
     NO_LEADER,
@@ -72,6 +74,7 @@ def moved(
     *,
     isr: Iterable[int],
     leader: int,
+    because: Sequence[Cause],
     lossy: Sequence[int] = (),
     assigned: Assigned | None = None,
 ) -> PartitionImage:
@@ -81,7 +84,8 @@ def moved(
     the old replica has fetched would count for a replica that the same broker gets later, and that
     one is empty.
 
-    `lossy`: brokers whose replica may have lost the end of its log. If such a replica leaves ISR or
+    `because`: the causes of the change. `lossy`: brokers whose replica may have lost the end of its
+    log. If such a replica leaves ISR or
     ELR, it enters last_isr, not the ELR. `assigned`: the new replicas, if they change.
     """
     members = set(isr)
@@ -99,6 +103,7 @@ def moved(
         leader_epoch=old.leader_epoch + is_new_reign,
         elr=now.ordered(left - unsure),
         last_isr=now.ordered({*old.last_isr, *(left & unsure)}),
+        causes=tuple(because),
     )
     if new.elr and len(new.isr) >= image.min_isr(topic, new):
         new = replace(new, elr=())
@@ -114,12 +119,13 @@ def completed(image: MetadataImage, topic: TopicImage, old: PartitionImage) -> P
     if not old.is_reassigned or not set(target) <= set(old.isr):
         return old
     kept = Assigned(tuple(one for one in old.replicas if one.broker_id in target))
+    because = (Cause(ev.CAUSE_KIND_REASSIGNMENT_COMPLETED),)
     leader = old.leader
     if leader not in target:
         leader = clean_leader(image, replace(old, replicas=kept.replicas), target)
         if leader == NO_LEADER:
             return old
-    return moved(image, topic, old, isr=target, leader=leader, assigned=kept)
+    return moved(image, topic, old, isr=target, leader=leader, because=because, assigned=kept)
 
 
 def clean_leader(image: MetadataImage, partition: PartitionImage, isr: Sequence[int]) -> int:
@@ -137,17 +143,24 @@ def clean_leader(image: MetadataImage, partition: PartitionImage, isr: Sequence[
     return NO_LEADER
 
 
-def elect(image: MetadataImage, topic: TopicImage, old: PartitionImage) -> PartitionImage:
+def elect(
+    image: MetadataImage,
+    topic: TopicImage,
+    old: PartitionImage,
+    because: ev.CauseKind.ValueType = ev.CAUSE_KIND_BROKER_RETURNED,
+) -> PartitionImage:
     """Return the next state of a leaderless partition.
 
-    It has a leader, if a broker can lead the partition without loss.
+    It has a leader, if a broker can lead the partition without loss. `because`: the cause, which is
+    about the new leader.
     """
     if old.leader != NO_LEADER:
         return old
     leader = clean_leader(image, old, old.isr)
     if leader == NO_LEADER:
         return old
-    return moved(image, topic, old, isr=(*old.isr, leader), leader=leader)
+    causes = (Cause(because, leader),)
+    return moved(image, topic, old, isr=(*old.isr, leader), leader=leader, because=causes)
 
 
 def adapted(
@@ -187,7 +200,8 @@ def adapted(
     loses_leader = old.leader == broker_id and leader == NO_LEADER
     if online and (loses_leader or not isr or broker_id not in old.isr):
         return old  # the last member stays in the ISR and leads until it stops
-    new = moved(image, topic, old, isr=isr, leader=leader, lossy=lossy)
+    because = (_cause(broker, directory, is_lossy=bool(lossy)),)
+    new = moved(image, topic, old, isr=isr, leader=leader, because=because, lossy=lossy)
     if directory is None and (new.isr or new.elr):
         new = moved(
             image,
@@ -195,10 +209,30 @@ def adapted(
             old,
             isr=isr,
             leader=leader,
+            because=because,
             lossy=lossy,
             assigned=Assigned(redirected(old, broker, choice), old.adding, old.removing),
         )
     return new
+
+
+def _cause(broker: BrokerImage, directory: DirectoryImage | None, *, is_lossy: bool) -> Cause:
+    """Return why a broker's replica in this directory may be out of date by now.
+
+    A run that registers fences the broker. What it says of the disk tells more than that.
+    """
+    if directory is None:
+        return Cause(ev.CAUSE_KIND_DIRECTORY_MISSING, broker.id)
+    if directory.failed:
+        return Cause(ev.CAUSE_KIND_DIRECTORY_FAILED, broker.id)
+    if not broker.fenced:
+        return Cause(ev.CAUSE_KIND_SHUTTING_DOWN, broker.id)
+    fenced = broker.fenced_because
+    if fenced is None or fenced.kind == ev.CAUSE_KIND_UNSPECIFIED:
+        return Cause(ev.CAUSE_KIND_UNSPECIFIED, broker.id)
+    if is_lossy and fenced.kind == ev.CAUSE_KIND_BROKER_RESTARTED:
+        return Cause(ev.CAUSE_KIND_TAIL_LOST, broker.id)
+    return fenced
 
 
 def _is_lossless(
@@ -318,6 +352,7 @@ def _altered(
         old,
         isr=isr,
         leader=clean_leader(image, old, isr) if resigns else leader,
+        because=_told(image, old, isr, proposal.causes),
         lossy=(leader,) if resigns and proposal.lossy else (),
     )
     if new.last_isr and len(new.isr) >= image.min_isr(topic, new):
@@ -328,6 +363,30 @@ def _altered(
     states.append(adapted(image, topic, states[-1], leader, choice))
     states.append(completed(image, topic, states[-1]))
     return steps(topic.id, index, states), states[-1]
+
+
+def _told(
+    image: MetadataImage, old: PartitionImage, isr: Sequence[int], told: Sequence[ev.Cause]
+) -> list[Cause]:
+    """Return why brokers leave or enter the ISR, a cause for each.
+
+    A leader of an older release tells none. What it tells of other brokers is left out.
+    """
+    found = {one.broker_id: CAUSE.image(one) for one in told[:CAUSES_MAX]}
+    causes = []
+    for broker_id in old.broker_ids:
+        if broker_id in found and (broker_id in isr) != (broker_id in old.isr):
+            causes.append(found[broker_id])
+        elif broker_id in isr and broker_id not in old.isr:
+            causes.append(Cause(ev.CAUSE_KIND_CAUGHT_UP, broker_id))
+        elif broker_id in old.isr and broker_id not in isr:
+            broker, directory_id = image.brokers.get(broker_id), old.directory_of(broker_id)
+            if broker is None or image.is_eligible(old, broker_id):
+                causes.append(Cause(ev.CAUSE_KIND_UNSPECIFIED, broker_id))
+            else:
+                directory = broker.directory(directory_id or b"")
+                causes.append(_cause(broker, directory, is_lossy=False))
+    return causes
 
 
 def steps(topic_id: bytes, index: int, states: Sequence[PartitionImage]) -> list[ev.MetadataEvent]:

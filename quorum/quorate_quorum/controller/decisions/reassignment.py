@@ -34,6 +34,7 @@ from quorate_quorum.controller.decisions.partitions import (
     steps,
 )
 from quorate_quorum.controller.decisions.topics import why_no_replicas
+from quorate_quorum.metadata.history import Cause
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.metadata.partitions import NO_LEADER, PartitionImage
 from quorate_quorum.metadata.topics import TopicImage
@@ -49,12 +50,19 @@ def reassigned(
     old: PartitionImage,
     target: Sequence[int],
     choice: DirectoryChoice,
+    because: Cause | None = None,
 ) -> list[PartitionImage]:
     """Return the states that a partition goes through at once, from `old` on.
 
     `target`: the brokers that shall have a replica, the preferred leader first. If each of them is
-    in the ISR already, the last state has no other replicas. Raises InvalidReplicaAssignmentError.
+    in the ISR already, the last state has no other replicas. `because`: the cause; None: someone
+    asked. Raises InvalidReplicaAssignmentError.
     """
+    if because is None:
+        is_first = not old.is_reassigned
+        because = Cause(
+            ev.CAUSE_KIND_REASSIGNMENT_ASKED if is_first else ev.CAUSE_KIND_REASSIGNMENT_REPLACED
+        )
     _check_target(image, old, target)
     original = [b for b in old.broker_ids if b not in old.adding]
     removing = tuple(b for b in original if b not in target)
@@ -66,7 +74,7 @@ def reassigned(
         adding=tuple(b for b in target if b not in original),
         removing=removing,
     )
-    new = _with(image, topic, old, assigned)
+    new = _with(image, topic, old, assigned, because)
     return [old, new, completed(image, topic, new)]
 
 
@@ -84,11 +92,16 @@ def cancelled(
             f"the partition has the replicas {list(old.broker_ids)}, and none is added or removed"
         )
     original = [b for b in old.broker_ids if b not in old.adding]
-    return reassigned(image, topic, old, original, choice)
+    because = Cause(ev.CAUSE_KIND_REASSIGNMENT_CANCELLED)
+    return reassigned(image, topic, old, original, choice, because)
 
 
 def _with(
-    image: MetadataImage, topic: TopicImage, old: PartitionImage, assigned: Assigned
+    image: MetadataImage,
+    topic: TopicImage,
+    old: PartitionImage,
+    assigned: Assigned,
+    because: Cause,
 ) -> PartitionImage:
     """Return the next state, with these replicas. Raise an error if that could lose records."""
     kept = assigned.broker_ids
@@ -112,7 +125,7 @@ def _with(
             )
         if leader not in isr:  # it is of the ELR, and has every acknowledged record
             isr = (*isr, leader)
-    return moved(image, topic, old, isr=isr, leader=leader, assigned=assigned)
+    return moved(image, topic, old, isr=isr, leader=leader, because=(because,), assigned=assigned)
 
 
 def _check_target(image: MetadataImage, old: PartitionImage, target: Sequence[int]) -> None:

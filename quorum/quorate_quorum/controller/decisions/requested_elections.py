@@ -31,6 +31,7 @@ from quorate_quorum.controller.decisions.partitions import (
     moved,
     steps,
 )
+from quorate_quorum.metadata.history import Cause
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.metadata.partitions import NO_LEADER, Key, PartitionImage
 from quorate_quorum.metadata.topics import TopicImage
@@ -43,10 +44,16 @@ CHANGED_MAX: Final = 50
 ANSWERED_MAX: Final = 10_000
 
 
-def elect_preferred(image: MetadataImage, topic: TopicImage, old: PartitionImage) -> PartitionImage:
+def elect_preferred(
+    image: MetadataImage,
+    topic: TopicImage,
+    old: PartitionImage,
+    because: ev.CauseKind.ValueType = ev.CAUSE_KIND_PREFERRED_ASKED,
+) -> PartitionImage:
     """Return the next state of a partition: its first replica leads.
 
-    If a drained broker leads, another member of the ISR that may lead takes over.
+    If a drained broker leads, another member of the ISR that may lead takes over. `because`: the
+    cause, which is about the preferred replica.
 
     Raises ElectionNotNeededError or PreferredLeaderNotAvailableError.
     """
@@ -62,9 +69,10 @@ def elect_preferred(image: MetadataImage, topic: TopicImage, old: PartitionImage
             f"the preferred replica, broker {preferred}, is drained:"
             f" `quorate cluster undrain {preferred}` lets it lead again"
         )
-    new = elect(image, topic, old)
+    new = elect(image, topic, old, because)
     if new is old and preferred in old.isr and image.is_eligible(old, preferred):
-        new = moved(image, topic, old, isr=old.isr, leader=preferred)
+        causes = (Cause(because, preferred),)
+        new = moved(image, topic, old, isr=old.isr, leader=preferred, because=causes)
     if new.leader != preferred:
         found = (
             f"its replica is not in the ISR {list(old.isr)}"
@@ -85,7 +93,8 @@ def _relieved(image: MetadataImage, topic: TopicImage, old: PartitionImage) -> P
     chosen = clean_leader(image, old, old.isr)
     if chosen == NO_LEADER or image.brokers[chosen].cordoned:
         return old
-    return moved(image, topic, old, isr=old.isr, leader=chosen)
+    because = (Cause(ev.CAUSE_KIND_BROKER_DRAINED, old.leader),)
+    return moved(image, topic, old, isr=old.isr, leader=chosen, because=because)
 
 
 def elect_any(
@@ -97,7 +106,7 @@ def elect_any(
     """
     if old.leader != NO_LEADER:
         raise ElectionNotNeededError(f"broker {old.leader} leads: no election may lose its records")
-    new = elect(image, topic, old)
+    new = elect(image, topic, old, ev.CAUSE_KIND_ELECTION_ASKED)
     if new is not old:
         return new
     if not any(image.is_eligible(old, broker_id) for broker_id in old.broker_ids):
@@ -116,6 +125,8 @@ class RequestedElections:
     """
 
     request: admin.ElectLeadersRequest
+    #: Why preferred replicas are elected.
+    because: ev.CauseKind.ValueType = ev.CAUSE_KIND_PREFERRED_ASKED
     response: admin.ElectLeadersResponse = field(default_factory=admin.ElectLeadersResponse)
     #: The partitions that only LossyElections may give a leader.
     lossy: list[Key] = field(default_factory=list)
@@ -175,8 +186,11 @@ class RequestedElections:
                 f"topic {name!r} has partitions 0 to {len(topic.partitions) - 1}, and no {index}"
             )
         old = topic.partitions[index]
-        decide = elect_any if self.request.unclean else elect_preferred
-        new = decide(image, topic, old)
+        new = (
+            elect_any(image, topic, old)
+            if self.request.unclean
+            else elect_preferred(image, topic, old, self.because)
+        )
         if new is None:
             self.lossy.append((topic.id, index))
             return

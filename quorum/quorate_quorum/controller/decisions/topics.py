@@ -27,6 +27,7 @@ from quorate_quorum.controller.decisions.partitions import moved
 from quorate_quorum.controller.decisions.placement import Place
 from quorate_quorum.metadata.brokers import BrokerImage
 from quorate_quorum.metadata.delta import replayed
+from quorate_quorum.metadata.history import Cause
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.metadata.partitions import partition_changed
 from quorate_quorum.metadata.topics import TopicImage
@@ -265,9 +266,10 @@ def _check_internal(topic: TopicImage, wanted: Mapping[str, str | None]) -> None
 
 def _voided(image: MetadataImage) -> Iterator[ev.MetadataEvent]:
     """Yield the events that empty the ELRs of partitions whose ISR is now large enough."""
+    because = (Cause(ev.CAUSE_KIND_MIN_ISR_CHANGED),)
     for topic in image.all_topics():
         for index, old in enumerate(topic.partitions):
             if old.elr:
-                new = moved(image, topic, old, isr=old.isr, leader=old.leader)
+                new = moved(image, topic, old, isr=old.isr, leader=old.leader, because=because)
                 if new is not old:
                     yield partition_changed(topic.id, index, old, new)

@@ -17,6 +17,7 @@ from quorate_quorum.controller.decisions.requested_elections import RequestedEle
 from quorate_quorum.controller.driver.reign import Reign
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.node.config import QuorumConfig
+from quorate_quorum.v1 import events_pb2 as ev
 
 log = structlog.get_logger(__name__)
 
@@ -36,7 +37,9 @@ async def balance(reign: Reign, config: QuorumConfig) -> None:
 
 async def _balance_once(reign: Reign) -> int:
     """Let the preferred replicas lead that may. Return the number of partitions."""
-    requested = RequestedElections(ElectLeadersRequest(all_topics=True))
+    requested = RequestedElections(
+        ElectLeadersRequest(all_topics=True), ev.CAUSE_KIND_PREFERRED_BALANCE
+    )
     elected = 0
 
     def step(image: MetadataImage, context: Context) -> Outcome[tuple[bool, int]]:

@@ -13,6 +13,8 @@ from quorate.net.network import Answered, Network, NoAnswer, Refused
 from quorate_quorum.controller.decisions import brokers
 from quorate_quorum.controller.decisions.liveness import Dial, Effect, Fence, HandOver, Liveness
 from quorate_quorum.controller.driver.reign import Reign
+from quorate_quorum.metadata.explanation import clause
+from quorate_quorum.metadata.history import Cause
 
 log = structlog.get_logger(__name__)
 
@@ -39,8 +41,8 @@ class Fencing:
     _network: Network
     _spawn: Callable[[Coroutine[Any, Any, None], str], object]
     dial_timeout_ms: int
-    #: The fencings that wait because the log was full, by broker: (broker_epoch, reason).
-    _put_off: dict[int, tuple[int, str]] = field(default_factory=dict)
+    #: The fencings that wait because the log was full, by broker: (broker_epoch, cause).
+    _put_off: dict[int, tuple[int, Cause]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._dials = asyncio.Semaphore(DIALS_AT_ONCE_MAX)
@@ -51,23 +53,29 @@ class Fencing:
             match effect:
                 case Dial(broker_id, number):
                     self._spawn(self._dial(broker_id, number), f"dial-{broker_id}")
-                case Fence(broker_id, reason):
-                    self.fence(broker_id, reason)
+                case Fence(_, because):
+                    self.fence(because)
                 case HandOver(reason):
                     log.warning("controller_hands_over", reason=reason)
                     self._raft.hand_over(for_silence=True)
 
-    def fence(self, broker_id: int, reason: str) -> None:
-        """Fence a broker. If the metadata log takes no more proposals, a later tick tries again."""
+    def fence(self, because: Cause) -> None:
+        """Fence the broker that the cause names.
+
+        If the metadata log takes no more proposals, a later tick tries again.
+        """
+        broker_id = because.broker_id
         broker = self._reign.pending.brokers.get(broker_id)
         if broker is None or broker.fenced:
             return
         # An announced stop needs no warning.
         say = log.info if broker.shutting_down else log.warning
-        say("broker_fenced", broker=broker_id, reason=reason)
-        has_changed = self._reign.attempt("fence", lambda i, _: brokers.fence(i, broker_id))
+        say("broker_fenced", broker=broker_id, reason=clause(because, "it"))
+        has_changed = self._reign.attempt(
+            "fence", lambda i, _: brokers.fence(i, broker_id, because)
+        )
         if has_changed is None:
-            self._put_off[broker_id] = broker.epoch, reason
+            self._put_off[broker_id] = broker.epoch, because
         elif has_changed:
             self._liveness.fenced(broker_id)
 
@@ -77,10 +85,10 @@ class Fencing:
         A broker that registered again is fenced already.
         """
         put_off, self._put_off = self._put_off, {}
-        for broker_id, (epoch, reason) in put_off.items():
+        for broker_id, (epoch, because) in put_off.items():
             broker = self._reign.pending.brokers.get(broker_id)
             if broker is not None and broker.epoch == epoch:
-                self.fence(broker_id, reason)
+                self.fence(because)
 
     async def _dial(self, broker_id: int, number: int) -> None:
         broker = self._reign.pending.brokers.get(broker_id)

@@ -36,9 +36,11 @@ from quorate_quorum.controller.driver.sessions import Session, Sessions
 from quorate_quorum.controller.driver.sweeper import Sweeper
 from quorate_quorum.metadata.brokers import BrokerImage
 from quorate_quorum.metadata.delta import MetadataDelta
+from quorate_quorum.metadata.history import Cause
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.node.config import QuorumConfig
 from quorate_quorum.node.environment import Environment
+from quorate_quorum.v1 import events_pb2 as ev
 from quorate_quorum.v1.controller_pb2 import (
     HeartbeatRequest,
     HeartbeatResponse,
@@ -198,7 +200,7 @@ class Leases:
         if self._reign.is_over:
             return
         if is_newest and session.was_told_to_go:
-            self.fencing.fence(session.broker_id, "it asked to leave, was allowed to, and left")
+            self.fencing.fence(Cause(ev.CAUSE_KIND_BROKER_STOPPED, session.broker_id))
         self.fencing.carry_out(
             self.liveness.stream_broken(
                 session.broker_id, session.incarnation, session.number, loop_ms()

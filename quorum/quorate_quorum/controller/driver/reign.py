@@ -224,8 +224,9 @@ class Reign:
 
     def _propose(self, events: Sequence[MetadataEvent]) -> None:
         image, parts = self.pending, []
+        now_ms = self._context(image.offset).now_ms
         for part in split(events):  # replay all parts before one is proposed: a replay asserts
-            image = replayed(image, part, epoch=self.epoch)
+            image = replayed(image, part, epoch=self.epoch, time_ms=now_ms)
             parts.append((part, image))
         for number, (part, image) in enumerate(parts):
             try:

@@ -8,6 +8,8 @@ import pytest
 
 from quorate_broker.replica.in_sync_replicas import Proposal
 from quorate_broker.replica.leader import Leader, ReplicaStream
+from quorate_quorum.metadata.history import Cause
+from quorate_quorum.v1 import events_pb2 as ev
 
 LAG = 10_000
 
@@ -371,3 +373,47 @@ def test_a_follower_that_leaves_a_partition_out_of_its_stream_is_out_of_sync_at_
     back = leader.propose(7, 101, eligible)
     assert back is not None
     assert back.isr == (1, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("what", "cause"),
+    [
+        ("lags", Cause(ev.CAUSE_KIND_FELL_BEHIND, 3, ms=LAG + 1, records=90)),
+        ("is silent", Cause(ev.CAUSE_KIND_NOT_FETCHING, 3, ms=LAG + 1, records=90)),
+        ("was never heard", Cause(ev.CAUSE_KIND_NOT_FETCHING, 3, ms=LAG + 1, records=100)),
+        ("left", Cause(ev.CAUSE_KIND_REPLICA_LEFT, 3)),
+        ("lost records", Cause(ev.CAUSE_KIND_LOST_RECORDS, 3, records=6)),
+    ],
+)
+def test_a_proposal_says_why_a_replica_leaves(what: str, cause: Cause) -> None:
+    leader = leader_of(1, 2, 3)
+    append(leader, 100)
+    two, three = stream_of(2), stream_of(3)
+    if what == "lost records":
+        leader.record_fetch(three, 100, 0)
+    fetch(leader, two, 100)
+    now_ms = LAG + 1
+    if what != "was never heard":
+        fetch(leader, three, 94 if what == "lost records" else 10)
+    two.last_request_ms = now_ms
+    if what in ("lags", "left"):
+        fetch(leader, three, 10, now_ms)
+    if what == "left":
+        leader.follower_left(three)
+
+    proposal = leader.propose(now_ms, 101, eligible)
+
+    assert proposal is not None
+    assert (proposal.isr, proposal.causes) == ((1, 2), (cause,))
+
+
+def test_a_proposal_says_that_a_replica_has_caught_up() -> None:
+    leader = leader_of(1, 2)
+    append(leader, 10)
+    fetch(leader, stream_of(2), 10)
+    fetch(leader, stream_of(3), 10)
+
+    proposal = leader.propose(0, 101, eligible)
+
+    assert proposal is not None
+    assert proposal.causes == (Cause(ev.CAUSE_KIND_CAUGHT_UP, 3),)

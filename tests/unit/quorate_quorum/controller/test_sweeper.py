@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from quorate_quorum.metadata.history import Cause
 from quorate_quorum.v1 import events_pb2 as ev
 from tests.unit.quorate_quorum.controller.builders import World, in_a_world
 from tests.unit.quorate_quorum.metadata.builders import leads
+
+GONE = Cause(ev.CAUSE_KIND_BROKER_GONE, 0)
 
 
 def test_a_new_reign_completes_what_the_last_one_left_and_unfences_nobody_before() -> None:
@@ -20,7 +23,7 @@ def test_a_new_reign_completes_what_the_last_one_left_and_unfences_nobody_before
         assert led == 60
         # The reign ends with the fence proposed and committed, and nothing of what it asks.
         active.leases.sweeper.take_step = lambda: False  # type: ignore[method-assign]
-        active.leases.fencing.fence(0, "test")
+        active.leases.fencing.fence(GONE)
         world.raft.commit()
         assert leads(world.controller.image, 0) == led
         session = world.session(0)
@@ -51,7 +54,7 @@ def test_a_fence_of_many_partitions_goes_to_the_log_in_small_batches() -> None:
             told(events)
 
         active.reign.when_proposed = count
-        active.leases.fencing.fence(0, "test")
+        active.leases.fencing.fence(GONE)
         await world.until(lambda: leads(active.reign.pending, 0) == 0)
         assert sizes[0] == 1
         assert 1 < max(sizes) <= 50
@@ -66,11 +69,11 @@ def test_an_older_fencing_that_is_settled_says_nothing_of_a_newer_one() -> None:
         await world.create("many", partitions=20)
         active = world.controller.active()
         leases = active.leases
-        leases.fencing.fence(0, "test")
+        leases.fencing.fence(GONE)
         await world.until(lambda: leads(world.controller.image, 0) == 0)
         await world.until(lambda: not world.controller.image.brokers[0].fenced)
         leases.sweeper.take_step = lambda: False  # type: ignore[method-assign]
-        leases.fencing.fence(0, "test, again")
+        leases.fencing.fence(GONE)
         session = world.session(0)
         session.applied_offset = 1 << 40
         leases.unfence(session)
