@@ -257,7 +257,7 @@ def moved_to_the_end(image: MetadataImage) -> MetadataImage:
     """The image after the target of partition 0 of `orders` has caught up."""
     topic, old = image.topics[topic_id(1)], the_partition(image)
     isr = (*old.isr, *(b for b in old.target if b not in old.isr))
-    caught_up = moved(image, topic, old, isr=isr, leader=old.leader)
+    caught_up = moved(image, topic, old, isr=isr, leader=old.leader, because=())
     done = completed(image, topic, caught_up)
     return replayed(image, steps(topic.id, 0, [old, caught_up, done]))
 
