@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from quorate_quorum.metadata.history import Cause
+from quorate_quorum.v1 import events_pb2 as ev
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +22,13 @@ class Proposal:
     partition_epoch: int
     #: (broker_id, broker_epoch) of each member, in the order of broker_id.
     members: tuple[tuple[int, int], ...]
-    #: Whether the leader leaves itself out because its log is damaged.
-    is_lossy: bool = False
     #: Why brokers leave or enter the ISR, a cause for each. The controller writes them down.
     causes: tuple[Cause, ...] = field(default=(), compare=False)
+
+    @property
+    def is_lossy(self) -> bool:
+        """Whether the leader leaves itself out because its log is damaged."""
+        return any(cause.kind == ev.CAUSE_KIND_LEADER_DAMAGED for cause in self.causes)
 
     @property
     def isr(self) -> tuple[int, ...]:

@@ -190,10 +190,7 @@ class Partition(Replica):
         return self.role.propose_isr(now_ms, broker_epoch, eligible_epoch)
 
     def _may_give_way(self, now_ms: int) -> bool:
-        """Whether this leader may give way for lack of room.
-
-        If all disks are full, the leadership would go round and round.
-        """
+        """Whether to give way for lack of room, which must not go round and round full disks."""
         assert self.state is not None
         leader_epoch, at_ms = self._gave_way
         return leader_epoch == self.state.leader_epoch or now_ms >= at_ms + GIVES_WAY_INTERVAL_MS
@@ -213,15 +210,11 @@ class Partition(Replica):
                 break
         else:
             return None
-        is_lossy = self.damage.reason is not None
-        if is_lossy:
+        kind = ev.CAUSE_KIND_LEADER_OFFLINE if self.must_resign else ev.CAUSE_KIND_LEADER_FULL
+        if self.damage.reason is not None:
             kind = ev.CAUSE_KIND_LEADER_DAMAGED
-        else:
-            kind = ev.CAUSE_KIND_LEADER_OFFLINE if self.must_resign else ev.CAUSE_KIND_LEADER_FULL
         causes = (Cause(kind, self.broker_id),)
-        return Proposal(
-            state.leader_epoch, state.partition_epoch, members, is_lossy=is_lossy, causes=causes
-        )
+        return Proposal(state.leader_epoch, state.partition_epoch, members, causes)
 
     async def follow_image(
         self,

@@ -370,14 +370,15 @@ def _told(
 ) -> list[Cause]:
     """Return why brokers leave or enter the ISR, a cause for each.
 
-    A leader of an older release tells none. What it tells of other brokers is left out.
+    A leader of an older release tells none. What it tells of other brokers is left out. A leader
+    that resigns may propose members of the ELR: its own cause is theirs.
     """
     found = {one.broker_id: CAUSE.image(one) for one in told[:CAUSES_MAX]}
     causes = []
     for broker_id in old.broker_ids:
         if broker_id in found and (broker_id in isr) != (broker_id in old.isr):
             causes.append(found[broker_id])
-        elif broker_id in isr and broker_id not in old.isr:
+        elif broker_id in isr and broker_id not in (*old.isr, *old.elr):
             causes.append(Cause(ev.CAUSE_KIND_CAUGHT_UP, broker_id))
         elif broker_id in old.isr and broker_id not in isr:
             broker, directory_id = image.brokers.get(broker_id), old.directory_of(broker_id)
