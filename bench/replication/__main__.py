@@ -4,6 +4,7 @@
     python -m bench.replication failover   kill -9 of a leader, 20 times
     python -m bench.replication leaders    kill -9 of a broker that leads 1,000 partitions
     python -m bench.replication rack       kill -9 of one of three racks
+    python -m bench.replication handovers  a clean stop, a drain, a preferred election, under load
 
 Each prints median, spread, worst and the targets. --kafka HOST:PORT: create the same topics at an
 Apache Kafka of three brokers of this machine, and through the Kafka listener. Figures of different
@@ -16,7 +17,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from bench.replication import creation, failover
+from bench.replication import creation, failover, handovers
 from bench.replication.cluster import Figures, show, show_json
 from quorate_quorum.node.logs import set_up_logs
 
@@ -26,8 +27,9 @@ BENCHES: dict[str, tuple[Callable[[argparse.Namespace], Figures], int]] = {
     "failover": (lambda options: failover.failover(options.runs), 20),
     "leaders": (lambda options: failover.leaders(options.runs), 3),
     "rack": (lambda options: failover.rack(options.runs), 3),
+    "handovers": (lambda options: handovers.handovers(options.runs), 9),
 }
-TARGETS = creation.TARGETS | failover.TARGETS
+TARGETS = creation.TARGETS | failover.TARGETS | handovers.TARGETS
 
 
 def main() -> int:

@@ -25,11 +25,11 @@ TARGETS = {
 }
 
 
-async def _leaders(admin: Admin, topic: str) -> list[int]:
+async def leaders_of(admin: Admin, topic: str) -> list[int]:
     return [one.leader for one in (await admin.describe_topics([topic]))[topic].partitions]
 
 
-async def _balanced(admin: Admin, topic: str, cluster: LocalCluster) -> None:
+async def balanced(admin: Admin, topic: str, cluster: LocalCluster) -> None:
     """Wait until all brokers are alive and each partition is led by its preferred replica."""
     await cluster.wait_ready(timeout=PATIENCE_S)
     async with asyncio.timeout(PATIENCE_S):
@@ -65,8 +65,8 @@ async def _failovers(cluster: LocalCluster, runs: int) -> list[float]:
     async with Admin(bootstrap_servers=cluster.bootstrap_servers) as admin:
         await admin.create_topic("failover", PARTITIONS, 3)
         for number in range(runs):
-            await _balanced(admin, "failover", cluster)
-            leaders = await _leaders(admin, "failover")
+            await balanced(admin, "failover", cluster)
+            leaders = await leaders_of(admin, "failover")
             victim = sorted(set(leaders))[number % len(set(leaders))]
             led = [index for index, leader in enumerate(leaders) if leader == victim]
             gaps.append(await _gap(cluster, "failover", [victim], led))
@@ -94,9 +94,9 @@ async def _many(cluster: LocalCluster, victims: list[int]) -> tuple[float, float
     async with Admin(bootstrap_servers=cluster.bootstrap_servers) as admin:
         await admin.create_topic("many", MANY, 3)
         await admin.create_topic("watched", WATCHED, 3)
-        await _balanced(admin, "many", cluster)
-        lost = sum(leader in victims for leader in await _leaders(admin, "many"))
-        leaders = await _leaders(admin, "watched")
+        await balanced(admin, "many", cluster)
+        lost = sum(leader in victims for leader in await leaders_of(admin, "many"))
+        leaders = await leaders_of(admin, "watched")
         led = [index for index, leader in enumerate(leaders) if leader in victims]
     async with load(survivors, "watched", WATCHED, RECORDS_PER_S) as found:
         at, began = found.now, time.perf_counter()
