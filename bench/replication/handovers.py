@@ -58,7 +58,7 @@ class _Rounds:
 
         began = self._load.now
         self._cluster.signal(victim, signal.SIGTERM)
-        while self._cluster.processes[victim].poll() is None:
+        while self._cluster.processes[victim].poll() is None:  # noqa: ASYNC110  (a process)
             await asyncio.sleep(0.01)
         status = self._cluster.processes.pop(victim).returncode
         await asyncio.sleep(AFTER_S)
