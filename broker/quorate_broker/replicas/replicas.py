@@ -226,9 +226,11 @@ class Replicas:
         return "" if broker is None else broker.endpoint
 
     def config_of(self, topic: TopicImage) -> TopicConfig:
-        config = self._configs.get(topic.id)
+        # topics without values of their own share one configuration
+        topic_id = topic.id if topic.configs else b""
+        config = self._configs.get(topic_id)
         if config is None:
-            config = self._configs[topic.id] = self.image.topic_config(topic)
+            config = self._configs[topic_id] = self.image.topic_config(topic)
         return config
 
     def forget_config(self, topic_id: bytes) -> None:

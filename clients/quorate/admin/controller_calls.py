@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from typing import Any
 
 from quorate.aio.clock import Deadline
@@ -70,14 +69,17 @@ async def ask(
         await asyncio.sleep(TRY_AGAIN_S)
 
 
-async def wait_until_known(
-    cluster: Cluster, wanted: Mapping[bytes, int], deadline: Deadline
-) -> None:
+async def wait_until_known(cluster: Cluster, wanted: dict[bytes, int], deadline: Deadline) -> None:
     """Wait until each broker knows these topics, with at least so many partitions.
 
-    `wanted`: topic id -> number of partitions. Brokers that do not answer are skipped.
+    `wanted`: topic id -> number of partitions, in the order in which they were made. Brokers that
+    do not answer are skipped. A broker learns of all changes in order, so it is asked for the last
+    topic only: to describe hundreds of new ones again and again would slow their creation.
     """
-    request = MetadataRequest(topic_ids=wanted)
+    last = next(reversed(wanted), None)
+    if last is None:
+        return
+    request = MetadataRequest(topic_ids=[last])
     until = Deadline(min(deadline.left_ms, KNOWN_BY_ALL_MS))
 
     async def known_by(endpoint: str) -> None:
@@ -89,9 +91,7 @@ async def wait_until_known(
                 )
             except (NetworkError, WrongClusterError):
                 return
-            if not any(
-                one.error.code or len(one.partitions) < wanted[one.topic_id] for one in told.topics
-            ):
+            if not any(one.error.code or len(one.partitions) < wanted[last] for one in told.topics):
                 return
             await asyncio.sleep(KNOWN_AGAIN_S)
 
