@@ -35,9 +35,8 @@ Item = TypeVar("Item")
 
 #: The most logs that are opened, and most replicas that change roles, at the same time.
 PARALLEL = 16
-#: Of these, the most that begin in one turn of the loop. The work on one takes up to 0.3 ms, and
-#: more only in waits for the disk.
-BEGINNINGS_A_TURN = 16
+#: Of these, the most that begin in one turn of the loop. The work on one takes about 1 ms.
+BEGINNINGS_A_TURN = 8
 #: The most partitions that are only looked at in one turn of the loop.
 LOOKS_A_TURN = 500
 
