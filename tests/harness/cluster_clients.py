@@ -1,27 +1,25 @@
-"""The programs that use a simulated cluster: producer, consumer, administrator."""
+"""The programs that write to a simulated cluster and read from it."""
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from asyncio import Task
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from quorate import Admin, Consumer, Delivery, Producer, TopicPartition
+from quorate import Consumer, Delivery, Producer, TopicPartition
 from quorate.errors import (
     CorruptRecordError,
-    InvalidPartitionsError,
     LogTruncatedError,
     OffsetOutOfRangeError,
-    OutcomeUnknownError,
     QuorateError,
-    QuorumUnavailableError,
     StorageError,
-    TopicExistsError,
-    UnknownTopicError,
 )
 from quorate.model import AnyRecord
+from quorate.record.compression import NAMES
 from quorate_testing.simulated.cluster import SimulatedCluster
 from tests.harness.cluster_history import History, key_of
 from tests.harness.cluster_shape import Shape
@@ -31,52 +29,115 @@ T = TypeVar("T")
 
 TOPIC = "events"
 PARTITIONS = 3
-#: The most partitions of a topic that grows.
-PARTITIONS_MAX = 9
+PRODUCER, CONSUMER = "producer", "consumer"
 #: How long an administrator repeats a request until it is done.
 ADMIN_S = 60.0
 
 
+@asynccontextmanager
+async def started(make: Callable[[], AbstractAsyncContextManager[T]]) -> AsyncIterator[T]:
+    """Start a client, and try again for as long as it finds no cluster; stop it at the end."""
+    async with AsyncExitStack() as stack:
+        while True:
+            try:
+                client = await stack.enter_async_context(make())
+                break
+            except QuorateError:
+                await asyncio.sleep(0.1)
+        yield client
+
+
 class Clients:
-    """The clients of one cluster. Each method is the main program of a process of its own."""
+    """The producers and consumers of one cluster, each the main program of a process of its own."""
 
     def __init__(self, cluster: SimulatedCluster, shape: Shape, chance: random.Random) -> None:
         self.cluster, self.shape, self.chance = cluster, shape, chance
-        self.history = History()
-        #: Whether records may be unreadable, or lost: then the consumer may raise errors of it.
+        self.history = History(live=[{} for _ in shape.reads_in], under_way_max=shape.producers)
+        #: Whether records may be unreadable, or lost: then consumers may raise errors of it.
         self.is_damaged: Callable[[], bool] = lambda: False
         self.is_loss_possible: Callable[[], bool] = lambda: False
+        #: Told of each record of the present topic that is acknowledged: partition, offset.
+        self.on_acknowledged: Callable[[int, int], None] = lambda _partition, _offset: None
         self.stop = False
-        self.recreated = 0
         #: How many partitions the topic has, as far as the administrator knows.
         self.partitions = PARTITIONS
+        #: The number of the next send.
+        self.number = 0
         self.cancelled = 0
-        self._number = 0
+        self.deaths = 0
+        self._producers = 0
+        #: Consumer -> partition -> the last offset that it has read.
+        self._last: list[dict[int, int]] = [{} for _ in shape.reads_in]
+        self._running: dict[str, tuple[Callable[[], Coroutine[Any, Any, None]], Task[None]]] = {}
 
-    # -- producer
+    # -- processes
+
+    def start(self, kind: str) -> None:
+        """Start all producers, or all consumers."""
+        if kind == PRODUCER:
+            for number in range(self.shape.producers):
+                self._run(f"{PRODUCER}-{number}", self.produce)
+        else:
+            for number in range(len(self.shape.reads_in)):
+                self._run(f"{CONSUMER}-{number}", partial(self.consume, number))
+
+    def tasks(self, kind: str) -> list[Task[None]]:
+        """Return the tasks of the producers, or of the consumers, that live."""
+        return [task for name, (_, task) in self._running.items() if name.startswith(kind)]
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the processes."""
+        return list(self._running)
+
+    async def die(self, until_s: float) -> None:
+        """Kill a client now and then, and start another in its place."""
+        while self.cluster.loop.time() < until_s:
+            await asyncio.sleep(self.chance.uniform(1, 5))
+            name = self.chance.choice(self.names)
+            main, task = self._running[name]
+            if task.done():
+                continue
+            self.cluster.loop.process(name).kill()
+            await asyncio.sleep(self.chance.choice((0.0, 0.1, 1.0)))
+            self._run(name, main)
+            self.deaths += 1
+
+    def _run(self, name: str, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._running[name] = main, self.cluster.spawn_client(main, name)
+
+    # -- producers
 
     async def produce(self) -> None:
-        shape = self.shape
-        async with Producer(
-            bootstrap_servers=self.cluster.bootstrap_servers,
-            delivery_timeout_ms=shape.delivery_timeout_ms,
-            request_timeout_ms=shape.request_timeout_ms,
-            max_batch_size=shape.max_batch_size,
-            compression_type=shape.codec,
+        """Write until `stop`. Another process has another producer number."""
+        shape, me = self.shape, self._producers
+        self._producers += 1
+        is_first = me == 0
+        codec = shape.codec if is_first else self.chance.choice(NAMES)
+        async with started(
+            lambda: Producer(
+                bootstrap_servers=self.cluster.bootstrap_servers,
+                delivery_timeout_ms=shape.delivery_timeout_ms,
+                request_timeout_ms=shape.request_timeout_ms,
+                max_batch_size=shape.max_batch_size,
+                compression_type=codec,
+            )
         ) as producer:
             while not self.stop:
                 for _ in range(self.chance.choice((1, 1, 3, 10))):
-                    await self._send(producer)
+                    await self._send(producer, me)
                 if shape.cancels and self.chance.random() < 0.1:
                     await self._given_up(producer.flush())
-                await asyncio.sleep(self.chance.uniform(0.0, 0.3))
+                await asyncio.sleep(self.chance.uniform(0.0, 0.3) * shape.producers)
             await producer.flush()
         await asyncio.sleep(0)
 
-    async def _send(self, producer: Producer) -> None:
+    async def _send(self, producer: Producer, me: int) -> None:
         partition = self.chance.randrange(self.partitions)
-        value = b"%d" % self._number
-        self._number += 1
+        value = b"%d" % self.number
+        self.number += 1
+        if me:
+            self.history.producer_of[value] = me
         key = key_of(value) if self.shape.compacts else None
         self.history.sent_s[value] = self.cluster.loop.time()
         sending = producer.send(TOPIC, value, key=key, partition=partition)
@@ -115,18 +176,26 @@ class Clients:
             return
         self.history.acked[value] = (metadata.partition, metadata.offset)
         self.history.acked_at.append(self.cluster.loop.time())
+        if int(value) >= self.history.first_of_topic:
+            self.on_acknowledged(metadata.partition, metadata.offset)
 
     # -- consumers
 
-    async def consume(self) -> None:
-        """Read all that is written, for as long as the cluster lives."""
-        last: dict[int, int] = {}
-        async with Consumer(
-            TOPIC,
-            bootstrap_servers=self.cluster.bootstrap_servers,
-            client_rack=self.shape.reads_in or None,
-            auto_offset_reset="earliest",
+    async def consume(self, me: int) -> None:
+        """Read all that is written, for as long as the cluster lives.
+
+        Another process of this consumer goes on behind the last record that was read.
+        """
+        last = self._last[me]
+        async with started(
+            lambda: Consumer(
+                bootstrap_servers=self.cluster.bootstrap_servers,
+                client_rack=self.shape.reads_in[me] or None,
+                auto_offset_reset="earliest",
+            )
         ) as consumer:
+            consumer.subscribe([TOPIC])
+            await self._go_on_at(consumer, last)
             while True:
                 record = await self._next(consumer)
                 if record is None:
@@ -134,13 +203,21 @@ class Clients:
                 may_go_back = self.shape.recreates or self.is_loss_possible()
                 if record.offset <= last.get(record.partition, -1) and not may_go_back:
                     raise Violation(
-                        f"the consumer of {TOPIC}-{record.partition} went from offset "
+                        f"consumer {me} of {TOPIC}-{record.partition} went from offset "
                         f"{last[record.partition]} to {record.offset}"
                     )
                 last[record.partition] = record.offset
                 assert record.value is not None
-                self.history.live[record.value] = None
+                self.history.live[me][record.value] = None
                 self._saw(record.partition, record.offset, record.value)
+
+    async def _go_on_at(self, consumer: Consumer, last: dict[int, int]) -> None:
+        """Seek behind the records that an earlier process of this consumer has read."""
+        wanted = {TopicPartition(TOPIC, number): offset + 1 for number, offset in last.items()}
+        while not wanted.keys() <= consumer.assignment():  # noqa: ASYNC110  (virtual time)
+            await asyncio.sleep(0.01)  # the assignment comes with the metadata
+        for partition, offset in wanted.items():
+            consumer.seek(partition, offset)
 
     async def _next(self, consumer: Consumer) -> AnyRecord | None:
         """Return the next record; None if the call was cancelled, or raised an allowed error."""
@@ -177,8 +254,8 @@ class Clients:
         async with Consumer(
             TOPIC, bootstrap_servers=self.cluster.bootstrap_servers, auto_offset_reset="earliest"
         ) as consumer:
-            partitions = self._all_partitions()
-            ends = await self._again(lambda: consumer.end_offsets(partitions))
+            partitions = self.all_partitions()
+            ends = await self.again(lambda: consumer.end_offsets(partitions))
             while any([await consumer.position(p) < end for p, end in sorted(ends.items())]):
                 for records in (await self._some_of(consumer)).values():
                     for record in records:
@@ -190,7 +267,7 @@ class Clients:
             history.starts = {
                 one.partition: start
                 for one, start in (
-                    await self._again(lambda: consumer.beginning_offsets(partitions))
+                    await self.again(lambda: consumer.beginning_offsets(partitions))
                 ).items()
             }
 
@@ -203,105 +280,13 @@ class Clients:
             await asyncio.sleep(0.1)
             return {}
 
-    # -- administrator
+    # -- what administrators use, too
 
-    async def create_topic(self) -> None:
-        shape = self.shape
-        configs: dict[str, str | float] = {
-            "min.insync.replicas": shape.min_isr,
-            "flush.on.ack": shape.syncs_on_ack,
-            "compression.type": shape.topic_codec,
-        }
-        if shape.compacts:
-            configs["cleanup.policy"] = "compact,delete" if shape.retention_ms else "compact"
-            configs["min.cleanable.dirty.ratio"] = 0.01
-            configs["max.compaction.lag.ms"] = 1000
-            configs["delete.retention.ms"] = 1000
-        if shape.retention_ms:
-            configs["retention.ms"] = shape.retention_ms
-            configs["segment.ms"] = shape.retention_ms // 4
-        async with Admin(bootstrap_servers=self.cluster.bootstrap_servers) as admin:
-
-            async def create() -> None:
-                try:
-                    await admin.create_topic(TOPIC, PARTITIONS, shape.replication_factor, configs)
-                except TopicExistsError:
-                    if not shape.recreates:
-                        raise
-
-            await self._again(create)
-
-    async def trim(self, until_s: float) -> None:
-        """Delete the oldest records now and then, up to any offset that the log has."""
-        servers = self.cluster.bootstrap_servers
-        async with (
-            Admin(bootstrap_servers=servers, request_timeout_ms=5000) as admin,
-            Consumer(bootstrap_servers=servers) as consumer,
-        ):
-            while self.cluster.loop.time() < until_s:
-                await asyncio.sleep(self.chance.uniform(0.5, 3))
-                try:
-                    ends = await consumer.end_offsets(self._all_partitions())
-                    before = {one: self.chance.randint(0, end) for one, end in ends.items()}
-                    for one, offset in before.items():
-                        asked = self.history.trim_asked
-                        asked[one.partition] = max(asked.get(one.partition, 0), offset)
-                    starts = await admin.delete_records(before)
-                except QuorateError as error:
-                    self.history.told[f"trim: {type(error).__name__}"] += 1
-                    continue
-                done = self.history.trimmed
-                for one in starts:
-                    done[one.partition] = max(done.get(one.partition, 0), before[one])
-
-    def _all_partitions(self) -> list[TopicPartition]:
+    def all_partitions(self) -> list[TopicPartition]:
         return [TopicPartition(TOPIC, number) for number in range(self.partitions)]
 
-    async def grow(self, until_s: float) -> None:
-        """Give the topic more partitions, now and then."""
-        servers = self.cluster.bootstrap_servers
-        async with Admin(bootstrap_servers=servers, request_timeout_ms=5000) as admin:
-            while self.partitions < PARTITIONS_MAX:
-                await asyncio.sleep(self.chance.uniform(1, 8))
-                if self.cluster.loop.time() > until_s:
-                    return
-                count = min(PARTITIONS_MAX, self.partitions + self.chance.randint(1, 2))
-                await self._again(partial(self._grow_to, admin, count))
-                self.partitions = count
-
-    async def _grow_to(self, admin: Admin, count: int) -> None:
-        """Give the topic so many partitions. It is no error if an earlier try has done it."""
-        try:
-            await admin.create_partitions(TOPIC, count)
-        except OutcomeUnknownError as error:
-            raise QuorumUnavailableError(f"ask again: {error}") from error
-        except InvalidPartitionsError:
-            if len((await admin.describe_topics([TOPIC]))[TOPIC].partitions) != count:
-                raise
-
-    async def churn(self, until_s: float) -> None:
-        """Delete the topic and make it again, now and then, and once at the end."""
-        while self.cluster.loop.time() < until_s:
-            await asyncio.sleep(self.chance.uniform(1, 8))
-            await self.recreate()
-
-    async def recreate(self) -> None:
-        async with Admin(bootstrap_servers=self.cluster.bootstrap_servers) as admin:
-
-            async def delete() -> None:
-                try:
-                    await admin.delete_topics([TOPIC])
-                except UnknownTopicError:
-                    return  # an earlier try did it
-
-            self.history.next_at_deletion = self._number
-            await self._again(delete)
-        await asyncio.sleep(self.chance.choice((0.0, 0.0, 0.5)))
-        await self.create_topic()
-        self.history.first_of_topic = self._number
-        self.recreated += 1
-
-    async def _again(self, ask: Callable[[], Awaitable[T]]) -> T:
+    async def again(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Ask until there is an answer; raise the error if it is another than may be repeated."""
         until_s = self.cluster.loop.time() + ADMIN_S
         while True:
             try:

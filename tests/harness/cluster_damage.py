@@ -1,4 +1,4 @@
-"""Damage to brokers' disks: flipped bits and lost directories, and how much of it at a time."""
+"""Damage to brokers' disks: flipped bits, lost directories, and how much of it at a time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from quorate.errors import CorruptRecordError
 from quorate.record.batch import complete_prefix, split
-from quorate_testing.simulated.cluster import DATA, SimulatedNode
+from quorate_testing.simulated.cluster import SimulatedNode
 from quorate_testing.simulated.disk import SimulatedDisk
 from tests.harness.cluster_shape import Shape
 
@@ -91,9 +91,14 @@ class Damages:
 
 def replica_directories(disk: SimulatedDisk, topic: str) -> list[str]:
     """Return the directories of a topic's replicas on a disk."""
-    start = f"{DATA}/{topic}-"
-    found = {path.rpartition("/")[0] for path, _ in disk.files() if path.startswith(start)}
-    return sorted(one for one in found if one.removeprefix(start).isdigit())
+    found = {path.rpartition("/")[0] for path, _ in disk.files()}
+    return sorted(one for one in found if _is_replica(one, f"{topic}-"))
+
+
+def _is_replica(directory: str, start: str) -> bool:
+    log_dir, _, name = directory.rpartition("/")
+    is_numbered = name.startswith(start) and name.removeprefix(start).isdigit()
+    return is_numbered and log_dir.count("/") == 1
 
 
 def flip(disk: SimulatedDisk, topic: str, part: str, chance: random.Random) -> Damage | None:

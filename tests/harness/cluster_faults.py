@@ -6,19 +6,23 @@ Faults that acks=all does not promise to survive are done only in seeds whose sh
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import Context
 from dataclasses import dataclass
 
+from quorate_cli.node_disks import format_broker
 from quorate_testing.simulated import chaos
 from quorate_testing.simulated.chaos import Fault, FaultUnderWay, Kind
-from quorate_testing.simulated.cluster import SimulatedCluster, SimulatedNode
+from quorate_testing.simulated.cluster import DATA, SimulatedCluster, SimulatedNode
 from tests.harness.cluster_damage import Damages, flip, replica_directories
 
 #: Time in which a node stops after a fault of its disk.
 STOP_S = 6.0
+TAKEN_FOR_ANOTHER = "with other directories; stop that one"
 
 
 def draw_plan(chance: random.Random, until_s: float) -> list[Fault]:
@@ -35,18 +39,23 @@ class Nemesis(chaos.Nemesis):
         topic: str,
         damages: Damages,
         told: Callable[[str], None] = lambda _: None,
+        hosts: Callable[[], Sequence[str]] | None = None,
     ) -> None:
-        super().__init__(cluster, KINDS, told)
+        super().__init__(cluster, KINDS, told, hosts)
         self.topic, self.damages = topic, damages
         #: How many faults may make a node stop itself; it is no violation then.
         self.excuses: Counter[str] = Counter()
+        #: Brokers with a new disk. Until the session of its last run has ended, the controller
+        #: takes such a broker for another one of the same id.
+        self.wiped: set[str] = set()
 
     def under_way(self, fault: Fault) -> FaultUnderWay:
         return _Damaging(self, fault, random.Random(fault.seed), of=self)
 
     def is_excused(self, node: SimulatedNode) -> bool:
         """Whether a fault of the node's disk is a reason for it to stop itself."""
-        return self.excuses[node.name] > 0
+        is_taken_for_another = TAKEN_FOR_ANOTHER in (node.failure or "")
+        return self.excuses[node.name] > 0 or (node.name in self.wiped and is_taken_for_another)
 
     def excuse_ends(self, node: SimulatedNode) -> None:
         """From now on this fault of the disk is no reason for the node to stop itself."""
@@ -76,8 +85,13 @@ class _Damaging(FaultUnderWay):
         """While the fault lasts the node may stop itself; the supervisor starts it again."""
         self.of.excuses[node.name] += 1
         await super().until_mended(node)
-        self.cluster.loop.call_later(STOP_S, self.of.excuse_ends, node, context=Context())
+        self.of.excuses[node.name] -= 1
+        self._may_stop_for_a_while(node)
         return True
+
+    def _may_stop_for_a_while(self, node: SimulatedNode) -> None:
+        self.of.excuses[node.name] += 1
+        self.cluster.loop.call_later(STOP_S, self.of.excuse_ends, node, context=Context())
 
     def a_broker(self) -> SimulatedNode:
         return self.chance.choice(self.cluster.brokers)
@@ -126,6 +140,62 @@ class _Damaging(FaultUnderWay):
         nemesis.let_go(node)
         return bool(lost)
 
+    async def wiped_disk(self) -> bool:
+        """One or all disks of a broker are replaced by empty ones, which are formatted."""
+        node, nemesis = self.a_broker(), self.of
+        if not nemesis.damages.may_hurt(node):
+            return False
+        nemesis.down(node, self.cluster.kill)
+        log_dirs = self.cluster.shape.log_dirs
+        gone = self.chance.sample(log_dirs, self.chance.randint(1, len(log_dirs)))
+        nemesis.told(f"  wiped: {node.name} {' '.join(gone)}")
+        for directory in gone:
+            node.disk.lose_directory(directory)
+        await self.lasts()
+        while not await self._is_formatted(node):  # noqa: ASYNC110  (virtual time)
+            await asyncio.sleep(0.1)
+        nemesis.wiped.add(node.name)
+        nemesis.let_go(node)
+        return True
+
+    async def _is_formatted(self, node: SimulatedNode) -> bool:
+        """Format what is empty. False: another fault of this node stopped that."""
+        try:
+            await format_broker(
+                self.cluster.cluster_id,
+                node.node_id,
+                self.cluster.shape.log_dirs,
+                disk=node.disk,
+                chance=self.chance,
+            )
+        except OSError:
+            return False
+        return True
+
+    async def failed_disk(self) -> bool:
+        """All that is done with one disk fails, until it works again and the node is restarted.
+
+        At a broker this counts as damage: the disk may have forgotten what was not synced.
+        """
+        (node,) = self.some(1)
+        if not node.is_voter and not self.of.damages.may_hurt(node):
+            return False
+        log_dirs = (DATA,) if node.is_voter else self.cluster.shape.log_dirs
+        directory = self.chance.choice(log_dirs)
+        self.tell(f"failed disk {directory}", node)
+
+        def fails(_: str, path: str) -> None:
+            if f"{path}/".startswith(f"{directory}/"):
+                raise OSError(errno.EIO, "simulated: input/output error", path)
+
+        node.disk.hook = fails
+        await self.until_mended(node)
+        if node.disk.hook is fails:
+            node.disk.hook = None
+        self.of.down(node, self.cluster.kill)
+        self.of.let_go(node)
+        return True
+
 
 KINDS: dict[str, Kind] = {
     **chaos.KINDS,
@@ -134,4 +204,6 @@ KINDS: dict[str, Kind] = {
     "bit flip, checkpoint": Kind(1, _Damaging.flip_checkpoint),
     "bit flip, metadata": Kind(1, _Damaging.flip_metadata),
     "lost directory": Kind(2, _Damaging.lost_directory),
+    "wiped disk": Kind(2, _Damaging.wiped_disk),
+    "failed disk": Kind(2, _Damaging.failed_disk),
 }

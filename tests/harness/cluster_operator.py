@@ -3,35 +3,39 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
-from quorate import Admin, TopicPartition
+from quorate import Admin
 from quorate.errors import QuorateError
-from tests.harness.cluster_clients import ADMIN_S, TOPIC, Clients
+from tests.harness.cluster_clients import ADMIN_S, Clients, started
+from tests.harness.invariants import Violation
 
 #: The longest wait for the moves at the end.
 MOVED_S = 60.0
+#: Time between two requests for elections that may lose records.
+RESCUE_S = 5.0
 
 
 class Operator:
-    """One program. It works until a time; then each partition gets as many replicas as at first."""
+    """Works until a time. At last, each partition gets as many replicas as at first."""
 
     def __init__(self, clients: Clients, chance: random.Random) -> None:
         self.clients = clients
         self.chance = chance
         self.done: Counter[str] = Counter()
+        self._servers = clients.cluster.bootstrap_servers
         self._broker_ids = list(range(len(clients.cluster.brokers)))
 
     async def work(self, until_s: float) -> None:
         loop = self.clients.cluster.loop
-        servers = self.clients.cluster.bootstrap_servers
-        async with Admin(bootstrap_servers=servers, request_timeout_ms=5000) as admin:
+        async with Admin(bootstrap_servers=self._servers, request_timeout_ms=5000) as admin:
             while loop.time() < until_s:
-                await asyncio.sleep(self.chance.uniform(0.1, 2))
+                await asyncio.sleep(self.chance.uniform(0.1, 1.5))
                 act = self.chance.choice(
                     (self._move, self._move, self._move, self._cancel, self._drain, self._elect)
                 )
@@ -39,10 +43,9 @@ class Operator:
                     await act(admin)
                 except QuorateError as error:
                     self.done[f"refused: {type(error).__name__}"] += 1
-            await self._come_to_rest(admin)
 
     async def _move(self, admin: Admin) -> None:
-        chosen = self.chance.sample(self._partitions(), self.chance.randint(1, 2))
+        chosen = self.chance.sample(self.clients.all_partitions(), self.chance.randint(1, 2))
         results = await admin.reassign_partitions({one: self._target() for one in chosen})
         self.done["moves begun"] += sum(error is None for error in results.values())
         self.done["moves refused"] += sum(error is not None for error in results.values())
@@ -50,7 +53,7 @@ class Operator:
     async def _cancel(self, admin: Admin) -> None:
         moving = await admin.list_reassignments()
         results = await admin.reassign_partitions(dict.fromkeys(moving))
-        self.done["moves cancelled"] += sum(error is None for error in results.values())
+        self.done["cancels"] += sum(error is None for error in results.values())
 
     async def _drain(self, admin: Admin) -> None:
         broker_id = self.chance.choice(self._broker_ids)
@@ -63,14 +66,40 @@ class Operator:
         self.done["moves begun"] += drain.replicas_moved
 
     async def _elect(self, admin: Admin) -> None:
+        if self.clients.shape.unclean and self.chance.random() < 0.5:
+            found = await admin.elect_leaders(self.clients.all_partitions(), unclean=True)
+            self.done["unclean elections"] += sum(one.error is None for one in found.values())
+            return
         found = await admin.elect_leaders()
         self.done["preferred elections"] += sum(one.error is None for one in found.values())
 
+    async def rescue(self) -> None:
+        """Let partitions without a leader have one, although records may be lost, until cancelled.
+
+        An operator does so if the replica that had all is on a disk that does not come back.
+        """
+        servers = self._servers
+        async with started(lambda: Admin(bootstrap_servers=servers)) as admin:
+            while True:
+                await asyncio.sleep(RESCUE_S)
+                with contextlib.suppress(QuorateError):
+                    await admin.elect_leaders(self.clients.all_partitions(), unclean=True)
+
+    async def come_to_rest(self) -> None:
+        """Undrain all, give each partition its number of replicas, and wait for the moves.
+
+        Call it when no topic is deleted or grows any more.
+        """
+        servers = self._servers
+        async with started(
+            lambda: Admin(bootstrap_servers=servers, request_timeout_ms=5000)
+        ) as admin:
+            await self._come_to_rest(admin)
+
     async def _come_to_rest(self, admin: Admin) -> None:
-        """Undrain all, give each partition its number of replicas, and wait for the moves."""
         for broker_id in self._broker_ids:
             await self._again(partial(admin.undrain_broker, broker_id))
-        left = {one: self._target() for one in self._partitions()}
+        left = {one: self._target() for one in self.clients.all_partitions()}
         while left:
             results = await self._again(partial(admin.reassign_partitions, left))
             left = {one: left[one] for one, error in results.items() if error is not None}
@@ -78,11 +107,8 @@ class Operator:
         until_s = self.clients.cluster.loop.time() + MOVED_S
         while moving := await self._again(admin.list_reassignments):
             if self.clients.cluster.loop.time() > until_s:
-                raise AssertionError(f"moves do not end within {MOVED_S} s: {moving}")
+                raise Violation(f"moves do not end within {MOVED_S} s: {moving}")
             await asyncio.sleep(0.1)
-
-    def _partitions(self) -> list[TopicPartition]:
-        return [TopicPartition(TOPIC, number) for number in range(self.clients.partitions)]
 
     def _target(self) -> list[int]:
         return self.chance.sample(self._broker_ids, self.clients.shape.replication_factor)

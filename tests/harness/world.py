@@ -10,6 +10,7 @@ import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import structlog
@@ -19,18 +20,26 @@ from quorate_broker.server import BrokerServer
 from quorate_quorum.metadata.partitions import NEVER, PartitionImage
 from quorate_quorum.metadata.topics import TopicImage
 from quorate_quorum.server import QuorumServer
-from quorate_testing.simulated.chaos import Fault
-from quorate_testing.simulated.cluster import DATA, ClusterShape, SimulatedCluster, SimulatedNode
+from quorate_testing.simulated.chaos import RESTART_S, Fault
+from quorate_testing.simulated.cluster import ClusterShape, SimulatedCluster, SimulatedNode
 from quorate_testing.simulated.loop import SimulatedLoop, current_process, simulate
-from tests.harness.cluster_clients import PARTITIONS, TOPIC, Clients
+from tests.harness.cluster_admins import Administrators
+from tests.harness.cluster_clients import CONSUMER, PRODUCER, TOPIC, Clients
 from tests.harness.cluster_damage import Damages
 from tests.harness.cluster_faults import Nemesis, draw_plan
 from tests.harness.cluster_history import judge, must_be_seen
 from tests.harness.cluster_operator import Operator
-from tests.harness.cluster_shape import Shape, draw_shape
+from tests.harness.cluster_shape import FLAGS, Shape, draw_shape
 from tests.harness.invariants import Invariants, Violation, partitions_of
+from tests.harness.partition_rules import PartitionRules, duplicates_counted
 
 USUAL = Shape()
+#: A small map of keys, as a run has few: to clear 64 MiB took a third of its time.
+SETTINGS = {
+    "log_retention_check_interval_ms": 1000,
+    "log_cleaner_backoff_ms": 500,
+    "log_cleaner_dedupe_buffer_size": 1 << 20,
+}
 FAULTS_S = 14.0
 SIMULATED_S = 20.0
 RECOVERY_S = 120.0
@@ -145,26 +154,44 @@ class World:
         self.trace = hashlib.sha256()
         self.seed = seed
         self.verbose = verbose
-        self.chance = random.Random(loop.chance.getrandbits(64))
-        settings = {"log_retention_check_interval_ms": 1000, "log_cleaner_backoff_ms": 500}
+        self.chance = self._chance()
         self.cluster = SimulatedCluster(
             loop,
             ClusterShape(
-                brokers=5 if shape.moves else 3, racks=("R1", "R2"), broker_settings=settings
+                brokers=shape.brokers,
+                racks=("R1", "R2"),
+                log_dirs=shape.log_dirs,
+                broker_settings=SETTINGS,
+                voter_settings={"unclean_recovery_wait_ms": 5000},
             ),
         )
-        self.clients = Clients(self.cluster, shape, random.Random(loop.chance.getrandbits(64)))
+        self.clients = Clients(self.cluster, shape, self._chance())
         self.history = self.clients.history
-        self.operator: Operator | None = None
-        if shape.moves:
-            self.operator = Operator(self.clients, random.Random(loop.chance.getrandbits(64)))
+        self.admins = Administrators(self.clients, self._chance())
+        self.operator = Operator(self.clients, self._chance())
         self.damages = Damages(shape, self._all_in_sync, loop.time)
-        self.nemesis = Nemesis(self.cluster, TOPIC, self.damages, self.tell)
+        self.nemesis = Nemesis(self.cluster, TOPIC, self.damages, self.tell, self._hosts)
         self.invariants = Invariants(self.cluster, self.nemesis.is_excused)
+        self.rules = PartitionRules(self.cluster, TOPIC, self._is_intact)
         self.clients.is_damaged = lambda: bool(self.damages.hurt)
+        self.clients.is_loss_possible = lambda: self.may_lose
+        self.clients.on_acknowledged = self.rules.acknowledged
+        self.admins.on_delete = self.rules.topic_goes
         #: A voter became a quorum of its own (`quorum recover`).
         self.has_recovered = False
-        self.clients.is_loss_possible = lambda: self.damages.exceeded
+
+    @property
+    def may_lose(self) -> bool:
+        """Whether acknowledged records may be lost, if that is told."""
+        return self.damages.exceeded or self.shape.unclean
+
+    def _chance(self) -> random.Random:
+        return random.Random(self.loop.chance.getrandbits(64))
+
+    def _hosts(self) -> list[str]:
+        """Return the hosts between which the network may fail."""
+        clients = self.clients.names if self.shape.clients_cut else []
+        return [*self.cluster.nodes, *clients]
 
     def tell(self, what: str) -> None:
         if self.verbose:
@@ -176,7 +203,8 @@ class World:
         self.cluster.start_all()
         self.loop.on_instant = self._instant_ends
         try:
-            return await self._run()
+            with duplicates_counted(self.rules.counts):
+                return await self._run()
         except BaseException as error:
             error.add_note(f"at {self.loop.time():.6f} s, {self.shape}")
             raise
@@ -186,64 +214,86 @@ class World:
     def _instant_ends(self) -> None:
         self.trace.update(f"{self.loop.time()!r} {' '.join(self.loop.ran)}\n".encode())
         self.invariants.check()
+        self.rules.check()
 
     async def _run(self) -> Outcome:
         cluster, clients = self.cluster, self.clients
         await self._all_unfenced()
-        await cluster.spawn_client(clients.create_topic, "admin")
+        await cluster.spawn_client(self.admins.create_topic, "admin")
         self.tell("topic created")
-        producing = cluster.spawn_client(clients.produce, "producer")
-        consuming = cluster.spawn_client(clients.consume, "consumer")
-        churning: Any = None
-        if self.shape.recreates:
-            until_s = self.loop.time() + FAULTS_S
-            churning = cluster.spawn_client(lambda: clients.churn(until_s), "churn")
-        growing: Any = None
-        if self.shape.grows:
-            grow_until_s = self.loop.time() + FAULTS_S
-            growing = cluster.spawn_client(lambda: clients.grow(grow_until_s), "grower")
-        trimming: Any = None
-        if self.shape.trims:
-            trim_until_s = self.loop.time() + FAULTS_S
-            trimming = cluster.spawn_client(lambda: clients.trim(trim_until_s), "trimmer")
-        operating: Any = None
-        if self.operator is not None:
-            operator, operate_until_s = self.operator, self.loop.time() + FAULTS_S
-            operating = cluster.spawn_client(lambda: operator.work(operate_until_s), "operator")
+        clients.start(PRODUCER)
+        clients.start(CONSUMER)
+        working = self._administrate(self.loop.time() + FAULTS_S)
         await self.faults(self)
         self.nemesis.heal()
         self.tell("healed")
-        if churning is not None:
-            await self._within(churning, "the topic is not made again")
-        if growing is not None:
-            await self._within(growing, "the topic does not get its partitions")
-        if operating is not None:
-            await self._within(operating, "the moves do not come to their end")
-        if trimming is not None:
-            await self._within(trimming, "the trimmer does not come to its end")
+        supervising = asyncio.create_task(self._supervise())
+        if self.may_lose:
+            cluster.spawn_client(self.operator.rescue, "rescuer")
+        for name, task in working.items():
+            await self._within(task, f"the {name} does not come to its end")
+        if self.shape.configures:
+            resetting = cluster.spawn_client(self.admins.configure_at_last, "configurator")
+            await self._within(resetting, "the topic can't be configured")
         await asyncio.sleep(max(0.0, self.simulated_s - 4 - self.loop.time()))
         clients.stop = True
-        await self._within(producing, "the producer does not come to its end")
-        self.tell("producer done")
+        for task in clients.tasks(PRODUCER):
+            await self._within(task, "a producer does not come to its end")
+        self.tell("producers done")
+        consuming = clients.tasks(CONSUMER)
         try:
             await self._recovers(consuming)
         except Violation:
             if not (self.damages.exceeded and self.damages.is_any_there()):
                 raise
             self.tell("the only copy stays damaged in an old segment, where no start looks")
-            consuming.cancel()
             return self._outcome()
-        if consuming.done():
-            consuming.result()  # raises the error that ended it
-        consuming.cancel()
-        await asyncio.gather(consuming, return_exceptions=True)
+        finally:
+            for task in (*consuming, supervising):
+                task.cancel()
+        for found in await asyncio.gather(*consuming, return_exceptions=True):
+            if isinstance(found, Exception):  # the error that ended it, not its cancellation
+                raise found
         await asyncio.sleep(max(0.0, self.simulated_s - self.loop.time()))
-        await self.invariants.check_logs_match(self._is_intact)
+        await self.invariants.check_logs_match(self._is_intact, compacts=self.shape.compacts)
         self._judge()
         return self._outcome()
 
-    async def _recovers(self, consuming: asyncio.Task[None]) -> None:
-        """Wait until all replicas are in sync, and both readers have read all."""
+    async def _supervise(self) -> None:
+        """Start again the nodes that stop themselves, as a broker with a new disk may do."""
+        while True:
+            await asyncio.sleep(RESTART_S)
+            self.cluster.start_all()
+
+    def _administrate(self, until_s: float) -> dict[str, asyncio.Task[None]]:
+        """Start the programs that the shape has beside its producers and consumers."""
+        shape, admins = self.shape, self.admins
+        programs = {
+            "churn": (shape.recreates, admins.churn),
+            "grower": (shape.grows, admins.grow),
+            "trimmer": (shape.trims, admins.trim),
+            "configurator": (shape.configures, admins.configure),
+            "operator": (shape.moves, self.operator.work),
+        }
+        spawn = self.cluster.spawn_client
+        working = {
+            name: spawn(partial(main, until_s), name)
+            for name, (is_there, main) in programs.items()
+            if is_there
+        }
+        if shape.clients_die:
+            working["reaper"] = asyncio.create_task(self.clients.die(until_s))
+        return working
+
+    async def _recovers(self, consuming: list[asyncio.Task[None]]) -> None:
+        """Wait until all replicas are in place and in sync, and all readers have read all."""
+        if self.shape.moves:
+            resting = self.cluster.spawn_client(self.operator.come_to_rest, "operator")
+            if self.damages.exceeded:
+                await asyncio.wait([resting], timeout=READING_S)
+                if not resting.done():
+                    self._restart_brokers()
+            await self._within(resting, "the moves do not come to their end")
         if self.damages.exceeded:
             await self._restart_brokers_if_stuck()
         await self._until(self._all_in_sync, "replicas are not in sync again")
@@ -252,12 +302,16 @@ class World:
         await self._until(lambda: self._topic() is not None, "no voter knows the topic")
         await self._read_all()
         await self._until(
-            lambda: bool(self._told_lost()) or consuming.done() or self._has_seen_all(),
-            "the consumer has not seen all",
+            lambda: (
+                bool(self._told_lost())
+                or any(task.done() for task in consuming)
+                or self._has_seen_all()
+            ),
+            "a consumer has not seen all",
         )
 
     def _has_seen_all(self) -> bool:
-        """Whether the consumer that runs all the time has seen what was read at the end.
+        """Whether the consumers that run all the time have seen what was read at the end.
 
         A record that retention has deleted since then cannot be seen any more.
         """
@@ -270,8 +324,10 @@ class World:
         history = self.history
         for (partition, offset), value in history.final_at.items():
             if offset < starts.get(partition, 0):
-                history.live.setdefault(value, None)
-        return must_be_seen(history, compacts=self.shape.compacts) <= history.live.keys()
+                for seen in history.live:
+                    seen.setdefault(value, None)
+        wanted = must_be_seen(history, compacts=self.shape.compacts)
+        return all(wanted <= seen.keys() for seen in history.live)
 
     async def _restart_brokers_if_stuck(self) -> None:
         for _ in range(150):
@@ -338,13 +394,13 @@ class World:
         return whole == self.shape.replication_factor * self.clients.partitions
 
     def _is_intact(self, node: SimulatedNode, partition: Partition) -> bool:
-        return not self.damages.is_damaged(node, f"{DATA}/{partition.name}")
+        return not self.damages.is_damaged(node, partition.log.compaction.directory)
 
     def _judge(self) -> None:
         told_lost = self._told_lost()
-        if self.has_recovered and not self.damages.exceeded:
+        if self.has_recovered and not self.may_lose:
             told_lost = set()  # a recovered quorum elects all leaders anew, and loses no record
-        if told_lost and not self.damages.exceeded:
+        if told_lost and not self.may_lose:
             raise Violation(f"a lossy election in {told_lost}, and too little was damaged for that")
         judge(
             self.history,
@@ -388,31 +444,27 @@ class World:
         return max(images, key=lambda image: image.offset).topic_named(TOPIC) if images else None
 
     def _outcome(self) -> Outcome:
-        history, clients = self.history, self.clients
+        history, shape = self.history, self.shape
         counters = Counter(
             {
-                f"shape: rf {self.shape.replication_factor} min {self.shape.min_isr}": 1,
-                "shape: flush on ack": int(self.shape.syncs_on_ack),
-                "shape: short delivery timeout": int(not self.shape.is_patient),
-                "shape: trims": int(self.shape.trims),
-                "shape: grows": int(self.shape.grows),
-                "partitions added": clients.partitions - PARTITIONS,
-                "shape: moves": int(self.shape.moves),
-                **(self.operator.done if self.operator is not None else {}),
-                "shape: compaction": int(self.shape.compacts),
+                f"shape: rf {shape.replication_factor} min {shape.min_isr}": 1,
+                "shape: whole cluster": int(shape.is_whole),
+                "shape: two log directories": int(len(shape.log_dirs) > 1),
+                "shape: flush on ack": int(shape.syncs_on_ack),
+                "shape: short delivery timeout": int(not shape.is_patient),
+                "shape: retention": int(bool(shape.retention_ms)),
+                **{f"shape: {name}": int(getattr(shape, name)) for name in FLAGS},
                 "records compacted away": history.compacted,
-                "shape: retention": int(bool(self.shape.retention_ms)),
                 "offsets below the start of a log": sum(history.starts.values()),
-                "calls cancelled": clients.cancelled,
-                "topics made again": clients.recreated,
+                "calls cancelled": self.clients.cancelled,
+                "clients killed": self.clients.deaths,
                 "records given up": len(history.unsure),
                 "more damaged than promised": int(self.damages.exceeded),
-                "partitions lossy, and told": sum(
-                    one.recovered_epoch != NEVER for one in self._partitions()
-                ),
+                "batches compared": self.rules.batches.compared,
                 **{f"consumer was told {name}": n for name, n in history.told.items()},
             }
         )
+        counters += self.operator.done + self.admins.done + self.rules.counts
         return Outcome(
             self.seed,
             str(self.shape),
@@ -423,7 +475,7 @@ class World:
             elections=len(self.invariants.quorum_leaders),
             leader_changes=len(self.invariants.leaders),
             checks=self.invariants.checks,
-            counters=+counters,
+            counters=counters,
             injected=self.nemesis.injected,
             trace=self.trace.hexdigest(),
         )

@@ -4,7 +4,7 @@ ARGS="--scenario kafka-reads": Kafka clients that read from followers in their r
 
 With --state a run can be stopped at any time and be continued. The plan of the first seed that
 fails is shrunk to the faults that are needed; `--seed 123 --only 3,7` replays those faults of a
-plan. A run of many seeds also fails if a kind of fault never happened.
+plan. A run of many seeds also fails if too little happened (FLOORS), or a kind of fault never did.
 """
 
 from __future__ import annotations
@@ -24,8 +24,31 @@ from tests.harness.world import plan_of, run_seed, shape_of
 from tests.simulation.many import Result, results
 
 CLUSTER, KAFKA_READS = "cluster", "kafka-reads"
-#: With fewer seeds than this, chance may never draw a kind of fault.
-FLOORS_FROM_SEEDS = 200
+#: With fewer seeds than this, chance may stay below a floor, or never draw a kind of fault.
+FLOORS_FROM_SEEDS = 100
+#: The least that must happen in 100 seeds: otherwise they prove less than they say.
+FLOORS = {
+    "acked": 10_000,
+    "batches compared": 10_000,
+    "elections": 100,
+    "partition leaders elected": 500,
+    "preferred elections": 10,
+    "ISR shrinks": 500,
+    "ISR expansions": 500,
+    "truncations": 50,
+    "lossy returns": 50,
+    "lossy elections": 5,
+    "retried duplicates": 20,
+    "moves finished": 50,
+    "moves cancelled": 10,
+    "drains": 20,
+    "compactions": 50,
+    "trims": 50,
+    "topics made again": 10,
+    "partitions added": 20,
+    "configurations changed": 100,
+    "clients killed": 20,
+}
 SUMS = ("sent", "acked", "failed", "read", "elections", "leader_changes", "checks")
 
 
@@ -117,23 +140,35 @@ def _result(seed: int) -> Result:
 
 
 def _report(passed: list[Result], earlier: int) -> bool:
-    """Print what happened in all; return whether a kind of fault never did."""
+    """Print what happened; return whether it was too little."""
     counters: Counter[str] = Counter()
     injected: Counter[str] = Counter()
     for result in passed:
         counters.update(result["counters"])
         injected.update(result["injected"])
-    print(f"{len(passed)} seeds passed, {earlier} of them in an earlier run; in all:")
-    for name in sorted(counters):
-        print(f"  {counters[name]:10}  {name}")
-    print(f"faults, of {len(KINDS)} kinds:")
+    print(f"{len(passed)} seeds passed, {earlier} of them in an earlier run; per 100 seeds:")
+    for name in sorted({*counters, *FLOORS}):
+        least = f" (at least {FLOORS[name]})" if name in FLOORS else ""
+        each = counters[name] * 100 / max(len(passed), 1)
+        print(f"  {each:10.0f}  {name}{least}")
+    print(f"faults in all, of {len(KINDS)} kinds:")
     for name in KINDS:
         print(f"  {injected[name]:10}  {name}")
-    never = [name for name in KINDS if not injected[name]]
-    if len(passed) < FLOORS_FROM_SEEDS or not never:
-        return False
-    print(f"these never happened: {', '.join(never)}")
-    return True
+    low = too_few(counters, injected, len(passed))
+    if low:
+        print(f"too little happened: {', '.join(low)}")
+    return bool(low)
+
+
+def too_few(counters: Counter[str], injected: Counter[str], seeds: int) -> list[str]:
+    """Return what is below its floor, and the faults that never happened.
+
+    Nothing if there were fewer seeds than the floors are made for.
+    """
+    if seeds < FLOORS_FROM_SEEDS:
+        return []
+    low = [name for name, least in FLOORS.items() if counters[name] * 100 < least * seeds]
+    return low + [name for name in KINDS if not injected[name]]
 
 
 def _shrink(seed: int) -> None:

@@ -16,7 +16,7 @@ def history(*values: int) -> History:
     for offset, value in enumerate(told.final[0]):
         told.acked[value] = (0, offset)
         told.final_at[(0, offset)] = value
-        told.live[value] = None
+        told.live[0][value] = None
     return told
 
 
@@ -50,6 +50,16 @@ def test_records_out_of_order_are_seen() -> None:
         judged(history(0, 2, 1))
 
 
+def test_only_the_records_of_one_producer_are_in_order() -> None:
+    told = history(0, 2, 1)
+    told.producer_of[b"2"] = 1
+    judged(told)
+    told = history(0, 3, 1, 2)
+    told.producer_of.update(dict.fromkeys((b"3", b"2"), 1))
+    with pytest.raises(Violation, match="out of order at 2"):
+        judged(told)
+
+
 def test_a_record_at_another_offset_than_was_said_is_seen() -> None:
     told = history(0, 1)
     told.acked[b"1"] = (0, 7)
@@ -68,8 +78,12 @@ def test_a_record_that_failed_for_good_and_was_written_is_seen() -> None:
 
 def test_a_record_that_the_consumer_passed_over_is_seen() -> None:
     told = history(0, 1, 2)
-    del told.live[b"1"]
-    with pytest.raises(Violation, match="has not seen 1 records"):
+    del told.live[0][b"1"]
+    with pytest.raises(Violation, match="consumer 0 has not seen 1 records"):
+        judged(told)
+    told = history(0, 1, 2)
+    told.live.append(dict.fromkeys((b"0", b"2")))
+    with pytest.raises(Violation, match="consumer 1 has not seen 1 records"):
         judged(told)
 
 
@@ -86,7 +100,7 @@ def test_only_the_last_record_of_a_key_must_be_there_in_a_compacted_topic() -> N
     """Values 0 and 5 have one key, as KEYS is 5; value 1 has another."""
     told = history(0, 1, 5)
     told.final[0].remove(b"0")
-    del told.final_at[(0, 0)], told.live[b"0"]
+    del told.final_at[(0, 0)], told.live[0][b"0"]
     judge(told, set(), recreates=False, is_patient=True, compacts=True)
     with pytest.raises(Violation, match="is lost"):
         judge(told, set(), recreates=False, is_patient=True)
