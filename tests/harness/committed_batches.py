@@ -69,8 +69,8 @@ class CommittedBatches:
     committed. So is a log with a flipped bit, for as long as that is on the disk: the caller knows.
     """
 
-    #: (run, topic id, partition) -> how far that replica was read.
-    _places: dict[tuple[Run, bytes, int], _Place] = field(default_factory=dict)
+    #: How far each replica was read, in each run.
+    _places: dict[tuple[Run, Past], _Place] = field(default_factory=dict)
     _agreed: dict[Past, _Agreed] = field(default_factory=dict)
     _compacted: set[tuple[bytes, int]] = field(default_factory=set)
     #: Batches that were compared.
@@ -84,8 +84,9 @@ class CommittedBatches:
             self._compacted.add(partition.key)
         if partition.key in self._compacted or log.hw_epoch < recovered:
             return
-        agreed = self._agreed.setdefault((*partition.key, recovered), _Agreed())
-        for batch in self._next(node, partition):
+        past = (*partition.key, recovered)
+        agreed = self._agreed.setdefault(past, _Agreed())
+        for batch in self._next(node, partition, past):
             self.compared += 1
             try:
                 _compare(agreed, batch, log.log_start_offset, is_first=recovered == NEVER)
@@ -103,13 +104,13 @@ class CommittedBatches:
                 f"ends at {end}: {agreed.end} is committed"
             )
 
-    def _next(self, node: SimulatedNode, partition: Partition) -> Iterator[Batch]:
+    def _next(self, node: SimulatedNode, partition: Partition, past: Past) -> Iterator[Batch]:
         """Yield the batches below the high watermark that were not read yet."""
         log = partition.log
         bases = list(log.compaction.bases)
         if not bases:
             return
-        key = ((node.name, node.starts), *partition.key)
+        key = (node.name, node.starts), past
         place = self._places.get(key)
         if place is None or not place.is_of(log) or place.base not in bases:
             place = self._places[key] = _Place(log, log.truncations, bases[0])

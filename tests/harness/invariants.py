@@ -44,6 +44,8 @@ class Invariants:
     #: A lossy election, which is told, may begin another past.
     record_epochs: dict[tuple[bytes, int, int, int], int] = field(default_factory=dict)
     checks: int = 0
+    #: What was seen of a replica at the last look. As long as it is the same, nothing can be wrong.
+    _looks: dict[Partition, tuple[object, ...]] = field(default_factory=dict)
 
     def check(self) -> None:
         """Look at every node that did anything in this instant; raise Violation."""
@@ -87,6 +89,18 @@ class Invariants:
     def _check_broker(self, node: SimulatedNode, server: BrokerServer) -> None:
         run = (node.name, node.starts)
         for partition in partitions_of(server):
+            log = partition.log
+            look = (
+                partition.role,
+                partition.state,
+                log,
+                log.high_watermark,
+                log.truncations,
+                partition.replica_log.started_again,
+            )
+            if self._looks.get(partition) == look:
+                continue
+            self._looks[partition] = look
             key = (partition.topic_id, partition.partition, partition.leader_epoch)
             if partition.is_leader:
                 first = self.leaders.setdefault(key, run)

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import NamedTuple
 from unittest.mock import patch
 
 from quorate_broker.replica.leader import Leader
@@ -25,21 +26,19 @@ from quorate_testing.simulated.cluster import SimulatedCluster, SimulatedNode
 from tests.harness.committed_batches import CommittedBatches, Past
 from tests.harness.invariants import Run, Violation, has_started, partitions_of
 
-#: One replica in one run of its broker.
-Place = tuple[Run, bytes, int]
 
+class _Look(NamedTuple):
+    """What was seen of a replica. As long as it is the same, nothing can be wrong."""
 
-@dataclass(slots=True)
-class _Seen:
-    """What was seen of one replica at the last event at which its broker ran."""
-
+    machine: Leader | None
+    role: object
     log: Log
+    high_watermark: int
     truncations: int
     cleaned_end: int
-    high_watermark: int = -1
-    leader: Leader | None = None
-    maximal: tuple[int, ...] = ()
-    state: PartitionImage | None = None
+    #: The leader's largest ISR, and what the quorum has committed.
+    maximal: tuple[int, ...]
+    state: PartitionImage | None
 
 
 @dataclass(slots=True)
@@ -56,7 +55,7 @@ class PartitionRules:
     #: Partition -> the highest leader_epoch that was committed. A newest image may be older: voters
     #: that have more are dead.
     _epochs: dict[int, int] = field(default_factory=dict)
-    _seen: dict[Place, _Seen] = field(default_factory=dict)
+    _looks: dict[Partition, _Look] = field(default_factory=dict)
     #: Past -> leader_epoch -> the first and the last high watermark that clients could see.
     _served: dict[Past, dict[int, tuple[int, int]]] = field(default_factory=dict)
     #: Partition -> one past the last offset that was acknowledged since the topic was made.
@@ -134,46 +133,54 @@ class PartitionRules:
             self._lossy[run] = lossy
         for partition in partitions_of(server):
             if partition.topic == self.topic:
-                self._check_replica(node, run, partition)
+                self._check_replica(node, partition)
 
-    def _check_replica(self, node: SimulatedNode, run: Run, partition: Partition) -> None:
+    def _check_replica(self, node: SimulatedNode, partition: Partition) -> None:
         log, role = partition.log, partition.role
-        key = (run, partition.topic_id, partition.partition)
-        seen = self._seen.get(key)
-        if seen is None or seen.log is not log:
-            seen = _Seen(log, log.truncations, log.compaction.cleaned_end)
-            self._seen[key] = seen
-        if log.truncations != seen.truncations:
-            self.counts["truncations"] += log.truncations - seen.truncations
-            seen.truncations = log.truncations
-        if log.compaction.cleaned_end > seen.cleaned_end:
-            self.counts["compactions"] += 1
-            seen.cleaned_end = log.compaction.cleaned_end
         machine = role.machine if isinstance(role, LeaderReplica) else None
+        look = _Look(
+            machine,
+            role,
+            log,
+            log.high_watermark,
+            log.truncations,
+            log.compaction.cleaned_end,
+            () if machine is None else machine.in_sync.maximal,
+            None if machine is None else self._state_of(partition),
+        )
+        before = self._looks.get(partition)
+        is_above = machine is not None and (
+            look.high_watermark < self._acknowledged.get(partition.partition, 0)
+        )
+        if look == before and not is_above:
+            return
+        self._looks[partition] = look
+        is_same_log = before is not None and before.log is log
+        if before is not None and is_same_log:
+            self.counts["truncations"] += look.truncations - before.truncations
+            self.counts["compactions"] += look.cleaned_end > before.cleaned_end
         if machine is not None:
-            self._check_leader(node, partition, machine, seen)
-        seen.leader = machine
-        if partition.high_watermark != seen.high_watermark and role is not None:
-            if partition.replica_log.started_again is None and self.is_intact(node, partition):
-                self.batches.moved(node, partition)
-            seen.high_watermark = partition.high_watermark
+            self._check_leader(node, partition, machine, look, before)
+        has_moved = before is None or before[:4] != look[:4]
+        is_whole = role is not None and partition.replica_log.started_again is None
+        if has_moved and is_whole and self.is_intact(node, partition):
+            self.batches.moved(node, partition)
 
     def _check_leader(
-        self, node: SimulatedNode, partition: Partition, machine: Leader, seen: _Seen
+        self,
+        node: SimulatedNode,
+        partition: Partition,
+        machine: Leader,
+        look: _Look,
+        before: _Look | None,
     ) -> None:
-        number = partition.partition
-        state = self._state_of(partition)
-        if seen.leader is not machine:
+        number, mark, state = partition.partition, machine.high_watermark, look.state
+        if before is None or before.machine is not machine:
             self.batches.check_leader(node, partition)
         if state is not None and state.leader_epoch == machine.leader_epoch:
-            maximal = machine.in_sync.maximal
-            if state is not seen.state or maximal is not seen.maximal:
-                check_maximal(node.name, partition.name, state, maximal)
-                seen.state, seen.maximal = state, maximal
+            check_maximal(node.name, partition.name, state, look.maximal)
         if machine.knows_high_watermark:
-            mark = machine.high_watermark
-            if mark != seen.high_watermark or seen.leader is not machine:
-                self._clients_see(node, partition, machine.leader_epoch, mark)
+            self._clients_see(node, partition, machine.leader_epoch, mark)
             is_newest = state is not None and machine.leader_epoch >= self._epochs[number]
             if is_newest and mark < self._acknowledged.get(number, 0):
                 self._check_acknowledged(node, partition, mark)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from quorate_testing.simulated.cluster import SimulatedNode
 from quorate_testing.simulated.disk import SimulatedDisk
-from tests.harness.cluster_damage import Damage, Damages
+from tests.harness.cluster_damage import Damage, Damages, replica_directories
 from tests.harness.cluster_faults import KINDS
-from tests.harness.cluster_shape import REPLICATION, Shape
+from tests.harness.cluster_shape import FLAGS, REPLICATION, Shape
 from tests.harness.world import plan_of, shape_of
 
 
@@ -44,6 +44,14 @@ def test_fewer_than_min_isr_are_hurt_until_all_are_in_sync_again() -> None:
     assert not told.exceeded
 
 
+async def test_the_replicas_of_a_topic_are_found_in_each_log_directory() -> None:
+    disk = broker(1).disk
+    for path in ("/data/t-0/a", "/data2/t-12/a", "/data2/other-1/a", "/data/t-3.stray/a"):
+        await disk.make_directory(path.rpartition("/")[0])
+        await disk.open(path, create=True)
+    assert replica_directories(disk, "t") == ["/data/t-0", "/data2/t-12"]
+
+
 async def test_a_flipped_bit_that_nobody_has_found_counts_although_all_are_in_sync() -> None:
     world = Situation()
     told = damages(world, Shape(min_isr=2))
@@ -71,5 +79,14 @@ def test_seeds_have_all_kinds_of_faults_and_all_shapes() -> None:
     assert {fault.kind for seed in seeds for fault in plan_of(seed)} == set(KINDS)
     shapes = [shape_of(seed) for seed in seeds]
     assert {(one.replication_factor, one.min_isr) for one in shapes} == set(REPLICATION)
-    for name in ("cancels", "recreates", "beyond", "syncs_on_ack", "is_patient"):
+    for name in (*FLAGS, "syncs_on_ack", "is_patient", "is_whole"):
         assert {getattr(one, name) for one in shapes} == {False, True}, name
+
+
+def test_a_third_of_the_seeds_or_more_have_the_whole_cluster() -> None:
+    whole = [shape for shape in map(shape_of, range(300)) if shape.is_whole]
+    assert len(whole) > 100
+    for shape in whole:
+        programs = (shape.moves, shape.configures, shape.trims, shape.grows, shape.recreates)
+        assert (shape.brokers, shape.producers) == (5, 3)
+        assert shape.producers + len(shape.reads_in) + sum(programs) >= 10

@@ -37,7 +37,7 @@ def run(kinds: Iterable[str], seeds: Iterable[int]) -> None:
 def test_a_replica_that_lost_records_and_is_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Losses, "found", lambda *_: None)
     with pytest.raises(BROKEN):
-        run(("lost directory", "kill all"), range(6))
+        run(("lost directory", "kill all"), range(12))
 
 
 def test_a_leader_that_does_not_wait_for_its_followers(monkeypatch: pytest.MonkeyPatch) -> None:
