@@ -103,6 +103,12 @@ class BrokerServer(NodeServer[BrokerConfig]):
         return self._rooms.replicas
 
     @property
+    def replication_bytes(self) -> tuple[int, int]:
+        """The bytes that are out to followers, and those from leaders that are not written yet."""
+        assert self._rooms is not None, "the broker has not started"
+        return self._rooms.replica.bytes_out, self._rooms.fetchers.bytes_held
+
+    @property
     def kafka(self) -> KafkaListeners | None:
         """The listeners for Kafka clients; None: there are none, or they do not accept yet."""
         return None if self._rooms is None else self._rooms.kafka

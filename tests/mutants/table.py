@@ -81,6 +81,8 @@ LOG_ROOM = "quorum/quorate_quorum/log"
 STREAM_CREDIT = "broker/quorate_broker/replication/stream_credit.py"
 FOLLOWER_POSITIONS = "broker/quorate_broker/replication/follower_positions.py"
 CREDIT = "tests/unit/quorate_broker/replication/test_stream_credit.py"
+LATE_CHUNKS = "tests/unit/quorate_broker/replication/test_late_chunks.py"
+REPLICA_SERVICE = "broker/quorate_broker/replication/service.py"
 SLOW_FOLLOWERS = "tests/simulation/test_slow_followers.py"
 ISR_KEEPER = "tests/unit/quorate_broker/replication/test_isr_keeper.py"
 RECOVERY_POINT = "tests/unit/quorate_quorum/log/test_recovery_point.py"
@@ -3193,7 +3195,7 @@ MUTANTS = (
         "shares-of-a-stream",
         "slow partitions hold any number of bytes",
         STREAM_CREDIT,
-        "            if not is_late or chunk.size > self._late_room:\n",
+        "            if not is_late or is_full:\n",
         "            if not is_late:\n",
         (f"{CREDIT}::test_slow_partitions_have_a_bound_too",),
     ),
@@ -3214,6 +3216,55 @@ MUTANTS = (
         (
             f"{SLOW_FOLLOWERS}::test_a_follower_that_catches_up_delays_its_in_sync_partitions_little",
         ),
+    ),
+    Mutant(
+        "late-chunks",
+        "a follower carries out an answer to an older position",
+        "broker/quorate_broker/replication/followed.py",
+        "            if follower is None or not self._is_answer(fetched):\n",
+        "            if follower is None:\n",
+        (f"{LATE_CHUNKS}::test_only_the_answer_to_the_last_position_is_carried_out",),
+    ),
+    Mutant(
+        "late-chunks",
+        "a follower carries out a chunk of the stream before",
+        "broker/quorate_broker/replication/followed.py",
+        "        self._position = None\n        self.name()\n",
+        "        self.name()\n",
+        (f"{LATE_CHUNKS}::test_a_chunk_of_the_old_stream_is_dropped_when_a_new_one_begins",),
+    ),
+    Mutant(
+        "late-chunks",
+        "a stream that opens late replaces a newer one",
+        REPLICA_SERVICE,
+        "            if not other.stream.is_older_than(stream):\n",
+        "            if False:\n",
+        (f"{LATE_CHUNKS}::test_a_stream_that_opens_late_does_not_replace_a_newer_one",),
+    ),
+    Mutant(
+        "late-chunks",
+        "a stream of an older registration acknowledges records",
+        REPLICA_SERVICE,
+        "if (broker.epoch, broker.incarnation) != (stream.broker_epoch, stream.incarnation):",
+        "if False:",
+        (f"{LATE_CHUNKS}::test_a_stream_of_another_registration_is_refused",),
+    ),
+    Mutant(
+        "late-chunks",
+        "a position of another leader epoch acknowledges records",
+        "broker/quorate_broker/replica/leader_replica.py",
+        "        self._replica.check_epoch(request.leader_epoch, self.leader_epoch)\n"
+        "        if stream.replica_id not in",
+        "        if stream.replica_id not in",
+        (f"{LATE_CHUNKS}::test_a_position_of_another_leader_epoch_acknowledges_nothing",),
+    ),
+    Mutant(
+        "shares-of-a-stream",
+        "each stream has the whole limit of the broker",
+        STREAM_CREDIT,
+        "    return max(bytes_max // (ROOMS * max(streams, 1)), WINDOW_BYTES_MIN)\n",
+        "    return max(bytes_max // ROOMS, WINDOW_BYTES_MIN)\n",
+        (f"{SLOW_FOLLOWERS}::test_many_followers_that_catch_up_at_once_take_bounded_memory",),
     ),
     Mutant(
         "slow-disk-apart",

@@ -9,6 +9,7 @@ import pytest
 
 from quorate import Producer
 from quorate_broker.replication.stream_credit import LATE_MS
+from quorate_broker.server import BrokerServer
 from quorate_quorum.metadata.partitions import PartitionImage
 from tests.harness.catch_up import (
     BACKLOG,
@@ -294,3 +295,51 @@ def test_a_follower_that_dies_or_stands_still_comes_back_and_nothing_is_lost(
         await scene.until(scene.logs_are_equal, "the replicas have equal logs")
 
     play(story, configs={"min.insync.replicas": "2"}, seed=seed)
+
+
+@pytest.mark.parametrize("slow_disk_s", [0.0, 0.3])
+def test_many_followers_that_catch_up_at_once_take_bounded_memory(slow_disk_s: float) -> None:
+    """replica.queued.max.bytes is one limit for all streams, of the leader and of a follower."""
+    limit, followers, partitions = 8 * MIB, 5, 40
+
+    async def story(scene: Scene) -> None:
+        leader = scene.state.leader
+        others = [n for n in range(followers + 1) if n != leader]
+        await make_backlog_topic(scene, [leader, *others], partitions)
+        for broker_id in others:
+            scene.cluster.kill(f"broker-{broker_id}")
+        await fill_backlog(scene, partitions, 12 * MIB)
+        for broker_id in others:
+            disk = scene.node(broker_id).disk
+            disk.slow_path = lambda name, _: slow_disk_s * (name == "append")
+            scene.cluster.network.set_links(
+                [f"broker-{leader}"], [f"broker-{broker_id}"], bytes_per_s=10e6
+            )
+            scene.cluster.start(f"broker-{broker_id}")
+        most = [0, 0]
+
+        async def watch() -> None:
+            while True:
+                for node in scene.cluster.brokers:
+                    if isinstance(node.server, BrokerServer) and node.has_started:
+                        most[:] = map(max, most, node.server.replication_bytes)
+                await asyncio.sleep(0.002)
+
+        watching = asyncio.create_task(watch())
+        await scene.until(
+            lambda: all(len(one.isr) == followers + 1 for one in backlog(scene)),
+            "all are in sync",
+            within_s=300,
+        )
+        watching.cancel()
+        print(f"at most {most[0] / MIB:.1f} MiB out and {most[1] / MIB:.1f} MiB held")
+        assert MIB < most[0] <= limit
+        assert 0 < most[1] <= limit
+
+    play(
+        story,
+        replicas=2,
+        brokers=followers + 1,
+        configs={"min.insync.replicas": "1"},
+        broker_settings={"replica_queued_max_bytes": limit},
+    )

@@ -109,6 +109,11 @@ class Fetchers:
         room = room_of_a_stream(config.replica_queued_max_bytes, len(self._streams))
         return min(room, config.replica_fetch_max_bytes)
 
+    @property
+    def bytes_held(self) -> int:
+        """The bytes that were received from all leaders and are not yet written."""
+        return sum(stream.bytes_held for stream in self._streams.values())
+
     def backoff_s(self) -> float:
         chance = self.replicas.environment.chance
         return chance.uniform(BACKOFF_MS_MIN, BACKOFF_MS_MAX) / 1000
@@ -148,7 +153,7 @@ class LeaderStream:
         #: Set when all requests with `forgotten` partitions are sent.
         self._all_told = asyncio.Event()
         #: Bytes that were received and are not yet written.
-        self._bytes_held = 0
+        self.bytes_held = 0
         self._written = asyncio.Event()
         self._is_open = False
         self._broker_epoch = -1
@@ -339,14 +344,14 @@ class LeaderStream:
             followed = self._followed.get((fetched.topic_id, fetched.partition))
             if followed is not None:
                 followed.take(fetched, batches)
-                self._bytes_held += len(batches)
+                self.bytes_held += len(batches)
 
     async def _room(self) -> None:
         """Wait while too many received bytes are not yet written.
 
         The leader sends no more than fits, unless streams were opened meanwhile.
         """
-        while self._bytes_held > ROOMS * self._fetchers.room:
+        while self.bytes_held > ROOMS * self._fetchers.room:
             self._written.clear()
             await self._written.wait()
 
@@ -369,7 +374,7 @@ class LeaderStream:
 
     def _let_go(self, size: int) -> None:
         """Count `size` received bytes as written or dropped."""
-        self._bytes_held -= size
+        self.bytes_held -= size
         self._written.set()
 
     def _failed(self, _: str, error: BaseException) -> None:

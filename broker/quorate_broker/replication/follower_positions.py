@@ -284,7 +284,9 @@ class FollowerPositions:
         partition = position.partition
         batches = b""
         try:
-            batches = await position.leader.read_for_follower(position.offset, bytes_max=chunk.size)
+            batches = await position.leader.read_for_follower(
+                position.offset, bytes_max=chunk.read_max
+            )
         except QuorateError as error:
             if self._positions.get(key) is position:
                 self.forget(key)

@@ -116,6 +116,11 @@ class ReplicaService:
         """The number of followers that have a stream."""
         return len(self._sessions)
 
+    @property
+    def bytes_out(self) -> int:
+        """The bytes that were read for followers and that they have not acknowledged."""
+        return sum(session.bytes_out for session in self._sessions.values())
+
     def enter(self, session: ReplicaSession, stream: ReplicaStream) -> None:
         """Accept a stream, and end the older one that it replaces.
 
@@ -193,6 +198,11 @@ class ReplicaSession:
             await positions.changed.wait()
             timer.cancel()
             silent_until = min(silent_until, loop.time() + self._wait_ms / 1000)
+
+    @property
+    def bytes_out(self) -> int:
+        """The bytes that were read for this follower and that it has not acknowledged."""
+        return self._positions.credit.bytes_out
 
     def stop(self) -> None:
         """End the stream."""

@@ -12,8 +12,10 @@ others catch up. The rules:
   room of its own, so that it does not take the room of the other partitions. The fuller this room,
   the smaller the next chunks: the other partitions of a dead disk are not known yet.
 
-All chunks together have at most ROOMS * bytes_max bytes. A batch that is larger than the chunk in
-which it comes first is sent whole, and may exceed this. The caller gives the time in milliseconds.
+All chunks together have at most ROOMS * bytes_max bytes. A batch that is larger than a chunk is
+sent whole. The first such batches come on top; then each read reserves room for the largest batch
+so far, and a batch that is larger than a room is alone in it. The caller gives the time in
+milliseconds.
 """
 
 from __future__ import annotations
@@ -59,10 +61,12 @@ class Chunk:
     """Batches of one partition, from the begin of their read until they are acknowledged."""
 
     is_in_sync: bool
-    #: The bytes to read at most; after the read, the bytes that were read.
+    #: The bytes that count: those reserved for the read; after the read, those that were read.
     size: int
     #: When the read began, or when the chunk was sent.
     since_ms: int
+    #: The bytes to read, or one batch if that is larger.
+    read_max: int = 0
     is_sent: bool = False
     #: Whether it has moved to the room of slow partitions.
     is_late: bool = False
@@ -130,6 +134,8 @@ class StreamCredit:
     _reads: dict[bool, int] = field(default_factory=lambda: {True: 0, False: 0})
     #: Chunks that are read or were sent, in time, the oldest first.
     _waiting: dict[Chunk, None] = field(default_factory=dict)
+    #: The largest batch that was larger than its chunk.
+    _largest: int = CHUNK_BYTES_MIN
     #: The bytes that catching up may send before the next in-sync chunk.
     _owed: int = 0
 
@@ -154,11 +160,13 @@ class StreamCredit:
         """
         most = self._most(is_in_sync)
         room = most - self._out[is_in_sync]
-        least = SLOW_CHUNK_BYTES_MIN if self._late_out else CHUNK_BYTES_MIN
-        if room < least or self._reads[is_in_sync] >= READS_MAX:
+        is_full = self._out[is_in_sync] > 0 and room < self._largest
+        if is_full or self._reads[is_in_sync] >= READS_MAX:
             return None
+        least = SLOW_CHUNK_BYTES_MIN if self._late_out else CHUNK_BYTES_MIN
         share = min(most // max(waiting, 2), FRAME_BYTES) * self._late_room // self._late_most
-        chunk = Chunk(is_in_sync, min(max(share, least), room), now_ms)
+        read_max = min(max(share, least), room)
+        chunk = Chunk(is_in_sync, max(read_max, self._largest), now_ms, read_max)
         self._out[is_in_sync] += chunk.size
         self._reads[is_in_sync] += 1
         self._waiting[chunk] = None
@@ -167,6 +175,8 @@ class StreamCredit:
     def read(self, chunk: Chunk, size: int) -> None:
         """Take note that the read has ended. The chunk waits for a frame now."""
         self._leave(chunk)
+        if size > chunk.read_max:
+            self._largest = max(self._largest, size)
         chunk.is_late = False
         chunk.size = size
         self._out[chunk.is_in_sync] += size
@@ -205,7 +215,8 @@ class StreamCredit:
         while self._waiting:
             chunk = next(iter(self._waiting))
             is_late = now_ms - chunk.since_ms >= LATE_MS
-            if not is_late or chunk.size > self._late_room:
+            is_full = self._late_out > 0 and chunk.size > self._late_room
+            if not is_late or is_full:
                 break
             self._leave(chunk)
             chunk.is_late = moved = True

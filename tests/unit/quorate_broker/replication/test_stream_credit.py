@@ -37,7 +37,7 @@ def fill(credit: StreamCredit, *, is_in_sync: bool, now_ms: int = 0) -> list[Chu
     """Begin chunks of one kind, which are read and sent at once, until there is no room."""
     found = []
     while chunk := credit.begin(is_in_sync=is_in_sync, waiting=1, now_ms=now_ms):
-        credit.read(chunk, chunk.size)
+        credit.read(chunk, chunk.read_max)
         credit.sent(chunk, now_ms)
         found.append(chunk)
     return found
@@ -91,7 +91,7 @@ def test_a_dead_disk_with_many_partitions_leaves_room_for_others(partitions: int
     for now_ms in range(0, 5 * LATE_MS, LATE_MS // 10):
         credit.move_late(now_ms)
         while waiting and (chunk := credit.begin(is_in_sync=True, waiting=waiting, now_ms=now_ms)):
-            credit.read(chunk, chunk.size)
+            credit.read(chunk, chunk.read_max)
             credit.sent(chunk, now_ms)
             waiting -= 1
     assert not waiting
@@ -121,7 +121,7 @@ def test_a_chunk_that_waits_for_a_frame_is_not_slow() -> None:
     """The link is busy, not the partition."""
     credit = StreamCredit(M)
     chunk = begin(credit, is_in_sync=True)
-    credit.read(chunk, chunk.size)
+    credit.read(chunk, chunk.read_max)
     assert not credit.move_late(10 * LATE_MS)
     credit.sent(chunk, 10 * LATE_MS)
     assert not credit.move_late(11 * LATE_MS - 1)
@@ -134,7 +134,7 @@ def test_a_chunk_that_waits_for_a_frame_is_not_slow() -> None:
 )
 def test_partitions_that_wait_share_the_room(waiting: int, size: int) -> None:
     credit = StreamCredit(M)
-    assert begin(credit, is_in_sync=True, waiting=waiting).size == size
+    assert begin(credit, is_in_sync=True, waiting=waiting).read_max == size
 
 
 @pytest.mark.parametrize(
@@ -143,6 +143,37 @@ def test_partitions_that_wait_share_the_room(waiting: int, size: int) -> None:
 )
 def test_streams_share_the_limit_of_the_broker(limit: int, streams: int, room: int) -> None:
     assert room_of_a_stream(limit, streams) == room
+
+
+@pytest.mark.parametrize("batch", [100 * KIB, FRAME_BYTES])
+def test_batches_that_are_larger_than_chunks_are_reserved_for(batch: int) -> None:
+    credit = StreamCredit(M)
+    learnt = begin(credit, is_in_sync=True, waiting=5000)
+    credit.read(learnt, batch)
+    found = 1
+    while chunk := credit.begin(is_in_sync=True, waiting=5000, now_ms=0):
+        credit.read(chunk, batch)
+        found += 1
+    assert found == M // batch
+
+
+def test_a_batch_that_is_larger_than_the_room_is_alone_in_it() -> None:
+    credit = StreamCredit(WINDOW_BYTES_MIN)
+    for _ in range(3):
+        chunk = begin(credit, is_in_sync=True)
+        credit.read(chunk, FRAME_BYTES)
+        credit.sent(chunk, 0)
+        assert credit.begin(is_in_sync=True, waiting=1, now_ms=0) is None
+        credit.acknowledged(chunk, 1)
+
+
+def test_a_slow_partition_with_a_batch_larger_than_the_room_gives_way_too() -> None:
+    credit = StreamCredit(WINDOW_BYTES_MIN)
+    chunk = begin(credit, is_in_sync=True)
+    credit.read(chunk, FRAME_BYTES)
+    credit.sent(chunk, 0)
+    assert credit.move_late(LATE_MS)
+    assert credit.begin(is_in_sync=True, waiting=1, now_ms=LATE_MS) is not None
 
 
 # the order of frames
@@ -245,7 +276,7 @@ class Stream:
                     self.reading.append(chunk)
             case 2 if self.reading:
                 chunk = self.reading.pop(chance.randrange(len(self.reading)))
-                credit.read(chunk, chance.randint(0, chunk.size))
+                credit.read(chunk, chance.randint(0, chunk.read_max))
                 self.ready.append(chunk)
             case 3 if self.ready:
                 chunk = self.ready.pop(0)
