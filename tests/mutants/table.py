@@ -1446,7 +1446,10 @@ MUTANTS = (
         PLACEMENT,
         "cost = used > 0, (place.rack, place.host) in hosts, used",
         "cost = False, (place.rack, place.host) in hosts, 0",
-        (f"{PLACEMENT_TESTS}::test_any_placement_is_apart_and_shared_out",),
+        (
+            f"{PLACEMENT_TESTS}::test_four_replicas_in_two_racks_are_two_and_two",
+            f"{PLACEMENT_TESTS}::test_any_placement_is_apart_and_shared_out",
+        ),
     ),
     Mutant(
         "apart",
@@ -1455,8 +1458,8 @@ MUTANTS = (
         "cost = used > 0, (place.rack, place.host) in hosts, used",
         "cost = used > 0, False, used",
         (
-            f"{PLACEMENT_TESTS}::test_any_placement_is_apart_and_shared_out",
             f"{PLACEMENT_TESTS}::test_without_racks_replicas_lie_on_different_hosts",
+            f"{PLACEMENT_TESTS}::test_any_placement_is_apart_and_shared_out",
         ),
     ),
     Mutant(
@@ -1465,7 +1468,10 @@ MUTANTS = (
         PLACEMENT,
         "cost = used > 0, (place.rack, place.host) in hosts, used",
         "cost = used > 0, (place.rack, place.host) in hosts, 0",
-        (f"{PLACEMENT_TESTS}::test_racks_share_the_replicas_of_a_partition_evenly",),
+        (
+            f"{PLACEMENT_TESTS}::test_four_replicas_in_two_racks_are_two_and_two",
+            f"{PLACEMENT_TESTS}::test_racks_share_the_replicas_of_a_partition_evenly",
+        ),
     ),
     Mutant(
         "apart",
@@ -1473,7 +1479,10 @@ MUTANTS = (
         DRAINS,
         "chosen = [place_of(image.brokers[b]) for b in others]",
         'chosen = [Place(b, "", "") for b in others]',
-        (f"{SPREAD_TESTS}::test_a_drain_keeps_replicas_as_far_apart_as_can_be",),
+        (
+            "tests/unit/quorate_quorum/controller/test_drain.py::test_the_replicas_go_to_others_on_a_rack_of_their_own",
+            f"{SPREAD_TESTS}::test_a_drain_keeps_replicas_as_far_apart_as_can_be",
+        ),
     ),
     Mutant(
         "fair-shares",
@@ -1481,7 +1490,10 @@ MUTANTS = (
         PLACEMENT,
         "if any(self.replicas[one] > most for one in ids[1:]):",
         "if False:",
-        (f"{PLACEMENT_TESTS}::test_any_placement_is_apart_and_shared_out",),
+        (
+            f"{PLACEMENT_TESTS}::test_brokers_of_a_large_rack_share_what_a_small_one_has_not",
+            f"{PLACEMENT_TESTS}::test_any_placement_is_apart_and_shared_out",
+        ),
     ),
     Mutant(
         "fair-shares",
@@ -1490,6 +1502,7 @@ MUTANTS = (
         "            self.leads[ids[0]] += by\n",
         "            self.leads[ids[0]] += 0\n",
         (
+            f"{PLACEMENT_TESTS}::test_a_broker_that_has_joined_leads_the_next_partitions",
             f"{PLACEMENT_TESTS}::test_a_topic_that_grows_stays_apart_and_shared_out_with_what_it_has",
         ),
     ),
@@ -1507,7 +1520,10 @@ MUTANTS = (
         "quorum/quorate_quorum/controller/decisions/topics.py",
         "    if broker.cordoned:\n",
         "    if False:\n",
-        (f"{SPREAD_TESTS}::test_a_topic_is_made_and_grows_on_allowed_brokers_apart",),
+        (
+            "tests/unit/quorate_quorum/controller/test_drain.py::test_a_drained_broker_gets_no_new_replicas",
+            f"{SPREAD_TESTS}::test_a_topic_is_made_and_grows_on_allowed_brokers_apart",
+        ),
     ),
     Mutant(
         "drained",
@@ -1515,7 +1531,10 @@ MUTANTS = (
         "quorum/quorate_quorum/controller/decisions/topics.py",
         "    if broker.fenced:\n",
         "    if False:\n",
-        (f"{SPREAD_TESTS}::test_a_topic_is_made_and_grows_on_allowed_brokers_apart",),
+        (
+            f"{GROWTH_TESTS}::test_fewer_live_brokers_than_replicas_are_refused_retriably",
+            f"{SPREAD_TESTS}::test_a_topic_is_made_and_grows_on_allowed_brokers_apart",
+        ),
     ),
     Mutant(
         "drained",
@@ -1531,7 +1550,10 @@ MUTANTS = (
         REBALANCE_PLAN,
         "return self._spread(after) >= self._spread(ids)",
         "return True",
-        (f"{REBALANCE_TESTS}::test_any_plan_keeps_numbers_of_replicas_racks_and_levels",),
+        (
+            f"{REBALANCE_TESTS}::test_racks_stay_apart_although_shares_differ",
+            f"{REBALANCE_TESTS}::test_any_plan_keeps_numbers_of_replicas_racks_and_levels",
+        ),
     ),
     Mutant(
         "apart",

@@ -53,6 +53,26 @@ def test_brokers_without_a_rack_share_the_nameless_one() -> None:
         assert {places[b].rack for b in ids} == {"", "R1"}
 
 
+def test_four_replicas_in_two_racks_are_two_and_two() -> None:
+    for shift in range(5):
+        for ids in place(INVOICE, 6, 4, 0, shift):
+            assert sorted(b // 3 for b in ids) == [0, 0, 1, 1]
+
+
+def test_brokers_of_a_large_rack_share_what_a_small_one_has_not() -> None:
+    """Broker 0 is alone in its rack, and has a replica of each partition."""
+    places = [Place(i, "R1" if i == 0 else "R2", f"h{i}") for i in range(6)]
+    counts = Counter(b for ids in place(places, 60, 2, 0, 0) for b in ids)
+    assert counts.pop(0) == 60
+    assert max(counts.values()) - min(counts.values()) <= 2
+
+
+def test_a_broker_that_has_joined_leads_the_next_partitions() -> None:
+    before = place(INVOICE[:5], 10, 3, 0, 0)
+    after = place(INVOICE, 2, 3, 7, 0, before)
+    assert [ids[0] for ids in after] == [5, 5]
+
+
 def test_the_shift_changes_followers_and_not_leaders() -> None:
     places = [Place(i, "", f"h{i}") for i in range(4)]
     assert [ids[0] for ids in place(places, 4, 2, 1, 0)] == [1, 2, 3, 0]
