@@ -1546,13 +1546,12 @@ MUTANTS = (
     ),
     Mutant(
         "apart",
-        "a plan for equal shares brings replicas of a partition together",
+        "a plan empties a drained broker into a rack that the partition has already",
         REBALANCE_PLAN,
-        "return self._spread(after) >= self._spread(ids)",
-        "return True",
+        "if self._may_move(key, broker_id, taker):",
+        "if taker not in self._now[key]:",
         (
-            f"{REBALANCE_TESTS}::test_racks_stay_apart_although_shares_differ",
-            f"{REBALANCE_TESTS}::test_any_plan_keeps_numbers_of_replicas_racks_and_levels",
+            f"{REBALANCE_TESTS}::test_what_would_share_a_rack_stays_on_a_drained_broker_and_is_counted",
         ),
     ),
     Mutant(
@@ -1561,7 +1560,7 @@ MUTANTS = (
         REBALANCE_PLAN,
         "                if after > best:\n",
         "                if False:\n",
-        (f"{REBALANCE_TESTS}::test_a_rack_that_joined_gets_a_replica_of_each_partition",),
+        (f"{REBALANCE_TESTS}::test_hosts_are_parted_where_racks_can_not_be",),
     ),
     Mutant(
         "fair-shares",
@@ -2459,6 +2458,50 @@ MUTANTS = (
         "if not self._machine.has_matched:",
         "if False:",
         (f"{FOLLOWER_READS}::test_nothing_is_read_before_the_leader_has_confirmed_its_log",),
+    ),
+    Mutant(
+        "follower-reads",
+        "a follower serves a consumer whose last record has another epoch here",
+        SERVED_BY_FOLLOWERS,
+        "if divergence(log.epochs, start, high_watermark, offset, last_epoch) is not None:",
+        "if False:",
+        (f"{FOLLOWER_READS}::test_another_past_is_for_the_leader_to_judge",),
+    ),
+    Mutant(
+        "follower-reads",
+        "a follower calls a position above its log out of range",
+        SERVED_BY_FOLLOWERS,
+        'raise self._ask_the_leader(f"offset {offset} is above this follower\'s end {end}")',
+        "raise OffsetOutOfRangeError(name)",
+        (f"{FOLLOWER_READS}::test_a_position_above_its_log_is_for_the_leader_to_judge",),
+    ),
+    Mutant(
+        "follower-reads",
+        "a leader sends consumers to a broker that is fenced or stops",
+        READ_REPLICAS,
+        "if broker.fenced or broker.shutting_down:",
+        "if False:",
+        (
+            f"{READ_REPLICA_TESTS}::test_the_replica_is_in_the_rack_in_sync_alive_reachable_and_has_the_position",
+        ),
+    ),
+    Mutant(
+        "follower-reads",
+        "a leader sends consumers to a replica without their position",
+        READ_REPLICAS,
+        "best, furthest = HERE, offset - 1",
+        "best, furthest = HERE, -1",
+        (
+            f"{READ_REPLICA_TESTS}::test_the_replica_is_in_the_rack_in_sync_alive_reachable_and_has_the_position",
+        ),
+    ),
+    Mutant(
+        "follower-reads",
+        "a consumer whose follower refused it goes back there at once",
+        "clients/quorate/consumer/read_replicas.py",
+        "            return False\n        self._staying[state] = self._now() + STAY_S\n",
+        "            return False\n",
+        (f"{READ_REPLICAS_SIM}::test_a_follower_s_word_about_a_position_is_not_final",),
     ),
     Mutant(
         "follower-reads",

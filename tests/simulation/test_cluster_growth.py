@@ -7,6 +7,7 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 
 import pytest
 
@@ -275,5 +276,128 @@ def test_nothing_is_lost_or_passed_over_while_a_topic_grows_under_kills(seed: in
         flow.check()
         assert len(flow.acked) > 100
         assert max(flow.acked.values()) > 1, "the new partitions are written"
+
+    with_cluster(scene, seed)
+
+
+#: How a consumer names the topic, and its group ("": none).
+KINDS = {
+    "pattern": ("pattern", ""),
+    "group": ("topic", "g"),
+    "group with a pattern": ("pattern", "g"),
+}
+
+
+@dataclass(slots=True)
+class Members:
+    """Two consumers of one kind. Both begin at the end: auto_offset_reset is latest.
+
+    In a group they share the partitions. Without one each reads all.
+    """
+
+    cluster: SimulatedCluster
+    names: str
+    group: str
+    read: list[dict[int, list[bytes]]] = field(default_factory=list)
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    placed: list[asyncio.Event] = field(default_factory=list)
+
+    def start(self) -> None:
+        self.read.append({})
+        self.placed.append(asyncio.Event())
+        number = len(self.tasks)
+        main = partial(self._run, self.read[-1], self.placed[-1])
+        self.tasks.append(self.cluster.spawn_client(main, f"member-{number}"))
+
+    async def _run(self, read: dict[int, list[bytes]], placed: asyncio.Event) -> None:
+        async with Consumer(
+            bootstrap_servers=self.cluster.bootstrap_servers,
+            group_id=self.group or None,
+            auto_offset_reset="latest",
+            auto_commit_interval_ms=500,
+        ) as consumer:
+            if self.names == "pattern":
+                await consumer.subscribe(pattern="^t$")
+            else:
+                await consumer.subscribe(["t"])
+            while True:
+                records = await consumer.getmany(timeout_ms=100)
+                for key, found in records.items():
+                    values = [record.value for record in found if record.value is not None]
+                    read.setdefault(key.partition, []).extend(values)
+                for key in consumer.assignment():
+                    await consumer.position(key)
+                if consumer.assignment() or self.group:
+                    placed.set()
+
+    def missing(self, acked: dict[bytes, int]) -> list[tuple[bytes, int, int]]:
+        """The acknowledged records that nobody has read: value, partition, reader (-1: all)."""
+        if self.group:
+            found = {(v, p) for read in self.read for p, values in read.items() for v in values}
+            return [(value, p, -1) for value, p in acked.items() if (value, p) not in found]
+        return [
+            (value, partition, number)
+            for number, read in enumerate(self.read)
+            for value, partition in acked.items()
+            if value not in read.get(partition, ())
+        ]
+
+    def check_order(self) -> None:
+        """No reader skips back, except that a group gives again what was not committed."""
+        for read in self.read:
+            for partition, values in read.items():
+                numbers = [int(value) for value in values]
+                if not self.group:
+                    assert numbers == sorted(set(numbers)), f"t-{partition}"
+                    continue
+                back = [b for a, b in pairwise(numbers) if b <= a]
+                assert len(back) <= len(self.tasks), f"t-{partition}: {numbers}"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("seed", range(few_or_many(1, 10)))
+def test_consumers_of_each_kind_read_added_partitions_from_their_beginning_under_kills(
+    kind: str, seed: int
+) -> None:
+    """The trap of `latest`: a partition that is added would lose its first records."""
+
+    async def scene(cluster: SimulatedCluster, admin: Admin) -> None:
+        chance = random.Random(seed)
+        await admin.create_topic("t", 2, 3, {"min.insync.replicas": 2})
+        members, flow = Members(cluster, *KINDS[kind]), Flow(cluster, chance)
+        members.start()
+        members.start()
+        for placed in members.placed:
+            await placed.wait()
+        await asyncio.sleep(8)  # the group is stable, and has positions
+        producing = cluster.spawn_client(flow.produce, "producer")
+        count = 2
+        for fault in chance.sample(("broker", "voter", "member", "none"), 3):
+            await asyncio.sleep(chance.uniform(0.2, 2))
+            count += chance.randint(1, 4)
+            growing = asyncio.ensure_future(admin.create_partitions("t", count))
+            await asyncio.sleep(chance.choice((0.0, 0.02, 0.3)))
+            voter = controller(cluster)
+            down = chance.choice(cluster.brokers) if fault == "broker" else None
+            down = voter if fault == "voter" else down
+            if fault == "member" and members.group:
+                members.tasks[0].cancel()
+                members.start()
+            if down is not None:
+                cluster.kill(down.name)
+            assert len((await growing).partitions) == count
+            await asyncio.sleep(chance.uniform(0.0, 2))
+            if down is not None:
+                cluster.start(down.name)
+            await all_in_sync(cluster, "t", count)
+        await asyncio.sleep(3)
+        flow.is_over = True
+        await producing
+        await until(lambda: not members.missing(flow.acked))
+        for task in members.tasks:
+            task.cancel()
+        await asyncio.gather(*members.tasks, return_exceptions=True)
+        members.check_order()
+        assert len(set(flow.acked.values())) > 2, "the added partitions are written"
 
     with_cluster(scene, seed)
