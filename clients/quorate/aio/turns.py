@@ -51,5 +51,10 @@ class Turns:
         while self._waiting and self._fits(self._waiting[0][1]):
             waiter, units = self._waiting.popleft()
             if not waiter.done():
-                self._use(units, loop)
+                # The waiter runs in the next turn, and that turn must end before the next count: so
+                # the count is planned after the waiter is woken.
                 waiter.set_result(None)
+                self._used += units
+        if self._used:
+            self._is_counting = True
+            loop.call_soon(self._next_turn, loop)

@@ -36,6 +36,23 @@ async def test_no_turn_does_more_than_its_share() -> None:
     assert max(found.count(turn) for turn in found) <= 3
 
 
+async def test_tasks_that_ask_again_do_no_more_in_a_turn() -> None:
+    """As many workers as units: all of them are let in at once, and ask again in the same turn."""
+    turns, turn, found = Turns(3), 0, []
+
+    async def worker() -> None:
+        for _ in range(10):
+            await turns.take()
+            found.append(turn)
+
+    async with asyncio.TaskGroup() as group:
+        workers = [group.create_task(worker()) for _ in range(3)]
+        while not all(one.done() for one in workers):
+            turn += 1
+            await asyncio.sleep(0)
+    assert max(found.count(one) for one in found) <= 3
+
+
 async def test_what_is_larger_than_a_share_has_a_turn_of_its_own() -> None:
     found = await turns_of(Turns(3), [1, 5, 1, 2, 3])
     assert found == sorted(found)
