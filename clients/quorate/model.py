@@ -171,7 +171,7 @@ class PartitionDescription:
     """A partition in the cluster's metadata. `leader` is -1 if there is none.
 
     `offline`: the brokers of `replicas` that are fenced, or whose log directory with the replica
-    failed.
+    failed. `adding`: those to which a reassignment copies the partition (describe_topics).
     """
 
     partition: int
@@ -181,6 +181,12 @@ class PartitionDescription:
     isr: tuple[int, ...]
     elr: tuple[int, ...] = ()
     offline: tuple[int, ...] = ()
+    adding: tuple[int, ...] = ()
+
+    @property
+    def is_under_replicated(self) -> bool:
+        """Whether a replica is not in the ISR, other than those in `adding`."""
+        return any(b not in self.isr and b not in self.adding for b in self.replicas)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import asdict
+from decimal import Decimal
+from typing import Final
 
 from quorate_cli.output import print_json, print_table
 from quorate_cli.session import Session, in_session
@@ -49,6 +52,28 @@ def share(part: int, whole: int) -> str:
     ('12.5 %', '0.0 %')
     """
     return f"{100 * part / whole if whole else 0:.1f} %"
+
+
+#: The units of sizes that a user may write, in bytes.
+UNITS: Final = {
+    **{"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12},
+    **{"kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40},
+}
+SIZE_MAX: Final = (1 << 63) - 1
+
+
+def byte_size(text: str) -> int | None:
+    """Return a size that a user wrote, in bytes; None if it is none.
+
+    >>> byte_size("10MiB"), byte_size("1.5 kB"), byte_size("70"), byte_size("-1"), byte_size("1Q")
+    (10485760, 1500, 70, None, None)
+    """
+    found = re.fullmatch(r"([0-9]{1,19}(?:\.[0-9]{1,9})?) ?([A-Za-z]*)", text.strip(), re.ASCII)
+    unit = None if found is None else UNITS.get(found[2].lower())
+    if found is None or unit is None:
+        return None
+    size = int(Decimal(found[1]) * unit)
+    return size if size <= SIZE_MAX else None
 
 
 def readable(size: int) -> str:

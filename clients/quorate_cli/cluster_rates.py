@@ -100,7 +100,7 @@ class BrokerRow:
 
 @dataclass(frozen=True, slots=True)
 class PartitionRow:
-    """A partition with a replica that is not in the ISR, or without a leader (-1)."""
+    """A partition that is under-replicated, or has no leader (-1)."""
 
     topic: str
     partition: int
@@ -136,7 +136,7 @@ def view(before: Sample | None, now: Sample) -> View:
         PartitionRow(topic.name, one.partition, one.leader, one.replicas, one.isr)
         for topic in now.topics.values()
         for one in topic.partitions
-        if len(one.isr) < len(one.replicas) or one.leader < 0
+        if one.is_under_replicated or one.leader < 0
     ]
     return View(
         cluster_id=now.cluster.cluster_id,
@@ -212,7 +212,7 @@ def _topic(before: Sample | None, now: Sample, topic: TopicDescription) -> Topic
         bytes_per_s=bytes_per_s,
         records=sum(one.end - one.start for one in logs),
         size=sum(one.size for one in logs),
-        under_replicated=sum(len(one.isr) < len(one.replicas) for one in topic.partitions),
+        under_replicated=sum(one.is_under_replicated for one in topic.partitions),
         offline=sum(one.leader < 0 for one in topic.partitions),
     )
 

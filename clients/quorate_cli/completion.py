@@ -81,7 +81,7 @@ def config_names(context: typer.Context, incomplete: str) -> list[str]:
     return [
         name
         for name, one in CONFIGS.items()
-        if name.startswith(incomplete) and (is_of_cluster or one.scope != "cluster")
+        if name.startswith(incomplete) and (is_of_cluster or one.is_of_topics)
     ]
 
 

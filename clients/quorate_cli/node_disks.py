@@ -18,9 +18,7 @@ FIRST_GENERATION = 1
 
 def seeded_configs() -> dict[str, str]:
     """Return the cluster's defaults for topics, which formatting writes."""
-    return {
-        name: spec.shown(spec.default) for name, spec in CONFIGS.items() if spec.scope != "cluster"
-    }
+    return {name: spec.shown(spec.default) for name, spec in CONFIGS.items() if spec.is_of_topics}
 
 
 async def format_voters(

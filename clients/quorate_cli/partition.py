@@ -8,7 +8,7 @@ import typer
 
 from quorate import Admin, LeaderElection, TopicPartition
 from quorate.errors import ElectionNotNeededError
-from quorate_cli import partition_moves
+from quorate_cli import moves_under_way, partition_moves
 from quorate_cli.completion import partition_names
 from quorate_cli.output import SAID_NO, fail, print_json, print_table, usage_error
 from quorate_cli.partition_names import every_partition, parsed
@@ -23,7 +23,7 @@ def partition() -> None:
 
 
 app.command("move")(partition_moves.move)
-app.command("list-moves")(partition_moves.list_moves)
+app.command("list-moves")(moves_under_way.list_moves)
 app.command("cancel")(partition_moves.cancel)
 
 

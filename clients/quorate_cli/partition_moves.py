@@ -1,28 +1,28 @@
-"""`quorate partition move`, `list-moves` and `cancel`: replicas move to other brokers."""
+"""`quorate partition move` and `cancel`: replicas move to other brokers."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
-from quorate import Admin, LogDirDescription, Reassignment, TopicPartition
+from quorate import Admin, TopicPartition
 from quorate.errors import NoReassignmentInProgressError, QuorateError, UnknownTopicError
-from quorate_cli.cluster_disks import readable
+from quorate_cli.cluster_disks import byte_size
 from quorate_cli.completion import partition_names
+from quorate_cli.move_plan import read_plan
+from quorate_cli.move_progress import Looks
+from quorate_cli.moves_under_way import NOTHING, look_at_moves
 from quorate_cli.output import (
     SAID_NO,
     fail,
     note,
-    os_reason,
     print_json,
     print_table,
     usage_error,
@@ -34,7 +34,6 @@ from quorate_cli.session import Session, code_name, in_session, run
 
 #: The pause between two looks at the moves, while the command waits for their end.
 LOOK_S: Final = 0.5
-NOTHING: Final = "nothing is being moved\n"
 #: The longest time that `--wait` may be given.
 WAIT_MAX_S: Final = 7 * 24 * 3600
 
@@ -46,18 +45,6 @@ Named = Annotated[
         autocompletion=partition_names,
     ),
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far the replicas that a reassignment adds have come, in bytes of their logs."""
-
-    done: int
-    total: int
-
-    @property
-    def share(self) -> float:
-        return 1.0 if self.total == 0 else self.done / self.total
 
 
 @in_session
@@ -84,6 +71,14 @@ def move(
             "--keep-replication-factor", help="Refuse a target with more or fewer replicas."
         ),
     ] = False,
+    throttle: Annotated[
+        str,
+        typer.Option(
+            "--throttle",
+            metavar="SIZE",
+            help="Copy at most so many bytes a second, as 10MiB.",
+        ),
+    ] = "",
     wait: Annotated[
         float,
         typer.Option(
@@ -100,10 +95,15 @@ def move(
     New replicas are added and catch up. When all that were asked for are in sync, the others are
     removed. Producers and consumers go on meanwhile, and nothing is lost. A second move of the same
     partition replaces the first; `quorate partition cancel` goes back.
+
+    --throttle limits what each broker sends, and what each takes, for replicas that are added and
+    not in sync yet. All moves with the same limit share it. It ends with the move; the same command
+    with another --throttle, or without one, changes it.
     """
     _check_words(named, to, plan)
     brokers = _brokers(to) if plan is None else []
-    targets = {} if plan is None else _read(plan)
+    targets = {} if plan is None else read_plan(plan)
+    limit = _limit(throttle)
 
     async def question(
         admin: Admin,
@@ -111,7 +111,9 @@ def move(
         if not targets:
             targets.update(dict.fromkeys(await every_partition(admin, named or ()), brokers))
         changes, warnings = await _changed_counts(admin, targets)
-        found = await admin.reassign_partitions(targets, keep_replication_factor=keep_factor)
+        found = await admin.reassign_partitions(
+            targets, keep_replication_factor=keep_factor, throttle=limit
+        )
         return found, changes, warnings
 
     results, changes, warnings = session.ask(question)
@@ -153,55 +155,6 @@ def cancel(
     _end(found, "was not cancelled")
 
 
-@in_session
-def list_moves(session: Session) -> None:
-    """List the partitions whose replicas are being moved, and how far they have come."""
-    moves, sizes = session.ask(_look)
-    far = {key: progress_of(key, one, sizes) for key, one in sorted(moves.items())}
-    if session.as_json:
-        print_json([_document(key, moves[key], one) for key, one in far.items()])
-        return
-    if not moves:
-        sys.stdout.write(NOTHING)
-        return
-    print_table(
-        ("partition", "target", "adding", "removing", "in sync", "copied"),
-        [
-            (
-                f"{key.topic}/{key.partition}",
-                *map(_ids, (moves[key].target, moves[key].adding, moves[key].removing)),
-                _ids(moves[key].isr),
-                f"{readable(one.done)} of {readable(one.total)} ({100 * one.share:.0f} %)",
-            )
-            for key, one in far.items()
-        ],
-    )
-
-
-def progress_of(
-    key: TopicPartition, move: Reassignment, directories: Iterable[LogDirDescription]
-) -> Progress:
-    """Return how far the added replicas have come. One that is in sync counts as complete."""
-    sizes = {
-        found.broker_id: replica.size
-        for found in directories
-        for replica in found.replicas
-        if (replica.topic, replica.partition) == key
-    }
-    whole = sizes.get(move.leader, 0)
-    done = sum(whole if b in move.isr else min(sizes.get(b, 0), whole) for b in move.adding)
-    return Progress(done, whole * len(move.adding))
-
-
-async def _look(
-    admin: Admin,
-) -> tuple[dict[TopicPartition, Reassignment], list[LogDirDescription]]:
-    """Return the moves under way, and the sizes of the replicas of their topics."""
-    moves = await admin.list_reassignments()
-    topics = sorted({key.topic for key in moves})
-    return moves, await admin.describe_log_dirs(topics) if topics else []
-
-
 def _await_end(
     session: Session, begun: Mapping[TopicPartition, Sequence[int]], wait_s: float
 ) -> None:
@@ -209,15 +162,20 @@ def _await_end(
 
     async def main() -> tuple[list[TopicPartition], list[TopicPartition]]:
         deadline = time.monotonic() + wait_s
+        looks = Looks()
         with progress("moving", 1.0, "") as show:
             async with session.admin() as admin:
                 while True:
-                    moves, sizes = await _look(admin)
-                    left = [key for key in begun if key in moves]
+                    look = await look_at_moves(admin, looks)
+                    left = [key for key in begun if key in look.moves]
                     if not left or time.monotonic() >= deadline:
                         return left, await _elsewhere(admin, begun, left)
-                    shares = [progress_of(key, moves[key], sizes).share for key in left]
-                    show((len(begun) - len(left) + sum(shares)) / len(begun))
+                    shares = [look.progress[key].share for key in left]
+                    total, pace = looks.pace_of_all(left)
+                    show(
+                        (len(begun) - len(left) + sum(shares)) / len(begun),
+                        f"{total}, {pace.speed}, time left: {pace.left(total)}",
+                    )
                     await asyncio.sleep(min(LOOK_S, max(0.0, deadline - time.monotonic())))
 
     left, elsewhere = run(main, timeout=wait_s + session.timeout)
@@ -302,32 +260,16 @@ def _brokers(text: str) -> list[int]:
     return [int(part) for part in parts]
 
 
-def _read(path: Path) -> dict[TopicPartition, list[int]]:
-    """Return the targets of a plan: {"partitions": [{"topic", "partition", "replicas"}]}."""
-    try:
-        document = json.loads(path.read_bytes())
-    except OSError as error:
-        usage_error(f"the plan {str(path)!r} can't be read: {os_reason(error)}")
-    except ValueError as error:
-        usage_error(f"the plan {str(path)!r} is no JSON: {error}")
-    targets: dict[TopicPartition, list[int]] = {}
-    parts = document.get("partitions") if isinstance(document, dict) else None
-    for part in parts if isinstance(parts, list) else [None]:
-        match part:
-            case {"topic": str(topic), "partition": int(number), "replicas": list(replicas)} if all(
-                isinstance(one, int) for one in replicas
-            ):
-                key = TopicPartition(topic, number)
-                if key in targets:
-                    usage_error(f"the plan {str(path)!r} names {topic}/{number} twice")
-                targets[key] = replicas
-            case _:
-                usage_error(
-                    f"the plan {str(path)!r} must be"
-                    ' {"partitions": [{"topic": NAME, "partition": NUMBER, "replicas": [ID, ...]}]}'
-                    f"; found {json.dumps(document if part is None else part)[:200]}"
-                )
-    return targets
+def _limit(text: str) -> int:
+    """Return the bytes a second of --throttle; 0 if it is not given."""
+    if not text:
+        return 0
+    size = byte_size(text.strip().removesuffix("/s"))
+    if not size:
+        usage_error(
+            f"--throttle is a size of 1 byte or more, as 500000, 64KiB or 10MiB; not {text!r}"
+        )
+    return size
 
 
 def _show_results(
@@ -369,21 +311,3 @@ def _end(found: Mapping[TopicPartition, QuorateError | None], what: str) -> None
         failed = []  # there is nothing to cancel
     if failed:
         fail(f"{len(failed)} of {len(found)}: the partition {what}", SAID_NO)
-
-
-def _ids(brokers: Iterable[int]) -> str:
-    return ",".join(map(str, brokers)) or "-"
-
-
-def _document(key: TopicPartition, move: Reassignment, far: Progress) -> dict[str, object]:
-    return {
-        "topic": key.topic,
-        "partition": key.partition,
-        "target": move.target,
-        "adding": move.adding,
-        "removing": move.removing,
-        "isr": move.isr,
-        "leader": move.leader,
-        "copied_bytes": far.done,
-        "total_bytes": far.total,
-    }

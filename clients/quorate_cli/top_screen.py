@@ -36,7 +36,7 @@ def headline(shown: View) -> str:
     """Return the first line: the cluster in numbers."""
     partitions = sum(row.partitions for row in shown.topics)
     offline = sum(row.leader < 0 for row in shown.troubled)
-    under = sum(len(row.isr) < len(row.replicas) for row in shown.troubled)
+    under = sum(row.under_replicated for row in shown.topics)
     controller = f"controller {shown.controller}" if shown.controller >= 0 else "no controller"
     return (
         f"cluster {shown.cluster_id}, {controller}; {len(shown.brokers)} brokers,"

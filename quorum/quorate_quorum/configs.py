@@ -1,9 +1,9 @@
-"""Every configuration of topics and of the cluster.
+"""Every configuration of topics, of running brokers and of the cluster.
 
-Each is declared once, as a field of TopicConfig or ClusterConfig, with its default, the allowed
-values, its meaning, and when it takes effect.
+Each is declared once, as a field of TopicConfig, ThrottleConfig or ClusterConfig, with its default,
+the allowed values, its meaning, and when it takes effect.
 
-Everything else is derived from the two classes: the table CONFIGS, its checks, warnings and
+Everything else is derived from the three classes: the table CONFIGS, its checks, warnings and
 refusals. Names are Kafka's; a field has underscores where the name has dots. A topic's own value
 beats the cluster's, and the cluster's beats the default.
 
@@ -15,95 +15,38 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Generic, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 from quorate.errors import InvalidConfigError
 from quorate.record import compression
+from quorate_quorum.config_kinds import (
+    LONG_MAX,
+    POLICY,
+    SHARE,
+    THROTTLED,
+    YES_OR_NO,
+    Kind,
+    level_of,
+    one_of,
+    whole,
+)
 
 DAY_MS = 24 * 60 * 60 * 1000
 MIB = 1024 * 1024
-LONG_MAX = (1 << 63) - 1
 #: The value of `max.compaction.lag.ms` that stands for no limit.
 NO_LAG = LONG_MAX
 #: The value of `flush.ms` that stands for no syncs by time.
 NEVER_MS = LONG_MAX
+#: The value of a rate in bytes a second that stands for no limit.
+NO_RATE = LONG_MAX
 #: The most partitions of one topic.
 PARTITIONS_MAX = 10_000
 
 T = TypeVar("T")
 Value = int | float | bool | str
-Scope = Literal["topic", "created", "cluster"]
-
-
-@dataclass(frozen=True, slots=True)
-class Kind(Generic[T]):
-    """The values that a setting may have. `parse` raises ValueError for any other text."""
-
-    parse: Callable[[str], T]
-    allowed: str
-
-
-def whole(low: int, high: int = LONG_MAX, *, or_else: int | None = None) -> Kind[int]:
-    """Return the kind of whole numbers from `low` to `high`, and of the number `or_else`."""
-
-    def parse(text: str) -> int:
-        # Do not leave this to int(): it accepts "1_000" and " 1 ", which another reader of the log
-        # may refuse.
-        if not text.removeprefix("-").isdecimal() or not text.isascii() or len(text) > 20:
-            raise ValueError(text)
-        value = int(text)
-        if not low <= value <= high and value != or_else:
-            raise ValueError(text)
-        return value
-
-    allowed = f"{low} to {high}" if high < LONG_MAX else f"a whole number, {low} or more"
-    return Kind(parse, allowed if or_else is None else f"{or_else}, or {allowed}")
-
-
-def one_of(*choices: str) -> Kind[str]:
-    """Return the kind whose values are these words."""
-
-    def parse(text: str) -> str:
-        if text not in choices:
-            raise ValueError(text)
-        return text
-
-    return Kind(parse, "one of " + ", ".join(map(repr, choices)))
-
-
-def level_of(codec: int) -> Kind[int]:
-    """Return the kind whose values are the levels of a codec."""
-    levels = compression.LEVELS[codec]
-    is_apart = not levels.least <= levels.default <= levels.most
-    return whole(levels.least, levels.most, or_else=levels.default if is_apart else None)
-
-
-def _yes_or_no(text: str) -> bool:
-    word = text.strip().lower()
-    if word not in ("true", "false"):
-        raise ValueError(text)
-    return word == "true"
-
-
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0.0 <= value <= 1.0:  # written so that NaN fails, too
-        raise ValueError(text)
-    return value
-
-
-def _policy(text: str) -> str:
-    parts = sorted({part.strip() for part in text.split(",") if part.strip()})
-    if not set(parts) <= {"compact", "delete"}:
-        raise ValueError(text)
-    return ",".join(parts)
-
-
-YES_OR_NO = Kind(_yes_or_no, "true or false")
-SHARE = Kind(_share, "a number, 0 to 1")
-POLICY = Kind(_policy, "'delete', 'compact', 'compact,delete', or '' to keep everything")
+Scope = Literal["topic", "created", "broker", "cluster"]
 
 
 def setting(default: T, kind: Kind[T], doc: str, *, fixed: str = "") -> T:
@@ -161,6 +104,18 @@ class TopicConfig:
         YES_OR_NO,
         "A record is synced to disk before it counts as written.",
         fixed="what was written under one value cannot be trusted under the other",
+    )
+    follower_replication_throttled_replicas: str = setting(
+        "",
+        THROTTLED,
+        "Replicas whose brokers take them at follower.replication.throttled.rate while they are out"
+        " of sync.",
+    )
+    leader_replication_throttled_replicas: str = setting(
+        "",
+        THROTTLED,
+        "Replicas whose brokers, as leaders, send to followers that are out of sync at"
+        " leader.replication.throttled.rate.",
     )
     max_compaction_lag_ms: int = setting(
         NO_LAG, whole(1), f"How long a record stays uncompacted at most; {NO_LAG}: without a limit."
@@ -242,6 +197,33 @@ DEFAULT_REPLICATION_MAX: Final = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ThrottleConfig:
+    """Every setting of a broker that changes while it runs.
+
+    Each may be set on one broker, and on the cluster as the default of all. A change takes effect
+    at once. Replicas in the ISR are never throttled.
+    """
+
+    follower_replication_throttled_rate: int = setting(
+        NO_RATE,
+        whole(1),
+        "Bytes a second that a broker takes for follower.replication.throttled.replicas that are"
+        f" out of sync; {NO_RATE}: any.",
+    )
+    leader_replication_throttled_rate: int = setting(
+        NO_RATE,
+        whole(1),
+        "Bytes a second that a broker sends of leader.replication.throttled.replicas to followers"
+        f" that are out of sync; {NO_RATE}: any.",
+    )
+
+    @classmethod
+    def of(cls, own: Mapping[str, str], cluster: Mapping[str, str]) -> ThrottleConfig:
+        """Return the settings of a broker with these own values, over the cluster's defaults."""
+        return cls(**_values(cls, own, cluster))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterConfig:
     """Every setting that only the cluster has. A change applies to topics created afterwards."""
 
@@ -298,6 +280,7 @@ class ConfigSpec:
     Scopes:
     "topic": may be set on a topic or on the cluster;
     "created": the same, but a topic takes the value when it is created, and keeps it;
+    "broker": may be set on one broker or on the cluster;
     "cluster": may be set on the cluster only.
     """
 
@@ -308,6 +291,11 @@ class ConfigSpec:
     scope: Scope
     #: The reason why the setting can't change on an existing topic; empty: it can, at once.
     fixed: str
+
+    @property
+    def is_of_topics(self) -> bool:
+        """Whether a topic may have a value of its own."""
+        return self.scope in ("topic", "created")
 
     def parsed(self, text: str) -> Value:
         """Return the typed value. InvalidConfigError says what was given and what is allowed."""
@@ -325,16 +313,20 @@ class ConfigSpec:
         return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _rows(settings: type[TopicConfig | ClusterConfig]) -> Iterator[ConfigSpec]:
+Settings = TopicConfig | ThrottleConfig | ClusterConfig
+
+
+def _rows(settings: type[Settings]) -> Iterator[ConfigSpec]:
     for one in dataclasses.fields(settings):
         of_topic: Scope = "created" if one.metadata["fixed"] else "topic"
-        scope = of_topic if settings is TopicConfig else "cluster"
+        others: Scope = "broker" if settings is ThrottleConfig else "cluster"
+        scope = of_topic if settings is TopicConfig else others
         default: Any = one.default
         yield ConfigSpec(_name_of(one), default, scope=scope, **one.metadata)
 
 
 def _values(
-    settings: type[TopicConfig | ClusterConfig], own: Mapping[str, str], cluster: Mapping[str, str]
+    settings: type[Settings], own: Mapping[str, str], cluster: Mapping[str, str]
 ) -> dict[str, Any]:
     """Return the value of each field of `settings`, by the field's name."""
     return {one.name: typed(_name_of(one), own, cluster) for one in dataclasses.fields(settings)}
@@ -346,7 +338,9 @@ def _name_of(one: dataclasses.Field[Any]) -> str:
 
 #: Every setting by its name.
 CONFIGS: Mapping[str, ConfigSpec] = {
-    row.name: row for row in (*_rows(TopicConfig), *_rows(ClusterConfig))
+    row.name: row
+    for settings in (TopicConfig, ThrottleConfig, ClusterConfig)
+    for row in _rows(settings)
 }
 DEFAULT_TOPIC_CONFIG = TopicConfig()
 
@@ -381,10 +375,10 @@ def spec_of(name: str, *, of_topic: bool) -> ConfigSpec:
     spec = CONFIGS.get(name)
     if spec is None:
         near = difflib.get_close_matches(name[:100], list(CONFIGS), n=1, cutoff=0.5)
-        known = [row.name for row in CONFIGS.values() if not of_topic or row.scope != "cluster"]
+        known = [row.name for row in CONFIGS.values() if not of_topic or row.is_of_topics]
         hint = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"
         raise InvalidConfigError(f"no configuration is named {name[:100]!r}{hint}")
-    if of_topic and spec.scope == "cluster":
+    if of_topic and not spec.is_of_topics:
         raise InvalidConfigError(f"{name} belongs to the cluster and cannot be set on a topic")
     return spec
 
@@ -393,6 +387,17 @@ def check_config(name: str, text: str, *, of_topic: bool) -> str:
     """Check one setting, and return its value in canonical form. Raises InvalidConfigError."""
     spec = spec_of(name, of_topic=of_topic)
     return spec.shown(spec.parsed(text))
+
+
+def spec_of_broker(name: str) -> ConfigSpec:
+    """Return the row of a setting that may be set on one broker. Raises InvalidConfigError."""
+    spec = spec_of(name, of_topic=False)
+    if spec.scope != "broker":
+        known = [row.name for row in CONFIGS.values() if row.scope == "broker"]
+        raise InvalidConfigError(
+            f"{name} can't be set on one broker while it runs; {', '.join(known)} can"
+        )
+    return spec
 
 
 def fixed_at_creation(cluster: Mapping[str, str]) -> dict[str, str]:

@@ -43,6 +43,13 @@ cluster's, and the cluster's beats the default.
 written into it, so that a later release with other defaults does not change it. This is why a new
 cluster shows the source `cluster` for values that were never altered.
 """
+OF_BROKERS = """\
+## Throttles of brokers
+
+They are set with `quorate cluster config -c NAME=VALUE` for all brokers. Kafka's clients set them
+for one broker, too, whose own value beats the cluster's. What they do:
+[operations.md](operations.md#throttling-the-copies).
+"""
 OF_THE_CLUSTER = """\
 ## Configs of the cluster
 
@@ -67,10 +74,12 @@ def page() -> str:
             f"{title}\n\n{_table(('setting', 'allowed', 'default', 'meaning'), _of(kind))}"
         )
     header = "config", "allowed", "default", "meaning", "a change takes effect"
-    topic = [_row(one) for one in CONFIGS.values() if one.scope != "cluster"]
+    topic = [_row(one) for one in CONFIGS.values() if one.is_of_topics]
+    broker = [_row(one) for one in CONFIGS.values() if one.scope == "broker"]
     cluster = [_row(one) for one in CONFIGS.values() if one.scope == "cluster"]
     parts += [
         f"{OF_TOPICS}\n{_table(header, topic)}",
+        f"{OF_BROKERS}\n{_table(header, broker)}",
         f"{OF_THE_CLUSTER}\n{_table(header, cluster)}",
     ]
     return "\n".join(parts)
@@ -98,6 +107,7 @@ def _row(spec: ConfigSpec) -> Sequence[str]:
     changes = {
         "topic": "at once",
         "created": f"never: {spec.fixed}; on the cluster, for topics that are created afterwards",
+        "broker": "at once",
         "cluster": "for topics that are created afterwards",
     }
     default = _shown(spec.name, spec.default)

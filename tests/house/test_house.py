@@ -71,6 +71,7 @@ MACHINES = [
     "quorum/quorate_quorum/controller/decisions/liveness.py",
     "broker/quorate_broker/replica/in_sync_replicas.py",
     "broker/quorate_broker/replica/leader.py",
+    "broker/quorate_broker/replication/rate_limit.py",
     "broker/quorate_broker/replica/follower.py",
     "broker/quorate_broker/replica/producer_memory.py",
     "broker/quorate_broker/replica/producers.py",

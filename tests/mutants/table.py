@@ -2613,6 +2613,28 @@ MUTANTS = (
         (f"{REASSIGNMENT_TESTS}::test_an_election_of_the_only_target_ends_a_move",),
     ),
     Mutant(
+        "in-sync-unthrottled",
+        "a throttle holds a replica for which the high watermark waits",
+        "broker/quorate_broker/replication/follower_positions.py",
+        "        if self.is_in_sync:\n            # The high watermark",
+        "        if False:\n            # The high watermark",
+        (
+            "tests/simulation/test_throttles.py"
+            "::test_a_replica_is_free_as_soon_as_the_leader_proposes_it_for_the_isr",
+        ),
+    ),
+    Mutant(
+        "in-sync-unthrottled",
+        "a replica in the ISR has a throttle",
+        "broker/quorate_broker/replication/throttle.py",
+        "    if follower in state.isr:\n        return None\n",
+        "",
+        (
+            "tests/unit/quorate_broker/replication/test_throttled_rates.py"
+            "::test_a_replica_in_the_isr_has_no_throttle",
+        ),
+    ),
+    Mutant(
         "own-commits",
         "a commit of one thread takes the records of all threads for done",
         "clients/quorate/consumer/group/commits.py",

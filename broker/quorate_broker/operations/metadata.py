@@ -228,9 +228,7 @@ def _of_topic(own: Mapping[str, str], cluster: Mapping[str, str]) -> list[Config
     A setting that is fixed when a topic is created does not follow the cluster's value: see
     `effective`.
     """
-    return [
-        _config(name, own, cluster) for name in sorted(CONFIGS) if CONFIGS[name].scope != "cluster"
-    ]
+    return [_config(name, own, cluster) for name in sorted(CONFIGS) if CONFIGS[name].is_of_topics]
 
 
 def _config(name: str, own: Mapping[str, str], cluster: Mapping[str, str]) -> ConfigFound:

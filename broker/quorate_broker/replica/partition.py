@@ -251,8 +251,9 @@ class Partition(Replica):
             if isinstance(self.role, LeaderReplica):
                 with self.replica_log.guard:
                     self.role.update(state, min_isr)
-                self.replica_watches.wake()  # members of the ISR are sent their records first
                 self.host.isr_unsettled(self)
+            # members of the ISR are sent their records first, and no throttle holds them
+            self.replica_watches.wake()
             return False
         had_role = self.role is not None
         self._end_role()

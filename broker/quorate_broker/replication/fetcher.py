@@ -28,6 +28,7 @@ from quorate_broker.replicas.replicas import Replicas
 from quorate_broker.replication.followed import Followed
 from quorate_broker.replication.patience import Patience
 from quorate_broker.replication.stream_credit import ROOMS, room_of_a_stream
+from quorate_broker.replication.throttle import Throttle
 from quorate_broker.v1.replica_pb2 import (
     ReplicaFetchHeader,
     ReplicaFetchPartition,
@@ -55,6 +56,7 @@ class Fetchers:
     def __init__(self, replicas: Replicas, fail: Callable[[str], None]) -> None:
         self.replicas = replicas
         self.fail = fail
+        self.throttle: Throttle[Key] = Throttle("follower", replicas)
         self._streams: dict[int, LeaderStream] = {}
         self._leaders: dict[Key, int] = {}
         self._stream_number = 0
@@ -214,6 +216,7 @@ class LeaderStream:
                 partition,
                 self.leader,
                 self._tasks,
+                self._fetchers.throttle,
                 named=self._name,
                 written=self._let_go,
                 backoff_s=self._fetchers.backoff_s,
@@ -357,10 +360,10 @@ class LeaderStream:
 
     # for the partitions
 
-    def _name(self, partition: Partition, position: FetchPosition) -> None:
+    def _name(self, partition: Partition, position: FetchPosition, bytes_max: int | None) -> None:
         """Send a partition's position in the next request."""
         self._forgotten.pop(partition.key, None)
-        self._named[partition.key] = _wire(partition, position)
+        self._named[partition.key] = _wire(partition, position, bytes_max)
         # One image gives hundreds of replicas their roles, a few in each turn of the loop. Their
         # first positions share requests.
         is_first = position.high_watermark < 0
@@ -382,7 +385,9 @@ class LeaderStream:
         self._fetchers.fail(f"replication from {self.leader}: {error!r}")
 
 
-def _wire(partition: Partition, position: FetchPosition) -> ReplicaFetchPartition:
+def _wire(
+    partition: Partition, position: FetchPosition, bytes_max: int | None
+) -> ReplicaFetchPartition:
     return ReplicaFetchPartition(
         topic_id=partition.topic_id,
         partition=partition.partition,
@@ -392,4 +397,5 @@ def _wire(partition: Partition, position: FetchPosition) -> ReplicaFetchPartitio
         log_start_offset=position.log_start_offset,
         high_watermark=position.high_watermark,
         was_corrupt=position.was_corrupt,
+        bytes_max=bytes_max,
     )

@@ -13,6 +13,9 @@ from quorate.aio.tasks import Tasks
 from quorate.errors import InvalidRequestError
 from quorate_broker.replica.follower_replica import FetchPosition
 from quorate_broker.replica.partition import Partition
+from quorate_broker.replica.replica import Key
+from quorate_broker.replication.stream_credit import FRAME_BYTES
+from quorate_broker.replication.throttle import Throttle
 from quorate_broker.v1.replica_pb2 import ReplicaFetched
 from quorate_quorum.log.disk_errors import TryAgainError
 
@@ -32,14 +35,18 @@ class Followed:
     which acknowledges the written records and asks for more. So a partition that is slow to write
     does not delay the others.
 
-    `named` is called with each position to send. `written` is called with the number of bytes that
-    were written or dropped.
+    While a throttle holds the partition, its position acknowledges, and asks for nothing. The
+    position is sent again when the throttle allows more.
+
+    `named` is called with each position to send, and the bytes that it may ask for (None: any).
+    `written` is called with the number of bytes that were written or dropped.
     """
 
     partition: Partition
     _leader: int
     _tasks: Tasks
-    named: Callable[[Partition, FetchPosition], None]
+    _throttle: Throttle[Key]
+    named: Callable[[Partition, FetchPosition, int | None], None]
     written: Callable[[int], None]
     backoff_s: Callable[[], float]
     _is_carried: bool = True
@@ -49,6 +56,11 @@ class Followed:
     _must_name: bool = False
     #: The position that was last sent on this stream; None when it is answered.
     _position: FetchPosition | None = None
+    #: Whether the position was sent that asks for nothing.
+    _is_held: bool = False
+
+    def __post_init__(self) -> None:
+        self._unwatch = self.partition.replica_watches.add(self._look_again)
 
     def begin_stream(self) -> None:
         """Send the position again, on a new stream, where no position was sent before."""
@@ -73,6 +85,13 @@ class Followed:
         self.written(sum(len(batches) for _, batches in self._pending))
         self._pending.clear()
         self._must_name = False
+        self._unwatch()
+        self._throttle.leave(self.partition.key)
+
+    def _look_again(self) -> None:
+        """Ask the throttle again: the ISR or a setting may have changed."""
+        if self._is_held:
+            self.name()
 
     def _work_soon(self) -> None:
         if not self._is_working:
@@ -98,6 +117,8 @@ class Followed:
                 return
             if not is_bare:
                 self._position = None
+            if batches:
+                self._throttle.used(self.partition.key, len(batches))
             refused = await follower.take(fetched, batches)
         finally:
             self.written(len(batches))
@@ -145,4 +166,8 @@ class Followed:
             return
         if position is not None and position.leader == self._leader and self._is_carried:
             self._position = position
-            self.named(self.partition, position)
+            bytes_max = self._throttle.ask(
+                self.partition.key, self.partition, self.partition.broker_id, FRAME_BYTES, self.name
+            )
+            self._is_held = bytes_max == 0
+            self.named(self.partition, position, bytes_max)

@@ -4,7 +4,8 @@ A position acknowledges all records below it, and permits the leader to send the
 partition. After a chunk the leader waits for the follower's new position. So at most one chunk of
 each partition is under way, and a partition that is slow on the follower does not delay the others.
 StreamCredit decides when a chunk is read, how large it is, and which chunk is sent first. The bytes
-of the log go into the frame unchanged.
+of the log go into the frame unchanged. A partition that a throttle holds waits beside the others,
+and takes no room from them.
 """
 
 from __future__ import annotations
@@ -25,8 +26,12 @@ from quorate_broker.replica.partition import Partition
 from quorate_broker.replica.replica import Key
 from quorate_broker.replicas.replicas import Replicas
 from quorate_broker.replication.stream_credit import FRAME_BYTES, Chunk, StreamCredit
+from quorate_broker.replication.throttle import Throttle
 from quorate_broker.v1.replica_pb2 import ReplicaFetched, ReplicaFetchHeader, ReplicaFetchPartition
 
+#: One partition to one follower: the follower's broker id, and the partition.
+Copy = tuple[int, Key]
+Failed = Callable[[BaseException], None]
 #: A new high watermark waits this long for a frame with batches. Then it is sent alone.
 HIGH_WATERMARK_LINGER_MS = 5
 #: The most positions that wait for this broker's role, and the longest wait. Then they are refused.
@@ -46,6 +51,9 @@ class _Position:
     high_watermark: int
     log_start_offset: int
     unwatch: Callable[[], None]
+    #: The most bytes that the follower's throttle allows, and then this broker's, too; None: any.
+    bytes_max: int | None = None
+    allowed: int | None = None
     #: The batches that are read or were sent. No more is read until the follower sends a new
     #: position.
     chunk: Chunk | None = None
@@ -54,6 +62,29 @@ class _Position:
     def is_in_sync(self) -> bool:
         """Whether the high watermark waits for this follower, or may soon."""
         return self.replica_id in self.leader.machine.in_sync.maximal
+
+    @property
+    def copy(self) -> Copy:
+        return self.replica_id, self.partition.key
+
+    def may_read(self, throttle: Throttle[Copy], wake: Callable[[], None]) -> bool:
+        """Return whether there is more to read, and no throttle holds it, here or at the follower.
+
+        If this broker's holds it, `wake` is called at its turn. The follower sends a new position.
+        """
+        if self.partition.log_end_offset <= self.offset:
+            return False
+        if self.is_in_sync:
+            # The high watermark waits for it, whatever its own image says of the ISR.
+            throttle.leave(self.copy)
+            self.allowed = None
+            return True
+        if self.bytes_max == 0:
+            return False
+        size = FRAME_BYTES if self.bytes_max is None else self.bytes_max
+        allowed = throttle.ask(self.copy, self.partition, self.replica_id, size, wake)
+        self.allowed = self.bytes_max if allowed is None else allowed
+        return self.allowed != 0
 
     @property
     def has_new_bounds(self) -> bool:
@@ -79,8 +110,9 @@ class FollowerPositions:
     a partition has changed. `taken` is set when a frame has taken the answers that were ready.
     """
 
-    def __init__(self, replicas: Replicas, failed: Callable[[BaseException], None]) -> None:
+    def __init__(self, replicas: Replicas, throttle: Throttle[Copy], failed: Failed) -> None:
         self._replicas = replicas
+        self._throttle = throttle
         self.changed = asyncio.Event()
         self.taken = asyncio.Event()
         self.credit = StreamCredit(FRAME_BYTES)
@@ -141,6 +173,7 @@ class FollowerPositions:
             named.high_watermark,
             named.log_start_offset,
             partition.replica_watches.add(lambda: self._wake(key)),
+            named.bytes_max if named.HasField("bytes_max") else None,
         )
         self._due[key] = None
 
@@ -200,6 +233,7 @@ class FollowerPositions:
         if position is None:
             return
         position.unwatch()
+        self._throttle.leave(position.copy)
         for keys in (self._due, self._news, *self._behind.values()):
             keys.pop(key, None)
         if position.chunk is not None and position.chunk.is_sent:
@@ -237,11 +271,13 @@ class FollowerPositions:
             self._read_more(is_in_sync, now_ms)
 
     def _check(self, key: Key, position: _Position) -> None:
-        if position.partition.log_end_offset > position.offset:
-            is_in_sync = position.is_in_sync
-            self._behind[not is_in_sync].pop(key, None)
+        is_in_sync = position.is_in_sync
+        self._behind[not is_in_sync].pop(key, None)
+        if position.may_read(self._throttle, lambda: self._wake(key)):
             self._behind[is_in_sync].setdefault(key)
-        elif position.has_new_bounds:
+            return
+        self._behind[is_in_sync].pop(key, None)
+        if position.has_new_bounds:
             self._news[key] = None
             if self.linger_until is None:
                 now = asyncio.get_running_loop().time()
@@ -283,10 +319,9 @@ class FollowerPositions:
         """Read the batches at a position. A slow disk delays only this partition."""
         partition = position.partition
         batches = b""
+        bytes_max = min(chunk.read_max, position.allowed or chunk.read_max)
         try:
-            batches = await position.leader.read_for_follower(
-                position.offset, bytes_max=chunk.read_max
-            )
+            batches = await position.leader.read_for_follower(position.offset, bytes_max=bytes_max)
         except QuorateError as error:
             if self._positions.get(key) is position:
                 self.forget(key)
@@ -304,6 +339,7 @@ class FollowerPositions:
             # nothing was read: check the partition again, which finds the reason
             self._due[key] = None
             return
+        self._throttle.used(position.copy, len(batches))
         answer = _answer(partition, position.leader.leader_epoch, position.offset)
         answer.size = len(batches)
         self._ready[chunk.is_in_sync].append(_Ready(position, chunk, answer, batches))

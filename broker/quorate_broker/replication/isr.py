@@ -198,6 +198,8 @@ class IsrKeeper:
                 continue
             if proposal is not None:
                 found.append((partition, proposal))
+                # The high watermark waits for the proposed members now: no throttle may hold them.
+                partition.replica_watches.wake()
             else:
                 self._settle(partition, now_ms)
         return found

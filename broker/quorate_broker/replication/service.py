@@ -32,8 +32,9 @@ from quorate_broker.replica.leader import ReplicaStream
 from quorate_broker.replica.leader_replica import LeaderReplica
 from quorate_broker.replica.partition import Partition
 from quorate_broker.replicas.replicas import Replicas
-from quorate_broker.replication.follower_positions import FollowerPositions
+from quorate_broker.replication.follower_positions import Copy, FollowerPositions
 from quorate_broker.replication.stream_credit import room_of_a_stream
+from quorate_broker.replication.throttle import Throttle
 from quorate_broker.v1.replica_pb2 import (
     ReplicaFetchHeader,
     ReplicaFetchRequest,
@@ -61,6 +62,8 @@ class ReplicaService:
     def __init__(self, replicas: Replicas, authorizer: Authorizer = ALLOW_ALL) -> None:
         self._replicas = replicas
         self._authorizer = authorizer
+        #: Of all streams.
+        self.throttle: Throttle[Copy] = Throttle("leader", replicas)
         #: Follower's broker id -> its session. A newer stream of the same follower replaces the
         #: older one.
         self._sessions: dict[int, ReplicaSession] = {}
@@ -150,7 +153,7 @@ class ReplicaSession:
         self._caller = caller
         self._service = service
         self.stream: ReplicaStream | None = None
-        self._positions = FollowerPositions(replicas, self._broke)
+        self._positions = FollowerPositions(replicas, service.throttle, self._broke)
         self._wait_ms = WAIT_MS_MAX
         self._request_number = 0
         self._failure: QuorateError | None = None

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from quorate.v1 import common_pb2 as quorate_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fquorate_broker/v1/replica.proto\x12\x11quorate_broker.v1\x1a\x17quorate/v1/common.proto\"\x92\x01\n\x0bReplicaOpen\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x19\n\x11quorum_generation\x18\x02 \x01(\x03\x12\x12\n\nreplica_id\x18\x03 \x01(\x05\x12\x14\n\x0c\x62roker_epoch\x18\x04 \x01(\x03\x12\x13\n\x0bincarnation\x18\x05 \x01(\x0c\x12\x15\n\rstream_number\x18\x06 \x01(\x04\"\xfe\x01\n\x13ReplicaFetchRequest\x12,\n\x04open\x18\x01 \x01(\x0b\x32\x1e.quorate_broker.v1.ReplicaOpen\x12<\n\npartitions\x18\x02 \x03(\x0b\x32(.quorate_broker.v1.ReplicaFetchPartition\x12;\n\tforgotten\x18\x03 \x03(\x0b\x32(.quorate_broker.v1.ReplicaFetchPartition\x12\x11\n\tmax_bytes\x18\x04 \x01(\r\x12\x13\n\x0bmax_wait_ms\x18\x05 \x01(\r\x12\x16\n\x0erequest_number\x18\x06 \x01(\x04\"\xcb\x01\n\x15ReplicaFetchPartition\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x14\n\x0cleader_epoch\x18\x03 \x01(\x05\x12\x14\n\x0c\x66\x65tch_offset\x18\x04 \x01(\x03\x12\x1a\n\x12last_fetched_epoch\x18\x05 \x01(\x05\x12\x18\n\x10log_start_offset\x18\x06 \x01(\x03\x12\x16\n\x0ehigh_watermark\x18\x07 \x01(\x03\x12\x13\n\x0bwas_corrupt\x18\x08 \x01(\x08\"[\n\x11ReplicaFetchFrame\x12\x35\n\x06header\x18\x01 \x01(\x0b\x32%.quorate_broker.v1.ReplicaFetchHeader\x12\x0f\n\x07payload\x18\x0f \x01(\x0c\"\x85\x01\n\x12ReplicaFetchHeader\x12 \n\x05\x65rror\x18\x01 \x01(\x0b\x32\x11.quorate.v1.Error\x12\x35\n\npartitions\x18\x02 \x03(\x0b\x32!.quorate_broker.v1.ReplicaFetched\x12\x16\n\x0erequest_number\x18\x03 \x01(\x04\"5\n\x10ReplicaDiverging\x12\r\n\x05\x65poch\x18\x01 \x01(\x05\x12\x12\n\nend_offset\x18\x02 \x01(\x03\"\x8c\x02\n\x0eReplicaFetched\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12 \n\x05\x65rror\x18\x03 \x01(\x0b\x32\x11.quorate.v1.Error\x12\x14\n\x0cleader_epoch\x18\x04 \x01(\x05\x12\x13\n\x0b\x62\x61se_offset\x18\x05 \x01(\x03\x12\x16\n\x0ehigh_watermark\x18\x06 \x01(\x03\x12\x18\n\x10log_start_offset\x18\x07 \x01(\x03\x12\x0c\n\x04size\x18\x08 \x01(\r\x12\x36\n\tdiverging\x18\t \x01(\x0b\x32#.quorate_broker.v1.ReplicaDiverging\x12\x10\n\x08has_gaps\x18\n \x01(\x08\x32\x64\n\x07Replica\x12Y\n\x05\x46\x65tch\x12&.quorate_broker.v1.ReplicaFetchRequest\x1a$.quorate_broker.v1.ReplicaFetchFrame(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fquorate_broker/v1/replica.proto\x12\x11quorate_broker.v1\x1a\x17quorate/v1/common.proto\"\x92\x01\n\x0bReplicaOpen\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x19\n\x11quorum_generation\x18\x02 \x01(\x03\x12\x12\n\nreplica_id\x18\x03 \x01(\x05\x12\x14\n\x0c\x62roker_epoch\x18\x04 \x01(\x03\x12\x13\n\x0bincarnation\x18\x05 \x01(\x0c\x12\x15\n\rstream_number\x18\x06 \x01(\x04\"\xfe\x01\n\x13ReplicaFetchRequest\x12,\n\x04open\x18\x01 \x01(\x0b\x32\x1e.quorate_broker.v1.ReplicaOpen\x12<\n\npartitions\x18\x02 \x03(\x0b\x32(.quorate_broker.v1.ReplicaFetchPartition\x12;\n\tforgotten\x18\x03 \x03(\x0b\x32(.quorate_broker.v1.ReplicaFetchPartition\x12\x11\n\tmax_bytes\x18\x04 \x01(\r\x12\x13\n\x0bmax_wait_ms\x18\x05 \x01(\r\x12\x16\n\x0erequest_number\x18\x06 \x01(\x04\"\xf1\x01\n\x15ReplicaFetchPartition\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x14\n\x0cleader_epoch\x18\x03 \x01(\x05\x12\x14\n\x0c\x66\x65tch_offset\x18\x04 \x01(\x03\x12\x1a\n\x12last_fetched_epoch\x18\x05 \x01(\x05\x12\x18\n\x10log_start_offset\x18\x06 \x01(\x03\x12\x16\n\x0ehigh_watermark\x18\x07 \x01(\x03\x12\x13\n\x0bwas_corrupt\x18\x08 \x01(\x08\x12\x16\n\tbytes_max\x18\t \x01(\rH\x00\x88\x01\x01\x42\x0c\n\n_bytes_max\"[\n\x11ReplicaFetchFrame\x12\x35\n\x06header\x18\x01 \x01(\x0b\x32%.quorate_broker.v1.ReplicaFetchHeader\x12\x0f\n\x07payload\x18\x0f \x01(\x0c\"\x85\x01\n\x12ReplicaFetchHeader\x12 \n\x05\x65rror\x18\x01 \x01(\x0b\x32\x11.quorate.v1.Error\x12\x35\n\npartitions\x18\x02 \x03(\x0b\x32!.quorate_broker.v1.ReplicaFetched\x12\x16\n\x0erequest_number\x18\x03 \x01(\x04\"5\n\x10ReplicaDiverging\x12\r\n\x05\x65poch\x18\x01 \x01(\x05\x12\x12\n\nend_offset\x18\x02 \x01(\x03\"\x8c\x02\n\x0eReplicaFetched\x12\x10\n\x08topic_id\x18\x01 \x01(\x0c\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12 \n\x05\x65rror\x18\x03 \x01(\x0b\x32\x11.quorate.v1.Error\x12\x14\n\x0cleader_epoch\x18\x04 \x01(\x05\x12\x13\n\x0b\x62\x61se_offset\x18\x05 \x01(\x03\x12\x16\n\x0ehigh_watermark\x18\x06 \x01(\x03\x12\x18\n\x10log_start_offset\x18\x07 \x01(\x03\x12\x0c\n\x04size\x18\x08 \x01(\r\x12\x36\n\tdiverging\x18\t \x01(\x0b\x32#.quorate_broker.v1.ReplicaDiverging\x12\x10\n\x08has_gaps\x18\n \x01(\x08\x32\x64\n\x07Replica\x12Y\n\x05\x46\x65tch\x12&.quorate_broker.v1.ReplicaFetchRequest\x1a$.quorate_broker.v1.ReplicaFetchFrame(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,15 +37,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REPLICAFETCHREQUEST']._serialized_start=229
   _globals['_REPLICAFETCHREQUEST']._serialized_end=483
   _globals['_REPLICAFETCHPARTITION']._serialized_start=486
-  _globals['_REPLICAFETCHPARTITION']._serialized_end=689
-  _globals['_REPLICAFETCHFRAME']._serialized_start=691
-  _globals['_REPLICAFETCHFRAME']._serialized_end=782
-  _globals['_REPLICAFETCHHEADER']._serialized_start=785
-  _globals['_REPLICAFETCHHEADER']._serialized_end=918
-  _globals['_REPLICADIVERGING']._serialized_start=920
-  _globals['_REPLICADIVERGING']._serialized_end=973
-  _globals['_REPLICAFETCHED']._serialized_start=976
-  _globals['_REPLICAFETCHED']._serialized_end=1244
-  _globals['_REPLICA']._serialized_start=1246
-  _globals['_REPLICA']._serialized_end=1346
+  _globals['_REPLICAFETCHPARTITION']._serialized_end=727
+  _globals['_REPLICAFETCHFRAME']._serialized_start=729
+  _globals['_REPLICAFETCHFRAME']._serialized_end=820
+  _globals['_REPLICAFETCHHEADER']._serialized_start=823
+  _globals['_REPLICAFETCHHEADER']._serialized_end=956
+  _globals['_REPLICADIVERGING']._serialized_start=958
+  _globals['_REPLICADIVERGING']._serialized_end=1011
+  _globals['_REPLICAFETCHED']._serialized_start=1014
+  _globals['_REPLICAFETCHED']._serialized_end=1282
+  _globals['_REPLICA']._serialized_start=1284
+  _globals['_REPLICA']._serialized_end=1384
 # @@protoc_insertion_point(module_scope)

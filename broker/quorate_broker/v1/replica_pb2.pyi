@@ -114,6 +114,7 @@ class ReplicaFetchPartition(_message.Message):
     LOG_START_OFFSET_FIELD_NUMBER: _builtins.int
     HIGH_WATERMARK_FIELD_NUMBER: _builtins.int
     WAS_CORRUPT_FIELD_NUMBER: _builtins.int
+    BYTES_MAX_FIELD_NUMBER: _builtins.int
     topic_id: _builtins.bytes
     partition: _builtins.int
     leader_epoch: _builtins.int
@@ -127,6 +128,10 @@ class ReplicaFetchPartition(_message.Message):
     """the follower's; the leader answers when it has a higher one"""
     was_corrupt: _builtins.bool
     """the batch that was sent from this offset did not pass its CRC"""
+    bytes_max: _builtins.int
+    """A throttle of the follower: the most bytes of batches to send, but one batch at least; 0: none
+    for now. Absent: no throttle. It does not count for a replica that the leader has in sync.
+    """
     def __init__(
         self,
         *,
@@ -138,12 +143,15 @@ class ReplicaFetchPartition(_message.Message):
         log_start_offset: _builtins.int = ...,
         high_watermark: _builtins.int = ...,
         was_corrupt: _builtins.bool = ...,
+        bytes_max: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_bytes_max", b"_bytes_max", "bytes_max", b"bytes_max"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fetch_offset", b"fetch_offset", "high_watermark", b"high_watermark", "last_fetched_epoch", b"last_fetched_epoch", "leader_epoch", b"leader_epoch", "log_start_offset", b"log_start_offset", "partition", b"partition", "topic_id", b"topic_id", "was_corrupt", b"was_corrupt"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bytes_max", b"_bytes_max", "bytes_max", b"bytes_max", "fetch_offset", b"fetch_offset", "high_watermark", b"high_watermark", "last_fetched_epoch", b"last_fetched_epoch", "leader_epoch", b"leader_epoch", "log_start_offset", b"log_start_offset", "partition", b"partition", "topic_id", b"topic_id", "was_corrupt", b"was_corrupt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__bytes_max: _TypeAlias = _typing.Literal["bytes_max"]  # noqa: Y015
+    _WhichOneofArgType__bytes_max: _TypeAlias = _typing.Literal["_bytes_max", b"_bytes_max"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__bytes_max) -> _WhichOneofReturnType__bytes_max | None: ...
 
 Global___ReplicaFetchPartition: _TypeAlias = ReplicaFetchPartition  # noqa: Y015
 

@@ -12,6 +12,7 @@ from quorate.model import TopicPartition
 from quorate.net import methods
 from quorate.settings import (
     INT32_MAX,
+    INT64_MAX,
     ByPartition,
     Flag,
     Partitions,
@@ -28,7 +29,7 @@ class Reassignment(NamedTuple):
     `replicas`: the target, the preferred leader first, then the brokers to remove. `adding` and
     `removing`: those of them that get a replica, and that lose it at the end. `isr`: the brokers
     that are in sync: the reassignment ends when all of the target are. `leader`: -1 if there is
-    none.
+    none. `throttle`: the bytes a second that reassign_partitions() was given; 0: none.
     """
 
     replicas: tuple[int, ...]
@@ -36,6 +37,7 @@ class Reassignment(NamedTuple):
     removing: tuple[int, ...]
     isr: tuple[int, ...]
     leader: int
+    throttle: int = 0
 
     @property
     def target(self) -> tuple[int, ...]:
@@ -74,6 +76,7 @@ class ReassignmentCalls(QuorumCalls):
         keep_replication_factor: Annotated[
             bool, Flag("refuse a target with more or fewer replicas than there are")
         ] = False,
+        throttle: Annotated[int, Whole(0, INT64_MAX, "bytes a second; 0: no limit")] = 0,
     ) -> dict[TopicPartition, QuorateError | None]:
         """Begin to move the replicas of partitions. Return why a partition was refused, or None.
 
@@ -87,13 +90,20 @@ class ReassignmentCalls(QuorumCalls):
         `expected`: the replicas from which a plan was made. A partition that has other replicas
         now, or another order of them, is refused.
 
+        `throttle`: the bytes a second that each broker sends to added replicas, and that each takes
+        for them, until they are in sync; 0: as fast as it goes. All moves with the same throttle
+        share it. It ends with the move. Another call with the same target changes it. While the
+        partition is written to faster than the throttle allows, the move does not end.
+
         An error is in the result of its partition: InvalidReplicaAssignmentError (no broker, one
         twice, one that is not registered or can't take replicas now, or a change that would drop
         the only replicas in sync), NoReassignmentInProgressError (there is nothing to cancel) or
         UnknownTopicError.
         """
         request = wire.ReassignPartitionsRequest(
-            keep_replication_factor=keep_replication_factor, timeout_ms=self._timeout_ms
+            keep_replication_factor=keep_replication_factor,
+            timeout_ms=self._timeout_ms,
+            throttle=throttle,
         )
         by_topic: dict[str, wire.ReassignedTopic] = {}
         for (topic, number), target in targets.items():
@@ -140,6 +150,7 @@ class ReassignmentCalls(QuorumCalls):
                 tuple(found.removing),
                 tuple(found.isr),
                 found.leader,
+                found.throttle,
             )
             for one in response.topics
             for found in one.partitions

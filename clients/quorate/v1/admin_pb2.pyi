@@ -188,6 +188,7 @@ class PartitionMetadata(_message.Message):
     PARTITION_EPOCH_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     OFFLINE_FIELD_NUMBER: _builtins.int
+    ADDING_FIELD_NUMBER: _builtins.int
     partition: _builtins.int
     leader: _builtins.int
     """-1: none"""
@@ -209,6 +210,10 @@ class PartitionMetadata(_message.Message):
         fenced, or its log directory failed or is gone.
         """
 
+    @_builtins.property
+    def adding(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """In the answer to DescribeTopics: the brokers to which a reassignment adds a replica."""
+
     def __init__(
         self,
         *,
@@ -221,10 +226,11 @@ class PartitionMetadata(_message.Message):
         partition_epoch: _builtins.int = ...,
         error: _common_pb2.Error | None = ...,
         offline: _abc.Iterable[_builtins.int] | None = ...,
+        adding: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["elr", b"elr", "error", b"error", "isr", b"isr", "leader", b"leader", "leader_epoch", b"leader_epoch", "offline", b"offline", "partition", b"partition", "partition_epoch", b"partition_epoch", "replicas", b"replicas"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adding", b"adding", "elr", b"elr", "error", b"error", "isr", b"isr", "leader", b"leader", "leader_epoch", b"leader_epoch", "offline", b"offline", "partition", b"partition", "partition_epoch", b"partition_epoch", "replicas", b"replicas"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -680,10 +686,15 @@ class ReassignPartitionsRequest(_message.Message):
     TOPICS_FIELD_NUMBER: _builtins.int
     KEEP_REPLICATION_FACTOR_FIELD_NUMBER: _builtins.int
     TIMEOUT_MS_FIELD_NUMBER: _builtins.int
+    THROTTLE_FIELD_NUMBER: _builtins.int
     keep_replication_factor: _builtins.bool
     """refuse a target with another number of replicas (KIP-860)"""
     timeout_ms: _builtins.int
     """the longest wait for the broker's image"""
+    throttle: _builtins.int
+    """Bytes a second that each broker sends, and that each takes, for the replicas that are added and
+    not in sync; 0: no limit. It ends with the reassignment.
+    """
     @_builtins.property
     def topics(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReassignedTopic]:
         """at most 10,000 partitions in all"""
@@ -694,10 +705,11 @@ class ReassignPartitionsRequest(_message.Message):
         topics: _abc.Iterable[Global___ReassignedTopic] | None = ...,
         keep_replication_factor: _builtins.bool = ...,
         timeout_ms: _builtins.int = ...,
+        throttle: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["keep_replication_factor", b"keep_replication_factor", "timeout_ms", b"timeout_ms", "topics", b"topics"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keep_replication_factor", b"keep_replication_factor", "throttle", b"throttle", "timeout_ms", b"timeout_ms", "topics", b"topics"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -917,8 +929,11 @@ class Reassignment(_message.Message):
     REMOVING_FIELD_NUMBER: _builtins.int
     ISR_FIELD_NUMBER: _builtins.int
     LEADER_FIELD_NUMBER: _builtins.int
+    THROTTLE_FIELD_NUMBER: _builtins.int
     partition: _builtins.int
     leader: _builtins.int
+    throttle: _builtins.int
+    """see ReassignPartitionsRequest"""
     @_builtins.property
     def replicas(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """the target in its order, then those to remove"""
@@ -938,10 +953,11 @@ class Reassignment(_message.Message):
         removing: _abc.Iterable[_builtins.int] | None = ...,
         isr: _abc.Iterable[_builtins.int] | None = ...,
         leader: _builtins.int = ...,
+        throttle: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adding", b"adding", "isr", b"isr", "leader", b"leader", "partition", b"partition", "removing", b"removing", "replicas", b"replicas"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adding", b"adding", "isr", b"isr", "leader", b"leader", "partition", b"partition", "removing", b"removing", "replicas", b"replicas", "throttle", b"throttle"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1050,7 +1066,9 @@ Global___ElectedPartition: _TypeAlias = ElectedPartition  # noqa: Y015
 
 @_typing.final
 class AlterConfigsRequest(_message.Message):
-    """Changes of configuration: of a topic, or of the cluster's topic defaults (topic empty)."""
+    """Changes of configuration: of a topic, of one broker, or of the cluster, which are the defaults of
+    topics and brokers (no topic, no broker).
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1078,8 +1096,11 @@ class AlterConfigsRequest(_message.Message):
     SET_FIELD_NUMBER: _builtins.int
     REMOVE_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    BROKER_ID_FIELD_NUMBER: _builtins.int
     topic: _builtins.str
     validate_only: _builtins.bool
+    broker_id: _builtins.int
+    """then no topic is named"""
     @_builtins.property
     def set(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
@@ -1091,12 +1112,15 @@ class AlterConfigsRequest(_message.Message):
         set: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         remove: _abc.Iterable[_builtins.str] | None = ...,
         validate_only: _builtins.bool = ...,
+        broker_id: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_broker_id", b"_broker_id", "broker_id", b"broker_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["remove", b"remove", "set", b"set", "topic", b"topic", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_broker_id", b"_broker_id", "broker_id", b"broker_id", "remove", b"remove", "set", b"set", "topic", b"topic", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__broker_id: _TypeAlias = _typing.Literal["broker_id"]  # noqa: Y015
+    _WhichOneofArgType__broker_id: _TypeAlias = _typing.Literal["_broker_id", b"_broker_id"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__broker_id) -> _WhichOneofReturnType__broker_id | None: ...
 
 Global___AlterConfigsRequest: _TypeAlias = AlterConfigsRequest  # noqa: Y015
 

@@ -114,6 +114,7 @@ def _broker(broker: BrokerImage) -> Folder:
         "fenced": broker.fenced,
         "shutting_down": broker.shutting_down,
         "cordoned": broker.cordoned,
+        "configs": _settings(dict(broker.configs)),
         "features": {
             entry(name): [levels.lowest, levels.highest] for name, levels in broker.features
         },

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from quorate_quorum.configs import DEFAULT_TOPIC_CONFIG, LONG_MAX, TopicConfig
+from quorate_quorum.config_kinds import LONG_MAX
+from quorate_quorum.configs import DEFAULT_TOPIC_CONFIG, TopicConfig
 from quorate_quorum.log.segment import RELATIVE_MAX
 
 #: The fields of LogConfig that are fixed while a log is open. Log.configure changes all others.

@@ -9,6 +9,7 @@ from rpds import HashTrieMap
 
 from quorate_quorum.metadata.aspect import AspectDelta, Line, LogPlace, empty, event_of, replays
 from quorate_quorum.metadata.carried import Carrier, ChangeCarrier, Codec, carried
+from quorate_quorum.metadata.configs import altered
 from quorate_quorum.metadata.history import OPTIONAL_CAUSE, Cause
 from quorate_quorum.node import features, listeners
 from quorate_quorum.node.features import Levels, UnknownLevelError
@@ -41,6 +42,12 @@ class DirectoryImage:
     failed: bool = False
 
 
+CONFIGS = Codec(
+    lambda told: tuple(sorted((one.name, one.value) for one in told)),
+    lambda configs: [ev.BrokerConfig(name=name, value=value) for name, value in configs],
+)
+
+
 DIRECTORY = Carrier(DirectoryImage, ev.Directory)
 
 
@@ -65,6 +72,8 @@ class BrokerImage:
     fenced_because: Cause | None = field(default=None, metadata=carried(codec=OPTIONAL_CAUSE))
     #: The feature levels that the broker's program knows, by name; empty if the broker told none.
     features: tuple[tuple[str, Levels], ...] = field(default=(), metadata=carried(codec=FEATURES))
+    #: The own values of the settings of brokers that change while they run, by name.
+    configs: tuple[tuple[str, str], ...] = field(default=(), metadata=carried(codec=CONFIGS))
 
     @property
     def endpoint(self) -> str:
@@ -170,11 +179,8 @@ class BrokersDelta(AspectDelta[Brokers], part=Brokers):
             elif before is None or before.epoch != now.epoch:
                 named = {"broker": broker_id, "broker_epoch": now.epoch, "rack": now.rack}
                 yield "broker_registered", {**named, "endpoint": now.endpoint}
-            elif before.cordoned != now.cordoned:
-                yield (
-                    "broker_drained" if now.cordoned else "broker_undrained",
-                    {"broker": broker_id},
-                )
+            else:
+                yield from _changes(before, now)
 
     def _registered(self, event: ev.BrokerChange | ev.UnregisterBroker) -> BrokerImage:
         broker = self.brokers.get(event.broker_id)
@@ -185,3 +191,11 @@ class BrokersDelta(AspectDelta[Brokers], part=Brokers):
     def _put(self, broker: BrokerImage) -> None:
         self.brokers = self.brokers.insert(broker.id, broker)
         self.changed[broker.id] = None
+
+
+def _changes(before: BrokerImage, now: BrokerImage) -> Iterator[Line]:
+    """Yield the log lines about what an operator changed of a registered broker."""
+    if before.cordoned != now.cordoned:
+        yield "broker_drained" if now.cordoned else "broker_undrained", {"broker": now.id}
+    if changed := altered(dict(before.configs), dict(now.configs)):
+        yield "broker_config_altered", {"broker": now.id, "changed": changed}

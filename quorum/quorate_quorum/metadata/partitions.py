@@ -73,6 +73,8 @@ class PartitionImage:
     #: In a state that a decision proposes: why it comes after the state before. Else empty: the
     #: causes of what was applied are in `history`.
     causes: tuple[Cause, ...] = field(default=(), compare=False, metadata=NOT_CARRIED)
+    #: The most bytes a second that each broker copies to the replicas in `adding`; 0: any.
+    throttle: int = 0
 
     @property
     def broker_ids(self) -> tuple[int, ...]:
@@ -91,6 +93,14 @@ class PartitionImage:
         Without a reassignment: the assigned brokers.
         """
         return tuple(b for b in self.broker_ids if b not in self.removing)
+
+    @property
+    def is_under_replicated(self) -> bool:
+        """Whether a replica is not in the ISR, other than those that a reassignment adds."""
+        lacking = len(self.replicas) - len(self.isr)
+        if lacking <= 0 or not self.adding:
+            return lacking > 0
+        return any(b not in self.isr and b not in self.adding for b in self.broker_ids)
 
     @property
     def permanent_replicas(self) -> int:
@@ -127,6 +137,8 @@ class PartitionImage:
         assert not any(member in self.isr for member in self.elr), "ISR and ELR are disjoint"
         assert not any(b in self.adding for b in self.removing), "added ones are not removed"
         assert len(self.removing) < len(ids), "a reassignment has a target"
+        assert self.throttle >= 0, "a number of bytes a second"
+        assert self.adding or not self.throttle, "only copies to added replicas are throttled"
         assert self.leader == NO_LEADER or self.leader in self.isr, "the leader is in the ISR"
         assert self.leader_epoch >= 0, "leader_epoch is 0 or more"
         assert self.partition_epoch >= 0, "partition_epoch is 0 or more"

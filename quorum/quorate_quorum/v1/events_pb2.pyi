@@ -464,6 +464,50 @@ class Directory(_message.Message):
 Global___Directory: _TypeAlias = Directory  # noqa: Y015
 
 @_typing.final
+class BrokerConfig(_message.Message):
+    """A setting of one broker that can change while it runs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    value: _builtins.str
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        value: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BrokerConfig: _TypeAlias = BrokerConfig  # noqa: Y015
+
+@_typing.final
+class BrokerConfigs(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONFIGS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def configs(self) -> _containers.RepeatedCompositeFieldContainer[Global___BrokerConfig]: ...
+    def __init__(
+        self,
+        *,
+        configs: _abc.Iterable[Global___BrokerConfig] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["configs", b"configs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BrokerConfigs: _TypeAlias = BrokerConfigs  # noqa: Y015
+
+@_typing.final
 class RegisterBroker(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -480,6 +524,7 @@ class RegisterBroker(_message.Message):
     INTER_BROKER_LISTENER_FIELD_NUMBER: _builtins.int
     CORDONED_FIELD_NUMBER: _builtins.int
     FENCED_BECAUSE_FIELD_NUMBER: _builtins.int
+    CONFIGS_FIELD_NUMBER: _builtins.int
     broker_id: _builtins.int
     broker_epoch: _builtins.int
     """the offset of the record of this registration"""
@@ -507,6 +552,10 @@ class RegisterBroker(_message.Message):
     def fenced_because(self) -> Global___Cause:
         """why it is fenced, while it is"""
 
+    @_builtins.property
+    def configs(self) -> _containers.RepeatedCompositeFieldContainer[Global___BrokerConfig]:
+        """by name; a registration keeps those of the last one"""
+
     def __init__(
         self,
         *,
@@ -523,10 +572,11 @@ class RegisterBroker(_message.Message):
         inter_broker_listener: _builtins.str = ...,
         cordoned: _builtins.bool = ...,
         fenced_because: Global___Cause | None = ...,
+        configs: _abc.Iterable[Global___BrokerConfig] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["fenced_because", b"fenced_because"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_epoch", b"broker_epoch", "broker_id", b"broker_id", "cordoned", b"cordoned", "directories", b"directories", "features", b"features", "fenced", b"fenced", "fenced_because", b"fenced_because", "host", b"host", "incarnation", b"incarnation", "inter_broker_listener", b"inter_broker_listener", "listeners", b"listeners", "rack", b"rack", "shutting_down", b"shutting_down"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_epoch", b"broker_epoch", "broker_id", b"broker_id", "configs", b"configs", "cordoned", b"cordoned", "directories", b"directories", "features", b"features", "fenced", b"fenced", "fenced_because", b"fenced_because", "host", b"host", "incarnation", b"incarnation", "inter_broker_listener", b"inter_broker_listener", "listeners", b"listeners", "rack", b"rack", "shutting_down", b"shutting_down"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -543,6 +593,7 @@ class BrokerChange(_message.Message):
     FAILED_DIRECTORIES_FIELD_NUMBER: _builtins.int
     CORDONED_FIELD_NUMBER: _builtins.int
     CAUSE_FIELD_NUMBER: _builtins.int
+    CONFIGS_FIELD_NUMBER: _builtins.int
     broker_id: _builtins.int
     broker_epoch: _builtins.int
     fenced: _builtins.bool
@@ -554,6 +605,10 @@ class BrokerChange(_message.Message):
     def cause(self) -> Global___Cause:
         """why it is fenced by this change"""
 
+    @_builtins.property
+    def configs(self) -> Global___BrokerConfigs:
+        """all of them, if one has changed"""
+
     def __init__(
         self,
         *,
@@ -564,10 +619,11 @@ class BrokerChange(_message.Message):
         failed_directories: _abc.Iterable[_builtins.bytes] | None = ...,
         cordoned: _builtins.bool | None = ...,
         cause: Global___Cause | None = ...,
+        configs: Global___BrokerConfigs | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_cordoned", b"_cordoned", "_fenced", b"_fenced", "_shutting_down", b"_shutting_down", "cause", b"cause", "cordoned", b"cordoned", "fenced", b"fenced", "shutting_down", b"shutting_down"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cordoned", b"_cordoned", "_fenced", b"_fenced", "_shutting_down", b"_shutting_down", "cause", b"cause", "configs", b"configs", "cordoned", b"cordoned", "fenced", b"fenced", "shutting_down", b"shutting_down"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cordoned", b"_cordoned", "_fenced", b"_fenced", "_shutting_down", b"_shutting_down", "broker_epoch", b"broker_epoch", "broker_id", b"broker_id", "cause", b"cause", "cordoned", b"cordoned", "failed_directories", b"failed_directories", "fenced", b"fenced", "shutting_down", b"shutting_down"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cordoned", b"_cordoned", "_fenced", b"_fenced", "_shutting_down", b"_shutting_down", "broker_epoch", b"broker_epoch", "broker_id", b"broker_id", "cause", b"cause", "configs", b"configs", "cordoned", b"cordoned", "failed_directories", b"failed_directories", "fenced", b"fenced", "shutting_down", b"shutting_down"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cordoned: _TypeAlias = _typing.Literal["cordoned"]  # noqa: Y015
     _WhichOneofArgType__cordoned: _TypeAlias = _typing.Literal["_cordoned", b"_cordoned"]  # noqa: Y015
@@ -699,6 +755,7 @@ class Partition(_message.Message):
     RECOVERED_EPOCH_FIELD_NUMBER: _builtins.int
     HISTORY_FIELD_NUMBER: _builtins.int
     CAUSES_FIELD_NUMBER: _builtins.int
+    THROTTLE_FIELD_NUMBER: _builtins.int
     topic_id: _builtins.bytes
     partition: _builtins.int
     leader: _builtins.int
@@ -709,6 +766,8 @@ class Partition(_message.Message):
     """-1: never"""
     history: _builtins.bytes
     """In snapshots: an encoded PartitionHistory. An older program drops it."""
+    throttle: _builtins.int
+    """bytes a second of the copies to `adding`; 0: no limit"""
     @_builtins.property
     def replicas(self) -> _containers.RepeatedCompositeFieldContainer[Global___Replica]:
         """in the order of assignment: the preferred leader first"""
@@ -744,10 +803,11 @@ class Partition(_message.Message):
         recovered_epoch: _builtins.int = ...,
         history: _builtins.bytes = ...,
         causes: _abc.Iterable[Global___Cause] | None = ...,
+        throttle: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adding", b"adding", "causes", b"causes", "elr", b"elr", "history", b"history", "isr", b"isr", "last_isr", b"last_isr", "leader", b"leader", "leader_epoch", b"leader_epoch", "partition", b"partition", "partition_epoch", b"partition_epoch", "recovered_epoch", b"recovered_epoch", "removing", b"removing", "replicas", b"replicas", "topic_id", b"topic_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adding", b"adding", "causes", b"causes", "elr", b"elr", "history", b"history", "isr", b"isr", "last_isr", b"last_isr", "leader", b"leader", "leader_epoch", b"leader_epoch", "partition", b"partition", "partition_epoch", b"partition_epoch", "recovered_epoch", b"recovered_epoch", "removing", b"removing", "replicas", b"replicas", "throttle", b"throttle", "topic_id", b"topic_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -812,12 +872,14 @@ class PartitionChange(_message.Message):
     ADDING_FIELD_NUMBER: _builtins.int
     REMOVING_FIELD_NUMBER: _builtins.int
     CAUSES_FIELD_NUMBER: _builtins.int
+    THROTTLE_FIELD_NUMBER: _builtins.int
     topic_id: _builtins.bytes
     partition: _builtins.int
     partition_epoch: _builtins.int
     leader: _builtins.int
     leader_epoch: _builtins.int
     recovered_epoch: _builtins.int
+    throttle: _builtins.int
     @_builtins.property
     def isr(self) -> Global___BrokerSet: ...
     @_builtins.property
@@ -850,10 +912,11 @@ class PartitionChange(_message.Message):
         adding: Global___BrokerSet | None = ...,
         removing: Global___BrokerSet | None = ...,
         causes: _abc.Iterable[Global___Cause] | None = ...,
+        throttle: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_leader", b"_leader", "_leader_epoch", b"_leader_epoch", "_recovered_epoch", b"_recovered_epoch", "adding", b"adding", "elr", b"elr", "isr", b"isr", "last_isr", b"last_isr", "leader", b"leader", "leader_epoch", b"leader_epoch", "recovered_epoch", b"recovered_epoch", "removing", b"removing", "replicas", b"replicas"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_leader", b"_leader", "_leader_epoch", b"_leader_epoch", "_recovered_epoch", b"_recovered_epoch", "_throttle", b"_throttle", "adding", b"adding", "elr", b"elr", "isr", b"isr", "last_isr", b"last_isr", "leader", b"leader", "leader_epoch", b"leader_epoch", "recovered_epoch", b"recovered_epoch", "removing", b"removing", "replicas", b"replicas", "throttle", b"throttle"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_leader", b"_leader", "_leader_epoch", b"_leader_epoch", "_recovered_epoch", b"_recovered_epoch", "adding", b"adding", "causes", b"causes", "elr", b"elr", "isr", b"isr", "last_isr", b"last_isr", "leader", b"leader", "leader_epoch", b"leader_epoch", "partition", b"partition", "partition_epoch", b"partition_epoch", "recovered_epoch", b"recovered_epoch", "removing", b"removing", "replicas", b"replicas", "topic_id", b"topic_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_leader", b"_leader", "_leader_epoch", b"_leader_epoch", "_recovered_epoch", b"_recovered_epoch", "_throttle", b"_throttle", "adding", b"adding", "causes", b"causes", "elr", b"elr", "isr", b"isr", "last_isr", b"last_isr", "leader", b"leader", "leader_epoch", b"leader_epoch", "partition", b"partition", "partition_epoch", b"partition_epoch", "recovered_epoch", b"recovered_epoch", "removing", b"removing", "replicas", b"replicas", "throttle", b"throttle", "topic_id", b"topic_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__leader: _TypeAlias = _typing.Literal["leader"]  # noqa: Y015
     _WhichOneofArgType__leader: _TypeAlias = _typing.Literal["_leader", b"_leader"]  # noqa: Y015
@@ -861,12 +924,16 @@ class PartitionChange(_message.Message):
     _WhichOneofArgType__leader_epoch: _TypeAlias = _typing.Literal["_leader_epoch", b"_leader_epoch"]  # noqa: Y015
     _WhichOneofReturnType__recovered_epoch: _TypeAlias = _typing.Literal["recovered_epoch"]  # noqa: Y015
     _WhichOneofArgType__recovered_epoch: _TypeAlias = _typing.Literal["_recovered_epoch", b"_recovered_epoch"]  # noqa: Y015
+    _WhichOneofReturnType__throttle: _TypeAlias = _typing.Literal["throttle"]  # noqa: Y015
+    _WhichOneofArgType__throttle: _TypeAlias = _typing.Literal["_throttle", b"_throttle"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__leader) -> _WhichOneofReturnType__leader | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__leader_epoch) -> _WhichOneofReturnType__leader_epoch | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__recovered_epoch) -> _WhichOneofReturnType__recovered_epoch | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__throttle) -> _WhichOneofReturnType__throttle | None: ...
 
 Global___PartitionChange: _TypeAlias = PartitionChange  # noqa: Y015
 

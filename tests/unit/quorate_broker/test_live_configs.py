@@ -21,6 +21,7 @@ from quorate_broker.listeners.kafka.metadata import MetadataRequests
 from quorate_broker.listeners.kafka.recently_fenced import RecentlyFenced
 from quorate_broker.operations.metadata import Metadata
 from quorate_broker.operations.rights import Rights
+from quorate_broker.replication.throttle import Side, Throttle
 from quorate_quorum.configs import CONFIGS
 from quorate_quorum.controller.decisions.creation import Creation
 from quorate_quorum.controller.decisions.internal_topics import internal_topic
@@ -233,6 +234,24 @@ async def topics_that_a_kafka_client_creates(world: World) -> list[str]:
     return created
 
 
+def throttled(side: Side, given: str, value: str) -> Effect:
+    """Return a probe of what may be copied at once to a follower that is out of sync.
+
+    `given`: the other config that a throttle needs.
+    """
+
+    async def allowed(world: World) -> int | None:
+        name = f"{side}.replication.throttled.{given}"
+        topic_id = TOPIC_ID if given == "replicas" else b""
+        config = ev.Config(topic_id=topic_id, name=name, value=value)
+        await world.commit(ev.MetadataEvent(config=config))
+        broker = world.brokers[1]
+        throttle: Throttle[str] = Throttle(side, broker.replicas)
+        return throttle.ask("a copy", broker.partition, 9, 1 << 20, lambda: None)
+
+    return allowed
+
+
 #: For each config another value than its default, and what must differ when it is obeyed.
 ALTERED: dict[str, tuple[str, Effect | None]] = {
     "auto.create.topics.enable": ("false", topics_that_a_kafka_client_creates),
@@ -245,6 +264,10 @@ ALTERED: dict[str, tuple[str, Effect | None]] = {
     "delete.retention.ms": ("1", a_compaction),
     "flush.ms": ("0", a_record_that_is_synced_at_once),
     "flush.on.ack": ("true", a_topic_that_is_created_now),
+    "follower.replication.throttled.rate": ("7", throttled("follower", "replicas", "*")),
+    "follower.replication.throttled.replicas": ("0:1", throttled("follower", "rate", "7")),
+    "leader.replication.throttled.rate": ("7", throttled("leader", "replicas", "*")),
+    "leader.replication.throttled.replicas": ("0:1", throttled("leader", "rate", "7")),
     "max.compaction.lag.ms": ("1", a_compaction_of_a_quarter),
     "max.message.bytes": ("1024", a_large_batch),
     "message.timestamp.after.max.ms": ("0", a_record_of_the_future),
@@ -295,7 +318,7 @@ async def test_an_altered_config_takes_effect_at_once_or_the_answer_says_why_not
     await world.commit(*outcome.events)
 
     said = outcome.response.error.message
-    if topic and spec.scope == "cluster":
+    if topic and not spec.is_of_topics:
         assert "belongs to the cluster" in said
     elif topic and spec.fixed:
         assert spec.fixed in said

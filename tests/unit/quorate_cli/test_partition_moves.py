@@ -24,7 +24,6 @@ from quorate.errors import (
     QuorateError,
 )
 from quorate_cli import partition_moves
-from quorate_cli.partition_moves import Progress, progress_of
 from tests.cluster.support import Answer, run_here
 
 T0, T1 = TopicPartition("t", 0), TopicPartition("t", 1)
@@ -63,7 +62,9 @@ class Cluster:
         targets: Mapping[TopicPartition, Sequence[int] | None],
         *,
         keep_replication_factor: bool = False,
+        throttle: int = 0,
     ) -> dict[TopicPartition, QuorateError | None]:
+        self.throttle = throttle
         self.asked.append((dict(targets), keep_replication_factor))
         return {key: self.refusals.get(key) for key in targets}
 
@@ -124,6 +125,22 @@ def test_a_plan_is_what_kafka_s_tool_reads(
             '{"partitions": [{"topic": "t", "partition": 0, "replicas": [1]},'
             ' {"topic": "t", "partition": 0, "replicas": [2]}]}',
             "names t/0 twice",
+        ),
+        ('{"version": 2, "partitions": []}', "only version 1 is known"),
+        ('{"version": "1", "partitions": []}', 'has version "1"'),
+        (
+            '{"partitions": [{"topic": "t", "partition": 0, "replicas": [1],'
+            ' "log_dirs": ["/disk2"]}]}',
+            'puts a replica of t/0 into the log directory "/disk2"',
+        ),
+        (
+            '{"partitions": [{"topic": "t", "partition": 0, "replicas": [1],'
+            ' "log_dirs": ["any", "any"]}]}',
+            "one log directory for each of the 1 replicas of t/0",
+        ),
+        (
+            '{"partitions": [{"topic": "t", "partition": 0, "replicas": [1], "log_dirs": "any"}]}',
+            'found "any"',
         ),
     ],
 )
@@ -206,10 +223,14 @@ def test_moves_are_listed_with_the_bytes_that_were_copied(
     cluster: Cluster, capfd: pytest.CaptureFixture[str]
 ) -> None:
     cluster.moves = [{T0: MOVE}]
-    assert run(capfd, "list-moves").out.splitlines()[1].split() == [
+    header, row = run(capfd, "list-moves", "-i", "0.1").out.splitlines()
+    assert header.split("  ")[-3:] == ["throttle", "speed", "time left"]
+    assert row.split() == [
         *("t/0", "3,1", "3", "2", "1,2", "250", "B", "of", "1000", "B", "(25", "%)"),
+        *("-", "0", "B/s", "stands", "still"),
     ]
-    assert run(capfd, "list-moves", "-o", "json").json == [
+    cluster.moves = [{T0: MOVE._replace(throttle=10 << 20)}]
+    assert run(capfd, "list-moves", "-i", "0.1", "-o", "json").json == [
         {
             "topic": "t",
             "partition": 0,
@@ -220,8 +241,45 @@ def test_moves_are_listed_with_the_bytes_that_were_copied(
             "leader": 1,
             "copied_bytes": 250,
             "total_bytes": 1000,
+            "throttle": 10 << 20,
+            "bytes_per_second": 0,
+            "seconds_left": None,
         }
     ]
+
+
+def test_moves_are_watched_until_nothing_is_moved(
+    cluster: Cluster, capfd: pytest.CaptureFixture[str]
+) -> None:
+    looks = [{T0: MOVE}, {T0: MOVE}, {T0: MOVE}, {}]
+    cluster.moves = list(looks)
+    said = run(capfd, "list-moves", "--watch", "-i", "0.1")
+    lines = said.out.splitlines()
+    assert [line.split()[0] for line in lines] == ["partition", "t/0"] * 2 + ["nothing"]
+    cluster.moves = list(looks)
+    said = run(capfd, "list-moves", "--watch", "-i", "0.1", "-o", "json")
+    documents = [json.loads(line) for line in said.out.splitlines()]
+    assert [len(one) for one in documents] == [1, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("given", "throttle"),
+    [("500000", 500_000), ("10MiB", 10 << 20), ("1.5 kB", 1500), ("64KiB/s", 64 << 10)],
+)
+def test_a_move_has_a_throttle(
+    cluster: Cluster, capfd: pytest.CaptureFixture[str], given: str, throttle: int
+) -> None:
+    assert run(capfd, "move", "t", "--to", "3,1", "--throttle", given).status == 0
+    assert cluster.throttle == throttle
+
+
+@pytest.mark.parametrize("given", ["0", "0.1", "-5", "fast", "10 miles", "1e6", "9" * 30])
+def test_a_throttle_is_a_size(
+    cluster: Cluster, capfd: pytest.CaptureFixture[str], given: str
+) -> None:
+    said = run(capfd, "move", "t", "--to", "3,1", "--throttle", given)
+    assert (said.status, cluster.asked) == (2, [])
+    assert "--throttle is a size of 1 byte or more, as 500000, 64KiB or 10MiB; not" in said.err
 
 
 def test_without_moves_the_list_is_empty(
@@ -295,25 +353,3 @@ def test_nothing_to_cancel_is_told_and_is_no_failure(
     assert "none is moved [NO_REASSIGNMENT_IN_PROGRESS]" in said.out
     cluster.moves = [{}]
     assert run(capfd, "cancel", "--all", "-o", "json").json == []
-
-
-@pytest.mark.parametrize(
-    ("sizes", "isr", "found"),
-    [
-        ({1: 1000, 3: 0}, (1,), Progress(0, 1000)),
-        ({1: 1000, 3: 400}, (1,), Progress(400, 1000)),
-        ({1: 1000, 3: 1400}, (1,), Progress(1000, 1000)),  # compaction has shrunk the leader's
-        ({1: 1000, 3: 400}, (1, 3), Progress(1000, 1000)),
-        ({3: 400}, (1,), Progress(0, 0)),  # the leader's broker does not answer
-        ({1: 1000}, (1,), Progress(0, 1000)),
-    ],
-)
-def test_progress_counts_bytes_and_replicas_in_sync(
-    sizes: dict[int, int], isr: tuple[int, ...], found: Progress
-) -> None:
-    directories = [
-        LogDirDescription(b, "/d", "", "", 9, (ReplicaSize("t", 0, size, 0, 9, b == 1),))
-        for b, size in sizes.items()
-    ]
-    assert progress_of(T0, MOVE._replace(isr=isr), directories) == found
-    assert Progress(0, 0).share == 1.0

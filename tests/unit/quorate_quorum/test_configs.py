@@ -9,10 +9,10 @@ import pytest
 
 from quorate.errors import InvalidConfigError
 from quorate.record.compression import GZIP, LZ4, NONE, SNAPPY, ZSTD
+from quorate_quorum.config_kinds import LONG_MAX
 from quorate_quorum.configs import (
     CONFIGS,
     DEFAULT_TOPIC_CONFIG,
-    LONG_MAX,
     TopicConfig,
     check_config,
     effective,
@@ -52,6 +52,9 @@ def test_flush_on_ack_is_a_topics_own_for_good() -> None:
     [
         ("cleanup.policy", "delete, compact", "compact,delete"),
         ("cleanup.policy", "", ""),
+        ("leader.replication.throttled.replicas", " * ", "*"),
+        ("leader.replication.throttled.replicas", "", ""),
+        ("follower.replication.throttled.replicas", "0:1, 7:2,0:1,", "0:1,7:2"),
         ("retention.ms", "-1", "-1"),
         ("flush.on.ack", "TRUE", "true"),
         ("min.cleanable.dirty.ratio", "0.25", "0.25"),

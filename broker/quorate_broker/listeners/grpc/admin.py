@@ -190,6 +190,7 @@ class AdminService:
                 removing=state.removing,
                 isr=state.isr,
                 leader=state.leader,
+                throttle=state.throttle,
             )
             if count == metadata.REASSIGNED_MAX:
                 response.more = True
@@ -340,7 +341,7 @@ async def _topic(
 ) -> TopicMetadata:
     """Describe a topic. Only some partitions are described in each turn of the loop.
 
-    With `image`, the description names the replicas that are offline.
+    With `image`, the description names the replicas that are offline, and those being added.
     """
     if isinstance(topic, TopicMissing):
         await asyncio.sleep(0)
@@ -363,6 +364,7 @@ async def _topic(
                 partition_epoch=partition.partition_epoch,
                 error=hindrances.get(partition.leader),
                 offline=() if image is None else _offline(image, partition),
+                adding=() if image is None else partition.adding,
             )
             for index, partition in enumerate(
                 topic.partitions[first : first + PARTITIONS_A_TURN], first

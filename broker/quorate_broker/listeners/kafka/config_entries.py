@@ -25,6 +25,7 @@ DOUBLE: Final = 6
 LIST: Final = 7
 #: Kafka's numbers of sources.
 OF_TOPIC: Final = 1
+OF_BROKER: Final = 2
 OF_CLUSTER: Final = 3
 OF_NODE: Final = 4
 DEFAULT: Final = 5
@@ -56,9 +57,9 @@ TOPIC_CONFIGS: Final[Mapping[str, TopicConfigRow]] = {
     "file.delete.delay.ms": TopicConfigRow(LONG, "log.segment.delete.delay.ms", "60000"),
     "flush.messages": TopicConfigRow(LONG, "log.flush.interval.messages", _LONG_MAX),
     "flush.ms": TopicConfigRow(LONG, "log.flush.interval.ms"),
-    "follower.replication.throttled.replicas": TopicConfigRow(LIST, "", ""),
+    "follower.replication.throttled.replicas": TopicConfigRow(LIST, ""),
     "index.interval.bytes": TopicConfigRow(INT, "log.index.interval.bytes", "4096"),
-    "leader.replication.throttled.replicas": TopicConfigRow(LIST, "", ""),
+    "leader.replication.throttled.replicas": TopicConfigRow(LIST, ""),
     "local.retention.bytes": TopicConfigRow(LONG, "log.local.retention.bytes", "-2"),
     "local.retention.ms": TopicConfigRow(LONG, "log.local.retention.ms", "-2"),
     "max.compaction.lag.ms": TopicConfigRow(LONG, "log.cleaner.max.compaction.lag.ms"),
@@ -161,7 +162,7 @@ def of_topic(found: Iterable[ConfigFound], cluster: Mapping[str, str]) -> list[E
 def _of_topic(found: ConfigFound, cluster: Mapping[str, str]) -> Entry:
     name, spec = found.name, CONFIGS[found.name]
     row = TOPIC_CONFIGS.get(name)
-    of_brokers = name if row is None else row.of_brokers
+    of_brokers = name if row is None else row.of_brokers or name
     default = spec.shown(spec.default)
     synonyms = [Synonym(of_brokers, default, DEFAULT)]
     if cluster.get(name, default) != default and spec.scope != "created":
@@ -181,9 +182,14 @@ def _entry(name: str, spec: ConfigSpec, synonyms: Sequence[Synonym]) -> Entry:
 
 
 def of_broker(
-    config: BrokerConfig, found: Iterable[ConfigFound], replication_factor: int
+    config: BrokerConfig,
+    found: Iterable[ConfigFound],
+    replication_factor: int,
+    altered: Iterable[tuple[str, str]],
 ) -> list[Entry]:
     """Return the configs of a broker: its own, and those of the cluster, which are `found`.
+
+    `altered`: the own values of those that change while it runs.
 
     `replication_factor`: what a topic that names none would get now. Kafka has no -1 there.
     """
@@ -193,6 +199,10 @@ def of_broker(
         for name, value in _FACTS.items()
     }
     shared = {one.name: one for one in map(_of_cluster, found)}
+    for name, value in altered:
+        rest = shared[name]
+        synonyms = (Synonym(name, value, OF_BROKER), *rest.synonyms)
+        shared[name] = rest._replace(value=value, source=OF_BROKER, synonyms=synonyms)
     told = shared.get(REPLICATION_FACTOR)
     if told is not None and told.source == DEFAULT:
         value = str(replication_factor)
@@ -219,7 +229,7 @@ def _of_cluster(found: ConfigFound) -> Entry:
     A new cluster sets its configs to their defaults. These count as defaults here.
     """
     spec, row = CONFIGS[found.name], TOPIC_CONFIGS.get(found.name)
-    name = found.name if row is None else row.of_brokers
+    name = found.name if row is None else row.of_brokers or found.name
     default = spec.shown(spec.default)
     synonyms = [Synonym(name, default, DEFAULT)]
     if found.value != default:

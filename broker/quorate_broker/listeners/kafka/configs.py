@@ -1,6 +1,7 @@
 """DescribeConfigs, AlterConfigs, IncrementalAlterConfigs and ListConfigResources.
 
-Topics have configs that may be altered. Those of brokers, and of groups, can only be read.
+Topics have configs that may be altered, and brokers have the throttles of replication. Other
+configs of brokers, and those of groups, can only be read.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from quorate.errors import (
 from quorate.net import methods
 from quorate.net.principal import Principal
 from quorate.v1 import admin_pb2 as admin
-from quorate_broker.listeners.kafka import config_entries, versions
+from quorate_broker.listeners.kafka import broker_configs, config_entries, versions
+from quorate_broker.listeners.kafka.broker_configs import APPEND, DELETE, SET, SUBTRACT
 from quorate_broker.listeners.kafka.call import Call, Handler
 from quorate_broker.listeners.kafka.codec import EncodedBody
 from quorate_broker.listeners.kafka.config_entries import Entry
@@ -46,18 +48,8 @@ BROKER: Final = 4
 BROKER_LOGGER: Final = 8
 CLIENT_METRICS: Final = 16
 GROUP: Final = 32
-#: Kafka's throttles of a broker's replication, which Quorate does not have.
-THROTTLES: Final = frozenset(
-    (
-        "leader.replication.throttled.rate",
-        "follower.replication.throttled.rate",
-        "replica.alter.log.dirs.io.max.bytes.per.second",
-    )
-)
 #: What Kafka lists if a request names no types. There are no resources of the last three.
 LISTED: Final = (TOPIC, BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP)
-#: Kafka's numbers of the operations of IncrementalAlterConfigs.
-SET, DELETE, APPEND, SUBTRACT = range(4)
 #: The most configs that one request may alter.
 CONFIGS_MAX: Final = 10_000
 #: The resources that are described, and listed, in one turn of the loop.
@@ -115,7 +107,7 @@ class ConfigRequests:
             entries = self._entries(call, image, resource)
         except QuorateError as error:
             return dc.DescribeConfigsResult(code_of(error), str(error), kind, name)
-        told = _told(entries, call.request, resource, is_read_only=kind != TOPIC)
+        told = _told(entries, call.request, resource)
         return dc.DescribeConfigsResult(NONE, None, kind, name, told)
 
     def _entries(
@@ -146,7 +138,9 @@ class ConfigRequests:
                 f" {name[:100]!r}"
             )
         factor = ClusterConfig.of(image.configs).replication_factor(len(image.brokers))
-        return config_entries.of_broker(self._config, found, factor)
+        own = image.brokers.get(self._config.node_id)
+        altered = () if own is None else own.configs
+        return config_entries.of_broker(self._config, found, factor, altered)
 
     def _check_group(self, group_id: str, principal: Principal) -> None:
         if not group_id:
@@ -170,7 +164,7 @@ class ConfigRequests:
     async def incremental_alter_configs(
         self, call: Call[iac.IncrementalAlterConfigsRequest]
     ) -> iac.IncrementalAlterConfigsResponse:
-        """Change some configs of topics. The others stay."""
+        """Change some configs of topics and brokers. The others stay."""
         results = await self._alter(call, call.request.resources, _changes)
         return iac.IncrementalAlterConfigsResponse(
             responses=[
@@ -227,11 +221,14 @@ class ConfigRequests:
         for resource in resources:
             key = resource.resource_type, resource.resource_name
             try:
-                if _lifts_throttles(resource):
-                    part = admin.AlterConfigsRequest()  # checks the right, and changes nothing
+                if counts[key] > 1:
+                    raise InvalidRequestError(f"the request names {key[1][:249]!r} twice")
+                if resource.resource_type == BROKER and isinstance(
+                    resource, iac.AlterConfigsResource
+                ):
+                    part = broker_configs.changes(resource)
                 else:
-                    topic = _topic_of(resource, counts[key], image)
-                    part = changes(resource, topic, image)
+                    part = changes(resource, _topic_of(resource, image), image)
                 part.validate_only = call.request.validate_only
                 asked[key] = part
             except QuorateError as error:
@@ -248,8 +245,6 @@ def _told(
     entries: Sequence[Entry],
     request: dc.DescribeConfigsRequest,
     resource: dc.DescribeConfigsResource,
-    *,
-    is_read_only: bool,
 ) -> list[dc.DescribeConfigsResourceResult]:
     """Return the entries that are asked for. No names, or none at all, ask for all."""
     wanted = frozenset(resource.configuration_keys or ())
@@ -257,7 +252,7 @@ def _told(
         dc.DescribeConfigsResourceResult(
             one.name,
             one.value,
-            is_read_only,
+            not _is_alterable(resource, one),
             one.source,
             synonyms=[dc.DescribeConfigsSynonym(*synonym) for synonym in one.synonyms]
             if request.include_synonyms
@@ -270,29 +265,19 @@ def _told(
     ]
 
 
+def _is_alterable(resource: dc.DescribeConfigsResource, entry: Entry) -> bool:
+    if resource.resource_type == BROKER:
+        return broker_configs.is_alterable(entry.name)
+    return resource.resource_type == TOPIC
+
+
 def _check_topic(name: str) -> None:
     if not name:
         raise InvalidTopicError("a topic needs a name")
 
 
-def _lifts_throttles(resource: Resource) -> bool:
-    """Return whether a request only removes throttles of a broker's replication.
-
-    A broker has none, so there is nothing to do. kafka-reassign-partitions --verify asks for this
-    whenever a reassignment has ended.
-    """
-    return resource.resource_type == BROKER and all(
-        isinstance(one, iac.AlterableConfig)
-        and one.config_operation == DELETE
-        and one.name in THROTTLES
-        for one in resource.configs
-    )
-
-
 def _topic_of(
-    resource: ac.AlterConfigsResource | iac.AlterConfigsResource,
-    count: int,
-    image: MetadataImage,
+    resource: ac.AlterConfigsResource | iac.AlterConfigsResource, image: MetadataImage
 ) -> TopicImage:
     """Return the topic that a request alters; one without configs if no topic has the name.
 
@@ -302,13 +287,12 @@ def _topic_of(
     kind, name = resource.resource_type, resource.resource_name
     if kind == BROKER:
         raise InvalidRequestError(
-            "the configs of brokers cannot be altered by Kafka's protocol: `quorate cluster"
-            " config` alters those of the cluster, and a broker's own are in its file"
+            "AlterConfigs cannot replace the configs of brokers: IncrementalAlterConfigs alters"
+            " their throttles, `quorate cluster config` the configs of the cluster, and the others"
+            " are in a broker's file"
         )
     if kind != TOPIC:
         raise InvalidRequestError(f"no configs of resource type {kind} can be altered")
-    if count > 1:
-        raise InvalidRequestError(f"the request names topic {name[:249]!r} twice")
     _check_topic(name)
     return image.topic_named(name) or TopicImage(b"", name)
 

@@ -177,6 +177,7 @@ def _broker(request: wire.RegisterRequest, epoch: int, old: BrokerImage | None) 
         shutting_down=False,
         features=tuple(sorted(from_wire(request.features).items())),
         cordoned=old is not None and old.cordoned,
+        configs=() if old is None else old.configs,
     )
 
 

@@ -23,8 +23,9 @@ EXAMPLES_MAX = 100
 class PartitionHealth:
     """The partitions in trouble, in dicts that serve as ordered sets.
 
-    A partition whose ISR is below min ISR has a replica outside the ISR, so it is under-replicated,
-    too. Therefore a change of min.insync.replicas checks only the under-replicated partitions.
+    A replica that a reassignment adds does not count: its partition is as safe as before. A
+    partition whose ISR is below min ISR lacks another replica, so it is under-replicated, too.
+    Therefore a change of min.insync.replicas checks only the under-replicated partitions.
     """
 
     def __init__(self) -> None:
@@ -52,7 +53,7 @@ class PartitionHealth:
             self._forget(key)
             return
         _put(self.offline, key, partition.leader == NO_LEADER)
-        _put(self.under_replicated, key, len(partition.isr) < len(partition.replicas))
+        _put(self.under_replicated, key, partition.is_under_replicated)
         _put(self.under_min_isr, key, _is_under_min_isr(image, topic, partition))
 
     def _forget(self, key: Key) -> None:
@@ -69,8 +70,7 @@ def _put(found: dict[Key, None], key: Key, is_in: bool) -> None:
 
 def _is_under_min_isr(image: MetadataImage, topic: TopicImage, partition: PartitionImage) -> bool:
     """Return whether the ISR is too small to commit. If it is complete, no config is read."""
-    lacks = len(partition.isr) < len(partition.replicas)
-    return lacks and len(partition.isr) < image.min_isr(topic, partition)
+    return partition.is_under_replicated and len(partition.isr) < image.min_isr(topic, partition)
 
 
 def describe_health(

@@ -51,11 +51,20 @@ ALTERED_PER_TURN = 50
 
 @dataclass(frozen=True, slots=True)
 class Assigned:
-    """The replicas of a partition, and which of them a reassignment adds and removes."""
+    """The replicas of a partition, and which of them a reassignment adds and removes.
+
+    `throttle`: see PartitionImage.
+    """
 
     replicas: tuple[ReplicaImage, ...]
     adding: tuple[int, ...] = ()
     removing: tuple[int, ...] = ()
+    throttle: int = 0
+
+    @classmethod
+    def of(cls, old: PartitionImage, replicas: tuple[ReplicaImage, ...]) -> Assigned:
+        """Return the same assignment, where replicas may be in other directories."""
+        return cls(replicas, old.adding, old.removing, old.throttle)
 
     @property
     def broker_ids(self) -> set[int]:
@@ -91,13 +100,14 @@ def moved(
     members = set(isr)
     left = {*old.isr, *old.elr} - members
     unsure = set(lossy)
-    now = Assigned(old.replicas, old.adding, old.removing) if assigned is None else assigned
+    now = Assigned.of(old, old.replicas) if assigned is None else assigned
     is_new_reign = leader != old.leader or not set(old.broker_ids) <= now.broker_ids
     new = replace(
         old,
         replicas=now.replicas,
         adding=now.adding,
         removing=now.removing,
+        throttle=now.throttle,
         isr=now.ordered(members),
         leader=leader,
         leader_epoch=old.leader_epoch + is_new_reign,
@@ -211,7 +221,7 @@ def adapted(
             leader=leader,
             because=because,
             lossy=lossy,
-            assigned=Assigned(redirected(old, broker, choice), old.adding, old.removing),
+            assigned=Assigned.of(old, redirected(old, broker, choice)),
         )
     return new
 

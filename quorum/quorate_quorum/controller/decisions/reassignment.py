@@ -8,6 +8,9 @@ All of its state is in the partition, so the next controller goes on with it.
 The *original* replicas are those that the partition had before: all that are not being added. To
 cancel is to make them the target again. A new request replaces an older one: replicas that only the
 older one wanted are dropped at once.
+
+The throttle of a request is a part of the state of each of its partitions, too. It goes with the
+last replica that is added: at the end, with a cancellation, or with a request that replaces it.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from typing import Final
 
 from quorate.errors import (
     InvalidReplicaAssignmentError,
+    InvalidRequestError,
     NoReassignmentInProgressError,
     QuorateError,
     UnknownTopicError,
@@ -51,12 +55,13 @@ def reassigned(
     target: Sequence[int],
     choice: DirectoryChoice,
     because: Cause | None = None,
+    throttle: int = 0,
 ) -> list[PartitionImage]:
     """Return the states that a partition goes through at once, from `old` on.
 
     `target`: the brokers that shall have a replica, the preferred leader first. If each of them is
     in the ISR already, the last state has no other replicas. `because`: the cause; None: someone
-    asked. Raises InvalidReplicaAssignmentError.
+    asked. `throttle`: see PartitionImage. Raises InvalidReplicaAssignmentError.
     """
     if because is None:
         is_first = not old.is_reassigned
@@ -69,10 +74,12 @@ def reassigned(
     placed = {one.broker_id: one for one in old.replicas}
     added = [b for b in target if b not in placed]
     placed.update((b, choice.of(b)) for b in added)
+    adding = tuple(b for b in target if b not in original)
     assigned = Assigned(
         replicas=tuple(placed[b] for b in (*target, *removing)),
-        adding=tuple(b for b in target if b not in original),
+        adding=adding,
         removing=removing,
+        throttle=throttle if adding else 0,
     )
     new = _with(image, topic, old, assigned, because)
     return [old, new, completed(image, topic, new)]
@@ -170,7 +177,15 @@ class Reassignments:
         self._left = ((one.topic, part) for one in self.request.topics for part in one.partitions)
 
     def next(self, image: MetadataImage, context: Context) -> Outcome[bool]:
-        """Decide the next partitions. Response: whether these were the last ones."""
+        """Decide the next partitions. Response: whether these were the last ones.
+
+        Raises InvalidRequestError for a negative throttle.
+        """
+        if self.request.throttle < 0:
+            raise InvalidRequestError(
+                f"a throttle is a number of bytes a second, or 0 for none, not"
+                f" {self.request.throttle}"
+            )
         choice = DirectoryChoice(image, context.free_space)
         events: list[ev.MetadataEvent] = []
         for decided, (name, asked) in enumerate(self._left, 1):
@@ -215,7 +230,9 @@ class Reassignments:
                 f"the target {list(asked.replicas)} has {len(asked.replicas)} replicas; the"
                 f" partition has {factor}, and the request may not change this number"
             )
-        return steps(topic.id, index, reassigned(image, topic, old, asked.replicas, choice))
+        throttle = self.request.throttle
+        states = reassigned(image, topic, old, asked.replicas, choice, throttle=throttle)
+        return steps(topic.id, index, states)
 
     def _answer(self, name: str, index: int, error: QuorateError | None) -> None:
         topics = self.response.topics

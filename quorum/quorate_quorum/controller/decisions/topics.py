@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from itertools import islice
 
 from quorate.errors import (
@@ -11,6 +12,7 @@ from quorate.errors import (
     NotEnoughReplicasError,
     PolicyViolationError,
     QuorateError,
+    UnknownBrokerError,
     UnknownTopicError,
     to_wire,
 )
@@ -21,11 +23,13 @@ from quorate_quorum.configs import (
     min_isr_warnings,
     refusal_of,
     spec_of,
+    spec_of_broker,
 )
 from quorate_quorum.controller.decisions.outcome import Outcome
 from quorate_quorum.controller.decisions.partitions import moved
 from quorate_quorum.controller.decisions.placement import Place
-from quorate_quorum.metadata.brokers import BrokerImage
+from quorate_quorum.metadata.aspect import event_of
+from quorate_quorum.metadata.brokers import CHANGE, BrokerImage
 from quorate_quorum.metadata.delta import replayed
 from quorate_quorum.metadata.history import Cause
 from quorate_quorum.metadata.image import MetadataImage
@@ -194,13 +198,16 @@ def parts_of(request: admin.DeleteTopicsRequest) -> list[admin.DeleteTopicsReque
 def alter_configs(
     image: MetadataImage, request: admin.AlterConfigsRequest
 ) -> Outcome[admin.AlterConfigsResponse]:
-    """Set and remove configs, all or none, of a topic (if `topic` is empty, of the cluster).
+    """Set and remove configs, all or none: of a topic, of a broker, or of the cluster.
 
     If a lower min.insync.replicas makes an ISR large enough to commit, the same Outcome empties the
     ELR: its members would lack the records that the ISR commits from then on.
     """
     try:
-        events = _config_events(image, request)
+        if request.HasField("broker_id"):
+            events = _broker_config_events(image, request)
+        else:
+            events = _config_events(image, request)
     except QuorateError as error:
         return Outcome((), admin.AlterConfigsResponse(error=to_wire(error)))
     response = admin.AlterConfigsResponse()
@@ -224,11 +231,7 @@ def _config_events(
     topic = image.topic_named(request.topic) if request.topic else None
     if request.topic and topic is None:
         raise UnknownTopicError(f"no topic {request.topic!r}")
-    count = len(request.set) + len(request.remove)
-    if count > CONFIGS_PER_REQUEST_MAX:
-        raise InvalidRequestError(
-            f"a request names {count} configs; {CONFIGS_PER_REQUEST_MAX} are allowed"
-        )
+    _check_count(request)
     topic_id, now = (b"", image.configs) if topic is None else (topic.id, topic.configs)
     wanted: dict[str, str | None] = {}
     for name in request.remove:
@@ -252,6 +255,39 @@ def _config_events(
                 config.value = value
             events.append(ev.MetadataEvent(config=config))
     return events
+
+
+def _broker_config_events(
+    image: MetadataImage, request: admin.AlterConfigsRequest
+) -> list[ev.MetadataEvent]:
+    _check_count(request)
+    if request.topic:
+        raise InvalidRequestError("a request names a topic or a broker, not both")
+    broker = image.brokers.get(request.broker_id)
+    if broker is None:
+        raise UnknownBrokerError(
+            f"broker {request.broker_id} is not registered; {sorted(image.brokers)} are"
+        )
+    wanted = dict(broker.configs)
+    for name in request.remove:
+        spec_of_broker(name)
+        wanted.pop(name, None)
+    for name in sorted(request.set):
+        spec = spec_of_broker(name)
+        wanted[name] = spec.shown(spec.parsed(request.set[name]))
+    new = replace(broker, configs=tuple(sorted(wanted.items())))
+    if new == broker:
+        return []
+    change = CHANGE.change(broker, new, broker_id=broker.id, broker_epoch=broker.epoch)
+    return [event_of(broker_change=change)]
+
+
+def _check_count(request: admin.AlterConfigsRequest) -> None:
+    count = len(request.set) + len(request.remove)
+    if count > CONFIGS_PER_REQUEST_MAX:
+        raise InvalidRequestError(
+            f"a request names {count} configs; {CONFIGS_PER_REQUEST_MAX} are allowed"
+        )
 
 
 def _check_internal(topic: TopicImage, wanted: Mapping[str, str | None]) -> None:

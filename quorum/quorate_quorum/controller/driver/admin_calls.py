@@ -141,7 +141,7 @@ async def _delete_topics(
 async def _alter_configs(
     caller: Caller, active: ActiveController, request: AlterConfigsRequest
 ) -> Decided[AlterConfigsResponse]:
-    """Alter a topic's configs, or the cluster's defaults if no topic is named."""
+    """Alter the configs of a topic; if none is named, of a broker or of the cluster."""
     caller.check(ALTER_THEIR_CONFIGS, request.topic or None)
     return await active.reign.run(lambda image, _: topics.alter_configs(image, request))
 

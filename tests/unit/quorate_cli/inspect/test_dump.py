@@ -57,6 +57,7 @@ def test_fields_of_0_are_shown_and_those_that_were_not_set_are_not(tmp_path: Pat
         "leader_epoch": 0,
         "partition_epoch": 0,
         "recovered_epoch": 0,
+        "throttle": 0,
     }
     change = ev.PartitionChange(topic_id=b"t" * 16, isr=ev.BrokerSet(brokers=[0, 2]))
     assert fields_of(change)["isr"] == {"brokers": [0, 2]}

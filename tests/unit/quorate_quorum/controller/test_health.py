@@ -24,6 +24,7 @@ from tests.unit.quorate_quorum.metadata.builders import (
     brokers,
     built,
     config_event,
+    directory_id,
     partition_made,
     topic_event,
     topic_id,
@@ -82,6 +83,25 @@ def test_a_partition_is_in_trouble_from_the_change_that_brings_it_to_the_one_tha
     assert followed.isr(0, [2], 2).found() == ([], [0], [1, 0])
     assert followed.isr(0, [2], -1).found() == ([0], [0], [1, 0])
     assert followed.isr(0, [0, 1, 2], 0).found() == ([], [], [1])
+
+
+@pytest.mark.parametrize(
+    ("isr", "is_under"),
+    [([0, 1, 2], False), ([0, 1, 2, 3], False), ([0, 1], True), ([0, 1, 3], True)],
+)
+def test_a_replica_that_is_being_added_does_not_count(isr: list[int], is_under: bool) -> None:
+    followed = Followed().apply(topic_event(1, "orders"), partition_made(1, 0, [0, 1, 2]))
+    replicas = [ev.Replica(broker_id=b, directory_id=directory_id(b)) for b in (4, 3, 0, 1, 2)]
+    change = ev.PartitionChange(
+        topic_id=topic_id(1),
+        partition=0,
+        partition_epoch=1,
+        replicas=ev.ReplicaList(replicas=replicas),
+        adding=ev.BrokerSet(brokers=[4, 3]),
+        removing=ev.BrokerSet(brokers=[2]),
+    )
+    followed.apply(ev.MetadataEvent(partition_change=change)).isr(0, isr, 0)
+    assert followed.found()[2] == [0] * is_under
 
 
 def test_a_change_of_min_isr_is_seen_of_the_topic_and_of_the_cluster() -> None:

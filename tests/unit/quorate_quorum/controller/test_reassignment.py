@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from quorate.errors import InvalidRequestError
 from quorate.v1 import admin_pb2 as admin
 from quorate.v1.common_pb2 import ErrorCode
 from quorate_quorum.controller.decisions import brokers as decide
@@ -51,8 +53,11 @@ def ask(
     partition: int = 0,
     topic: str = "orders",
     keep_factor: bool = False,
+    throttle: int = 0,
 ) -> tuple[MetadataImage, admin.ReassignedPartitionResult]:
-    request = admin.ReassignPartitionsRequest(keep_replication_factor=keep_factor)
+    request = admin.ReassignPartitionsRequest(
+        keep_replication_factor=keep_factor, throttle=throttle
+    )
     asked = admin.ReassignedPartition(partition=partition, replicas=target, cancel=cancel)
     request.topics.add(topic=topic, partitions=[asked])
     requested = Reassignments(request)
@@ -404,3 +409,42 @@ def test_any_moves_keep_an_in_sync_replica_of_each_state(
         assert now.leader in now.isr
         assert set(now.target) <= set(now.broker_ids)
         assert (not now.is_reassigned) or not set(now.target) <= set(now.isr)
+
+
+def test_a_throttle_lasts_as_long_as_its_move() -> None:
+    """It ends with the move, whichever controller ends it."""
+    image, _ = ask(START, [0, 1, 3], throttle=10)
+    assert the_partition(image).throttle == 10
+    image = in_sync(image, 0, 1, 2)
+    assert the_partition(image).throttle == 10
+    image = in_sync(image, 0, 1, 2, 3)
+    assert (the_partition(image).is_reassigned, the_partition(image).throttle) == (False, 0)
+
+
+@pytest.mark.parametrize(
+    ("again", "throttle"),
+    [
+        ({"cancel": True}, 0),
+        ({"target": [0, 1, 3]}, 0),
+        ({"target": [0, 1, 3], "throttle": 20}, 20),
+        ({"target": [0, 4, 3], "throttle": 20}, 20),
+        ({"target": [0, 1], "throttle": 20}, 0),  # nothing is copied
+    ],
+)
+def test_the_next_request_decides_the_throttle_anew(again: dict[str, Any], throttle: int) -> None:
+    image, _ = ask(START, [0, 1, 3], throttle=10)
+    image, result = ask(image, **again)
+    assert not result.HasField("error")
+    assert the_partition(image).throttle == throttle
+
+
+def test_the_failure_of_a_broker_does_not_lift_the_throttle() -> None:
+    image, _ = ask(START, [0, 1, 3], throttle=10)
+    image = decided(image, 0, decide.fence(image, 0))
+    assert the_partition(image).leader == 1
+    assert the_partition(image).throttle == 10
+
+
+def test_a_negative_throttle_is_refused() -> None:
+    with pytest.raises(InvalidRequestError, match="not -1"):
+        ask(START, [0, 1, 3], throttle=-1)

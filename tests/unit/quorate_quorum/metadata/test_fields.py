@@ -47,6 +47,7 @@ BROKER_SEEN = BrokerImage(
     shutting_down=True,
     cordoned=True,
     features=(("metadata.version", Levels(1, 2)),),
+    configs=(("leader.replication.throttled.rate", "7"),),
 )
 PARTITION_SEEN = PartitionImage(
     replicas=tuple(ReplicaImage(broker, bytes([broker]) * 16) for broker in (1, 2, 3, 4)),
@@ -59,6 +60,7 @@ PARTITION_SEEN = PartitionImage(
     elr=(3,),
     last_isr=(4, 1),
     recovered_epoch=5,
+    throttle=1 << 40,
 )
 
 
@@ -154,9 +156,10 @@ def test_each_field_of_a_message_is_one_of_the_image(
         ),
         (
             BROKER_CHANGE,
-            replace(BROKER_SEEN, fenced=False, shutting_down=False, cordoned=False),
+            replace(BROKER_SEEN, fenced=False, shutting_down=False, cordoned=False, configs=()),
             BROKER_SEEN,
-            {f.name for f in fields(BrokerImage)} - {"fenced", "shutting_down", "cordoned"},
+            {f.name for f in fields(BrokerImage)}
+            - {"fenced", "shutting_down", "cordoned", "configs"},
         ),
     ],
     ids=["partition", "broker"],

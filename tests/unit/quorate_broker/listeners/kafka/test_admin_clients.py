@@ -30,6 +30,7 @@ from confluent_kafka.admin import (
     NewTopic,
 )
 
+from quorate.sync import Admin
 from quorate_broker.listeners.kafka.errors import (
     ELECTION_NOT_NEEDED,
     UNKNOWN_TOPIC_OR_PARTITION,
@@ -215,21 +216,78 @@ def test_configs_of_what_does_not_exist(confluent: AdminClient) -> None:
     assert refused == KafkaError.INVALID_REQUEST
 
 
-def test_a_throttle_that_no_broker_has_can_be_lifted_and_not_set(confluent: AdminClient) -> None:
-    """kafka-reassign-partitions --verify lifts the throttles of all brokers."""
+THROTTLE = "follower.replication.throttled.rate"
+#: What Kafka has and Quorate has not; kafka-reassign-partitions --verify lifts it, too.
+OF_DIRECTORIES = "replica.alter.log.dirs.io.max.bytes.per.second"
+
+
+def throttle(
+    broker: str, operation: AlterConfigOpType, *names: str, value: str = "1000"
+) -> ConfigResource:
+    entries = [ConfigEntry(name, value, incremental_operation=operation) for name in names]
+    return ConfigResource(ConfigResource.Type.BROKER, broker, incremental_configs=entries)
+
+
+def test_the_throttles_of_a_broker_are_set_and_lifted(
+    cluster: EmbeddedCluster, confluent: AdminClient
+) -> None:
+    """As kafka-reassign-partitions does. A broker's own value beats that of all brokers."""
     broker = str(min(confluent.list_topics(timeout=WAIT_S).brokers))
 
-    def change(operation: AlterConfigOpType, *names: str) -> ConfigResource:
-        entries = [ConfigEntry(name, "1", incremental_operation=operation) for name in names]
-        kind = ConfigResource.Type.BROKER
-        return ConfigResource(kind, broker, incremental_configs=entries)
+    def alter(change: ConfigResource) -> None:
+        result(confluent.incremental_alter_configs([change]))
 
-    throttle = "follower.replication.throttled.rate"
-    delete = AlterConfigOpType.DELETE
-    result(confluent.incremental_alter_configs([change(delete, throttle)]))
-    for refused in (change(AlterConfigOpType.SET, throttle), change(delete, throttle, "node.id")):
-        code = code_of(lambda one=refused: result(confluent.incremental_alter_configs([one])))  # type: ignore[misc]
-        assert code == KafkaError.INVALID_REQUEST
+    def seen() -> tuple[str | None, int, bool]:
+        found = configs_of(confluent, ConfigResource.Type.BROKER, broker)[THROTTLE]
+        return found.value, found.source, found.is_read_only
+
+    set_to, delete = AlterConfigOpType.SET, AlterConfigOpType.DELETE
+    assert seen() == (str((1 << 63) - 1), 5, False)
+    with Admin(bootstrap_servers=cluster.bootstrap_servers) as admin:
+        admin.alter_configs(set={THROTTLE: 2000})
+    assert seen() == ("2000", 3, False)
+    alter(throttle(broker, set_to, THROTTLE))
+    assert seen() == ("1000", 2, False)
+    alter(throttle(broker, delete, THROTTLE, OF_DIRECTORIES))
+    assert seen() == ("2000", 3, False)
+    with Admin(bootstrap_servers=cluster.bootstrap_servers) as admin:
+        admin.alter_configs(remove=[THROTTLE])
+    assert seen() == (str((1 << 63) - 1), 5, False)
+
+
+@pytest.mark.parametrize(
+    ("operation", "name", "value", "code"),
+    [
+        (AlterConfigOpType.SET, THROTTLE, "0", KafkaError.INVALID_CONFIG),
+        (AlterConfigOpType.APPEND, THROTTLE, "1", KafkaError.INVALID_CONFIG),
+        (AlterConfigOpType.SET, OF_DIRECTORIES, "1", KafkaError.INVALID_REQUEST),
+        (AlterConfigOpType.DELETE, "node.id", "1", KafkaError.INVALID_REQUEST),
+        (AlterConfigOpType.SET, "num.partitions", "1", KafkaError.INVALID_REQUEST),
+    ],
+)
+def test_a_wrong_throttle_of_a_broker_is_refused(
+    confluent: AdminClient, operation: AlterConfigOpType, name: str, value: str, code: int
+) -> None:
+    broker = str(min(confluent.list_topics(timeout=WAIT_S).brokers))
+    change = throttle(broker, operation, name, value=value)
+    assert code_of(lambda: result(confluent.incremental_alter_configs([change]))) == code
+
+
+def test_the_throttled_replicas_of_a_topic_are_a_list(confluent: AdminClient, topic: str) -> None:
+    name = "leader.replication.throttled.replicas"
+    kind = ConfigResource.Type.TOPIC
+    result(confluent.create_topics([NewTopic(topic, 1, 1)]))
+    for operation, value, after in (
+        (AlterConfigOpType.SET, "0:0", "0:0"),
+        (AlterConfigOpType.APPEND, "0:1", "0:0,0:1"),
+        (AlterConfigOpType.SUBTRACT, "0:0", "0:1"),
+        (AlterConfigOpType.SET, "*", "*"),
+        (AlterConfigOpType.DELETE, "", ""),
+    ):
+        entry = ConfigEntry(name, value, incremental_operation=operation)
+        change = ConfigResource(kind, topic, incremental_configs=[entry])
+        result(confluent.incremental_alter_configs([change]))
+        assert configs_of(confluent, kind, topic)[name].value == after
 
 
 def test_the_configs_of_a_broker(confluent: AdminClient) -> None:

@@ -1,0 +1,156 @@
+"""How far moves of replicas have come, how fast they are, and how long they may still take."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from quorate import LogDirDescription, Reassignment, TopicPartition
+from quorate_cli.cluster_disks import readable
+
+#: The speed of a move is that of so much time, at most. A throttled copy comes in bursts.
+WINDOW_S: Final = 30.0
+DAYS_MAX: Final = 999
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far the replicas that a reassignment adds have come, in bytes of their logs."""
+
+    done: int
+    total: int
+
+    @property
+    def share(self) -> float:
+        return 1.0 if self.total == 0 else self.done / self.total
+
+    @property
+    def left(self) -> int:
+        return self.total - self.done
+
+    def __str__(self) -> str:
+        return f"{readable(self.done)} of {readable(self.total)} ({100 * self.share:.0f} %)"
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast a move is. `bytes_per_s` is None if it is not known yet.
+
+    `seconds_left`: None, too, if the move would not end at this pace.
+    """
+
+    bytes_per_s: float | None = None
+    seconds_left: float | None = None
+
+    @property
+    def speed(self) -> str:
+        """The speed in words."""
+        return "-" if self.bytes_per_s is None else f"{readable(round(self.bytes_per_s))}/s"
+
+    def left(self, now: Progress) -> str:
+        """The time that is left, in words."""
+        if now.left == 0:
+            return "all copied"
+        if self.bytes_per_s is None:
+            return "not known yet"
+        if self.seconds_left is None:
+            return "falls behind" if self.bytes_per_s > 0 else "stands still"
+        return duration(self.seconds_left)
+
+
+def pace(before: Progress, now: Progress, seconds: float) -> Pace:
+    """Return the pace between two looks at a move.
+
+    What is written to the partition meanwhile must be copied, too: the time that is left is that
+    in which the missing bytes come to nothing.
+
+    >>> pace(Progress(100, 1000), Progress(300, 1000), 2.0)
+    Pace(bytes_per_s=100.0, seconds_left=7.0)
+    >>> pace(Progress(100, 1000), Progress(300, 1500), 2.0).left(Progress(300, 1500))
+    'falls behind'
+    """
+    if seconds <= 0:
+        return Pace()
+    speed = max(0, now.done - before.done) / seconds
+    closing = (before.left - now.left) / seconds
+    if now.left == 0:
+        return Pace(speed, 0.0)
+    return Pace(speed, now.left / closing if speed > 0 and closing > 0 else None)
+
+
+def duration(seconds: float) -> str:
+    """Return a length of time in words, rounded up.
+
+    >>> [duration(s) for s in (0.2, 59, 90, 7200, 200_000, 1e12)]
+    ['1 s', '59 s', '2 min', '2 h', '3 d', 'over 999 d']
+    """
+    for size, word, most in ((1, "s", 60), (60, "min", 120), (3600, "h", 48)):
+        count = -int(-seconds // size)
+        if count < most:
+            return f"{max(1, count)} {word}"
+    days = -int(-seconds // 86_400)
+    return f"{days} d" if days <= DAYS_MAX else f"over {DAYS_MAX} d"
+
+
+def progress_of(
+    key: TopicPartition, move: Reassignment, directories: Iterable[LogDirDescription]
+) -> Progress:
+    """Return how far the added replicas have come. One that is in sync counts as complete."""
+    sizes = {
+        found.broker_id: replica.size
+        for found in directories
+        for replica in found.replicas
+        if (replica.topic, replica.partition) == key
+    }
+    whole = sizes.get(move.leader, 0)
+    done = sum(whole if b in move.isr else min(sizes.get(b, 0), whole) for b in move.adding)
+    return Progress(done, whole * len(move.adding))
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """The moves under way at one time."""
+
+    at_s: float
+    moves: Mapping[TopicPartition, Reassignment]
+    progress: Mapping[TopicPartition, Progress]
+
+
+@dataclass(slots=True)
+class Looks:
+    """The looks of the last WINDOW_S seconds, from which the paces come."""
+
+    _looks: deque[Look] = field(default_factory=deque)
+
+    def add(self, look: Look) -> None:
+        """Add the next look. Drop the oldest as long as the rest spans WINDOW_S."""
+        self._looks.append(look)
+        while len(self._looks) > 2 and look.at_s - self._looks[1].at_s >= WINDOW_S:
+            self._looks.popleft()
+
+    def pace_of(self, key: TopicPartition) -> Pace:
+        """Return the pace of a move of the last look, since the first that saw the same move."""
+        now = self._looks[-1]
+        for one in self._looks:
+            if key in one.moves and one.moves[key].adding == now.moves[key].adding:
+                return pace(one.progress[key], now.progress[key], now.at_s - one.at_s)
+        return Pace()
+
+    def pace_of_all(self, keys: Iterable[TopicPartition]) -> tuple[Progress, Pace]:
+        """Return how far these moves are together, and the pace of the slowest."""
+        now = self._looks[-1]
+        named = [key for key in keys if key in now.moves]
+        total = Progress(
+            sum(now.progress[key].done for key in named),
+            sum(now.progress[key].total for key in named),
+        )
+        paces = [self.pace_of(key) for key in named]
+        if not paces or any(one.bytes_per_s is None for one in paces):
+            return total, Pace()
+        times = [one.seconds_left for one in paces]
+        return total, Pace(
+            sum(one.bytes_per_s or 0 for one in paces),
+            None if None in times else max(time or 0.0 for time in times),
+        )

@@ -1,0 +1,98 @@
+"""How far moves are, how fast, and what is left, in numbers and words."""
+
+from __future__ import annotations
+
+import pytest
+
+from quorate import LogDirDescription, Reassignment, ReplicaSize, TopicPartition
+from quorate_cli.move_progress import WINDOW_S, Look, Looks, Pace, Progress, pace, progress_of
+
+T0, T1 = TopicPartition("t", 0), TopicPartition("t", 1)
+MOVE = Reassignment(replicas=(3, 1, 2), adding=(3,), removing=(2,), isr=(1, 2), leader=1)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "isr", "found"),
+    [
+        ({1: 1000, 3: 0}, (1,), Progress(0, 1000)),
+        ({1: 1000, 3: 400}, (1,), Progress(400, 1000)),
+        ({1: 1000, 3: 1400}, (1,), Progress(1000, 1000)),  # compaction has shrunk the leader's
+        ({1: 1000, 3: 400}, (1, 3), Progress(1000, 1000)),
+        ({3: 400}, (1,), Progress(0, 0)),  # the leader's broker does not answer
+        ({1: 1000}, (1,), Progress(0, 1000)),
+    ],
+)
+def test_progress_counts_bytes_and_replicas_in_sync(
+    sizes: dict[int, int], isr: tuple[int, ...], found: Progress
+) -> None:
+    directories = [
+        LogDirDescription(b, "/d", "", "", 9, (ReplicaSize("t", 0, size, 0, 9, b == 1),))
+        for b, size in sizes.items()
+    ]
+    assert progress_of(T0, MOVE._replace(isr=isr), directories) == found
+    assert Progress(0, 0).share == 1.0
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "seconds", "speed", "left"),
+    [
+        # 100 bytes a second, 700 left
+        (Progress(100, 1000), Progress(300, 1000), 2, "100 B/s", "7 s"),
+        # the leader grows by half of that
+        (Progress(100, 1000), Progress(300, 1100), 2, "100 B/s", "16 s"),
+        (Progress(100, 1000), Progress(300, 1200), 2, "100 B/s", "falls behind"),
+        (Progress(100, 1000), Progress(300, 5000), 2, "100 B/s", "falls behind"),
+        (Progress(100, 1000), Progress(100, 1000), 2, "0 B/s", "stands still"),
+        # retention deleted from the leader, and the copy stands
+        (Progress(100, 1000), Progress(100, 900), 2, "0 B/s", "stands still"),
+        # the copy began again
+        (Progress(900, 1000), Progress(0, 1000), 2, "0 B/s", "stands still"),
+        (Progress(100, 1000), Progress(1000, 1000), 2, "450 B/s", "all copied"),
+        (Progress(0, 0), Progress(0, 0), 2, "0 B/s", "all copied"),
+        (Progress(100, 1000), Progress(300, 1000), 0, "-", "not known yet"),
+        (Progress(0, 1 << 60), Progress(1, 1 << 60), 1, "1 B/s", "over 999 d"),
+    ],
+)
+def test_the_time_that_is_left_is_an_estimate_or_why_there_is_none(
+    before: Progress, now: Progress, seconds: float, speed: str, left: str
+) -> None:
+    found = pace(before, now, seconds)
+    assert (found.speed, found.left(now)) == (speed, left)
+
+
+def looks_at(*seen: tuple[float, dict[TopicPartition, Progress]]) -> Looks:
+    looks = Looks()
+    for at_s, far in seen:
+        looks.add(Look(at_s, dict.fromkeys(far, MOVE), far))
+    return looks
+
+
+def test_the_speed_is_that_of_the_last_half_minute() -> None:
+    """Not of the last look alone: a throttled copy comes in bursts."""
+    far = [(float(s), {T0: Progress(100 * (s // 10), 10_000)}) for s in range(0, 101, 2)]
+    assert looks_at(*far).pace_of(T0).bytes_per_s == pytest.approx(10)
+    slow = [(s + 101.0, {T0: Progress(1000 + s, 10_000)}) for s in range(2 * int(WINDOW_S))]
+    assert looks_at(*far, *slow).pace_of(T0).bytes_per_s == pytest.approx(1)
+
+
+def test_a_move_that_is_seen_once_or_was_replaced_has_no_pace() -> None:
+    assert looks_at((1.0, {T0: Progress(1, 2)})).pace_of(T0) == Pace()
+    assert looks_at((1.0, {}), (2.0, {T0: Progress(1, 2)})).pace_of(T0) == Pace()
+    looks = looks_at((1.0, {T0: Progress(1, 2)}))
+    other = MOVE._replace(adding=(4,))
+    looks.add(Look(2.0, {T0: other}, {T0: Progress(1, 2)}))
+    assert looks.pace_of(T0) == Pace()
+
+
+def test_several_moves_together_end_with_the_slowest() -> None:
+    looks = looks_at(
+        (0.0, {T0: Progress(0, 100), T1: Progress(0, 100)}),
+        (1.0, {T0: Progress(50, 100), T1: Progress(10, 100)}),
+    )
+    assert looks.pace_of_all([T0, T1]) == (Progress(60, 200), Pace(60.0, 9.0))
+    assert looks.pace_of_all([]) == (Progress(0, 0), Pace())
+    looks = looks_at(
+        (0.0, {T0: Progress(0, 100), T1: Progress(0, 100)}),
+        (1.0, {T0: Progress(50, 100), T1: Progress(0, 100)}),
+    )
+    assert looks.pace_of_all([T0, T1]) == (Progress(50, 200), Pace(50.0, None))
