@@ -15,6 +15,7 @@ from quorate.v1.common_pb2 import ErrorCode
 from quorate_broker.methods import REPLICA_FETCH
 from quorate_broker.replica.follower_replica import FetchPosition
 from quorate_broker.replica.leader import UNKNOWN
+from quorate_broker.replica.watches import Watches
 from quorate_broker.replication.followed import Followed
 from quorate_broker.v1.replica_pb2 import (
     ReplicaFetched,
@@ -54,6 +55,19 @@ class FakePartition:
     follower: FakeFollower = field(default_factory=FakeFollower)
     name: str = "t-0"
     log_start_offset: int = 0
+    key: tuple[bytes, int] = (TOPIC_ID, 0)
+    broker_id: int = 2
+    replica_watches: Watches = field(default_factory=Watches)
+
+
+class Unthrottled:
+    """A throttle that holds nothing."""
+
+    def ask(self, *_: Any) -> None:
+        return None
+
+    def used(self, *_: Any) -> None:
+        return None
 
 
 @dataclass
@@ -66,12 +80,14 @@ class Following:
 
     def __post_init__(self) -> None:
         partition: Any = self.partition
+        throttle: Any = Unthrottled()
         self.tasks = Tasks(lambda _, error: pytest.fail(repr(error)))
         self.followed = Followed(
             partition,
             1,
             self.tasks,
-            named=lambda _, position: self.named.append(position),
+            throttle,
+            named=lambda _, position, __: self.named.append(position),
             written=self._written,
             backoff_s=lambda: 0.0,
         )
