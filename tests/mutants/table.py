@@ -41,6 +41,7 @@ REBALANCE_PLAN = "clients/quorate_cli/rebalance_plan.py"
 REBALANCE_TESTS = "tests/unit/quorate_cli/test_rebalance_plan.py"
 SAVED_PLAN = "clients/quorate_cli/saved_plan.py"
 SAVED_PLAN_TESTS = "tests/unit/quorate_cli/test_cluster_rebalance.py"
+DRAIN_TESTS = "tests/unit/quorate_quorum/controller/test_drain.py"
 DRAINS = "quorum/quorate_quorum/controller/decisions/drain.py"
 SPREAD_TESTS = "tests/unit/quorate_quorum/controller/test_spread.py"
 GROWTH_TESTS = "tests/unit/quorate_quorum/controller/test_growth.py"
@@ -2574,6 +2575,17 @@ MUTANTS = (
         'if old.leader != NO_LEADER:\n        raise ElectionNotNeededError(f"broker',
         'if False:\n        raise ElectionNotNeededError(f"broker',
         (f"{REQUESTED}::test_an_unclean_election_loses_nothing_where_there_is",),
+    ),
+    Mutant(
+        "relieved-in-sync",
+        "a member of the ELR takes over from a drained leader that is alone in the ISR",
+        "quorum/quorate_quorum/controller/decisions/requested_elections.py",
+        "chosen = leader_among(image, old, old.isr)",
+        "chosen = leader_among(image, old, (*old.isr, *old.elr))",
+        (
+            f"{DRAIN_TESTS}::test_a_drained_leader_alone_in_the_isr_is_not_relieved_by_the_elr",
+            f"{DRAIN_TESTS}::test_no_election_or_drain_takes_a_leadership_out_of_the_isr",
+        ),
     ),
     Mutant(
         "moves-end-in-sync",

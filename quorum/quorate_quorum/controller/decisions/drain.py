@@ -18,13 +18,13 @@ from quorate.v1 import admin_pb2 as admin
 from quorate_quorum.controller.decisions.brokers import broker_changed
 from quorate_quorum.controller.decisions.free_space import DirectoryChoice
 from quorate_quorum.controller.decisions.outcome import Context, Outcome
-from quorate_quorum.controller.decisions.partitions import clean_leader, moved, steps
+from quorate_quorum.controller.decisions.partitions import leader_among, moved, steps
 from quorate_quorum.controller.decisions.placement import Place, fill, ring
 from quorate_quorum.controller.decisions.reassignment import reassigned
 from quorate_quorum.controller.decisions.topics import place_of, places_of
 from quorate_quorum.metadata.history import Cause
 from quorate_quorum.metadata.image import MetadataImage
-from quorate_quorum.metadata.partitions import PartitionImage
+from quorate_quorum.metadata.partitions import NO_LEADER, PartitionImage
 from quorate_quorum.metadata.topics import TopicImage
 from quorate_quorum.v1 import events_pb2 as ev
 
@@ -90,8 +90,8 @@ class Drain:
         states = [old]
         if old.leader == self.broker_id:
             others = [b for b in old.isr if b != self.broker_id]
-            leader = clean_leader(image, old, others) if others else self.broker_id
-            if leader in others:
+            leader = leader_among(image, old, others)
+            if leader != NO_LEADER:
                 because = (Cause(ev.CAUSE_KIND_BROKER_DRAINED, self.broker_id),)
                 states.append(moved(image, topic, old, isr=old.isr, leader=leader, because=because))
                 self.response.leaders_moved += 1

@@ -132,7 +132,7 @@ def completed(image: MetadataImage, topic: TopicImage, old: PartitionImage) -> P
     because = (Cause(ev.CAUSE_KIND_REASSIGNMENT_COMPLETED),)
     leader = old.leader
     if leader not in target:
-        leader = clean_leader(image, replace(old, replicas=kept.replicas), target)
+        leader = leader_among(image, old, target)
         if leader == NO_LEADER:
             return old
     return moved(image, topic, old, isr=target, leader=leader, because=because, assigned=kept)
@@ -141,16 +141,21 @@ def completed(image: MetadataImage, topic: TopicImage, old: PartitionImage) -> P
 def clean_leader(image: MetadataImage, partition: PartitionImage, isr: Sequence[int]) -> int:
     """Return the broker that may lead without loss; NO_LEADER if there is none.
 
-    This is the first eligible member of the ISR; if there is none, of the ELR. Both are in the
-    order of assignment. A drained broker comes after the others of its set.
+    It is a member of the ISR; if none of them may lead, of the ELR. The caller must take a member
+    of the ELR into the ISR: the leader is in the ISR.
     """
-    for members in (isr, partition.elr):
-        found = [
-            b for b in partition.broker_ids if b in members and image.is_eligible(partition, b)
-        ]
-        if found:
-            return next((b for b in found if not image.brokers[b].cordoned), found[0])
-    return NO_LEADER
+    leader = leader_among(image, partition, isr)
+    return leader_among(image, partition, partition.elr) if leader == NO_LEADER else leader
+
+
+def leader_among(image: MetadataImage, partition: PartitionImage, members: Sequence[int]) -> int:
+    """Return the first eligible one of these members, or NO_LEADER.
+
+    The order is that of assignment. A drained broker comes after the others.
+    """
+    found = [b for b in partition.broker_ids if b in members and image.is_eligible(partition, b)]
+    undrained = (b for b in found if not image.brokers[b].cordoned)
+    return next(undrained, found[0] if found else NO_LEADER)
 
 
 def elect(
@@ -361,7 +366,7 @@ def _altered(
         topic,
         old,
         isr=isr,
-        leader=clean_leader(image, old, isr) if resigns else leader,
+        leader=leader_among(image, old, isr) if resigns else leader,
         because=_told(image, old, isr, proposal.causes),
         lossy=(leader,) if resigns and proposal.lossy else (),
     )

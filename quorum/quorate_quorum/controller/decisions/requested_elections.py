@@ -25,9 +25,9 @@ from quorate.errors import (
 from quorate.v1 import admin_pb2 as admin
 from quorate_quorum.controller.decisions.outcome import Context, Outcome
 from quorate_quorum.controller.decisions.partitions import (
-    clean_leader,
     completed,
     elect,
+    leader_among,
     moved,
     steps,
 )
@@ -90,7 +90,8 @@ def _relieved(image: MetadataImage, topic: TopicImage, old: PartitionImage) -> P
     leader = image.brokers.get(old.leader)
     if leader is None or not leader.cordoned:
         return old
-    chosen = clean_leader(image, old, old.isr)
+    # Only a member of the ISR takes over from a leader: one of the ELR may lag, and is not in it.
+    chosen = leader_among(image, old, old.isr)
     if chosen == NO_LEADER or image.brokers[chosen].cordoned:
         return old
     because = (Cause(ev.CAUSE_KIND_BROKER_DRAINED, old.leader),)

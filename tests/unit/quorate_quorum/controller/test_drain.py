@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from quorate.v1 import admin_pb2 as admin
 from quorate.v1.common_pb2 import ErrorCode
@@ -26,6 +28,7 @@ from tests.unit.quorate_quorum.metadata.builders import (
     directory_id,
     incarnation,
     partition_made,
+    settled,
     the_partition,
     topic_event,
     topic_id,
@@ -183,6 +186,75 @@ def test_a_drained_leader_is_relieved_when_another_member_may_lead() -> None:
     alone = mark(with_partition(SIX, [0, 1], isr=[0]), 0)
     elections = RequestedElections(admin.ElectLeadersRequest(all_topics=True))
     assert elections.next(alone, context(alone)).events == ()
+
+
+UNSWEPT = {
+    "fenced": lambda image: decide.fence(image, 0),
+    "shutting down": lambda image: decide.shut_down(image, 0),
+    "with a failed directory": lambda image: decide.directories_failed(image, 0, [directory_id(0)]),
+}
+
+
+@pytest.mark.parametrize("how", UNSWEPT)
+def test_a_drained_leader_alone_in_the_isr_is_not_relieved_by_the_elr(how: str) -> None:
+    """The sweep that takes its leaderships away comes in a later turn: it lets the ELR lead."""
+    image = with_partition(
+        SIX, [0, 1], configs={"min.insync.replicas": "2"}, isr=[0], elr=[1], leader=0
+    )
+    image = mark(image, 0)
+    image = replayed(image, UNSWEPT[how](image).events)
+    for request in (
+        admin.ElectLeadersRequest(all_topics=True),
+        admin.ElectLeadersRequest(topics=[admin.ElectionTopic(topic="orders", partitions=[0])]),
+    ):
+        outcome = RequestedElections(request).next(image, context(image))
+        assert outcome.events == ()
+    drain = Drain(0, replicas=False)
+    assert drain.next(image, context(image)).events == ()
+    assert the_partition(settled(image, 0)).leader == 1
+
+
+BROKER_STATES = ["well", "fenced", "shutting down", "without its directory"]
+
+
+@given(data=st.data(), replicas=st.lists(st.integers(0, 3), unique=True, min_size=1))
+def test_no_election_or_drain_takes_a_leadership_out_of_the_isr(
+    data: st.DataObject, replicas: list[int]
+) -> None:
+    """Whatever is not swept yet: a change of the leader keeps the ISR, and goes to a member."""
+    in_sync = data.draw(st.sets(st.sampled_from(replicas), min_size=1))
+    members = [one for one in replicas if one in in_sync]
+    elr = [one for one in replicas if one not in in_sync and data.draw(st.booleans())]
+    image = with_partition(
+        SIX,
+        replicas,
+        configs={"min.insync.replicas": "4"},
+        isr=members,
+        elr=elr,
+        leader=data.draw(st.sampled_from(members)),
+    )
+    before = the_partition(image)
+    for broker in replicas:
+        state = data.draw(st.sampled_from(BROKER_STATES))
+        if state == "fenced":
+            image = replayed(image, decide.fence(image, broker).events)
+        elif state == "shutting down":
+            image = replayed(image, decide.shut_down(image, broker).events)
+        elif state == "without its directory":
+            failed = decide.directories_failed(image, broker, [directory_id(broker)])
+            image = replayed(image, failed.events)
+        image = mark(image, broker, cordoned=data.draw(st.booleans()))
+    requested = RequestedElections(admin.ElectLeadersRequest(all_topics=True))
+    elected = replayed(image, requested.next(image, context(image)).events)
+    image = mark(image, before.leader)
+    moved_away = replayed(
+        image, Drain(before.leader, replicas=False).next(image, context(image)).events
+    )
+    for after in (the_partition(elected), the_partition(moved_away)):
+        assert after.isr == before.isr
+        assert after.elr == before.elr
+        if after.leader != before.leader:
+            assert image.is_eligible(after, after.leader)
 
 
 def test_replicas_of_small_topics_go_to_all_brokers() -> None:
