@@ -11,7 +11,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 SOURCES := clients quorum broker proto tests bench deploy examples
 
-SEEDS      ?= 200
+SEEDS      ?= 300
 FIRST_SEED ?= 0
 SEED       ?=
 # Seeds of the quorum alone, which cost a fifth of a whole cluster's; STATE: a file to go on from.

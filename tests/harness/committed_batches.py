@@ -91,7 +91,8 @@ class CommittedBatches:
             try:
                 _compare(agreed, batch, log.log_start_offset, is_first=recovered == NEVER)
             except Violation as error:
-                raise Violation(f"{node.name}, {partition.name}: {error}") from None
+                error.add_note(f"{partition.name} of {node.name}")
+                raise
 
     def check_leader(self, node: SimulatedNode, partition: Partition) -> None:
         """A leader has every committed batch; raise Violation."""

@@ -3,8 +3,9 @@
 ARGS="--scenario kafka-reads": Kafka clients that read from followers in their rack.
 
 With --state a run can be stopped at any time and be continued. The plan of the first seed that
-fails is shrunk to the faults that are needed; `--seed 123 --only 3,7` replays those faults of a
-plan. A run of many seeds also fails if too little happened (FLOORS), or a kind of fault never did.
+fails is shrunk to the faults and programs that are needed: `--seed 123 --only 3,7 --without grows`
+replays those faults of its plan without a program that its shape has. A run of many seeds also
+fails if too little happened (FLOORS), or a kind of fault never did.
 """
 
 from __future__ import annotations
@@ -14,10 +15,14 @@ import sys
 import time
 import traceback
 from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from quorate_testing.simulated.chaos import Fault
 from tests.harness.cluster_faults import KINDS
+from tests.harness.cluster_shape import FLAGS, Shape
 from tests.harness.kafka_reads_world import run_reads
 from tests.harness.quorum_seed import broken_rule, shortest
 from tests.harness.world import plan_of, run_seed, shape_of
@@ -49,6 +54,8 @@ FLOORS = {
     "configurations changed": 100,
     "clients killed": 20,
 }
+#: What a shape may have beside its promises: a failure that needs none of it is simpler to read.
+PROGRAMS = tuple(name for name in FLAGS if name not in ("compacts", "unclean", "beyond"))
 SUMS = ("sent", "acked", "failed", "read", "elections", "leader_changes", "checks")
 
 
@@ -56,6 +63,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, help="run this one, and tell what happens")
     parser.add_argument("--only", help="numbers of the faults of its plan, with --seed")
+    parser.add_argument("--without", default="", help=f"of {','.join(PROGRAMS)}, with --seed")
     parser.add_argument("--seeds", type=int, default=200)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--scenario", choices=(CLUSTER, KAFKA_READS), default=CLUSTER)
@@ -73,7 +81,13 @@ def main() -> int:
         plan = plan_of(options.seed)
         if options.only is not None:
             plan = [plan[int(number)] for number in options.only.split(",") if number]
-        print(run_seed(options.seed, plan, verbose=True))
+        left_out = [name for name in options.without.split(",") if name]
+        if unknown := set(left_out) - set(PROGRAMS):
+            parser.error(
+                f"--without {','.join(sorted(unknown))}: it may name {', '.join(PROGRAMS)}"
+            )
+        shape = without(shape_of(options.seed), left_out)
+        print(run_seed(options.seed, plan, shape=shape, verbose=True))
         return 0
     return _many(seeds, options.workers, options.state, shrink=not options.no_shrink)
 
@@ -171,21 +185,36 @@ def too_few(counters: Counter[str], injected: Counter[str], seeds: int) -> list[
     return low + [name for name in KINDS if not injected[name]]
 
 
+def without(shape: Shape, names: Iterable[str]) -> Shape:
+    """Return the shape without some of its programs."""
+    flags: dict[str, Any] = dict.fromkeys(names, False)
+    return replace(shape, **flags)
+
+
 def _shrink(seed: int) -> None:
-    plan = plan_of(seed)
-    rule = _broken_by(seed, plan)
+    plan, shape = plan_of(seed), shape_of(seed)
+    rule = _broken_by(seed, plan, shape)
     # A part of the plan may break another rule: that is another fault, and would hide this one.
-    kept = shortest(plan, lambda part: _broken_by(seed, part) == rule, tries_max=60)
+    kept = shortest(plan, lambda part: _broken_by(seed, part, shape) == rule, tries_max=60)
+    left_out: list[str] = []
+    for name in PROGRAMS:
+        fewer = without(shape, [*left_out, name])
+        if getattr(shape, name) and _broken_by(seed, kept, fewer) == rule:
+            left_out.append(name)
     numbers = ",".join(str(plan.index(fault)) for fault in kept)
-    print(f"seed {seed} ({shape_of(seed)}) breaks {rule} with these faults of {len(plan)} already:")
+    told = without(shape, left_out)
+    print(f"seed {seed} ({told}) breaks {rule} with these faults of {len(plan)} already:")
     for fault in kept:
         print(f"  {fault}")
-    print(f"replay: python -m tests.simulation.run --seed {seed} --only {numbers}")
+    arguments = f"--seed {seed} --only {numbers}"
+    if left_out:
+        arguments += f" --without {','.join(left_out)}"
+    print(f"replay: python -m tests.simulation.run {arguments}")
 
 
-def _broken_by(seed: int, plan: list[Fault]) -> str | None:
+def _broken_by(seed: int, plan: list[Fault], shape: Shape) -> str | None:
     try:
-        run_seed(seed, plan)
+        run_seed(seed, plan, shape=shape)
     except Exception as error:
         return broken_rule(error)
     return None

@@ -1,4 +1,4 @@
-"""Whole clusters under faults, in virtual time: a few seeds; `make sim` runs 200 and more.
+"""Whole clusters under faults, in virtual time: a few seeds; `make sim` runs 300 and more.
 
 `make sim SEED=...` replays one, told aloud.
 """
@@ -18,7 +18,7 @@ PER_TEST = 2
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("first", range(0, SEEDS, PER_TEST))
 def test_nothing_acknowledged_is_lost_under_faults(first: int) -> None:
-    """Three voters, three or five brokers, one idempotent producer, one consumer; by the seed."""
+    """Three voters, three or five brokers, one to three producers, one to five consumers."""
     for seed in range(first, first + PER_TEST):
         outcome = run_seed(seed)
         assert outcome.acked > 0
