@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
 from tests.harness.world import run_seed
-for seed in (8, 13):
+for seed in (8, 12):
     print(run_seed(seed))
 """
 
