@@ -6,11 +6,11 @@ import asyncio
 import contextlib
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import Any
 
-from quorate import Admin
+from quorate import Admin, TopicPartition
 from quorate.errors import QuorateError
 from tests.harness.cluster_clients import ADMIN_S, Clients, started
 from tests.harness.invariants import Violation
@@ -49,9 +49,14 @@ class Operator:
         results = await admin.reassign_partitions({one: self._target() for one in chosen})
         self.done["moves begun"] += sum(error is None for error in results.values())
         self.done["moves refused"] += sum(error is not None for error in results.values())
+        if self.chance.random() < 0.25:  # at once: most moves are over soon
+            await asyncio.sleep(self.chance.uniform(0, 0.1))
+            await self._cancel_moves(admin, chosen)
 
     async def _cancel(self, admin: Admin) -> None:
-        moving = await admin.list_reassignments()
+        await self._cancel_moves(admin, await admin.list_reassignments())
+
+    async def _cancel_moves(self, admin: Admin, moving: Iterable[TopicPartition]) -> None:
         results = await admin.reassign_partitions(dict.fromkeys(moving))
         self.done["cancels"] += sum(error is None for error in results.values())
 

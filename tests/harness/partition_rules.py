@@ -64,10 +64,13 @@ class PartitionRules:
 
     def check(self) -> None:
         """Look at every node that did anything in this instant; raise Violation."""
-        nodes = [self.cluster.nodes[name] for name in self.cluster.loop.ran if name in self._names]
-        if any(node.is_voter for node in nodes):
-            self._take_image()
-        for node in nodes:
+        nodes = self.cluster.nodes
+        ran = [nodes[name] for name in self.cluster.loop.ran if name in nodes]
+        for node in ran:
+            if node.is_voter:
+                self._take_image()
+                break
+        for node in ran:
             server = node.server
             if isinstance(server, BrokerServer) and node.is_running and has_started(server):
                 self._check_broker(node, server)
@@ -79,10 +82,6 @@ class PartitionRules:
     def topic_goes(self) -> None:
         """Forget what was acknowledged: the topic is about to be deleted."""
         self._acknowledged.clear()
-
-    @property
-    def _names(self) -> dict[str, SimulatedNode]:
-        return self.cluster.nodes
 
     # the metadata
 
