@@ -16,10 +16,6 @@ from typing import Any
 import structlog
 
 from quorate_broker.replica.partition import Partition
-from quorate_broker.server import BrokerServer
-from quorate_quorum.metadata.partitions import NEVER, PartitionImage
-from quorate_quorum.metadata.topics import TopicImage
-from quorate_quorum.server import QuorumServer
 from quorate_testing.simulated.chaos import RESTART_S, Fault
 from quorate_testing.simulated.cluster import ClusterShape, SimulatedCluster, SimulatedNode
 from quorate_testing.simulated.loop import SimulatedLoop, current_process, simulate
@@ -30,8 +26,9 @@ from tests.harness.cluster_faults import Nemesis, draw_plan
 from tests.harness.cluster_history import judge, must_be_seen
 from tests.harness.cluster_operator import Operator
 from tests.harness.cluster_shape import FLAGS, Shape, draw_shape
-from tests.harness.invariants import Invariants, Violation, partitions_of
+from tests.harness.invariants import Invariants, Violation
 from tests.harness.partition_rules import PartitionRules, duplicates_counted
+from tests.harness.topic_view import TopicView
 
 USUAL = Shape()
 #: A small map of keys, as a run has few: to clear 64 MiB took a third of its time.
@@ -169,7 +166,10 @@ class World:
         self.history = self.clients.history
         self.admins = Administrators(self.clients, self._chance())
         self.operator = Operator(self.clients, self._chance())
-        self.damages = Damages(shape, self._all_in_sync, loop.time)
+        self.view = TopicView(
+            self.cluster, TOPIC, shape.replication_factor, lambda: self.clients.partitions
+        )
+        self.damages = Damages(shape, self.view.is_in_sync, loop.time)
         self.nemesis = Nemesis(self.cluster, TOPIC, self.damages, self.tell, self._hosts)
         self.invariants = Invariants(self.cluster, self.nemesis.is_excused)
         self.rules = PartitionRules(self.cluster, TOPIC, self._is_intact)
@@ -218,7 +218,7 @@ class World:
 
     async def _run(self) -> Outcome:
         cluster, clients = self.cluster, self.clients
-        await self._all_unfenced()
+        await self._until(self.view.are_all_unfenced, "the brokers are not unfenced", every_s=0.01)
         await cluster.spawn_client(self.admins.create_topic, "admin")
         self.tell("topic created")
         clients.start(PRODUCER)
@@ -296,14 +296,14 @@ class World:
             await self._within(resting, "the moves do not come to their end")
         if self.damages.exceeded:
             await self._restart_brokers_if_stuck()
-        await self._until(self._all_in_sync, "replicas are not in sync again")
+        await self._until(self.view.is_in_sync, "replicas are not in sync again")
         self.tell("in sync")
         # A quorum that has just started knows no topic before its leader has committed a record.
-        await self._until(lambda: self._topic() is not None, "no voter knows the topic")
+        await self._until(lambda: self.view.image() is not None, "no voter knows the topic")
         await self._read_all()
         await self._until(
             lambda: (
-                bool(self._told_lost())
+                bool(self.view.told_lost())
                 or any(task.done() for task in consuming)
                 or self._has_seen_all()
             ),
@@ -315,12 +315,7 @@ class World:
 
         A record that retention has deleted since then cannot be seen any more.
         """
-        starts: dict[int, int] = {}
-        for node in self.cluster.brokers:
-            if isinstance(node.server, BrokerServer):
-                for one in partitions_of(node.server):
-                    known = starts.get(one.partition, 0)
-                    starts[one.partition] = max(known, one.log_start_offset)
+        starts = self.view.log_starts()
         history = self.history
         for (partition, offset), value in history.final_at.items():
             if offset < starts.get(partition, 0):
@@ -331,7 +326,7 @@ class World:
 
     async def _restart_brokers_if_stuck(self) -> None:
         for _ in range(150):
-            if self._all_in_sync():
+            if self.view.is_in_sync():
                 return
             await asyncio.sleep(0.1)
         self._restart_brokers()
@@ -345,7 +340,7 @@ class World:
                 reading.cancel()
                 await asyncio.gather(reading, return_exceptions=True)
                 self._restart_brokers()
-                await self._until(self._all_in_sync, "replicas are not in sync again")
+                await self._until(self.view.is_in_sync, "replicas are not in sync again")
                 reading = self.cluster.spawn_client(self.clients.read_all, "reader")
         await self._within(reading, "the topic can't be read to its end")
 
@@ -365,39 +360,20 @@ class World:
             raise Violation(f"{otherwise} within {RECOVERY_S} s of the last fault")
         task.result()
 
-    async def _until(self, holds: Callable[[], bool], otherwise: str) -> None:
+    async def _until(
+        self, holds: Callable[[], bool], otherwise: str, *, every_s: float = 0.1
+    ) -> None:
         until_s = self.loop.time() + RECOVERY_S
         while not holds():
             if self.loop.time() > until_s:
                 raise Violation(f"{otherwise} within {RECOVERY_S} s of the last fault")
-            await asyncio.sleep(0.1)
-
-    async def _all_unfenced(self) -> None:
-        while True:
-            servers = [node.server for node in self.cluster.brokers]
-            if all(isinstance(one, BrokerServer) and not one.is_fenced for one in servers):
-                return
-            await asyncio.sleep(0.01)
-
-    def _all_in_sync(self) -> bool:
-        """Whether at every broker each partition that it holds has a full ISR.
-
-        The view of the leaders is not enough: a leader may not know yet that a broker came back
-        with another incarnation, and left every ISR.
-        """
-        whole = 0
-        for node in self.cluster.brokers:
-            if not isinstance(node.server, BrokerServer) or node.server.is_fenced:
-                return False
-            for partition in partitions_of(node.server):
-                whole += len(partition.isr) == self.shape.replication_factor
-        return whole == self.shape.replication_factor * self.clients.partitions
+            await asyncio.sleep(every_s)
 
     def _is_intact(self, node: SimulatedNode, partition: Partition) -> bool:
         return not self.damages.is_damaged(node, partition.log.compaction.directory)
 
     def _judge(self) -> None:
-        told_lost = self._told_lost()
+        told_lost = self.view.told_lost()
         if self.has_recovered and not self.may_lose:
             told_lost = set()  # a recovered quorum elects all leaders anew, and loses no record
         if told_lost and not self.may_lose:
@@ -422,26 +398,6 @@ class World:
         if self.nemesis.injected["clock jump"]:  # old by the clock of one broker
             return self.loop.time()
         return self.loop.time() - retention_ms / 1000
-
-    def _told_lost(self) -> set[int]:
-        """Return the partitions of which the controller says that records may be lost."""
-        partitions = enumerate(self._partitions())
-        return {number for number, one in partitions if one.recovered_epoch != NEVER}
-
-    def _partitions(self) -> list[PartitionImage]:
-        """Return the topic's partitions as the newest image has them."""
-        topic = self._topic()
-        assert topic is not None
-        return list(topic.partitions)
-
-    def _topic(self) -> TopicImage | None:
-        """Return the topic as the newest image has it."""
-        images = [
-            node.server._rooms.controller.image
-            for node in self.cluster.voters
-            if isinstance(node.server, QuorumServer) and node.server._rooms is not None
-        ]
-        return max(images, key=lambda image: image.offset).topic_named(TOPIC) if images else None
 
     def _outcome(self) -> Outcome:
         history, shape = self.history, self.shape
