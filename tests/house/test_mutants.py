@@ -6,8 +6,9 @@ import re
 
 import pytest
 
+from tests.mutants.mutant import Mutant
 from tests.mutants.run import ROOT, mutated
-from tests.mutants.table import MUTANTS, Mutant
+from tests.mutants.table import MUTANTS
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: f"{m.rule}-{m.fault}")
@@ -25,3 +26,12 @@ def test_every_rule_of_the_guarantees_has_a_mutant_and_names_a_test_that_catches
     assert set(told) == {mutant.rule for mutant in MUTANTS}
     for rule, test in told.items():
         assert any(one.removeprefix("tests/") == test for one in tests[rule]), rule
+
+
+def test_what_others_have_lost_is_kept_by_rules_that_have_mutants() -> None:
+    page = (ROOT / "docs/guarantees.md").read_text()
+    _, _, section = page.partition("\n## What others have lost\n")
+    rows = re.findall(r"^\| .+ \| .+ \| (.+) \|$", section, re.MULTILINE)[1:]
+    assert len(rows) >= 22
+    named = {rule for rules in rows for rule in rules.split(", ")}
+    assert named <= {mutant.rule for mutant in MUTANTS}

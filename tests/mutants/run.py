@@ -18,7 +18,8 @@ import time
 from pathlib import Path
 from py_compile import PycInvalidationMode
 
-from tests.mutants.table import MUTANTS, Mutant
+from tests.mutants.mutant import Mutant
+from tests.mutants.table import MUTANTS
 
 ROOT = Path(__file__).parents[2]
 ROOTS = ("clients", "quorum", "broker", "proto", "tests")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from tests.mutants.mutant import Mutant
+from tests.mutants.replication import REPLICATION
 
 RAFT = "quorum/quorate_quorum/raft/machine/raft.py"
 ROLE = "quorum/quorate_quorum/raft/machine/role.py"
@@ -198,18 +199,8 @@ CATALOG_TESTS = "tests/unit/quorate/schema_registry/test_catalog.py"
 SCHEMA_TOPIC_TESTS = "tests/unit/quorate/schema_registry/test_topic.py"
 
 
-class Mutant(NamedTuple):
-    """`old` occurs exactly once in the file; the named tests fail once it is `new`."""
-
-    rule: str
-    fault: str
-    path: str
-    old: str
-    new: str
-    tests: tuple[str, ...]
-
-
 MUTANTS = (
+    *REPLICATION,
     Mutant(
         "room-to-delete",
         "the place for the start of a log is made when it is needed",

@@ -206,25 +206,6 @@ class TestRegistration:
         assert request.inter_broker_listener == "grpc"
         assert [one.directory_id for one in request.directories] == [D1, D2]
 
-    async def test_nothing_begins_before_the_image_has_passed_it(self, fixture: Fixture) -> None:
-        await write_marker(fixture.disk, "/d1")
-        await fixture.register()
-        fixture.client.image = image(21)
-        await fixture.settle()
-        assert fixture.publisher.started is None
-        assert not fixture.replicas.registration.is_known
-        assert (await read_run(fixture.disk, "/d1")).marker_present
-        assert not fixture.lifecycle.caught_up.is_set()
-
-        fixture.client.image = image(22, broker(20))
-        await fixture.settle()
-        assert fixture.publisher.started is fixture.client.image
-        assert fixture.replicas.registration == Registration(CLUSTER, 3, OURS, 20)
-        assert sorted(fixture.replicas.directories) == [D1, D2]
-        run = await read_run(fixture.disk, "/d1")
-        assert (run.marker_present, run.same_boot) == (False, True)
-        assert fixture.lifecycle.caught_up.is_set()
-
     async def test_a_duplicate_is_the_callers_error(self, fixture: Fixture) -> None:
         fixture.client.error = DuplicateBrokerError("taken")
         with pytest.raises(DuplicateBrokerError):
@@ -498,6 +479,26 @@ class TestLeave:
 
     async def test_one_that_never_registered_has_nobody_to_ask(self, short: Fixture) -> None:
         await short.lifecycle.heartbeats.leave()
+
+
+async def test_nothing_begins_before_the_image_has_passed_it(fixture: Fixture) -> None:
+    await write_marker(fixture.disk, "/d1")
+    await fixture.register()
+    fixture.client.image = image(21)
+    await fixture.settle()
+    assert fixture.publisher.started is None
+    assert not fixture.replicas.registration.is_known
+    assert (await read_run(fixture.disk, "/d1")).marker_present
+    assert not fixture.lifecycle.caught_up.is_set()
+
+    fixture.client.image = image(22, broker(20))
+    await fixture.settle()
+    assert fixture.publisher.started is fixture.client.image
+    assert fixture.replicas.registration == Registration(CLUSTER, 3, OURS, 20)
+    assert sorted(fixture.replicas.directories) == [D1, D2]
+    run = await read_run(fixture.disk, "/d1")
+    assert (run.marker_present, run.same_boot) == (False, True)
+    assert fixture.lifecycle.caught_up.is_set()
 
 
 async def test_it_stays_fenced_until_its_lossy_replicas_are_settled(fixture: Fixture) -> None:

@@ -15,6 +15,7 @@ from quorate.errors import (
     InvalidPartitionsError,
     InvalidRequestError,
     InvalidTimestampError,
+    NotEnoughReplicasAfterAppendError,
     NotEnoughReplicasError,
     NotLeaderError,
     OutcomeUnknownError,
@@ -258,6 +259,7 @@ def test_a_lost_answer_and_an_expiry_in_flight() -> None:
     [
         (StorageError("nothing was written: the disk is full"), False),
         (NotEnoughReplicasError("x"), False),
+        (NotEnoughReplicasAfterAppendError("x"), True),
         (OutcomeUnknownError("the append failed"), True),
     ],
 )

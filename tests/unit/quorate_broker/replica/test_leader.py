@@ -186,6 +186,24 @@ def test_one_proposal_at_a_time() -> None:
     assert leader.propose(0, 101, eligible) is None
 
 
+def test_an_image_ends_the_proposal_that_it_decides() -> None:
+    """KAFKA-14144: whether it was accepted, or another change of the partition came first."""
+    for isr in ((1, 2, 3), (1, 2)):
+        leader = leader_of(1, 2)
+        fetch(leader, stream_of(2), 0)
+        fetch(leader, stream_of(3), 0)
+        proposal = leader.propose(0, 101, eligible)
+        assert proposal is not None
+        leader.in_sync.lost(proposal, 0)
+
+        assert leader.update(8, isr, (1, 2, 3), 1)
+
+        assert leader.in_sync.maximal == isr
+        following = leader.propose(1, 101, eligible)
+        assert (following is None) == (isr == (1, 2, 3))
+        assert following is None or following.partition_epoch == 8
+
+
 def test_an_older_image_changes_nothing() -> None:
     leader = leader_of(1, 2)
 

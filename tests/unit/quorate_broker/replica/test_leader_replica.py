@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from crc32c import crc32c
 
 from quorate.errors import (
     FencedLeaderEpochError,
+    NotLeaderError,
     OffsetOutOfRangeError,
     UnknownLeaderEpochError,
 )
@@ -17,6 +19,7 @@ from quorate.record.batch import BatchBuilder, check
 from quorate_broker.replica import checks
 from quorate_broker.replica.hints import hint_of
 from quorate_broker.replica.leader import ReplicaStream
+from quorate_broker.replica.produce_queue import Produced
 from quorate_broker.v1.replica_pb2 import ReplicaFetchPartition
 from tests.unit.quorate_broker.builders import (
     NOW_MS,
@@ -88,19 +91,53 @@ async def test_reading_while_appending_shows_nothing_beyond_the_high_watermark()
     world = World(brokers=2)
     await world.start(min_isr=1)
     one = world.brokers[1]
-    writing = [one.produce(b"%d" % number) for number in range(300)]
+    writing: list[asyncio.Future[Produced]] = []
+
+    async def write() -> None:
+        for number in range(300):
+            writing.append(one.produce(b"%d" % number))
+            await asyncio.sleep(0)
+
+    writer = asyncio.create_task(write())
     seen: list[bytes] = []
-    offset = 0
+    offset = races = 0
     while len(seen) < 300:
-        fetched = await one.partition.as_leader().fetch(offset, bytes_max=400)
+        fetched = await one.partition.as_leader().fetch(offset, bytes_max=1 << 20)
         values = values_of(fetched.batches)
         offset += len(values)
         assert offset <= fetched.high_watermark <= one.partition.high_watermark
+        races += bool(values) and one.partition.log_end_offset > fetched.high_watermark
         seen.extend(values)
         await asyncio.sleep(0)
+    await writer
     await asyncio.gather(*writing)
+    assert races
     assert seen == [b"%d" % number for number in range(300)]
     await world.stop()
+
+
+async def test_a_read_that_outlives_the_reign_is_not_served(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """KAFKA-9838: the next leader may have cut what was read."""
+    await broker.produce(b"a")
+    leader, log, begun = broker.partition.as_leader(), broker.partition.log, asyncio.Event()
+    gate, read = asyncio.Event(), log.read
+
+    async def held(offset: int, **bounds: Any) -> bytes:
+        found = await read(offset, **bounds)
+        begun.set()
+        await gate.wait()
+        return found
+
+    monkeypatch.setattr(log, "read", held)
+    reading = asyncio.create_task(leader.fetch(0, bytes_max=1 << 20))
+    await begun.wait()
+    await broker.world.change(raise_epoch=True)
+    gate.set()
+
+    with pytest.raises(NotLeaderError):
+        await reading
 
 
 def fetch_of(offset: int, last_epoch: int, *, leader_epoch: int = 1) -> ReplicaFetchPartition:

@@ -17,6 +17,8 @@ from quorate.errors import (
 from quorate_broker.replica.hints import hint_of
 from quorate_broker.replication.fetcher import Fetchers
 from quorate_broker.replication.follower_positions import FollowerPositions
+from quorate_broker.v1.replica_pb2 import ReplicaDiverging, ReplicaFetched
+from quorate_quorum.v1 import controller_pb2 as wire
 from quorate_quorum.v1 import events_pb2 as ev
 from tests.unit.quorate_broker.builders import (
     TOPIC_ID,
@@ -157,6 +159,21 @@ async def test_a_position_whose_epoch_the_leader_never_learns_is_refused_in_time
     await until(lambda: len(refused) >= 2)
 
 
+async def test_a_follower_steps_down_to_the_last_epoch_that_both_have(world: World) -> None:
+    """KIP-279, KAFKA-6361: where the older epoch ends in the leader's log says nothing of ours."""
+    one, two, _ = world.brokers.values()
+    await one.produce(b"a")
+    await world.change(leader=2, to=[2])  # 1 leads on, as far as 1 and 3 know
+    await one.produce(b"1", b"of 1", acks=1)
+    for value in (b"1", b"2", b"of 2"):
+        await two.produce(value, acks=1)
+    await world.change(leader=1)
+    await one.produce(b"b")
+
+    for broker in world.brokers.values():
+        assert await broker.stored() == [b"a", b"1", b"of 1", b"b"]
+
+
 async def test_elections_without_records_do_not_confuse_anybody(world: World) -> None:
     """Epochs that left no record leave nothing to compare."""
     await world.brokers[1].produce(b"a")
@@ -173,7 +190,7 @@ async def test_a_diverging_tail_is_never_shown(world: World) -> None:
     one, two, _ = world.brokers.values()
     await one.produce(b"committed")
     await until(lambda: one.partition.high_watermark == 1)
-    await world.change(leader=2, to=[2, 3])
+    await world.change(leader=2, isr=[2, 3], to=[2, 3])
     one.produce(b"uncommitted 1", b"uncommitted 2", acks=1)
     await until(lambda: one.partition.log_end_offset == 3)
     shown: list[int] = []
@@ -184,7 +201,8 @@ async def test_a_diverging_tail_is_never_shown(world: World) -> None:
             shown.append(follower.log.epochs.epoch_at(1))  # whose record would consumers read?
 
     one.partition.watches.add(look)
-    await two.produce(b"x", b"y", acks=1)
+    await two.produce(b"x", b"y")
+    await until(lambda: two.partition.high_watermark == 3)
     await world.change(raise_epoch=True)
     await two.produce(b"z")
     await until(lambda: one.partition.high_watermark == 4)
@@ -196,6 +214,78 @@ async def test_a_diverging_tail_is_never_shown(world: World) -> None:
         1, end=one.partition.high_watermark, bytes_max=1 << 20, at_least_one=True
     )
     assert values_of(committed) == [b"x", b"y", b"z"]
+
+
+async def test_an_answer_that_comes_after_the_role_has_ended_cuts_nothing(world: World) -> None:
+    """KAFKA-13207: the former leader wants a cut, and this replica leads by then."""
+    two = world.brokers[2]
+    await world.brokers[1].produce(b"both")
+    role = two.partition.follower
+    assert role is not None
+    await world.change(leader=2, to=[2])
+    await two.produce(b"only on 2", acks=1)
+    late = ReplicaFetched(
+        leader_epoch=role.leader_epoch,
+        base_offset=1,
+        diverging=ReplicaDiverging(epoch=0, end_offset=1),
+    )
+
+    assert await role.take(late, b"") is not None
+
+    assert await two.stored() == [b"both", b"only on 2"]
+
+
+async def test_a_follower_below_the_leaders_start_begins_there_and_may_lead(world: World) -> None:
+    """KAFKA-12996: its high watermark moves along, or consumers would be sent below its start."""
+    one, _, three = world.brokers.values()
+    await one.produce(b"a")
+    await world.fence(3)
+    await world.change(isr=[1, 2])
+    await three.stop()
+    for value in (b"b", b"c", b"d"):
+        await one.produce(value)
+    await one.partition.as_leader().log_start.move(3, "a test")
+
+    await three.start()
+    partition, bounds = three.partition, set[tuple[int, int]]()
+
+    def look() -> None:
+        if partition.follower is not None:
+            known = min(partition.high_watermark, partition.follower.machine.high_watermark)
+            bounds.add((partition.log_start_offset, known))
+
+    partition.watches.add(look)
+    await world.register(three)
+    await until(lambda: set(world.state.isr) == {1, 2, 3})
+    await world.change(leader=3)
+
+    assert (3, 3) in bounds
+    assert all(start <= high_watermark for start, high_watermark in bounds)
+    assert (three.partition.high_watermark, await three.stored()) == (4, [b"d"])
+    await three.produce(b"e")
+    for broker in world.brokers.values():
+        assert (await broker.stored())[-2:] == [b"d", b"e"]
+
+
+async def test_a_proposal_without_an_answer_is_sent_again() -> None:
+    """KAFKA-12686, KAFKA-14010: else the ISR would stay as it is until the next election."""
+    world = World(lag_ms=300)
+    await world.start()
+    lost: list[wire.AlterPartition] = []
+
+    def lose_some(wanted: wire.AlterPartition) -> None:
+        if len(lost) < 3:
+            lost.append(wanted)
+            no_controller(wanted)
+
+    world.on_alter = lose_some
+    await world.brokers[3].stop()
+
+    await world.brokers[1].produce(b"a")
+
+    assert set(world.state.isr) == {1, 2}
+    assert lost[0] == lost[1] == lost[2], "the same proposal, until it is decided"
+    await world.stop()
 
 
 async def test_the_high_watermark_moves_when_a_dead_member_leaves_the_isr() -> None:
@@ -290,6 +380,25 @@ async def test_a_leader_cut_off_commits_nothing_and_loses_its_tail(world: World)
     await world.change(raise_epoch=True)
     await until(lambda: one.partition.high_watermark == 2)
     assert await one.stored() == [b"a", b"b"]
+
+
+async def test_a_leader_that_reaches_no_controller_commits_nothing_by_itself() -> None:
+    """It wants to drop its silent followers. Until that is committed one of them may be elected."""
+    world = World(lag_ms=200)
+    await world.start(min_isr=1)
+    one = world.brokers[1]
+    await one.produce(b"a")
+    world.on_alter = no_controller
+    await world.brokers[2].stop()
+    await world.brokers[3].stop()
+    await one.produce(b"b", acks=1)
+    await until(lambda: (1,) in world.altered)
+
+    with pytest.raises(RequestTimedOutError):
+        await one.produce(b"c", timeout_ms=300)
+
+    assert one.partition.high_watermark == 1
+    await world.stop()
 
 
 async def test_who_waits_at_a_leader_that_loses_its_reign_learns_who_leads(world: World) -> None:

@@ -1,0 +1,374 @@
+"""Mutants of replication: what other replicated logs did wrong, put into this one.
+
+Each is a fault that lost or hid records elsewhere: docs/guarantees.md tells where.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.mutants.mutant import Mutant
+
+REPLICA: Final = "broker/quorate_broker/replica"
+FOLLOWER: Final = f"{REPLICA}/follower.py"
+FOLLOWER_REPLICA: Final = f"{REPLICA}/follower_replica.py"
+LEADER: Final = f"{REPLICA}/leader.py"
+LEADER_REPLICA: Final = f"{REPLICA}/leader_replica.py"
+IN_SYNC: Final = f"{REPLICA}/in_sync_replicas.py"
+DIVERGENCE: Final = f"{REPLICA}/divergence.py"
+PRODUCERS: Final = f"{REPLICA}/producers.py"
+PARTITIONS: Final = "quorum/quorate_quorum/controller/decisions/partitions.py"
+LOSSY_ELECTIONS: Final = "quorum/quorate_quorum/controller/decisions/lossy_elections.py"
+ISR_KEEPER: Final = "broker/quorate_broker/replication/isr.py"
+SHARD: Final = "broker/quorate_broker/groups/shard.py"
+
+BROKER_TESTS: Final = "tests/unit/quorate_broker"
+STREAMS: Final = f"{BROKER_TESTS}/replication/test_streams.py"
+FOLLOWER_TESTS: Final = f"{BROKER_TESTS}/replica/test_follower.py"
+LEADER_TESTS: Final = f"{BROKER_TESTS}/replica/test_leader.py"
+LEADER_REPLICA_TESTS: Final = f"{BROKER_TESTS}/replica/test_leader_replica.py"
+PRODUCERS_TESTS: Final = f"{BROKER_TESTS}/replica/test_producers.py"
+CONTROLLER_TESTS: Final = "tests/unit/quorate_quorum/controller"
+PARTITIONS_TESTS: Final = f"{CONTROLLER_TESTS}/test_partitions.py"
+BROKERS_TESTS: Final = f"{CONTROLLER_TESTS}/test_brokers.py"
+
+REPLICATION: Final = (
+    Mutant(
+        "cut-by-epoch",
+        "a follower that restarts cuts its log to its own high watermark",
+        FOLLOWER_REPLICA,
+        "                is_synced = await self._replica_log.write(",
+        "                if not self.machine.has_matched:\n"
+        "                    await self._truncate(Truncate(self.machine.high_watermark))\n"
+        "                is_synced = await self._replica_log.write(",
+        (f"{STREAMS}::test_a_follower_that_restarts_keeps_what_it_has_and_may_lead",),
+    ),
+    Mutant(
+        "cut-by-epoch",
+        "a leader does not compare its followers' epochs with its own",
+        DIVERGENCE,
+        "if epoch < last_epoch or epoch_end < offset:",
+        "if False:",
+        (f"{STREAMS}::test_after_both_crash_logs_are_equal_below_the_high_watermark",),
+    ),
+    Mutant(
+        "cut-by-epoch",
+        "a follower that lacks the leader's epoch cuts to where that ends in the leader's log",
+        FOLLOWER,
+        "cut = min(ours[1], end_offset) if ours[0] == epoch else ours[1]",
+        "cut = end_offset",
+        (
+            f"{FOLLOWER_TESTS}::test_it_steps_down_where_it_lacks_the_leaders_epoch",
+            f"{STREAMS}::test_a_follower_steps_down_to_the_last_epoch_that_both_have",
+        ),
+    ),
+    Mutant(
+        "cut-by-epoch",
+        "a leader notes its epoch before it has a record",
+        LEADER_REPLICA,
+        "        log.set_high_watermark(self.machine.high_watermark, self._log.hw_epoch)\n",
+        "        self._log.epochs.assign(state.leader_epoch, self._log.log_end_offset)\n",
+        (f"{STREAMS}::test_elections_without_records_do_not_confuse_anybody",),
+    ),
+    Mutant(
+        "epochs-fence",
+        "a caller of an older leader epoch is served",
+        f"{REPLICA}/replica.py",
+        "if theirs == ours:",
+        "if theirs <= ours:",
+        (
+            f"{LEADER_REPLICA_TESTS}::test_another_leader_epoch_is_told_apart",
+            f"{LEADER_REPLICA_TESTS}::test_a_fetch_that_diverges_or_is_stale_moves_no_state",
+        ),
+    ),
+    Mutant(
+        "epochs-fence",
+        "a caller that knows a later leader epoch is fenced as if it knew an older one",
+        f"{REPLICA}/replica.py",
+        "if theirs < ours:",
+        "if theirs != ours:",
+        (f"{LEADER_REPLICA_TESTS}::test_another_leader_epoch_is_told_apart",),
+    ),
+    Mutant(
+        "eligible-leaders",
+        "a replica that leaves a too small ISR is forgotten as one that has all records",
+        PARTITIONS,
+        "elr=now.ordered(left - unsure),",
+        "elr=(),",
+        (
+            f"{PARTITIONS_TESTS}::test_who_leaves_under_min_isr_enters_the_elr_until_the_isr_is_enough",
+            f"{BROKERS_TESTS}::test_leaders_come_from_the_isr_then_from_the_elr_in_order_of_assignment",
+        ),
+    ),
+    Mutant(
+        "eligible-leaders",
+        "the last member of an ISR leads on after a restart that lost the end of its log",
+        PARTITIONS,
+        "lossy = () if _is_lossless(image, topic, broker, directory_id) else (broker_id,)",
+        "lossy = ()",
+        (f"{BROKERS_TESTS}::test_a_registration_tells_whether_the_tail_is_there",),
+    ),
+    Mutant(
+        "unclean-by-choice",
+        "a replica outside ISR and ELR leads although one with all records may come back",
+        LOSSY_ELECTIONS,
+        "if (partition.isr or partition.elr) and not unclean:",
+        "if False:",
+        (f"{PARTITIONS_TESTS}::test_nobody_is_elected_while_an_elr_member_may_return",),
+    ),
+    Mutant(
+        "unclean-by-choice",
+        "an election that may lose records leaves no mark",
+        LOSSY_ELECTIONS,
+        "recovered_epoch=new.leader_epoch)",
+        "recovered_epoch=old.recovered_epoch)",
+        (
+            f"{CONTROLLER_TESTS}/test_lossy_replicas.py::test_where_no_lossless_replica_is_left_the_furthest_leads_and_the_loss_is_marked",
+        ),
+    ),
+    Mutant(
+        "cut-before-mark",
+        "a follower takes the leader's high watermark before it has cut its own tail",
+        FOLLOWER_REPLICA,
+        "            return self.machine.diverged(\n",
+        "            if self.machine.learn(fetched.high_watermark, log.log_end_offset):\n"
+        "                self._replica_log.set_high_watermark(\n"
+        "                    self.machine.high_watermark, self.machine.high_watermark_epoch\n"
+        "                )\n"
+        "            return self.machine.diverged(\n",
+        (f"{STREAMS}::test_a_diverging_tail_is_never_shown",),
+    ),
+    Mutant(
+        "agreed-positions",
+        "the position of a follower whose log diverges counts",
+        LEADER_REPLICA,
+        "        if diverging is not None:\n            return diverging\n",
+        "        if diverging is not None:\n"
+        "            self.machine.record_fetch(stream, request.fetch_offset, now_ms)\n"
+        "            self._advance()\n"
+        "            return diverging\n",
+        (f"{LEADER_REPLICA_TESTS}::test_a_fetch_that_diverges_or_is_stale_moves_no_state",),
+    ),
+    Mutant(
+        "agreed-positions",
+        "a late request of a broker's former run counts for the new one",
+        LEADER,
+        "            if stream.is_older_than(progress.stream):\n                return False\n",
+        "",
+        (f"{LEADER_TESTS}::test_a_fetch_of_an_older_registration_or_stream_moves_nothing",),
+    ),
+    Mutant(
+        "agreed-positions",
+        "what the former run of a broker had counts for the new one",
+        LEADER,
+        "if stream.broker_epoch > progress.stream.broker_epoch:",
+        "if False:",
+        (f"{LEADER_TESTS}::test_what_an_old_incarnation_asked_for_says_nothing_of_the_new_one",),
+    ),
+    Mutant(
+        "agreed-positions",
+        "a replica may enter the ISR by what its broker's former run has fetched",
+        LEADER,
+        "            and progress.stream.broker_epoch == eligible_epoch(broker_id)\n",
+        "",
+        (f"{LEADER_TESTS}::test_only_the_registration_that_fetched_may_enter",),
+    ),
+    Mutant(
+        "eligible-members",
+        "a broker that was fenced meanwhile enters the ISR",
+        PARTITIONS,
+        '    if broker.fenced:\n        return "is fenced"\n',
+        "",
+        (f"{PARTITIONS_TESTS}::test_a_fenced_member_is_ineligible",),
+    ),
+    Mutant(
+        "eligible-members",
+        "a proposal that was made for a broker's former run lets the new one in",
+        PARTITIONS,
+        "if broker.epoch != member.broker_epoch:",
+        "if False:",
+        (f"{PARTITIONS_TESTS}::test_a_bad_proposal_is_refused",),
+    ),
+    Mutant(
+        "mark-follows-start",
+        "a follower that begins again at the leader's start keeps its high watermark",
+        FOLLOWER,
+        "self.high_watermark = offset\n\n    def _other_epoch",
+        "pass\n\n    def _other_epoch",
+        (
+            f"{FOLLOWER_TESTS}::test_below_the_leaders_start_it_begins_again_and_moves_its_high_watermark",
+            f"{STREAMS}::test_a_follower_below_the_leaders_start_begins_there_and_may_lead",
+        ),
+    ),
+    Mutant(
+        "roles-end",
+        "an answer of the former leader cuts the log of the next one",
+        FOLLOWER_REPLICA,
+        '            if self.is_over:\n                return "this replica does not follow now"\n',
+        "",
+        (f"{STREAMS}::test_an_answer_that_comes_after_the_role_has_ended_cuts_nothing",),
+    ),
+    Mutant(
+        "maximal-isr",
+        "a member that the leader has proposed counts only after it hears that it is one",
+        IN_SYNC,
+        "proposed = self.proposal.isr if self.proposal is not None else ()",
+        "proposed: tuple[int, ...] = ()",
+        (
+            f"{LEADER_TESTS}::test_a_proposed_member_counts_before_it_is_committed",
+            f"{LEADER_TESTS}::test_the_property_holds_over_random_schedules",
+        ),
+    ),
+    Mutant(
+        "maximal-isr",
+        "a member counts no more because a second try to add it was refused",
+        IN_SYNC,
+        "self._doubtful[broker_id] = self._lost_ms",
+        "pass",
+        (
+            f"{LEADER_TESTS}::test_a_refused_member_counts_on_if_an_earlier_try_was_lost",
+            f"{LEADER_TESTS}::test_the_property_holds_over_random_schedules",
+        ),
+    ),
+    Mutant(
+        "maximal-isr",
+        "a leader that reaches no controller drops its followers by itself",
+        IN_SYNC,
+        "self.maximal = maximal_isr(isr, proposed, self._doubtful)",
+        "self.maximal = maximal_isr(proposed or isr, self._doubtful)",
+        (
+            f"{LEADER_TESTS}::test_a_member_that_is_proposed_out_counts_until_that_is_committed",
+            f"{STREAMS}::test_a_leader_that_reaches_no_controller_commits_nothing_by_itself",
+        ),
+    ),
+    Mutant(
+        "shrink-moves-mark",
+        "a batch that waits for a dead member is not answered when the member leaves the ISR",
+        LEADER_REPLICA,
+        "            self.queue.isr_shrank()\n        self._advance()\n",
+        "            self.queue.isr_shrank()\n",
+        (f"{STREAMS}::test_the_high_watermark_moves_when_a_dead_member_leaves_the_isr",),
+    ),
+    Mutant(
+        "shrink-moves-mark",
+        "a follower that leaves the ISR ends the leader epoch, and with it every batch that waits",
+        PARTITIONS,
+        "    is_new_reign = leader != old.leader or ",
+        "    is_new_reign = members != set(old.isr) or leader != old.leader or ",
+        (
+            f"{PARTITIONS_TESTS}::test_an_isr_shrinks_and_grows_as_its_leader_proposes",
+            f"{BROKERS_TESTS}::test_a_follower_that_is_fenced_changes_no_leader_epoch",
+        ),
+    ),
+    Mutant(
+        "proposals-end",
+        "a leader that has no answer to its proposal proposes nothing more",
+        IN_SYNC,
+        "            self._is_in_flight = False\n            self._lost_ms = now_ms\n",
+        "            self._lost_ms = now_ms\n",
+        (f"{LEADER_TESTS}::test_a_proposed_member_counts_before_it_is_committed",),
+    ),
+    Mutant(
+        "proposals-end",
+        "a proposal that the controller did not answer stays under way",
+        ISR_KEEPER,
+        "            leader.isr_lost(proposal)\n        return False\n",
+        "            pass\n        return False\n",
+        (f"{STREAMS}::test_a_proposal_without_an_answer_is_sent_again",),
+    ),
+    Mutant(
+        "proposals-end",
+        "an image does not end the proposal that it decides",
+        IN_SYNC,
+        "        self._doubtful.clear()\n        self._drop_proposal()\n",
+        "        self._doubtful.clear()\n",
+        (f"{LEADER_TESTS}::test_an_image_ends_the_proposal_that_it_decides",),
+    ),
+    Mutant(
+        "min-isr-commits",
+        "the high watermark moves although the ISR is below min ISR",
+        LEADER,
+        "        if not self.has_enough_replicas:\n            return False\n",
+        "",
+        (
+            f"{LEADER_TESTS}::test_the_high_watermark_stands_while_the_isr_is_below_min_isr",
+            f"{STREAMS}::test_nothing_commits_under_min_isr",
+        ),
+    ),
+    Mutant(
+        "min-isr-commits",
+        "a batch that was written below min ISR counts as not written",
+        "clients/quorate/producer/sender.py",
+        "    errors.NotEnoughReplicasError,\n",
+        "    errors.NotEnoughReplicasError,\n    errors.NotEnoughReplicasAfterAppendError,\n",
+        (
+            "tests/unit/quorate/producer/test_producer.py::test_a_record_that_expires_after_refusals_alone_was_not_written",
+        ),
+    ),
+    Mutant(
+        "committed-reads",
+        "a consumer reads on to the end of the log",
+        LEADER_REPLICA,
+        "self._read_batches(offset, high_watermark, bytes_max, at_least_one)",
+        "self._read_batches(offset, end, bytes_max, at_least_one)",
+        (
+            f"{LEADER_REPLICA_TESTS}::test_fetch_between_the_high_watermark_and_the_end_is_empty",
+            f"{LEADER_REPLICA_TESTS}::test_reading_while_appending_shows_nothing_beyond_the_high_watermark",
+        ),
+    ),
+    Mutant(
+        "committed-reads",
+        "a read that a cut overtook is served",
+        LEADER_REPLICA,
+        "            if self.is_over:  # the log may have been cut during the read\n",
+        "            if False:\n",
+        (f"{LEADER_REPLICA_TESTS}::test_a_read_that_outlives_the_reign_is_not_served",),
+    ),
+    Mutant(
+        "last-run-kept",
+        "a broker forgets how its last run ended before the controller knows",
+        "broker/quorate_broker/lifecycle.py",
+        "        await self._catch_up(apply_offset)\n        await self._directories.begin_run()\n",
+        "        await self._directories.begin_run()\n        await self._catch_up(apply_offset)\n",
+        (f"{BROKER_TESTS}/test_lifecycle.py::test_nothing_begins_before_the_image_has_passed_it",),
+    ),
+    Mutant(
+        "idempotence",
+        "a partition remembers fewer batches than a producer may have in flight",
+        PRODUCERS,
+        "BATCHES_REMEMBERED = 5",
+        "BATCHES_REMEMBERED = 4",
+        (f"{PRODUCERS_TESTS}::test_each_of_the_last_five_batches_is_known_again",),
+    ),
+    Mutant(
+        "idempotence",
+        "a batch that is older than what is remembered passes for a gap",
+        PRODUCERS,
+        "if self._is_before_the_window(span[1], expected):",
+        "if False:",
+        (f"{PRODUCERS_TESTS}::test_a_batch_older_than_the_window_is_a_duplicate_and_no_gap",),
+    ),
+    Mutant(
+        "groups-outlive-coordinators",
+        "a new coordinator reads its log before all of it is committed",
+        SHARD,
+        "while self.leader.machine.high_watermark < end and not self.leader.is_over:",
+        "while False:",
+        (
+            f"{BROKER_TESTS}/groups/test_shard.py::test_a_new_leader_answers_only_when_all_of_its_log_is_committed",
+        ),
+    ),
+    Mutant(
+        "own-bytes",
+        "a batch that ends while it is on the wire gives its bytes to the next one",
+        "clients/quorate/producer/partition_queue.py",
+        "            self.encoded = self.builder.build()\n",
+        '            pool = Batch.encode.__dict__.setdefault("pool", bytearray(1 << 16))\n'
+        "            built = self.builder.build()\n"
+        "            pool[: len(built)] = built\n"
+        "            self.encoded = memoryview(pool)[: len(built)]\n",
+        (
+            "tests/unit/quorate/producer/test_accumulator.py::test_bytes_on_the_wire_never_change_when_a_batch_ends_early",
+        ),
+    ),
+)
