@@ -11,6 +11,7 @@ from quorate_quorum.metadata.delta import MetadataDelta
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.node.config import BrokerConfig
 from quorate_quorum.node.environment import Environment
+from quorate_quorum.node.features import to_wire
 from quorate_quorum.node.identify import NodeService
 from quorate_quorum.v1.controller_pb2 import (
     HeartbeatRequest,
@@ -33,6 +34,7 @@ class FakeBroker:
         cluster_id: str,
         node_id: int,
         directory_id: bytes = b"",
+        tells_levels: bool = True,
     ) -> None:
         self.environment = environment
         self.cluster_id = cluster_id
@@ -41,6 +43,8 @@ class FakeBroker:
         self.directory_id = directory_id or bytes([node_id]) * 16
         self.incarnation = environment.new_id()
         self.tail_intact = True
+        #: Whether it tells the feature levels that it knows. The first release did not.
+        self.tells_levels = tells_levels
         self.broker_epoch = -1
         self.answers: list[HeartbeatResponse] = []
         self.failures: list[str] = []
@@ -85,6 +89,7 @@ class FakeBroker:
                 incarnation=self.incarnation,
                 **listening_at(self.endpoint),
                 host=f"h{self.node_id}",
+                features=to_wire(self.environment.features) if self.tells_levels else (),
                 directories=[
                     Directory(directory_id=self.directory_id, tail_intact=self.tail_intact)
                 ],

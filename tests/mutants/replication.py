@@ -17,8 +17,10 @@ LEADER_REPLICA: Final = f"{REPLICA}/leader_replica.py"
 IN_SYNC: Final = f"{REPLICA}/in_sync_replicas.py"
 DIVERGENCE: Final = f"{REPLICA}/divergence.py"
 PRODUCERS: Final = f"{REPLICA}/producers.py"
-PARTITIONS: Final = "quorum/quorate_quorum/controller/decisions/partitions.py"
-LOSSY_ELECTIONS: Final = "quorum/quorate_quorum/controller/decisions/lossy_elections.py"
+DECISIONS: Final = "quorum/quorate_quorum/controller/decisions"
+PARTITIONS: Final = f"{DECISIONS}/partitions.py"
+LOSSY_ELECTIONS: Final = f"{DECISIONS}/lossy_elections.py"
+DRAIN: Final = f"{DECISIONS}/drain.py"
 ISR_KEEPER: Final = "broker/quorate_broker/replication/isr.py"
 SHARD: Final = "broker/quorate_broker/groups/shard.py"
 
@@ -31,6 +33,7 @@ PRODUCERS_TESTS: Final = f"{BROKER_TESTS}/replica/test_producers.py"
 CONTROLLER_TESTS: Final = "tests/unit/quorate_quorum/controller"
 PARTITIONS_TESTS: Final = f"{CONTROLLER_TESTS}/test_partitions.py"
 BROKERS_TESTS: Final = f"{CONTROLLER_TESTS}/test_brokers.py"
+DRAIN_TESTS: Final = f"{CONTROLLER_TESTS}/test_drain.py"
 
 REPLICATION: Final = (
     Mutant(
@@ -369,6 +372,74 @@ REPLICATION: Final = (
         "            self.encoded = memoryview(pool)[: len(built)]\n",
         (
             "tests/unit/quorate/producer/test_accumulator.py::test_bytes_on_the_wire_never_change_when_a_batch_ends_early",
+        ),
+    ),
+    Mutant(
+        "drained-leads-last",
+        "a drain of leaders leaves them where they are",
+        DRAIN,
+        "if old.leader == self.broker_id:",
+        "if False:",
+        (f"{DRAIN_TESTS}::test_leaderships_go_to_other_members_of_the_isr_in_new_epochs",),
+    ),
+    Mutant(
+        "drained-leads-last",
+        "an election prefers a drained broker that stands first",
+        PARTITIONS,
+        "return next((b for b in found if not image.brokers[b].cordoned), found[0])",
+        "return found[0]",
+        (f"{DRAIN_TESTS}::test_another_drained_broker_takes_a_leadership_only_if_no_other_can",),
+    ),
+    Mutant(
+        "drained-leads-last",
+        "a drained leader is not relieved when another member may lead again",
+        f"{DECISIONS}/requested_elections.py",
+        "    if relieved is not old:\n        return relieved\n",
+        "",
+        (f"{DRAIN_TESTS}::test_a_drained_leader_is_relieved_when_another_member_may_lead",),
+    ),
+    Mutant(
+        "drained-leads-last",
+        "a broker that was restarted is no longer drained",
+        f"{DECISIONS}/brokers.py",
+        "cordoned=old is not None and old.cordoned,",
+        "cordoned=False,",
+        (f"{DRAIN_TESTS}::test_the_mark_survives_a_registration_and_is_taken_away_once",),
+    ),
+    Mutant(
+        "drained-leads-last",
+        "a drained broker gets new replicas",
+        f"{DECISIONS}/topics.py",
+        "    if broker.cordoned:\n",
+        "    if False:\n",
+        (f"{DRAIN_TESTS}::test_a_drained_broker_gets_no_new_replicas",),
+    ),
+    Mutant(
+        "old-nodes-understand",
+        "a broker is marked as drained although nodes may not know the mark",
+        DRAIN,
+        "elif cordoned and level < DRAINED_BROKERS:",
+        "elif False:",
+        (f"{DRAIN_TESTS}::test_no_broker_is_marked_while_nodes_may_not_know_the_mark",),
+    ),
+    Mutant(
+        "old-nodes-understand",
+        "a level is raised although a node does not know it",
+        f"{DECISIONS}/features.py",
+        "    if lacking:\n",
+        "    if False:\n",
+        (
+            "tests/unit/quorate_quorum/test_features_in_a_cluster.py::test_a_broker_of_the_first_release_holds_the_level_back",
+        ),
+    ),
+    Mutant(
+        "blocking-consumer",
+        "stop in a callback of the listener waits for the end of that callback",
+        "clients/quorate/sync/consumer.py",
+        '        self._refuse_in_callback("stop")\n',
+        "",
+        (
+            "tests/unit/quorate/sync/test_clients.py::test_stop_is_refused_in_the_thread_of_a_callback_of_its_own_consumer",
         ),
     ),
 )

@@ -18,6 +18,9 @@ from quorate_quorum.node.config import ConfigError
 from quorate_quorum.v1.events_pb2 import FeatureLevels
 
 METADATA_VERSION: Final = "metadata.version"
+#: The level from which brokers are marked as drained. A controller that did not know the mark would
+#: place replicas on them, and its snapshots and its registrations would lose the mark.
+DRAINED_BROKERS: Final = 2
 #: The most features that a peer may tell, and the longest name of one. Any others are ignored.
 FEATURES_MAX: Final = 64
 NAME_LENGTH_MAX: Final = 255
@@ -38,7 +41,7 @@ class Levels(NamedTuple):
 
 Known = Mapping[str, Levels]
 
-SUPPORTED: Final[Known] = MappingProxyType({METADATA_VERSION: Levels(1, 1)})
+SUPPORTED: Final[Known] = MappingProxyType({METADATA_VERSION: Levels(1, DRAINED_BROKERS)})
 #: The levels that a node of the first release knows. Such a node does not tell its levels.
 UNSAID: Final[Known] = MappingProxyType({METADATA_VERSION: Levels(1, 1)})
 _OFF: Final = Levels(0, 0)
@@ -53,7 +56,7 @@ def check_level(known: Known, name: str, level: int) -> None:
 
     For a feature that is not in `known`, only level 0 (off) is accepted.
 
-    >>> check_level(SUPPORTED, "metadata.version", 1)
+    >>> check_level(SUPPORTED, "metadata.version", DRAINED_BROKERS)
     >>> check_level(SUPPORTED, "tiered.storage", 0)  # off
     """
     levels = known.get(name, _OFF)

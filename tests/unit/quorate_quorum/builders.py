@@ -108,22 +108,28 @@ class VoterWorld:
             await asyncio.sleep(0.01)
         return self.loop.time() - started
 
-    async def broker(self, node_id: int) -> FakeBroker:
+    async def broker(self, node_id: int, *, tells_levels: bool = True) -> FakeBroker:
         process = self.loop.process(f"b{node_id}")
         environment = Environment(
             network=self.network.host(process.name),
             disk=None,  # type: ignore[arg-type]
             chance=random.Random(node_id),
         )
-        broker = await process.spawn(self._made(environment, node_id))
+        broker = await process.spawn(self._made(environment, node_id, tells_levels))
         self.brokers.append(broker)
         await process.spawn(broker.start())
         await self.until(lambda: broker.is_unfenced)
         return broker
 
-    async def _made(self, environment: Environment, node_id: int) -> FakeBroker:
+    async def _made(self, environment: Environment, node_id: int, tells_levels: bool) -> FakeBroker:
         endpoints = [machine.endpoint for machine in self.voters]
-        return FakeBroker(environment, endpoints, cluster_id=CLUSTER, node_id=node_id)
+        return FakeBroker(
+            environment,
+            endpoints,
+            cluster_id=CLUSTER,
+            node_id=node_id,
+            tells_levels=tells_levels,
+        )
 
     async def create(self, broker: FakeBroker, name: str) -> None:
         """Create a topic through a broker, as an administrator does: look, then ask again."""

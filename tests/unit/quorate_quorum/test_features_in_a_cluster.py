@@ -13,16 +13,25 @@ from quorate.net.principal import ANONYMOUS
 from quorate.v1 import admin_pb2 as admin
 from quorate_quorum.controller.decisions.outcome import Outcome
 from quorate_quorum.node.environment import Environment
-from quorate_quorum.node.features import Known, Levels, UnknownLevelError
+from quorate_quorum.node.features import SUPPORTED, Known, Levels, UnknownLevelError
 from quorate_quorum.node.server import NodeFailed
+from quorate_quorum.raft.driver import bootstrap
 from quorate_quorum.server import QuorumServer
 from quorate_quorum.v1.events_pb2 import Feature, MetadataEvent
 from tests.harness.fake_broker import FakeBroker
 from tests.unit.quorate_quorum.builders import Machine, VoterWorld, in_a_world
 
 NAME = "metadata.version"
+#: The first release, this one, and the next one.
 OLD: Known = {NAME: Levels(1, 1)}
-NEW: Known = {NAME: Levels(1, 2)}
+NOW = SUPPORTED[NAME]
+NEW: Known = {NAME: Levels(1, NOW.highest + 1)}
+
+
+@pytest.fixture(autouse=True)
+def _first_release(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the clusters begin as those of the first release."""
+    monkeypatch.setattr(bootstrap, "SUPPORTED", OLD)
 
 
 async def start(machine: Machine, known: Known) -> None:
@@ -68,7 +77,7 @@ def test_a_broker_of_the_first_release_holds_the_level_back() -> None:
 
     async def program(world: VoterWorld) -> None:
         await all_new_but(world)
-        broker = await world.broker(1)
+        broker = await world.broker(1, tells_levels=False)
         with pytest.raises(UnsupportedError, match=r"broker 1 \(knows 1 to 1\)"):
             await update(world, broker, 2)
         assert await update(world, broker, 1) == 1
@@ -118,9 +127,11 @@ def test_a_broker_stops_when_a_level_commits_that_it_does_not_know() -> None:
         await all_new_but(world)
         broker = await world.broker(1)
         world.brokers.remove(broker)  # its failure is what is looked for
-        raise_level(await world.controller())  # as if the rule were not there
+        # as if the rule were not there
+        raise_level(await world.controller(), NOW.highest + 1)
         await world.until(lambda: bool(broker.failures))
-        assert "at level 2 of metadata.version, and this program knows 1 to 1" in broker.failures[0]
+        told = f"at level {NOW.highest + 1} of metadata.version, and this program knows {NOW}"
+        assert told in broker.failures[0]
 
     in_a_world(program)
 
@@ -160,9 +171,9 @@ def test_the_controller_hears_of_every_voters_levels_by_its_fetch_stream() -> No
     in_a_world(program)
 
 
-def raise_level(leader: Machine) -> None:
+def raise_level(leader: Machine, level: int = 2) -> None:
     rooms = leader.server._rooms
     assert rooms is not None
-    event = MetadataEvent(feature=Feature(name=NAME, level=2))
+    event = MetadataEvent(feature=Feature(name=NAME, level=level))
     active = rooms.controller.active()
     active.reign.decide(lambda image, context: Outcome((event,), None))

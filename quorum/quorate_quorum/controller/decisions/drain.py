@@ -13,7 +13,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from quorate.errors import InvalidReplicaAssignmentError, QuorateError, UnknownBrokerError, to_wire
+from quorate.errors import (
+    InvalidReplicaAssignmentError,
+    QuorateError,
+    UnknownBrokerError,
+    UnsupportedError,
+    to_wire,
+)
 from quorate.v1 import admin_pb2 as admin
 from quorate_quorum.controller.decisions.brokers import broker_changed
 from quorate_quorum.controller.decisions.free_space import DirectoryChoice
@@ -26,6 +32,7 @@ from quorate_quorum.metadata.history import Cause
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.metadata.partitions import NO_LEADER, PartitionImage
 from quorate_quorum.metadata.topics import TopicImage
+from quorate_quorum.node.features import DRAINED_BROKERS, METADATA_VERSION
 from quorate_quorum.v1 import events_pb2 as ev
 
 #: The most partitions that one turn of the event loop looks at, and the most that it changes.
@@ -38,13 +45,27 @@ LEFT_MAX: Final = 1_000
 def cordon(
     image: MetadataImage, broker_id: int, *, cordoned: bool
 ) -> Outcome[admin.DrainBrokerResponse]:
-    """Mark a broker as drained, or take the mark away. It is safe to repeat."""
+    """Mark a broker as drained, or take the mark away. It is safe to repeat.
+
+    Refused with UNKNOWN_BROKER if the broker is not registered, and with UNSUPPORTED while the
+    metadata.version in force does not have the mark.
+    """
     broker = image.brokers.get(broker_id)
+    level = image.features.get(METADATA_VERSION, 0)
+    error: QuorateError | None = None
     if broker is None:
         error = UnknownBrokerError(
             f"broker {broker_id} is not registered; {sorted(image.brokers)} are"
         )
+    elif cordoned and level < DRAINED_BROKERS:
+        error = UnsupportedError(
+            f"broker {broker_id} can't be drained: the cluster is at metadata.version {level}, and"
+            f" nodes of that version do not know drained brokers ({DRAINED_BROKERS} does). When all"
+            f" nodes run this release: `quorate cluster features --upgrade {DRAINED_BROKERS}`"
+        )
+    if error is not None:
         return Outcome((), admin.DrainBrokerResponse(error=to_wire(error)))
+    assert broker is not None
     changes = () if broker.cordoned == cordoned else (broker_changed(broker, cordoned=cordoned),)
     return Outcome(changes, admin.DrainBrokerResponse(was_drained=broker.cordoned))
 

@@ -29,6 +29,7 @@ from quorate.errors import (
 )
 from quorate.serializers import Json, String
 from quorate.sync import Admin, Consumer, Delivery, Producer, SchemaRegistry
+from quorate.sync.listener import ListenerThread
 from quorate.sync.settings import ConsumerSettings
 from quorate_testing import EmbeddedCluster
 
@@ -741,6 +742,23 @@ def test_a_call_that_would_wait_for_its_own_callback_is_refused(
         consumer.subscribe([quorate_topic], listener=Listener())
         consumer.getmany(timeout_ms=1)
         assert f"{call}() was called in a callback" in str(refused[0])
+
+
+def test_stop_is_refused_in_the_thread_of_a_callback_of_its_own_consumer(servers: str) -> None:
+    """It would wait for the end of the callback that waits for it."""
+    refused: list[BaseException] = []
+
+    def stop() -> None:
+        try:
+            consumer.stop()
+        except WrongLoopError as error:
+            refused.append(error)
+
+    with Consumer(bootstrap_servers=servers) as consumer:
+        thread = ListenerThread(consumer, stop)
+        thread.start()
+        thread.join(10)
+        assert "stop() was called in a callback" in str(refused[0])
 
 
 def test_a_callback_that_returns_something_to_await_is_awaited(

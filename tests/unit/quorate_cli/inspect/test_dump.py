@@ -35,7 +35,7 @@ def test_metadata_is_shown_event_by_event(tmp_path: Path) -> None:
         (0, 0, "feature"),
         (1, 0, "voters"),
     ]
-    assert rows[0]["fields"] == {"name": "metadata.version", "level": 1}
+    assert rows[0]["fields"] == {"name": "metadata.version", "level": 2}
     (voter,) = rows[1]["fields"]["voters"]
     assert (voter["id"], voter["endpoint"]) == (1, "v1:9")
     (identity,) = dumped(tmp_path / "meta.properties")

@@ -131,7 +131,7 @@ def test_every_room_says_what_the_log_said(voter: Path) -> None:
         "/topics/orders.1/0/isr": "[0, 1]",
         "/topics/orders.2/1/leader": "1",
         f"/topicIds/{topic_id(2).hex()}": "orders.2",
-        "/features/metadata.version": "1",
+        "/features/metadata.version": "2",
         "/voters/1/endpoint": "v1:9",
         "/created/partitions": "4",
         "/provenance/cluster_id": "c1",

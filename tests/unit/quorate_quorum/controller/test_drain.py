@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +18,7 @@ from quorate_quorum.controller.decisions.requested_elections import RequestedEle
 from quorate_quorum.controller.decisions.topics import places_of
 from quorate_quorum.metadata.delta import replayed
 from quorate_quorum.metadata.image import MetadataImage
+from quorate_quorum.node.features import DRAINED_BROKERS, METADATA_VERSION, SUPPORTED, to_wire
 from quorate_quorum.v1 import controller_pb2 as wire
 from tests.harness.addresses import listening_at
 from tests.unit.quorate_quorum.metadata.builders import (
@@ -36,7 +39,8 @@ from tests.unit.quorate_quorum.metadata.builders import (
 )
 
 UNKNOWN = ErrorCode.ERROR_CODE_UNKNOWN_BROKER
-SIX = brokers(range(6), racks=RACKS)
+OLD = brokers(range(6), racks=RACKS)
+SIX = replace(OLD, features=OLD.features.insert(METADATA_VERSION, DRAINED_BROKERS))
 
 
 def mark(image: MetadataImage, broker: int, *, cordoned: bool = True) -> MetadataImage:
@@ -132,8 +136,8 @@ def test_the_replicas_go_to_others_on_a_rack_of_their_own() -> None:
 
 
 def test_without_another_broker_the_replicas_stay_and_are_told() -> None:
-    image = with_partition(brokers([0, 1]), [0, 1])
-    image, response, _ = drained(image, 0, replicas=True)
+    image = replace(brokers([0, 1]), features=SIX.features)
+    image, response, _ = drained(with_partition(image, [0, 1]), 0, replicas=True)
     assert the_partition(image).broker_ids == (0, 1)
     assert the_partition(image).leader == 1
     assert "no other live broker can take the replica" in response.left[0].reason
@@ -157,12 +161,16 @@ def test_the_mark_survives_a_registration_and_is_taken_away_once() -> None:
     assert cordon(image, 4, cordoned=True).response.was_drained
     image = decided(image, 4, decide.fence(image, 4))
     request = wire.RegisterRequest(
-        broker_id=4, incarnation=incarnation(4, 2), **listening_at("b4:1"), host="h4"
+        broker_id=4,
+        incarnation=incarnation(4, 2),
+        **listening_at("b4:1"),
+        host="h4",
+        features=to_wire(SUPPORTED),
     )
     request.directories.add(directory_id=directory_id(4), tail_intact=True)
     outcome = decide.register(image, request, context(image), session_lives=lambda _: False)
     image = replayed(image, outcome.events)
-    assert image.brokers[4].cordoned
+    assert (image.brokers[4].incarnation, image.brokers[4].cordoned) == (incarnation(4, 2), True)
     image = mark(image, 4, cordoned=False)
     assert not image.brokers[4].cordoned
     assert cordon(image, 4, cordoned=False).events == ()
@@ -174,6 +182,19 @@ def test_a_broker_that_is_not_registered_is_refused(cordoned: bool) -> None:
     assert outcome.events == ()
     assert outcome.response.error.code == UNKNOWN
     assert "[0, 1, 2, 3, 4, 5] are" in outcome.response.error.message
+
+
+@pytest.mark.parametrize("level", range(DRAINED_BROKERS))
+def test_no_broker_is_marked_while_nodes_may_not_know_the_mark(level: int) -> None:
+    """An older controller would place replicas on it, and its snapshots would lose the mark."""
+    image = replace(OLD, features=OLD.features.insert(METADATA_VERSION, level))
+    outcome = cordon(image, 4, cordoned=True)
+    assert outcome.events == ()
+    assert outcome.response.error.code == ErrorCode.ERROR_CODE_UNSUPPORTED
+    assert f"is at metadata.version {level}" in outcome.response.error.message
+    assert f"features --upgrade {DRAINED_BROKERS}" in outcome.response.error.message
+    assert DRAINED_BROKERS in SUPPORTED[METADATA_VERSION]
+    assert not cordon(image, 4, cordoned=False).response.HasField("error")
 
 
 def test_a_drained_leader_is_relieved_when_another_member_may_lead() -> None:

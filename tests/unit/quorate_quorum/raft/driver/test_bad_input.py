@@ -32,6 +32,7 @@ from quorate_quorum.methods import (
     VOTE,
     WATCH,
 )
+from quorate_quorum.node.features import SUPPORTED, to_wire
 from quorate_quorum.v1 import controller_pb2 as wire
 from quorate_quorum.v1 import raft_pb2 as raft
 from quorate_quorum.v1.events_pb2 import Directory
@@ -122,6 +123,7 @@ def registration(**changed: Any) -> wire.RegisterRequest:
         "incarnation": b"n" * 16,
         **listening_at(f"broker-{changed.get('broker_id', 7)}:9092"),
         "directories": [Directory(directory_id=b"d" * 16)],
+        "features": to_wire(SUPPORTED),
     }
     return wire.RegisterRequest(**(given | changed))
 
