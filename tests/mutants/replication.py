@@ -418,7 +418,7 @@ REPLICATION: Final = (
         "old-nodes-understand",
         "a broker is marked as drained although nodes may not know the mark",
         DRAIN,
-        "elif cordoned and level < DRAINED_BROKERS:",
+        "elif cordoned and level is not None and level < DRAINED_BROKERS:",
         "elif False:",
         (f"{DRAIN_TESTS}::test_no_broker_is_marked_while_nodes_may_not_know_the_mark",),
     ),

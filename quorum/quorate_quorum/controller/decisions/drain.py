@@ -51,13 +51,13 @@ def cordon(
     metadata.version in force does not have the mark.
     """
     broker = image.brokers.get(broker_id)
-    level = image.features.get(METADATA_VERSION, 0)
+    level = image.features.get(METADATA_VERSION)
     error: QuorateError | None = None
     if broker is None:
         error = UnknownBrokerError(
             f"broker {broker_id} is not registered; {sorted(image.brokers)} are"
         )
-    elif cordoned and level < DRAINED_BROKERS:
+    elif cordoned and level is not None and level < DRAINED_BROKERS:
         error = UnsupportedError(
             f"broker {broker_id} can't be drained: the cluster is at metadata.version {level}, and"
             f" nodes of that version do not know drained brokers ({DRAINED_BROKERS} does). When all"

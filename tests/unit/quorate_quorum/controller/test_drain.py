@@ -39,8 +39,7 @@ from tests.unit.quorate_quorum.metadata.builders import (
 )
 
 UNKNOWN = ErrorCode.ERROR_CODE_UNKNOWN_BROKER
-OLD = brokers(range(6), racks=RACKS)
-SIX = replace(OLD, features=OLD.features.insert(METADATA_VERSION, DRAINED_BROKERS))
+SIX = brokers(range(6), racks=RACKS)
 
 
 def mark(image: MetadataImage, broker: int, *, cordoned: bool = True) -> MetadataImage:
@@ -136,8 +135,8 @@ def test_the_replicas_go_to_others_on_a_rack_of_their_own() -> None:
 
 
 def test_without_another_broker_the_replicas_stay_and_are_told() -> None:
-    image = replace(brokers([0, 1]), features=SIX.features)
-    image, response, _ = drained(with_partition(image, [0, 1]), 0, replicas=True)
+    image = with_partition(brokers([0, 1]), [0, 1])
+    image, response, _ = drained(image, 0, replicas=True)
     assert the_partition(image).broker_ids == (0, 1)
     assert the_partition(image).leader == 1
     assert "no other live broker can take the replica" in response.left[0].reason
@@ -187,7 +186,7 @@ def test_a_broker_that_is_not_registered_is_refused(cordoned: bool) -> None:
 @pytest.mark.parametrize("level", range(DRAINED_BROKERS))
 def test_no_broker_is_marked_while_nodes_may_not_know_the_mark(level: int) -> None:
     """An older controller would place replicas on it, and its snapshots would lose the mark."""
-    image = replace(OLD, features=OLD.features.insert(METADATA_VERSION, level))
+    image = replace(SIX, features=SIX.features.insert(METADATA_VERSION, level))
     outcome = cordon(image, 4, cordoned=True)
     assert outcome.events == ()
     assert outcome.response.error.code == ErrorCode.ERROR_CODE_UNSUPPORTED
