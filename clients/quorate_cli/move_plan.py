@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeGuard
 
 from quorate import TopicPartition
 from quorate_cli.output import os_reason, usage_error
@@ -15,8 +15,15 @@ ANY_DIRECTORY: Final = "any"
 FORM: Final = '{"partitions": [{"topic": NAME, "partition": NUMBER, "replicas": [ID, ...]}]}'
 
 
-def read_plan(path: Path) -> dict[TopicPartition, list[int]]:
-    """Return the brokers of each partition that a plan names. Anything else is wrong usage."""
+Brokers = dict[TopicPartition, list[int]]
+
+
+def read_plan(path: Path) -> tuple[Brokers, Brokers]:
+    """Return the brokers of each partition that a plan names. Anything else is wrong usage.
+
+    The second value has the replicas from which the plan was made, where it says so: "expected",
+    as `quorate cluster rebalance -o json` prints it.
+    """
     try:
         document = json.loads(path.read_bytes())
     except OSError as error:
@@ -25,7 +32,8 @@ def read_plan(path: Path) -> dict[TopicPartition, list[int]]:
         usage_error(f"the plan {str(path)!r} is no JSON: {error}")
     if isinstance(document, dict):
         _check_version(path, document.get("version", VERSION))
-    targets: dict[TopicPartition, list[int]] = {}
+    targets: Brokers = {}
+    expected: Brokers = {}
     parts = document.get("partitions") if isinstance(document, dict) else None
     for part in parts if isinstance(parts, list) else [None]:
         match part:
@@ -34,18 +42,24 @@ def read_plan(path: Path) -> dict[TopicPartition, list[int]]:
                 "partition": int(number),
                 "replicas": list(replicas),
                 **others,
-            } if all(isinstance(one, int) for one in replicas):
+            } if _are_ids(replicas) and _are_ids(replaced := others.get("expected", [])):
                 key = TopicPartition(topic, number)
                 if key in targets:
                     usage_error(f"the plan {str(path)!r} names {topic}/{number} twice")
                 _check_directories(path, key, others.get("log_dirs"), len(replicas))
                 targets[key] = replicas
+                if replaced:
+                    expected[key] = replaced
             case _:
                 usage_error(
                     f"the plan {str(path)!r} must be {FORM}"
                     f"; found {json.dumps(document if part is None else part)[:200]}"
                 )
-    return targets
+    return targets, expected
+
+
+def _are_ids(found: object) -> TypeGuard[list[int]]:
+    return isinstance(found, list) and all(isinstance(one, int) for one in found)
 
 
 def _check_version(path: Path, version: object) -> None:

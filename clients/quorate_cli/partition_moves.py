@@ -102,7 +102,7 @@ def move(
     """
     _check_words(named, to, plan)
     brokers = _brokers(to) if plan is None else []
-    targets = {} if plan is None else read_plan(plan)
+    targets, expected = ({}, {}) if plan is None else read_plan(plan)
     limit = _limit(throttle)
 
     async def question(
@@ -112,7 +112,10 @@ def move(
             targets.update(dict.fromkeys(await every_partition(admin, named or ()), brokers))
         changes, warnings = await _changed_counts(admin, targets)
         found = await admin.reassign_partitions(
-            targets, keep_replication_factor=keep_factor, throttle=limit
+            targets,
+            expected=expected or None,
+            keep_replication_factor=keep_factor,
+            throttle=limit,
         )
         return found, changes, warnings
 

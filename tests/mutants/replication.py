@@ -25,6 +25,7 @@ ISR_KEEPER: Final = "broker/quorate_broker/replication/isr.py"
 SHARD: Final = "broker/quorate_broker/groups/shard.py"
 
 BROKER_TESTS: Final = "tests/unit/quorate_broker"
+STRANGERS: Final = f"{BROKER_TESTS}/replication/test_strangers.py"
 STREAMS: Final = f"{BROKER_TESTS}/replication/test_streams.py"
 FOLLOWER_TESTS: Final = f"{BROKER_TESTS}/replica/test_follower.py"
 LEADER_TESTS: Final = f"{BROKER_TESTS}/replica/test_leader.py"
@@ -441,5 +442,45 @@ REPLICATION: Final = (
         (
             "tests/unit/quorate/sync/test_clients.py::test_stop_is_refused_in_the_thread_of_a_callback_of_its_own_consumer",
         ),
+    ),
+    Mutant(
+        "no-strangers",
+        "a process that claims the registration of another one fetches as that broker",
+        "broker/quorate_broker/replication/service.py",
+        "if broker.incarnation != stream.incarnation:",
+        "if False:",
+        (f"{STRANGERS}::test_a_stream_that_claims_what_is_not_its_own_is_refused",),
+    ),
+    Mutant(
+        "no-strangers",
+        "a broker fetches a partition of which it has no replica",
+        LEADER_REPLICA,
+        "if stream.replica_id not in self.machine.replicas:",
+        "if False:",
+        (f"{STRANGERS}::test_a_stream_that_claims_what_is_not_its_own_is_refused",),
+    ),
+    Mutant(
+        "no-strangers",
+        "a broker's former run goes on to propose ISRs",
+        PARTITIONS,
+        "if broker is None or broker.epoch != request.broker_epoch or broker.fenced:",
+        "if broker is None or broker.fenced:",
+        (f"{PARTITIONS_TESTS}::test_a_broker_that_may_propose_nothing_is_told_why",),
+    ),
+    Mutant(
+        "plans-of-now",
+        "a plan moves a partition that has other replicas than it was made from",
+        f"{DECISIONS}/reassignment.py",
+        "if asked.expected and tuple(asked.expected) != old.broker_ids:",
+        "if False:",
+        (f"{CONTROLLER_TESTS}/test_reassignment.py::test_a_plan_of_another_time_is_refused",),
+    ),
+    Mutant(
+        "plans-of-now",
+        "the command does not tell from which replicas its plan was made",
+        "clients/quorate_cli/partition_moves.py",
+        "expected=expected or None,",
+        "expected=None,",
+        ("tests/cluster/test_bad_moves.py::test_a_plan_of_yesterday_is_refused_by_the_command",),
     ),
 )

@@ -203,8 +203,12 @@ class FollowerPositions:
             if now_ms < since_ms + EARLY_MS_MAX:
                 return
             del self.early[key]
+            state = self._replicas.image.partition(*key)
+            known = "no such partition is known here"
+            if state is not None:
+                known = f"{state.leader_epoch} is known here, led by broker {state.leader}"
             text = f"leader_epoch {named.leader_epoch} of {named.topic_id.hex()}-{named.partition}"
-            self._refuse(named, UnknownLeaderEpochError(f"{text} is not known here; retry"))
+            self._refuse(named, UnknownLeaderEpochError(f"{text} was given, and {known}; retry"))
 
     def _refuse(self, named: ReplicaFetchPartition, error: QuorateError) -> None:
         partition = self._replicas.find(named.topic_id, named.partition)

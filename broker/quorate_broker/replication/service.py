@@ -282,14 +282,21 @@ class ReplicaSession:
         """
         broker = self._replicas.image.brokers.get(stream.replica_id)
         if broker is None or broker.epoch < stream.broker_epoch:
+            found = "none" if broker is None else f"broker_epoch {broker.epoch}"
             raise UnknownBrokerError(
                 f"broker {stream.replica_id} with broker_epoch {stream.broker_epoch} is not known "
-                "here yet; retry"
+                f"here yet; its registration here: {found}; retry"
             )
-        if (broker.epoch, broker.incarnation) != (stream.broker_epoch, stream.incarnation):
+        if broker.epoch != stream.broker_epoch:
             raise FencedError(
                 f"broker {stream.replica_id}: broker_epoch {stream.broker_epoch} was replaced by "
-                f"{broker.epoch}"
+                f"{broker.epoch}: register again"
+            )
+        if broker.incarnation != stream.incarnation:
+            raise FencedError(
+                f"broker {stream.replica_id}: broker_epoch {broker.epoch} is of the process "
+                f"{broker.incarnation.hex()}, and {stream.incarnation.hex()} asks: give each "
+                "broker a node.id of its own"
             )
 
     def _last_frame(self) -> Frame[ReplicaFetchHeader] | None:

@@ -61,6 +61,7 @@ class Cluster:
         self,
         targets: Mapping[TopicPartition, Sequence[int] | None],
         *,
+        expected: Mapping[TopicPartition, Sequence[int]] | None = None,
         keep_replication_factor: bool = False,
         throttle: int = 0,
     ) -> dict[TopicPartition, QuorateError | None]:

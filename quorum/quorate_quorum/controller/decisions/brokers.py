@@ -57,7 +57,8 @@ def register(
         if old is not None and session_lives(old.id) and not _share_a_directory(old, request):
             raise DuplicateBrokerError(
                 f"broker {old.id} is held by a living process at {old.endpoint} with other"
-                " directories; stop that one, or give this one another node.id"
+                f" directories than those of this one ({_addresses(request)}); stop that one, or"
+                " give this one another node.id"
             )
         addresses = map(listeners.from_wire, request.listeners)
         inter_broker = request.inter_broker_listener
@@ -73,6 +74,10 @@ def register(
 
 def _registered(broker_epoch: int, apply_offset: int) -> wire.RegisterResponse:
     return wire.RegisterResponse(broker_epoch=broker_epoch, apply_offset=apply_offset)
+
+
+def _addresses(request: wire.RegisterRequest) -> str:
+    return ", ".join(one.endpoint for one in request.listeners)
 
 
 def _share_a_directory(old: BrokerImage, request: wire.RegisterRequest) -> bool:
@@ -346,6 +351,7 @@ def allocate_producer_ids(
     if broker is None or broker.epoch != request.broker_epoch:
         error = FencedError(
             f"broker {request.broker_id} is not registered with broker_epoch {request.broker_epoch}"
+            f": its registration is {'none' if broker is None else broker.epoch}; register again"
         )
         return Outcome((), wire.AllocateProducerIdsResponse(error=to_wire(error)))
     first = image.next_producer_id

@@ -282,11 +282,7 @@ def alter_partitions(
     response = wire.AlterPartitionsResponse(request_id=request.request_id)
     broker = image.brokers.get(request.broker_id)
     if broker is None or broker.epoch != request.broker_epoch or broker.fenced:
-        error = FencedError(
-            f"broker {request.broker_id} with broker_epoch {request.broker_epoch} is not registered"
-            " or fenced"
-        )
-        response.error.CopyFrom(to_wire(error))
+        response.error.CopyFrom(to_wire(_fenced(image, request)))
         return Outcome((), response)
     events: list[ev.MetadataEvent] = []
     seen: set[Key] = set()
@@ -304,6 +300,21 @@ def alter_partitions(
             result.error.CopyFrom(to_wire(error))
         _tell(result, state)
     return Outcome(tuple(events), response)
+
+
+def _fenced(image: MetadataImage, request: wire.AlterPartitionsRequest) -> FencedError:
+    """Return the error for a broker that may propose nothing."""
+    broker = image.brokers.get(request.broker_id)
+    if broker is None:
+        found = f"it is not registered; {sorted(image.brokers)} are"
+    elif broker.epoch != request.broker_epoch:
+        found = f"its registration is broker_epoch {broker.epoch}: register again"
+    else:
+        found = "it is fenced until it is heard again"
+    return FencedError(
+        f"broker {request.broker_id} with broker_epoch {request.broker_epoch} proposes ISRs, and"
+        f" {found}"
+    )
 
 
 def parts_of(request: wire.AlterPartitionsRequest) -> list[wire.AlterPartitionsRequest]:
@@ -425,10 +436,14 @@ def _check_proposal(
     given = proposal.leader_epoch
     if given != old.leader_epoch:
         kind = FencedLeaderEpochError if given < old.leader_epoch else UnknownLeaderEpochError
-        raise kind(f"leader_epoch is {old.leader_epoch}, not {given}")
+        raise kind(
+            f"the proposal is of leader_epoch {given}, and the partition is in {old.leader_epoch},"
+            f" led by broker {old.leader}: propose from the newest image"
+        )
     if proposal.partition_epoch != old.partition_epoch:
         raise StalePartitionEpochError(
-            f"partition_epoch is {old.partition_epoch}, not {proposal.partition_epoch}"
+            f"the proposal changes partition_epoch {proposal.partition_epoch}, and the partition"
+            f" is in {old.partition_epoch}: propose from the newest image"
         )
     ids = [member.broker_id for member in proposal.isr]
     # The members of the ELR have all that is committed, too.

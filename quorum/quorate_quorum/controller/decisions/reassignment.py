@@ -37,7 +37,7 @@ from quorate_quorum.controller.decisions.partitions import (
     moved,
     steps,
 )
-from quorate_quorum.controller.decisions.topics import why_no_replicas
+from quorate_quorum.controller.decisions.topics import places_of, why_no_replicas
 from quorate_quorum.metadata.history import Cause
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.metadata.partitions import NO_LEADER, PartitionImage
@@ -155,8 +155,12 @@ def _check_target(image: MetadataImage, old: PartitionImage, target: Sequence[in
         if why and broker_id not in old.broker_ids:
             raise InvalidReplicaAssignmentError(
                 f"broker {broker_id} of the target {list(target)} {why}, and has no replica of"
-                " the partition: it would never catch up"
+                f" the partition: it would never catch up; brokers {_free(image)} take replicas"
             )
+
+
+def _free(image: MetadataImage) -> list[int]:
+    return [place.broker_id for place in places_of(image)]
 
 
 @dataclass(slots=True)

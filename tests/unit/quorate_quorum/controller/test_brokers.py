@@ -70,8 +70,11 @@ def test_the_same_directory_takes_over_at_once() -> None:
 
 def test_another_directory_is_refused_while_the_old_session_lives() -> None:
     image = brokers([0])
-    after, response = register(image, request(disks=(7,)), lives=True)
+    given = request(disks=(7,))
+    after, response = register(image, given, lives=True)
     assert response.error.code == ErrorCode.ERROR_CODE_DUPLICATE_BROKER
+    assert f"held by a living process at {image.brokers[0].endpoint}" in response.error.message
+    assert f"than those of this one ({given.listeners[0].endpoint})" in response.error.message
     assert after == image
     _, response = register(image, request(disks=(7,)), lives=False)
     assert not response.error.code

@@ -170,6 +170,67 @@ def test_a_bad_proposal_is_refused(
     assert image == THREE
 
 
+@pytest.mark.parametrize(
+    ("given", "leader", "told"),
+    [
+        (proposal(THREE, [1]), 1, "broker 1 does not lead; broker 0 does, in leader_epoch 0"),
+        (
+            proposal(THREE, [0], leader_epoch=-1),
+            0,
+            "the proposal is of leader_epoch -1, and the partition is in 0, led by broker 0",
+        ),
+        (
+            proposal(THREE, [0], leader_epoch=7),
+            0,
+            "the proposal is of leader_epoch 7, and the partition is in 0, led by broker 0",
+        ),
+        (
+            proposal(THREE, [0], partition_epoch=9),
+            0,
+            "the proposal changes partition_epoch 9, and the partition is in 0",
+        ),
+        (proposal(THREE, []), 0, "the proposed ISR [] lacks the leader 0"),
+        (proposal(THREE, [0, 1, 1]), 0, "[0, 1, 1] must name each of some replicas [0, 1, 2] once"),
+        (proposal(THREE, [0, 9]), 0, "[0, 9] must name each of some replicas [0, 1, 2] once"),
+        (
+            proposal(THREE, [0, 1], broker_epochs={1: 999}),
+            0,
+            f"broker 1 has broker_epoch {THREE.brokers[1].epoch}, not 999",
+        ),
+    ],
+)
+def test_a_refused_proposal_names_what_was_asked_and_what_is(
+    given: wire.AlterPartition, leader: int, told: str
+) -> None:
+    image, (result,) = alter(THREE, given, leader=leader)
+    assert told in result.error.message
+    assert image == THREE
+
+
+@pytest.mark.parametrize(
+    ("broker_id", "broker_epoch", "told"),
+    [
+        (9, 5, "broker 9 with broker_epoch 5 proposes ISRs, and it is not registered; [0, 1, 2]"),
+        (0, 99, f"and its registration is broker_epoch {THREE.brokers[0].epoch}: register again"),
+        (2, None, "and it is fenced until it is heard again"),
+    ],
+    ids=["not registered", "another registration", "fenced"],
+)
+def test_a_broker_that_may_propose_nothing_is_told_why(
+    broker_id: int, broker_epoch: int | None, told: str
+) -> None:
+    image = decided(THREE, 2, decide.fence(THREE, 2))
+    if broker_epoch is None:
+        broker_epoch = image.brokers[broker_id].epoch
+    request = wire.AlterPartitionsRequest(
+        broker_id=broker_id, broker_epoch=broker_epoch, partitions=[proposal(image, [0])]
+    )
+    outcome = alter_partitions(image, request, context(image))
+    assert outcome.response.error.code == ErrorCode.ERROR_CODE_FENCED
+    assert told in outcome.response.error.message
+    assert outcome.events == ()
+
+
 def test_a_refusal_says_how_the_partition_is() -> None:
     _, (result,) = alter(THREE, proposal(THREE, [0], partition_epoch=9))
     assert (result.leader, result.partition_epoch, list(result.isr)) == (0, 0, [0, 1, 2])

@@ -14,6 +14,7 @@ from quorate.errors import InvalidRequestError
 from quorate.v1 import admin_pb2 as admin
 from quorate.v1.common_pb2 import ErrorCode
 from quorate_quorum.controller.decisions import brokers as decide
+from quorate_quorum.controller.decisions.drain import cordon
 from quorate_quorum.controller.decisions.free_space import DirectoryChoice, FreeSpace
 from quorate_quorum.controller.decisions.lossy_elections import elect_lossy
 from quorate_quorum.controller.decisions.partitions import alter_partitions, completed
@@ -287,7 +288,18 @@ REFUSED: list[tuple[str, MetadataImage, Sequence[int], str]] = [
     ("empty", START, [], "names no broker"),
     ("a broker twice", START, [0, 1, 1], "names a broker twice"),
     ("unknown", START, [0, 1, 9], "[9], which are not registered; [0, 1, 2, 3, 4, 5] are"),
-    ("fenced", decided(START, 4, decide.fence(START, 4)), [0, 4], "broker 4 of the target"),
+    (
+        "fenced",
+        decided(START, 4, decide.fence(START, 4)),
+        [0, 4],
+        "would never catch up; brokers [0, 1, 2, 3, 5] take replicas",
+    ),
+    (
+        "drained",
+        replayed(START, cordon(START, 4, cordoned=True).events),
+        [0, 4],
+        "broker 4 of the target [0, 4] is drained",
+    ),
     (
         "shutting down",
         replayed(START, decide.shut_down(START, 4).events),
