@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import random
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any, NamedTuple
 
 import pytest
 
+from quorate.errors import QuorateError
 from quorate.v1.common_pb2 import Error, ErrorCode
 from quorate_broker.methods import REPLICA_FETCH
 from quorate_broker.v1.replica_pb2 import ReplicaFetchPartition, ReplicaFetchRequest, ReplicaOpen
 from quorate_quorum.v1 import events_pb2 as ev
+from tests.harness.hostile_streams import HostileStreams
 from tests.unit.quorate_broker.builders import TOPIC_ID, World, directory_id
 
 #: A topic of which broker 3 has no replica.
@@ -47,7 +51,7 @@ async def world() -> AsyncIterator[World]:
 
 def opening(world: World, **claimed: Any) -> ReplicaOpen:
     """What broker 3 would say, but for what is claimed."""
-    truth = {
+    truth: dict[str, Any] = {
         "cluster_id": "cluster",
         "replica_id": 3,
         "broker_epoch": world.image.brokers[3].epoch,
@@ -59,7 +63,9 @@ def opening(world: World, **claimed: Any) -> ReplicaOpen:
 
 async def refusal(world: World, to: int, opened: ReplicaOpen | None, **named: Any) -> Error:
     """Open a stream to a broker, name one partition, and return the first error."""
-    told = {"topic_id": TOPIC_ID, "leader_epoch": 1, "fetch_offset": 2, "last_fetched_epoch": 0}
+    told: dict[str, Any] = {
+        "topic_id": TOPIC_ID, "leader_epoch": 1, "fetch_offset": 2, "last_fetched_epoch": 0,
+    }  # fmt: skip
     request = ReplicaFetchRequest(
         open=opened,
         partitions=[ReplicaFetchPartition(**(told | named))],
@@ -220,3 +226,33 @@ async def test_an_older_stream_of_a_broker_does_not_displace_the_newer_one(world
     assert error.code == ErrorCode.ERROR_CODE_FENCED
     assert "stream 0 of broker 2 was replaced by" in error.message
     await world.brokers[1].produce(b"c")
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_no_stream_of_a_stranger_harms_a_leader(world: World, seed: int) -> None:
+    """It speaks as broker 3, which is fenced, and has a replica."""
+    one = world.brokers[1]
+    drawn = HostileStreams(random.Random(seed), opening(world), [TOPIC_ID, OTHER_ID])
+    for _ in range(30):
+        await send(world, drawn.stream())
+        await one.produce(b"good", timeout_ms=5_000)
+    assert one.partition.offline is None
+    assert one.partition.high_watermark == one.partition.log_end_offset == 32
+    assert await one.stored() == await world.brokers[2].stored()
+    assert world.state.isr == (1, 2)
+
+
+async def send(world: World, stream: list[ReplicaFetchRequest]) -> None:
+    """Send the requests of a stream to broker 1, and read for a moment what comes."""
+
+    async def requests() -> AsyncIterator[ReplicaFetchRequest]:
+        for request in stream:
+            yield request
+        await asyncio.sleep(0.02)
+
+    connection = world.network_of("stranger").connect(world.brokers[1].endpoint)
+    with contextlib.suppress(QuorateError):
+        async with aclosing(connection.stream(REPLICA_FETCH, requests())) as frames:
+            async for _ in frames:
+                pass
+    await connection.close()
