@@ -206,11 +206,7 @@ class LeaderReplica:
         """
         self._replica.check_epoch(request.leader_epoch, self.leader_epoch)
         if stream.replica_id not in self.machine.replicas:
-            raise UnknownLeaderEpochError(
-                f"{self._replica.name}: broker {stream.replica_id} has no replica of it in "
-                f"leader_epoch {self.leader_epoch}; brokers "
-                f"{sorted((self.machine.broker_id, *self.machine.replicas))} have: retry"
-            )
+            raise self._replica.not_assigned(stream.replica_id)
         diverging = self._diverging(request.fetch_offset, request.last_fetched_epoch)
         if diverging is not None:
             return diverging

@@ -163,6 +163,14 @@ class Replica(ABC):
             raise hinted(FencedLeaderEpochError(text), self.hint)
         raise hinted(UnknownLeaderEpochError(text + "; retry"), self.hint)
 
+    def not_assigned(self, broker_id: int) -> UnknownLeaderEpochError:
+        """Return the error for a follower that has no replica, as far as this broker knows."""
+        known = () if self.state is None else self.state.broker_ids
+        return UnknownLeaderEpochError(
+            f"{self.name}: broker {broker_id} has no replica of it in leader_epoch "
+            f"{self.leader_epoch}; brokers {list(known)} have: retry"
+        )
+
     def not_leader(self) -> QuorateError:
         """Return the error for a caller that expects this broker to be the leader.
 
