@@ -28,6 +28,7 @@ from quorate_broker.replicas.replicas import Replicas
 from quorate_broker.replication.stream_credit import FRAME_BYTES, Chunk, StreamCredit
 from quorate_broker.replication.throttle import Throttle
 from quorate_broker.v1.replica_pb2 import ReplicaFetched, ReplicaFetchHeader, ReplicaFetchPartition
+from quorate_quorum.metadata.partitions import PartitionImage
 
 #: One partition to one follower: the follower's broker id, and the partition.
 Copy = tuple[int, Key]
@@ -203,12 +204,7 @@ class FollowerPositions:
             if now_ms < since_ms + EARLY_MS_MAX:
                 return
             del self.early[key]
-            state = self._replicas.image.partition(*key)
-            known = "no such partition is known here"
-            if state is not None:
-                known = f"{state.leader_epoch} is known here, led by broker {state.leader}"
-            text = f"leader_epoch {named.leader_epoch} of {named.topic_id.hex()}-{named.partition}"
-            self._refuse(named, UnknownLeaderEpochError(f"{text} was given, and {known}; retry"))
+            self._refuse(named, _never_known(named, self._replicas.image.partition(*key)))
 
     def _refuse(self, named: ReplicaFetchPartition, error: QuorateError) -> None:
         partition = self._replicas.find(named.topic_id, named.partition)
@@ -407,6 +403,16 @@ class FollowerPositions:
             position.high_watermark = min(position.partition.high_watermark, position.offset)
             position.log_start_offset = position.partition.log_start_offset
         self._news.clear()
+
+
+def _never_known(
+    named: ReplicaFetchPartition, state: PartitionImage | None
+) -> UnknownLeaderEpochError:
+    known = "no such partition is known here"
+    if state is not None:
+        known = f"{state.leader_epoch} is known here, led by broker {state.leader}"
+    text = f"leader_epoch {named.leader_epoch} of {named.topic_id.hex()}-{named.partition}"
+    return UnknownLeaderEpochError(f"{text} was given, and {known}; retry")
 
 
 def _answer(partition: Partition, leader_epoch: int, offset: int) -> ReplicaFetched:
