@@ -387,8 +387,8 @@ REPLICATION: Final = (
         "drained-leads-last",
         "an election prefers a drained broker that stands first",
         PARTITIONS,
-        "return next((b for b in found if not image.brokers[b].cordoned), found[0])",
-        "return found[0]",
+        "undrained = (b for b in found if not image.brokers[b].cordoned)",
+        "undrained = iter(found)",
         (f"{DRAIN_TESTS}::test_another_drained_broker_takes_a_leadership_only_if_no_other_can",),
     ),
     Mutant(
