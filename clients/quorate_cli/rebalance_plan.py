@@ -150,8 +150,8 @@ class Planner:
         free = [b for b in self._by_count() if b not in ids]
         if not free:
             raise ValueError(
-                f"{key.topic}/{key.partition} has replicas on brokers {ids}, and no other broker is"
-                f" alive and not drained: it can't have {factor}"
+                f"{key.topic}/{key.partition} has replicas on brokers {list(self._first[key])}, and"
+                f" brokers {self._takers} are alive and not drained: it can't have {factor}"
             )
         chosen = max(free, key=lambda b: (self._spread([*ids, b]), -self._counts[b], -b))
         ids.append(chosen)

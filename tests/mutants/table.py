@@ -2479,13 +2479,11 @@ MUTANTS = (
     ),
     Mutant(
         "follower-reads",
-        "a leader sends consumers to a replica without their position",
+        "a leader sends consumers to a replica that it does not hear",
         READ_REPLICAS,
-        "best, furthest = HERE, offset - 1",
-        "best, furthest = HERE, -1",
-        (
-            f"{READ_REPLICA_TESTS}::test_the_replica_is_in_the_rack_in_sync_alive_reachable_and_has_the_position",
-        ),
+        "if progress.stream_that_keeps(offset, now_ms, leader.lag_ms) is None:",
+        "if False:",
+        (f"{READ_REPLICA_TESTS}::test_a_silent_replica_gets_no_consumers",),
     ),
     Mutant(
         "follower-reads",
@@ -2493,7 +2491,7 @@ MUTANTS = (
         "clients/quorate/consumer/read_replicas.py",
         "            return False\n        self._staying[state] = self._now() + STAY_S\n",
         "            return False\n",
-        (f"{READ_REPLICAS_SIM}::test_a_follower_s_word_about_a_position_is_not_final",),
+        (f"{READ_REPLICAS_SIM}::test_a_follower_that_refuses_is_left_alone_for_a_while",),
     ),
     Mutant(
         "follower-reads",

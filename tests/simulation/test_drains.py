@@ -7,7 +7,8 @@ import random
 
 import pytest
 
-from quorate import Consumer, TopicPartition
+from quorate import BrokerDrain, Consumer, TopicPartition
+from quorate.errors import InvalidRequestError, UnknownBrokerError
 from tests.harness.cluster_scene import TOPIC, Scene, play
 from tests.harness.scene_clients import ask, flow
 
@@ -102,3 +103,68 @@ def test_internal_topics_get_their_replicas_when_brokers_are_undrained() -> None
         raise AssertionError(f"{topic} has not all replicas")
 
     play(story, voter_settings={"auto_leader_rebalance_enable": False})
+
+
+async def replaced(scene: Scene, broker_id: int) -> BrokerDrain:
+    return await ask(scene, lambda admin: admin.drain_broker(broker_id, replicas=True))
+
+
+def test_all_brokers_are_replaced_one_after_the_other_under_load() -> None:
+    """Two calls drain each at once. The last one has no broker to go to, and keeps its replica."""
+
+    async def story(scene: Scene) -> None:
+        gaps: list[float] = []
+        is_over = asyncio.Event()
+        writing = scene.cluster.spawn_client(lambda: flow(scene, gaps, is_over))
+        await asyncio.sleep(0.2)
+        first = list(scene.state.broker_ids)
+        for gone in first[:2]:
+            drains = await asyncio.gather(replaced(scene, gone), replaced(scene, gone))
+            assert sum(one.replicas_moved for one in drains) == 1
+            assert [one.left_count for one in drains] == [0, 0]
+            await scene.until(
+                lambda b=gone: b not in scene.state.broker_ids and not scene.state.is_reassigned,  # type: ignore[misc]
+                "another broker has the replica",
+            )
+            assert len(scene.state.isr) == 3
+        last = await replaced(scene, first[2])
+        [why] = last.left.values()
+        assert "no other live broker can take the replica" in why
+        assert first[2] in scene.state.isr
+        is_over.set()
+        await writing
+        assert await scene.read() == scene.acked
+
+    play(story, brokers=5, configs={"min.insync.replicas": "3"})
+
+
+def test_a_broker_that_runs_or_has_replicas_is_not_unregistered() -> None:
+    async def story(scene: Scene) -> None:
+        broker_id = scene.state.broker_ids[1]
+
+        async def refusal(text: str) -> None:
+            with pytest.raises(InvalidRequestError, match=text):
+                await ask(scene, lambda admin: admin.unregister_broker(broker_id))
+
+        await refusal("runs: stop it first")
+        await ask(scene, lambda admin: admin.drain_broker(broker_id))
+        await refusal("runs: stop it first")
+        scene.cluster.pause(f"broker-{broker_id}")
+        await scene.until(lambda: broker_id not in scene.state.isr, "the broker is fenced")
+        await refusal("runs: stop it first")
+        scene.cluster.kill(f"broker-{broker_id}")
+        await asyncio.sleep(20)  # the session of the broker ends
+        await refusal(f"broker {broker_id} still holds 1 replicas of partitions: move them")
+        drain = await ask(scene, lambda admin: admin.drain_broker(broker_id, replicas=True))
+        assert (drain.was_drained, drain.replicas_moved) == (True, 1)
+        await scene.until(
+            lambda: broker_id not in scene.state.broker_ids and not scene.state.is_reassigned,
+            "another broker has the replica",
+        )
+        await ask(scene, lambda admin: admin.unregister_broker(broker_id))
+        with pytest.raises(UnknownBrokerError, match="is not registered; "):
+            await ask(scene, lambda admin: admin.unregister_broker(broker_id))
+        with pytest.raises(UnknownBrokerError):
+            await ask(scene, lambda admin: admin.undrain_broker(broker_id))
+
+    play(story, brokers=4)

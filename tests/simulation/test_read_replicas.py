@@ -16,7 +16,12 @@ from typing import Any
 import pytest
 
 from quorate import Admin, Consumer, Producer, TopicPartition
-from quorate.errors import LogTruncatedError, OffsetOutOfRangeError, QuorateError
+from quorate.errors import (
+    LogTruncatedError,
+    NotLeaderError,
+    OffsetOutOfRangeError,
+    QuorateError,
+)
 from quorate.record.batch import split
 from quorate_broker.replica.fetched import Fetched
 from quorate_broker.replica.follower_reads import FollowerReads
@@ -388,6 +393,26 @@ def test_a_follower_s_word_about_a_position_is_not_final(
 
     play(story, 1)
     assert raised
+
+
+def test_a_follower_that_refuses_is_left_alone_for_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The consumer would go to and fro between it and the leader, and hardly read."""
+    asked: list[int] = []
+
+    async def refuse(self: FollowerReads, offset: int, **limits: Any) -> Fetched:
+        asked.append(offset)
+        raise NotLeaderError("this follower serves nobody")
+
+    monkeypatch.setattr(FollowerReads, "fetch", refuse)
+
+    async def story(scene: Scene, admin: Admin) -> None:
+        asked.clear()
+        await asyncio.sleep(12)
+        assert 1 <= len(asked) <= 4
+
+    play(story, 1)
 
 
 @pytest.mark.parametrize("seed", range(1))

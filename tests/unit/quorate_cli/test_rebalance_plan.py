@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from quorate import TopicPartition
 from quorate_cli.rebalance_plan import Broker, Plan, Planner
+from quorate_quorum.controller.decisions.placement import Place, spread
 
 
 def plan(
@@ -159,6 +161,8 @@ def test_leaderships_go_a_way_over_several_brokers() -> None:
 def test_more_replicas_than_brokers_are_refused() -> None:
     with pytest.raises(ValueError, match="t/0 has replicas on brokers"):
         factor([[0]], [Broker(0), Broker(1, alive=False), Broker(2, drained=True)], 2)
+    with pytest.raises(ValueError, match=r"on brokers \[0\], and brokers \[0, 1\] are alive"):
+        factor([[0]], [Broker(0), Broker(1)], 3)
 
 
 CLUSTERS = st.integers(1, 8).flatmap(
@@ -250,3 +254,41 @@ def test_without_racks_no_replica_moves_that_need_not(cluster: tuple[int, list[l
     above = sum(max(0, share - low - (more > 0)) for share in shares)
     below = sum(max(0, low - share) for share in shares)
     assert found.moved_replicas == max(above, below)
+
+
+@given(CLUSTERS, st.integers(1, 5), st.data())
+def test_any_other_number_of_replicas_is_apart_and_keeps_one_in_sync(
+    cluster: tuple[list[Broker], list[list[int]]], number: int, data: st.DataObject
+) -> None:
+    drawn, replicas = cluster
+    brokers = [replace(one, id=broker_id) for broker_id, one in enumerate(drawn)]
+    takers = {b.id for b in brokers if b.alive and not b.drained}
+    keys = [TopicPartition("t", index) for index in range(len(replicas))]
+    in_sync = {
+        key: data.draw(st.lists(st.sampled_from(ids), unique=True))
+        for key, ids in zip(keys, replicas, strict=True)
+    }
+    planner = Planner(brokers, dict(zip(keys, replicas, strict=True)), {}, in_sync)
+    if any(len(takers | set(ids)) < number for ids in replicas):
+        with pytest.raises(ValueError, match="it can't have"):
+            planner.with_factor("t", number)
+        return
+
+    def apart(ids: Sequence[int]) -> tuple[int, int, int]:
+        return spread(Place(b, brokers[b].rack, brokers[b].host) for b in ids)
+
+    found = after(replicas, planner.with_factor("t", number))
+    for key, old, new in zip(keys, replicas, found, strict=True):
+        assert len(new) == len(set(new)) == number
+        if number >= len(old):
+            assert new[: len(old)] == list(old), "each replica stays, in its order"
+            for count in range(len(old), number):
+                free = takers - set(new[:count])
+                best = max(apart([*new[:count], taker]) for taker in free)
+                assert apart(new[: count + 1]) == best
+            continue
+        assert set(new) < set(old)
+        assert not in_sync[key] or set(new) & set(in_sync[key])
+        if len(old) == number + 1 and takers >= set(old) and old[0] in in_sync[key]:
+            may_go = [b for b in old[1:] if set(in_sync[key]) - {b}]
+            assert apart(new) == max(apart([one for one in old if one != b]) for b in may_go)
