@@ -3356,6 +3356,17 @@ MUTANTS = (
     ),
     Mutant(
         "slow-disk-apart",
+        "the threads that wait for a dead device are those of all devices",
+        f"{LOG_ROOM}/real_disk.py",
+        "        pool = self._pools.get(device)\n",
+        "        device = NO_DEVICE\n        pool = self._pools.get(device)\n",
+        (
+            "tests/unit/quorate_quorum/log/test_devices.py"
+            "::test_syncs_that_wait_for_a_dead_device_stop_no_work_on_another",
+        ),
+    ),
+    Mutant(
+        "slow-disk-apart",
         "first appends on a slow disk stop those on the others",
         "broker/quorate_broker/replica/replica_log.py",
         "self._replica.host.first_appends[self._replica.directory_id]",

@@ -2,8 +2,8 @@
 
 To hand a small append, or a read from the page cache, to a thread costs more than the call itself.
 So both run in line, and block the event loop for microseconds. Reads that would miss the cache,
-large appends, every sync and the removal of files go to a pool of threads. Appends, overwrites and
-truncates of one file keep the order of their calls.
+large appends, every sync and the removal of files go to a pool of threads, one for each device.
+Appends, overwrites and truncates of one file keep the order of their calls.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ READ_IN_LINE_BYTES_MAX = 4 * 1024 * 1024
 #: The most pieces that the kernel takes in one write (IOV_MAX).
 PIECES_MAX = 1024
 LOCK_FILE = ".lock"
+#: The key of the threads for work that waits for no device.
+NO_DEVICE = -1
 
 _NOWAIT: int | None = getattr(os, "RWF_NOWAIT", None)
 _fdatasync: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
@@ -265,7 +267,7 @@ class RealFile:
     async def _in_thread(self, work: Callable[..., T], *arguments: object) -> T:
         """Run work in the pool. If the caller is cancelled, the work still runs to its end."""
         self._in_pool += 1
-        done = self._disk.in_thread(work, *arguments)
+        done = self._disk.in_thread_of(self._identity[0], work, *arguments)
         done.add_done_callback(self._left_pool)
         return await asyncio.shield(done)
 
@@ -294,19 +296,41 @@ class RealLock:
 class RealDisk:
     """The machine's own file system. Close it to end its threads.
 
-    At most `open_max` files are open, and never more than half of this process's limit.
+    At most `open_max` files are open, and never more than half of this process's limit. Each device
+    has up to `threads` threads of its own: those of a slow or dead device wait for it, and the
+    files on others must not wait with them.
     """
 
     def __init__(self, *, threads: int = 8, open_max: int | None = None) -> None:
         self.descriptors = Descriptors(open_max)
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="disk")
-        self._directory_syncs = SharedSyncs(lambda path: self.in_thread(_sync_directory, path))
+        self._threads = threads
+        #: By the number of the device; NO_DEVICE: for work that waits for none.
+        self._pools: dict[int, ThreadPoolExecutor] = {}
+        self._directory_syncs = SharedSyncs(lambda path: self._at(path, _sync_directory))
         #: Whether reads may probe the page cache. False if the file system does not support that.
         self.probes = True
         self._boot_id = _read_boot_id()
 
     def in_thread(self, work: Callable[..., T], *arguments: object) -> asyncio.Future[T]:
-        return asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
+        return self.in_thread_of(NO_DEVICE, work, *arguments)
+
+    def in_thread_of(
+        self, device: int, work: Callable[..., T], *arguments: object
+    ) -> asyncio.Future[T]:
+        """Run work that waits for a device in one of the device's threads."""
+        pool = self._pools.get(device)
+        if pool is None:
+            pool = ThreadPoolExecutor(self._threads, thread_name_prefix="disk")
+            self._pools[device] = pool
+        return asyncio.get_running_loop().run_in_executor(pool, work, *arguments)
+
+    def _at(self, path: str, work: Callable[..., T]) -> asyncio.Future[T]:
+        """Run work on a path in a thread of its device."""
+        try:
+            device = os.stat(path).st_dev
+        except OSError:
+            device = NO_DEVICE  # the work fails, too, and says why
+        return self.in_thread_of(device, work, path)
 
     async def open(self, path: str, *, create: bool = False) -> File:
         return await self._open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0))
@@ -330,10 +354,10 @@ class RealDisk:
         os.replace(source, target)
 
     async def remove(self, path: str) -> None:
-        await self.in_thread(os.remove, path)
+        await self._at(path, os.remove)
 
     async def remove_directory(self, path: str) -> None:
-        await self.in_thread(shutil.rmtree, path)
+        await self._at(path, shutil.rmtree)
 
     async def sync_directory(self, path: str) -> None:
         await self._directory_syncs.sync(path)
@@ -349,7 +373,7 @@ class RealDisk:
         return RealLock(descriptor)
 
     async def free_bytes(self, path: str) -> int:
-        found = await self.in_thread(os.statvfs, path)
+        found = await self._at(path, os.statvfs)
         return found.f_bavail * found.f_frsize
 
     async def _open(self, path: str, flags: int) -> File:
@@ -362,7 +386,8 @@ class RealDisk:
         return self._boot_id
 
     def close(self) -> None:
-        self._pool.shutdown(wait=True)
+        for pool in self._pools.values():
+            pool.shutdown(wait=True)
 
 
 class ReadOnlyDisk(RealDisk):
