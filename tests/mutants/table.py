@@ -3267,8 +3267,8 @@ MUTANTS = (
         "shares-of-a-stream",
         "catching up takes the room of in-sync partitions",
         STREAM_CREDIT,
-        "        room = most - self._out[is_in_sync]\n",
-        "        room = most - self._out[True] - self._out[False]\n",
+        "        is_full = self._out[is_in_sync] > 0 and room < self._largest\n",
+        "        is_full = most - self.bytes_out < self._largest\n",
         (f"{CREDIT}::test_neither_kind_takes_the_room_of_the_other",),
     ),
     Mutant(

@@ -26,8 +26,9 @@ pytestmark = [pytest.mark.simulation, pytest.mark.timeout(120)]
 KIB, MIB = 1 << 10, 1 << 20
 
 
-@pytest.mark.parametrize("partitions", [1, 8, 40])
-@pytest.mark.parametrize("megabytes_per_s", [4, 10, 100])
+@pytest.mark.parametrize(
+    ("partitions", "megabytes_per_s"), [(1, 10), (8, 4), (8, 10), (40, 10), (40, 100)]
+)
 def test_a_follower_that_catches_up_delays_its_in_sync_partitions_little(
     partitions: int, megabytes_per_s: int
 ) -> None:
@@ -71,13 +72,13 @@ def directory_of(partition: PartitionImage, broker_id: int) -> bytes:
     return found
 
 
-@pytest.mark.parametrize("partitions", [2, 16, 60])
+@pytest.mark.parametrize("partitions", [2, 60])
 def test_appends_to_a_dead_disk_delay_no_other_partition_on_the_stream(partitions: int) -> None:
     """The fault: half of the partitions hold all room of the stream, or all first appends."""
     play_dead_disk(partitions, "append")
 
 
-@pytest.mark.parametrize("partitions", [16, 60])
+@pytest.mark.parametrize("partitions", [16, 40])
 def test_reads_from_a_dead_disk_delay_no_other_partition_on_the_stream(partitions: int) -> None:
     """The fault: half of the partitions hold all room of the stream, or all its reads."""
     play_dead_disk(partitions, "read")
@@ -190,7 +191,7 @@ def test_a_congested_follower_leaves_the_isr_after_the_lag_time_and_comes_back(s
         leader = scene.state.leader
         follower = 1 - leader
         delays = Delays()
-        writing = scene.cluster.spawn_client(lambda: flow_of_bytes(scene, delays, 2000, 0.01))
+        writing = scene.cluster.spawn_client(lambda: flow_of_bytes(scene, delays, 10_000, 0.05))
         await asyncio.sleep(2)
         assert len(scene.state.isr) == 2
         pair = ([f"broker-{leader}"], [f"broker-{follower}"])
@@ -199,16 +200,16 @@ def test_a_congested_follower_leaves_the_isr_after_the_lag_time_and_comes_back(s
         await scene.until(lambda: len(scene.state.isr) == 1, "it left")
         assert LAG_S <= scene.loop.time() - began <= LAG_S + 2
         end = scene.replica(follower).log.log_end_offset
-        await asyncio.sleep(60)
+        await asyncio.sleep(30)
         got = scene.replica(follower).log.log_end_offset - end
-        assert got * 2000 > 60 * 20_000 // 2, "it goes on to follow, as far as the link permits"
+        assert got * 10_000 > 30 * 20_000 // 2, "it goes on to follow, as far as the link permits"
         assert len(scene.state.isr) == 1
         scene.cluster.network.set_links(*pair, bytes_per_s=None)
         began = scene.loop.time()
         await scene.until(lambda: len(scene.state.isr) == 2, "it is back while writes go on")
         assert scene.loop.time() - began < LAG_S
         isr_epoch = scene.state.partition_epoch
-        await asyncio.sleep(2 * LAG_S)
+        await asyncio.sleep(1.5 * LAG_S)
         assert scene.state.partition_epoch == isr_epoch, "it stays"
         delays.is_over.set()
         await writing
@@ -225,8 +226,8 @@ def test_a_follower_that_is_always_a_little_behind_stays_in_the_isr(delay_ms: in
         pair = ([f"broker-{leader}"], [f"broker-{1 - leader}"])
         scene.cluster.network.set_links(*pair, delay_min_ms=delay_ms, delay_max_ms=delay_ms)
         isr_epoch, delays = scene.state.partition_epoch, Delays()
-        writing = scene.cluster.spawn_client(lambda: flow_of_bytes(scene, delays, 100, 0.005))
-        await asyncio.sleep(4 * LAG_S)
+        writing = scene.cluster.spawn_client(lambda: flow_of_bytes(scene, delays, 100, 0.01))
+        await asyncio.sleep(2.5 * LAG_S)
         assert scene.state.partition_epoch == isr_epoch
         delays.is_over.set()
         await writing
