@@ -220,11 +220,6 @@ class LeaderReplica:
                     self._replica.isr_wanted()
         return None
 
-    def follower_left(self, stream: ReplicaStream) -> None:
-        """Note that a follower's stream continues without this partition: it must leave the ISR."""
-        if self.machine.follower_left(stream):
-            self._replica.isr_wanted()
-
     def _diverging(self, fetch_offset: int, last_epoch: int) -> ReplicaDiverging | None:
         """Compare a follower's records with this log. Raise OffsetOutOfRangeError."""
         start, end, name = self._log.log_start_offset, self._log.log_end_offset, self._replica.name

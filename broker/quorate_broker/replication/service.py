@@ -49,6 +49,10 @@ log_line = structlog.get_logger(__name__)
 WAIT_MS_MIN, WAIT_MS_MAX = 10, 5_000
 #: The most refusals and divergences that wait for a frame. Above this bound no request is read.
 ANSWERS_MAX = 20_000
+#: The time from a follower's leaving of a partition to the proposal of an ISR without it. In an
+#: election, followers that hear of it first leave the old leader. It would propose ISRs without
+#: them for all its partitions, and the controller would refuse each.
+LEFT_MS = 50
 
 
 REQUIRED: Final[Mapping[Method[Any, Any], Required]] = {REPLICA_FETCH: CLUSTER_ACTION}
@@ -251,13 +255,28 @@ class ReplicaSession:
             self._positions.forget(key)
             partition = self._replicas.find(*key)
             if partition is not None and isinstance(partition.role, LeaderReplica):
-                partition.role.follower_left(stream)
+                self._follower_left(partition, partition.role, stream)
         for count, named in enumerate(request.partitions, 1):
             self._positions.name(stream, named, now_ms)
             if count % PARTITIONS_A_TURN == 0:
                 self._positions.changed.set()
                 await asyncio.sleep(0)
         self._positions.changed.set()
+
+    def _follower_left(
+        self, partition: Partition, leader: LeaderReplica, stream: ReplicaStream
+    ) -> None:
+        """Note that the follower's stream goes on without this partition: it must leave the ISR.
+
+        The ISR is checked in a moment, unless the reign is over by then: see LEFT_MS.
+        """
+
+        def look() -> None:
+            if not leader.is_over:
+                partition.isr_wanted()
+
+        if leader.machine.follower_left(stream):
+            asyncio.get_running_loop().call_later(LEFT_MS / 1000, look)
 
     def _open(self, opened: ReplicaOpen, now_ms: int) -> ReplicaStream:
         ours = self._replicas.registration.cluster_id

@@ -15,6 +15,8 @@ from quorate.errors import (
     RequestTimedOutError,
 )
 from quorate_broker.replica.hints import hint_of
+from quorate_broker.replica.leader import Leader, ReplicaStream
+from quorate_broker.replication import service
 from quorate_broker.replication.fetcher import Fetchers
 from quorate_broker.replication.follower_positions import FollowerPositions
 from quorate_broker.v1.replica_pb2 import ReplicaDiverging, ReplicaFetched
@@ -140,6 +142,28 @@ async def test_a_position_that_comes_before_the_leaders_image_waits_for_it(
 
     for broker in world.brokers.values():
         assert await broker.stored() == [b"a", b"b"]
+
+
+async def test_followers_that_hear_of_an_election_first_do_not_leave_the_isr(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.brokers[1].produce(b"a")
+    left: list[int] = []
+    follower_left = Leader.follower_left
+
+    def noted(leader: Leader, stream: ReplicaStream) -> bool:
+        left.append(stream.replica_id)
+        return follower_left(leader, stream)
+
+    monkeypatch.setattr(Leader, "follower_left", noted)
+    monkeypatch.setattr(service, "LEFT_MS", 3_600_000)
+
+    await world.change(leader=2, to=[2, 3])
+    await until(lambda: sorted(left) == [2, 3])
+    await world.change(to=[1])
+    await world.brokers[2].produce(b"b")
+
+    assert world.altered == []
 
 
 async def test_a_position_whose_epoch_the_leader_never_learns_is_refused_in_time(
