@@ -58,11 +58,12 @@ class Cutter:
         await checkpoints.lower(end_offset)
         for last in reversed(segments.all[at + 1 :]):
             await segments.drop(last)
-        if await self._parts.snapshots.remove_above(end_offset):
+        has_removed = await self._parts.snapshots.remove_above(end_offset)
+        if await segment.remove_index_files() or has_removed:
+            # Most cuts of a follower's tail find none of these files. Its acknowledgements wait for
+            # this cut, so it must not sync more often than it has to.
             self._directory.changed()
-        await segment.remove_index_files()
-        self._directory.changed()
-        await self._directory.sync()
+            await self._directory.sync()
         await segment.cut(position, end_offset)
         await self._parts.finish_cut()
         self._reader.restart()

@@ -344,11 +344,15 @@ class Segment:
             await self._disk.remove(path)
             await self._disk.sync_directory(self._directory)
 
-    async def remove_index_files(self) -> None:
-        """Remove the index files: they do not fit the batches, or soon will not."""
-        for ending in (INDEX, TIME_INDEX):
-            if await self._disk.exists(self.path(ending)):
-                await self._disk.remove(self.path(ending))
+    async def remove_index_files(self) -> bool:
+        """Remove the index files: they do not fit the batches, or soon will not.
+
+        Returns whether there were any. An active segment has none.
+        """
+        found = [one for one in (INDEX, TIME_INDEX) if await self._disk.exists(self.path(one))]
+        for ending in found:
+            await self._disk.remove(self.path(ending))
+        return bool(found)
 
     async def remove(self) -> None:
         """Remove the segment's files, the batches first: an open removes lone indexes."""
