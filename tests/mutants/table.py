@@ -42,6 +42,8 @@ REBALANCE_PLAN = "clients/quorate_cli/rebalance_plan.py"
 REBALANCE_TESTS = "tests/unit/quorate_cli/test_rebalance_plan.py"
 SAVED_PLAN = "clients/quorate_cli/saved_plan.py"
 SAVED_PLAN_TESTS = "tests/unit/quorate_cli/test_cluster_rebalance.py"
+LOSSY_ELECTIONS = "quorum/quorate_quorum/controller/decisions/lossy_elections.py"
+LOSSY_ELECTION_TESTS = "tests/unit/quorate_quorum/controller/test_lossy_elections.py"
 DRAIN_TESTS = "tests/unit/quorate_quorum/controller/test_drain.py"
 DRAINS = "quorum/quorate_quorum/controller/decisions/drain.py"
 SPREAD_TESTS = "tests/unit/quorate_quorum/controller/test_spread.py"
@@ -2526,6 +2528,44 @@ MUTANTS = (
         "if self._read_replicas.refused(state):",
         "if False:",
         (f"{READ_REPLICAS_SIM}::test_a_follower_s_word_about_a_position_is_not_final",),
+    ),
+    Mutant(
+        "newcomers-wait",
+        "a replica that is only being added leads as soon as it has most of those that are there",
+        LOSSY_ELECTIONS,
+        "ends = _candidates(partition, told, asked=is_requested)",
+        "ends = dict(told)",
+        (
+            f"{LOSSY_ELECTION_TESTS}"
+            "::test_a_replica_that_is_only_being_added_leads_after_all_originals_have_answered",
+            f"{LOSSY_ELECTION_TESTS}"
+            "::test_no_lossy_election_removes_a_replica_or_passes_over_an_original_for_less",
+        ),
+    ),
+    Mutant(
+        "newcomers-wait",
+        "the wait for the originals begins with a replica that is only being added",
+        LOSSY_ELECTIONS,
+        "if _newcomers(partition).issuperset(back):",
+        "if not back:",
+        (
+            f"{LOSSY_ELECTION_TESTS}"
+            "::test_the_wait_for_the_originals_begins_when_the_first_of_them_is_back",
+        ),
+    ),
+    Mutant(
+        "newcomers-wait",
+        "an election that loses records ends a move",
+        LOSSY_ELECTIONS,
+        "    new = replace(new, recovered_epoch=new.leader_epoch)\n",
+        "    new = replace(new, recovered_epoch=new.leader_epoch, adding=(), removing=())\n"
+        "    kept = tuple(r for r in new.replicas if r.broker_id not in old.removing)\n"
+        "    new = replace(new, replicas=kept)\n",
+        (
+            f"{REASSIGNMENT_TESTS}::test_an_election_that_loses_records_removes_no_replica",
+            f"{LOSSY_ELECTION_TESTS}"
+            "::test_no_lossy_election_removes_a_replica_or_passes_over_an_original_for_less",
+        ),
     ),
     Mutant(
         "clean-election",

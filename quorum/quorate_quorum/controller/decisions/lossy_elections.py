@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from quorate_quorum.controller.decisions.free_space import DirectoryChoice, FreeSpace
 from quorate_quorum.controller.decisions.outcome import Outcome
 from quorate_quorum.controller.decisions.partitions import (
-    completed,
     moved,
     redirected,
     steps,
@@ -17,7 +16,7 @@ from quorate_quorum.controller.decisions.partitions import (
 from quorate_quorum.metadata.brokers import BrokerImage
 from quorate_quorum.metadata.history import Cause
 from quorate_quorum.metadata.image import MetadataImage
-from quorate_quorum.metadata.partitions import NO_LEADER, Key, PartitionImage
+from quorate_quorum.metadata.partitions import NO_LEADER, Key, PartitionImage, ReplicaImage
 from quorate_quorum.metadata.topics import TopicImage
 from quorate_quorum.v1 import controller_pb2 as wire
 from quorate_quorum.v1 import events_pb2 as ev
@@ -30,6 +29,9 @@ ANSWERS_WAIT_MS = 5_000
 LEADERLESS_PER_TICK = 1_000
 ELECTED_PER_TICK = 50
 
+#: The last epoch and the end of a log.
+End = tuple[int, int]
+
 
 def elect_lossy(
     image: MetadataImage,
@@ -41,6 +43,8 @@ def elect_lossy(
 ) -> Outcome[bool]:
     """Let `leader` lead although acknowledged records may be lost. recovered_epoch marks the loss.
 
+    A reassignment goes on, and no replica is removed: the originals may hold more than the leader.
+
     `because`: the cause, which is about the new leader. Response: whether the election was made. It
     is not made if the partition is gone, has a leader by now, or the chosen broker is not eligible.
     """
@@ -48,19 +52,25 @@ def elect_lossy(
     old = image.partition(topic_id, partition)
     if topic is None or old is None or old.leader != NO_LEADER:
         return Outcome((), False)
-    if not image.is_eligible(old, leader):
+    placed = replace(old, replicas=_placed(image, old, choice))
+    if not image.is_eligible(placed, leader):
         return Outcome((), False)
-    nothing_left = replace(old, isr=(), elr=())
+    nothing_left = replace(placed, isr=(), elr=())
     causes = (Cause(because, leader),)
     new = moved(image, topic, nothing_left, isr=(leader,), leader=leader, because=causes)
-    replicas = new.replicas
+    new = replace(new, recovered_epoch=new.leader_epoch)
+    return Outcome(tuple(steps(topic.id, partition, [old, new])), True)
+
+
+def _placed(
+    image: MetadataImage, old: PartitionImage, choice: DirectoryChoice
+) -> tuple[ReplicaImage, ...]:
+    """Return the replicas. Those whose directory is gone are in another one of their broker."""
     for broker_id in old.broker_ids:
         broker = image.brokers.get(broker_id)
         if broker is not None and broker.directory(old.directory_of(broker_id) or b"") is None:
-            replicas = redirected(replace(new, replicas=replicas), broker, choice)
-    new = replace(new, replicas=replicas, recovered_epoch=new.leader_epoch)
-    states = [old, new, completed(image, topic, new)]
-    return Outcome(tuple(steps(topic.id, partition, states)), True)
+            old = replace(old, replicas=redirected(old, broker, choice))
+    return old.replicas
 
 
 def elect_all(
@@ -98,12 +108,12 @@ class LossyElection:
 class _Waiting:
     """A partition that no replica can lead without loss."""
 
-    #: The time at which the first replica was back, and the wait for the other replicas began.
+    #: The time at which the first original replica was back, and the wait for the others began.
     since_ms: int
     #: The questions, by broker: (the broker_epoch asked, time of the first, time of the last one).
     asked: dict[int, tuple[int, int, int]] = field(default_factory=dict)
     #: The answers, by broker: (the broker_epoch that answered, (last_epoch, log_end_offset)).
-    ends: dict[int, tuple[int, tuple[int, int]]] = field(default_factory=dict)
+    ends: dict[int, tuple[int, End]] = field(default_factory=dict)
 
     def must_ask(self, broker: BrokerImage, now_ms: int) -> bool:
         """Return whether to ask a broker now. If True, the question is noted.
@@ -141,6 +151,11 @@ class LossyElections:
     replica with an empty log may be a wiped disk. It leads only after every assigned replica has
     answered, however long that takes: a replica that had left the ISR may hold nearly everything.
     Only if unclean elections are allowed may it lead after unclean.recovery.wait.ms.
+
+    A replica that a reassignment adds, and that was never in sync, may hold a few of the records.
+    It leads only after every original replica has answered, and has no more: an original that is
+    absent may hold all. If an operator asks, it may also lead where no original that has answered
+    holds a record.
 
     An operator may ask for the election of a partition (`ask_for`). It counts as allowed, and as
     having waited long enough, for the time that the operator gives it.
@@ -224,30 +239,30 @@ class LossyElections:
         if waiting is None:
             waiting = self._leaderless[key] = _Waiting(now_ms)
         back = [b for b in partition.broker_ids if image.is_eligible(partition, b)]
-        if not back:
-            # The wait for the others begins when the first replica is back.
+        if _newcomers(partition).issuperset(back):
+            # The wait for the others begins when the first replica is back that may lead after it.
             waiting.since_ms = now_ms
         has_waited = is_requested or now_ms - waiting.since_ms >= self._wait_ms
         waited = unclean or has_waited
         if not back or not (waited or all(b in back for b in partition.broker_ids)):
             return []
-        ends = {
+        told = {
             b: waiting.ends[b][1]
             for b in back
             if b in waiting.ends and waiting.ends[b][0] == image.brokers[b].epoch
         }
-        silent = [image.brokers[b] for b in back if b not in ends]
+        silent = [image.brokers[b] for b in back if b not in told]
         ask = [broker.id for broker in silent if waiting.must_ask(broker, now_ms)]
         if not all(waited and waiting.is_hopeless(broker, now_ms) for broker in silent):
             return ask
-        if not ((unclean and has_waited) or all(b in ends for b in partition.broker_ids)):
+        ends = _candidates(partition, told, asked=is_requested)
+        has_all = len(told) == len(partition.broker_ids)
+        if not ((unclean and has_waited) or has_all):
             # An empty log may be of a wiped disk.
             ends = {b: end for b, end in ends.items() if end[1] > 0}
         if not ends:
             return ask
-        because = _why_now(
-            has_all=len(ends) == len(partition.broker_ids), asked=is_requested, unclean=unclean
-        )
+        because = _why_now(has_all=has_all, asked=is_requested, unclean=unclean)
         return self._furthest(topic, key, partition, ends, because)
 
     def _is_requested(self, key: Key, now_ms: int) -> bool:
@@ -262,19 +277,21 @@ class LossyElections:
         topic: TopicImage,
         key: Key,
         partition: PartitionImage,
-        ends: dict[int, tuple[int, int]],
+        ends: dict[int, End],
         because: ev.CauseKind.ValueType,
     ) -> LossyElection:
         """Return the election of the furthest replica."""
+        newcomers = _newcomers(partition)
 
-        def rank(broker: int) -> tuple[bool, tuple[int, int], int]:
+        def rank(broker: int) -> tuple[bool, End, bool, int]:
             """Rank a replica by its end; lowest if its epoch is above the partition's.
 
             Such an epoch is damage. A batch's CRC does not show it, because the CRC does not cover
             the epoch.
             """
             epoch_has_been = ends[broker][0] <= partition.leader_epoch
-            return epoch_has_been, ends[broker], -partition.broker_ids.index(broker)
+            order = -partition.broker_ids.index(broker)
+            return epoch_has_been, ends[broker], broker not in newcomers, order
 
         leader = max(ends, key=rank)
         told = ", ".join(f"broker {b}: epoch {e}, end {o}" for b, (e, o) in ends.items())
@@ -287,6 +304,31 @@ class LossyElections:
             f" {list(partition.last_isr)} could not lead; of {told}, broker {leader} has most",
             because,
         )
+
+
+def _newcomers(partition: PartitionImage) -> set[int]:
+    """Return the replicas that a reassignment adds and that were never in sync."""
+    in_sync = {*partition.isr, *partition.elr, *partition.last_isr}
+    return set(partition.adding) - in_sync
+
+
+def _candidates(
+    partition: PartitionImage, told: Mapping[int, End], *, asked: bool
+) -> dict[int, End]:
+    """Return the ends of the replicas that may lead, of those that have told their end.
+
+    `asked`: whether an operator asked for the election. See LossyElections about newcomers.
+    """
+    newcomers = _newcomers(partition)
+    if newcomers.issuperset(b for b in partition.broker_ids if b not in told):
+        return dict(told)
+    originals = {b: end for b, end in told.items() if b not in newcomers}
+    if any(end > 0 for _, end in originals.values()):
+        return originals
+    if asked:
+        return dict(told)
+    # An empty original must not lead, either: the newcomers would be cut to nothing.
+    return {} if any(end > 0 for _, end in told.values()) else originals
 
 
 def _why_now(*, has_all: bool, asked: bool, unclean: bool) -> ev.CauseKind.ValueType:
