@@ -2428,8 +2428,8 @@ MUTANTS = (
         "lossy-election-waits",
         "an empty log, the last of the ISR, leads before all others have told what they hold",
         "quorum/quorate_quorum/controller/decisions/lossy_elections.py",
-        "if not ((unclean and has_waited) or all(b in ends for b in partition.broker_ids)):",
-        "if not ((unclean and has_waited) or all(b in ends for b in partition.last_isr)):",
+        "has_all = len(told) == len(partition.broker_ids)",
+        "has_all = all(b in told for b in partition.last_isr)",
         (
             f"{CONTROLLER_LOSSY}"
             "::test_a_wiped_last_member_is_no_candidate_before_all_others_have_answered",
