@@ -44,6 +44,7 @@ SAVED_PLAN = "clients/quorate_cli/saved_plan.py"
 SAVED_PLAN_TESTS = "tests/unit/quorate_cli/test_cluster_rebalance.py"
 LOSSY_ELECTIONS = "quorum/quorate_quorum/controller/decisions/lossy_elections.py"
 LOSSY_ELECTION_TESTS = "tests/unit/quorate_quorum/controller/test_lossy_elections.py"
+UNSWEPT_MOVES = "tests/unit/quorate_quorum/controller/test_unswept_moves.py"
 DRAIN_TESTS = "tests/unit/quorate_quorum/controller/test_drain.py"
 DRAINS = "quorum/quorate_quorum/controller/decisions/drain.py"
 SPREAD_TESTS = "tests/unit/quorate_quorum/controller/test_spread.py"
@@ -2690,9 +2691,45 @@ MUTANTS = (
         "moves-keep-one",
         "a cancellation drops the only replica in sync",
         REASSIGNMENT,
-        "if dropped and not isr:",
-        "if False:",
+        "    if dropped:\n        _check_dropped",
+        "    if False:\n        _check_dropped",
         (f"{REASSIGNMENT_TESTS}::test_the_only_replicas_in_sync_are_never_dropped",),
+    ),
+    Mutant(
+        "moves-keep-one",
+        "a replica that is alive is dropped for one that is fenced and not swept yet",
+        REASSIGNMENT,
+        "must_live = not set(complete).isdisjoint(dropped)",
+        "must_live = False",
+        (
+            f"{UNSWEPT_MOVES}"
+            "::test_a_replica_in_sync_is_not_dropped_for_one_that_is_away_and_not_swept_yet",
+            f"{UNSWEPT_MOVES}::test_a_replica_in_sync_is_dropped_for_one_of_the_elr_that_is_alive",
+        ),
+    ),
+    Mutant(
+        "moves-keep-one",
+        "a member counts that has come back with a loss and is not swept yet",
+        REASSIGNMENT,
+        "(not must_live and is_lossless(image, topic, old, b))",
+        "not must_live",
+        (f"{UNSWEPT_MOVES}::test_no_replica_is_dropped_while_all_that_had_all_may_have_lost_it",),
+    ),
+    Mutant(
+        "moves-keep-one",
+        "replicas are dropped while none surely has all records",
+        REASSIGNMENT,
+        "    if not complete:\n",
+        "    if not complete:\n        return\n    if False:\n",
+        (f"{UNSWEPT_MOVES}::test_no_replica_is_dropped_while_all_that_had_all_may_have_lost_it",),
+    ),
+    Mutant(
+        "moves-end-in-sync",
+        "a move ends on a target that is fenced, or came back with a loss, before its sweep",
+        "quorum/quorate_quorum/controller/decisions/partitions.py",
+        "if not all(image.is_live(old, broker_id) for broker_id in target):",
+        "if False:",
+        (f"{UNSWEPT_MOVES}::test_a_move_does_not_end_on_a_member_that_is_away_and_not_swept_yet",),
     ),
     Mutant(
         "moves-keep-one",

@@ -123,10 +123,13 @@ def moved(
 def completed(image: MetadataImage, topic: TopicImage, old: PartitionImage) -> PartitionImage:
     """Return the next state of a partition whose reassignment can end; `old` if it can't.
 
-    It ends when every target replica is in the ISR, and one of them may lead (KIP-455).
+    It ends when every target replica is in the ISR and live, and one of them may lead (KIP-455). A
+    member that is not live leaves the ISR in the sweep to come, and may have lost its records.
     """
     target = old.target
     if not old.is_reassigned or not set(target) <= set(old.isr):
+        return old
+    if not all(image.is_live(old, broker_id) for broker_id in target):
         return old
     kept = Assigned(tuple(one for one in old.replicas if one.broker_id in target))
     because = (Cause(ev.CAUSE_KIND_REASSIGNMENT_COMPLETED),)
@@ -203,7 +206,7 @@ def adapted(
         return old
     if directory is not None and broker_id not in old.isr and broker_id not in old.elr:
         return old
-    lossy = () if _is_lossless(image, topic, broker, directory_id) else (broker_id,)
+    lossy = () if is_lossless(image, topic, old, broker_id) else (broker_id,)
     if directory is not None and not lossy and broker_id not in old.isr:
         return old
     isr: tuple[int, ...] = tuple(b for b in old.isr if b != broker_id)
@@ -250,10 +253,14 @@ def _cause(broker: BrokerImage, directory: DirectoryImage | None, *, is_lossy: b
     return fenced
 
 
-def _is_lossless(
-    image: MetadataImage, topic: TopicImage, broker: BrokerImage, directory_id: bytes
+def is_lossless(
+    image: MetadataImage, topic: TopicImage, partition: PartitionImage, broker_id: int
 ) -> bool:
-    directory = broker.directory(directory_id)
+    """Return whether a replica has all that it had, as far as its broker's registration tells."""
+    broker = image.brokers.get(broker_id)
+    if broker is None:
+        return False
+    directory = broker.directory(partition.directory_of(broker_id) or b"")
     if directory is None or directory.sync_failed or directory.failed:
         return False
     return directory.tail_intact or bool(image.config_value(topic, "flush.on.ack"))

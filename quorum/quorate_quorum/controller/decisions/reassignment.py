@@ -5,6 +5,9 @@ removes the others. So at each offset of the metadata log, the ISR holds every a
 `partitions.completed` ends a reassignment, in the batch in which the last target enters the ISR.
 All of its state is in the partition, so the next controller goes on with it.
 
+A member of ISR or ELR counts only if the image does not tell that it is away, or lost records: the
+sweep of its broker may be to come.
+
 The *original* replicas are those that the partition had before: all that are not being added. To
 cancel is to make them the target again. A new request replaces an older one: replicas that only the
 older one wanted are dropped at once.
@@ -34,6 +37,7 @@ from quorate_quorum.controller.decisions.partitions import (
     Assigned,
     clean_leader,
     completed,
+    is_lossless,
     moved,
     steps,
 )
@@ -92,7 +96,7 @@ def cancelled(
 
     The partition has its original replicas again. Those that were to be removed come after the
     others in the order of assignment. Raises NoReassignmentInProgressError, and
-    InvalidReplicaAssignmentError if only added replicas are in the ISR.
+    InvalidReplicaAssignmentError if only added replicas surely have all records.
     """
     if not old.is_reassigned:
         raise NoReassignmentInProgressError(
@@ -115,12 +119,8 @@ def _with(
     dropped = [b for b in old.broker_ids if b not in kept]
     isr = tuple(b for b in old.isr if b in kept)
     leader = old.leader
-    if dropped and not isr:
-        raise InvalidReplicaAssignmentError(
-            f"brokers {dropped} would lose their replicas at once, and no other replica is in the"
-            f" ISR {list(old.isr)}: acknowledged records would be lost; first let one of"
-            f" {sorted(kept)} catch up"
-        )
+    if dropped:
+        _check_dropped(image, topic, old, kept, dropped)
     if leader in dropped:
         elr = tuple(b for b in old.elr if b in kept)
         after = replace(old, replicas=assigned.replicas, elr=elr)
@@ -133,6 +133,42 @@ def _with(
         if leader not in isr:  # it is of the ELR, and has every acknowledged record
             isr = (*isr, leader)
     return moved(image, topic, old, isr=isr, leader=leader, because=(because,), assigned=assigned)
+
+
+def _check_dropped(
+    image: MetadataImage,
+    topic: TopicImage,
+    old: PartitionImage,
+    kept: set[int],
+    dropped: Sequence[int],
+) -> None:
+    """Raise InvalidReplicaAssignmentError if no replica that is kept surely has all records.
+
+    Members of ISR and ELR have all that is acknowledged. If one of them is dropped, a member that
+    is kept must be live: one that is fenced may leave the ISR in the next sweep, or never come
+    back. Else a member will do that is away, and has not come back with a loss.
+    """
+    what = f"brokers {list(dropped)} would lose their replicas at once, and"
+    complete = (*old.isr, *old.elr)
+    if not complete:
+        raise InvalidReplicaAssignmentError(
+            f"{what} one of them may have most records: ISR and ELR are empty, so no replica surely"
+            " has all; first let the partition get a leader"
+        )
+    left = [broker_id for broker_id in complete if broker_id in kept]
+    if not left:
+        raise InvalidReplicaAssignmentError(
+            f"{what} no other replica is in the ISR {list(old.isr)} or the ELR {list(old.elr)}:"
+            f" acknowledged records would be lost; first let one of {sorted(kept)} catch up"
+        )
+    must_live = not set(complete).isdisjoint(dropped)
+    if not any(
+        image.is_live(old, b) or (not must_live and is_lossless(image, topic, old, b)) for b in left
+    ):
+        raise InvalidReplicaAssignmentError(
+            f"{what} of the others in ISR and ELR, {left}, none is alive with its log now:"
+            " acknowledged records would be lost if none came back; ask again when one has"
+        )
 
 
 def _check_target(image: MetadataImage, old: PartitionImage, target: Sequence[int]) -> None:
