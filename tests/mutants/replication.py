@@ -108,7 +108,7 @@ REPLICATION: Final = (
         "eligible-leaders",
         "the last member of an ISR leads on after a restart that lost the end of its log",
         PARTITIONS,
-        "lossy = () if _is_lossless(image, topic, broker, directory_id) else (broker_id,)",
+        "lossy = () if is_lossless(image, topic, old, broker_id) else (broker_id,)",
         "lossy = ()",
         (f"{BROKERS_TESTS}::test_a_registration_tells_whether_the_tail_is_there",),
     ),
