@@ -74,7 +74,8 @@ class Cutter:
     async def start_again_at(self, offset: int) -> None:
         """Remove every record. The next record that is appended gets `offset`."""
         segments, extent, checkpoints = self._segments, self._extent, self._checkpoints
-        await self._begin(extent.start)
+        # No sync beside this cut may note more as synced than the log will have.
+        await self._begin(min(extent.start, offset))
         if segments.all:
             await checkpoints.lower(min(extent.start, offset))
             for last in reversed(segments.all[1:]):

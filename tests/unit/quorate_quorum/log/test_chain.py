@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+from typing import Any
 
 import pytest
 
@@ -138,3 +140,37 @@ async def test_a_start_that_moved_is_no_loss_wherever_a_crash_interrupts_it(*, p
         count += 1
     assert count > 100
     assert await disk.exists(f"{PATH}/{LOG_START_FILE}")
+
+
+async def test_a_sync_beside_a_move_to_a_lower_start_notes_nothing_above_it() -> None:
+    """Such a note outlasts a crash amid the move, and the log would count as corrupt."""
+    count, is_over = 0, False
+    while not is_over:
+        count += 1
+        disk = SimulatedDisk(random.Random(count), latency_max=0.0005)
+        await disk.make_directory("/data")
+        log = await Log.open(disk, PATH, SMALL)
+        await log.truncate_fully_and_start_at(20)
+        await append(log, 2)
+        left = count
+        syncs: list[asyncio.Future[int]] = []
+
+        def crash(name: str, path: str, *, log: Log = log, syncs: list[Any] = syncs) -> None:
+            nonlocal left
+            left -= 1
+            if not syncs and path.endswith("log-start"):
+                syncs.append(asyncio.ensure_future(log.sync()))
+            if left == 0:
+                raise OSError(5, "the end")
+
+        disk.hook = crash
+        try:
+            await log.truncate_fully_and_start_at(3)
+            is_over = left > 0
+        except StorageError:
+            pass
+        await asyncio.gather(*syncs, return_exceptions=True)
+        disk.hook = None
+        disk.lose_power()
+        found = await reopened(disk, SAME_BOOT, SMALL)
+        assert found.log_end_offset in (3, 20, 21, 22), f"crash {count}"
