@@ -167,11 +167,27 @@ class AssignorMember:
 
 
 @dataclass(frozen=True, slots=True)
+class OutOfSyncReplica:
+    """A replica that is not in the ISR: since when, and why.
+
+    `reason` is the end of a sentence, "it is out of the ISR, because ...".
+    """
+
+    broker_id: int
+    #: When it left the ISR, or was added, in milliseconds since 1970; 0: not known any more.
+    since_ms: int
+    #: How long it is out until now, in milliseconds; -1: not known.
+    for_ms: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class PartitionDescription:
     """A partition in the cluster's metadata. `leader` is -1 if there is none.
 
     `offline`: the brokers of `replicas` that are fenced, or whose log directory with the replica
     failed. `adding`: those to which a reassignment copies the partition (describe_topics).
+    `out_of_sync`: the replicas that are not in the ISR, with the reasons.
     """
 
     partition: int
@@ -182,11 +198,48 @@ class PartitionDescription:
     elr: tuple[int, ...] = ()
     offline: tuple[int, ...] = ()
     adding: tuple[int, ...] = ()
+    out_of_sync: tuple[OutOfSyncReplica, ...] = ()
 
     @property
     def is_under_replicated(self) -> bool:
         """Whether a replica is not in the ISR, other than those in `adding`."""
         return any(b not in self.isr and b not in self.adding for b in self.replicas)
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionEvent:
+    """A change of a partition: what the controller did, why, and the state after it.
+
+    `leader` is -1 if there was none.
+    """
+
+    #: The offset of its record in the metadata log.
+    offset: int
+    #: When the controller decided it, in milliseconds since 1970; 0: not known.
+    time_ms: int
+    #: "the controller ..., because ...", in plain English, without a full stop.
+    sentence: str
+    #: The names of its causes, such as "broker_silent".
+    causes: tuple[str, ...]
+    leader: int
+    leader_epoch: int
+    isr: tuple[int, ...]
+    elr: tuple[int, ...]
+    replicas: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionExplanation:
+    """Why a partition has this leader, ISR and ELR: the changes that led here."""
+
+    topic: str
+    state: PartitionDescription
+    #: How many in-sync replicas a commit needs.
+    min_isr: int
+    #: The oldest first. The cluster keeps the last 30 or so of a partition.
+    events: tuple[PartitionEvent, ...]
+    #: Whether the first event is the creation of the partition. If not, earlier ones are not kept.
+    complete: bool
 
 
 @dataclass(frozen=True, slots=True)

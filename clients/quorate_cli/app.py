@@ -22,6 +22,9 @@ COMMANDS = {
     "group": Later("group:app", "Look at consumer groups; set their offsets; delete them."),
     "schema": Later("schema:app", "Look at the schemas of records; register, check, delete them."),
     "partition": Later("partition:app", "Elect leaders of partitions; move their replicas."),
+    "explain": Later(
+        "explain:explain", "Tell why a partition has its leader, ISR and ELR: the events so far."
+    ),
     "cluster": Later("cluster:app", "Look at the cluster as a whole."),
     "top": Later("top:top", "Show rates, lag, leaders and ISR of a cluster, live."),
     "quorum": Later("quorum:app", "Look at the metadata quorum; change its voters and its leader."),

@@ -15,6 +15,7 @@ from quorate_cli.cluster_rebalance import change_factor
 from quorate_cli.completion import topic_names
 from quorate_cli.lazy_group import Later, lazy_group
 from quorate_cli.output import print_json, print_table, usage_error, warn
+from quorate_cli.partition_states import out_of_sync_lines
 from quorate_cli.session import Configs, Name, Remove, Session, in_session, parse_configs
 
 app = typer.Typer(
@@ -77,7 +78,8 @@ def list_topics(
 def describe(session: Session, name: Name) -> None:
     """Show a topic's partitions: leader, replicas, ISR; and their logs: start, end, bytes.
 
-    Warns of replicas that are damaged or offline, and of those whose compaction fails.
+    Each replica that is not in the ISR has a line: since when, and why. Warns of replicas that are
+    damaged or offline, and of those whose compaction fails.
     """
     failures: list[str] = []
 
@@ -224,5 +226,8 @@ def _print_topic(
         rows,
         title=f"{topic.name}  ({topic.topic_id})",
     )
+    for one in topic.partitions:
+        for line in out_of_sync_lines(one):
+            sys.stdout.write(f"{topic.name}/{one.partition}: {line}\n")
     for name, value in sorted(topic.configs.items()):
         sys.stdout.write(f"{name} = {value}\n")

@@ -39,6 +39,7 @@ from quorate_broker.groups.step_log import StepLog
 from quorate_broker.replica.hints import hinted
 from quorate_broker.replica.leader_replica import LeaderReplica
 from quorate_broker.replica.partition import Partition
+from quorate_broker.replica.too_few_replicas import too_few_replicas
 
 log = structlog.get_logger(__name__)
 
@@ -171,10 +172,9 @@ class Shard:
     def _check_replicas(self) -> None:
         """Raise NotEnoughReplicasError while nothing could be committed."""
         if not self.leader.machine.has_enough_replicas:
-            raise NotEnoughReplicasError(
-                f"{self.partition.name}: the ISR {self.leader.machine.isr} is below "
-                f"min.insync.replicas {self.leader.machine.min_isr}; nothing was done"
-            )
+            machine = self.leader.machine
+            why = too_few_replicas(self.partition, machine.isr, machine.min_isr)
+            raise NotEnoughReplicasError(f"nothing was done: {why}")
 
     # -- members' streams
 

@@ -24,6 +24,7 @@ from quorate_broker.operations.partitions import TOPIC_ID_BYTES, refuse_duplicat
 from quorate_quorum.client.client import QuorumClient
 from quorate_quorum.configs import CONFIGS, check_config, effective, fixed_at_creation
 from quorate_quorum.metadata.brokers import BrokerImage
+from quorate_quorum.metadata.history import PastChange, changes_of
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.metadata.partitions import PartitionImage
 from quorate_quorum.metadata.topics import TopicImage
@@ -71,6 +72,17 @@ class Reassigned(NamedTuple):
     topic: TopicImage
     number: int
     state: PartitionImage
+
+
+class Explained(NamedTuple):
+    """A partition, and the changes that led to its state: the oldest first."""
+
+    topic: TopicImage
+    number: int
+    state: PartitionImage
+    changes: tuple[PastChange, ...]
+    #: How many in-sync replicas a commit needs.
+    min_isr: int
 
 
 class Metadata:
@@ -140,6 +152,25 @@ class Metadata:
             yield _named(image, caller, name)
         for topic_id in topic_ids:
             yield _of_id(image, caller, topic_id)
+
+    def explained(
+        self, image: MetadataImage, principal: Principal, name: str, number: int
+    ) -> Explained:
+        """Return a partition with its history.
+
+        Raises UnknownTopicError, and TopicAuthorizationFailedError if the principal may not see the
+        topic.
+        """
+        found = _named(image, Caller(principal, self._authorizer), name)
+        if isinstance(found, TopicMissing):
+            raise found.error
+        state = image.partition(found.id, number)
+        if state is None:
+            raise UnknownTopicError(
+                f"topic {name!r} has partitions 0 to {len(found.partitions) - 1}, and no {number}"
+            )
+        changes = changes_of(state.history)
+        return Explained(found, number, state, changes, image.min_isr(found, state))
 
     def reassigned(
         self, image: MetadataImage, principal: Principal, named: Iterable[tuple[str, int]] | None

@@ -29,6 +29,7 @@ from quorate_broker.replica.leader import Leader
 from quorate_broker.replica.producers import Producers, Staging
 from quorate_broker.replica.replica import Replica
 from quorate_broker.replica.replica_log import ReplicaLog
+from quorate_broker.replica.too_few_replicas import too_few_replicas
 from quorate_quorum.configs import TopicConfig
 from quorate_quorum.log.disk_errors import TryAgainError
 
@@ -165,13 +166,11 @@ class ProduceQueue:
 
     def isr_shrank(self) -> None:
         """Fail the waiting batches: the ISR is below min.insync.replicas, so none commits now."""
-        for entry in self._waiters.take_all():
-            entry.refuse(
-                NotEnoughReplicasAfterAppendError(
-                    f"{self._replica.name}: written, then the ISR shrank to {self._leader.isr}, "
-                    f"below min.insync.replicas {self._leader.min_isr}; it may yet commit"
-                )
-            )
+        waiting = self._waiters.take_all()
+        why = self._too_few() if waiting else ""
+        for entry in waiting:
+            text = f"written, and may yet commit; then the ISR shrank: {why}"
+            entry.refuse(NotEnoughReplicasAfterAppendError(text))
 
     def end(self) -> None:
         """End the reign. The outcome of each batch that waits for its commit is unknown.
@@ -331,10 +330,7 @@ class ProduceQueue:
         if entry.chain is not None:
             entry.chain.check()
         if entry.acks == ACKS_ALL and not leader.has_enough_replicas:
-            raise NotEnoughReplicasError(
-                f"{self._replica.name}: the ISR {leader.isr} is below min.insync.replicas "
-                f"{leader.min_isr}; nothing was written"
-            )
+            raise NotEnoughReplicasError(f"nothing was written: {self._too_few()}")
         now_ms = self._replica.host.environment.wall_clock_ms()
         assert entry.header is not None, "a batch is checked before it is accepted"
         header, entry.batch, entry.append_time_ms = checks.from_producer(
@@ -390,6 +386,9 @@ class ProduceQueue:
             entry.refuse(
                 RequestTimedOutError(text)
                 if self._leader.has_enough_replicas
-                else NotEnoughReplicasAfterAppendError(text)
+                else NotEnoughReplicasAfterAppendError(f"{text}: {self._too_few()}")
             )
         self._arm_timer()
+
+    def _too_few(self) -> str:
+        return too_few_replicas(self._replica, self._leader.isr, self._leader.min_isr)

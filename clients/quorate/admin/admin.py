@@ -11,6 +11,7 @@ from quorate.admin import controller_calls, descriptions, log_dirs
 from quorate.admin import topics as topic_calls
 from quorate.admin.drains import DrainCalls
 from quorate.admin.elections import ElectionCalls
+from quorate.admin.explanations import ExplanationCalls
 from quorate.admin.group_calls import GroupCalls
 from quorate.admin.new_topic import (
     COUNT,
@@ -62,7 +63,7 @@ from quorate.v1 import admin_pb2 as wire
 BEFORE_OFFSET = Whole(-1, INT64_MAX, "offset of a record, or -1: the high watermark")
 
 
-class Admin(GroupCalls, ElectionCalls, ReassignmentCalls, DrainCalls):
+class Admin(GroupCalls, ElectionCalls, ReassignmentCalls, DrainCalls, ExplanationCalls):
     """Administers a cluster.
 
     delete_topics, alter_configs, unregister_broker, and transfer_leadership without a voter are

@@ -15,13 +15,27 @@ V = TypeVar("V")
 
 def topic(described: wire.DescribedTopic) -> model.TopicDescription:
     """Return a topic as the broker that answered knows it."""
-    partitions = tuple(
-        _value(model.PartitionDescription, one) for one in described.topic.partitions
-    )
+    partitions = tuple(map(_partition, described.topic.partitions))
     configs = dict(described.configs)
     return _value(
         model.TopicDescription, described.topic, partitions=partitions, configs=configs, warnings=()
     )
+
+
+def explanation(topic: str, response: wire.ExplainPartitionResponse) -> model.PartitionExplanation:
+    """Return why a partition is in its state."""
+    return _value(
+        model.PartitionExplanation,
+        response,
+        topic=topic,
+        state=_partition(response.state),
+        events=tuple(_value(model.PartitionEvent, one) for one in response.events),
+    )
+
+
+def _partition(one: wire.PartitionMetadata) -> model.PartitionDescription:
+    out = tuple(_value(model.OutOfSyncReplica, replica) for replica in one.out_of_sync)
+    return _value(model.PartitionDescription, one, out_of_sync=out)
 
 
 def cluster(response: wire.DescribeClusterResponse) -> model.ClusterDescription:

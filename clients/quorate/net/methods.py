@@ -74,6 +74,7 @@ DESCRIBE_TOPICS = _admin(
 ALTER_CONFIGS = _admin(admin.AlterConfigsRequest, admin.AlterConfigsResponse)
 DESCRIBE_CONFIGS = _admin(admin.DescribeConfigsRequest, admin.DescribeConfigsResponse)
 DESCRIBE_CLUSTER = _admin(admin.DescribeClusterRequest, admin.DescribeClusterResponse)
+EXPLAIN_PARTITION = _admin(admin.ExplainPartitionRequest, admin.ExplainPartitionResponse)
 DESCRIBE_QUORUM = _admin(admin.DescribeQuorumRequest, admin.DescribeQuorumResponse)
 DESCRIBE_FEATURES = _admin(admin.DescribeFeaturesRequest, admin.DescribeFeaturesResponse)
 UPDATE_FEATURE = _admin(admin.UpdateFeatureRequest, admin.UpdateFeatureResponse)

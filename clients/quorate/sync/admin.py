@@ -33,6 +33,7 @@ class Admin(BlockingClient[asynchronous.Admin]):
     describe_features = blocking(_Admin.describe_features)
     update_feature = blocking(_Admin.update_feature)
     unregister_broker = blocking(_Admin.unregister_broker)
+    explain_partition = blocking(_Admin.explain_partition)
     elect_leaders = blocking(_Admin.elect_leaders)
     drain_broker = blocking(_Admin.drain_broker)
     undrain_broker = blocking(_Admin.undrain_broker)

@@ -189,6 +189,7 @@ class PartitionMetadata(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     OFFLINE_FIELD_NUMBER: _builtins.int
     ADDING_FIELD_NUMBER: _builtins.int
+    OUT_OF_SYNC_FIELD_NUMBER: _builtins.int
     partition: _builtins.int
     leader: _builtins.int
     """-1: none"""
@@ -214,6 +215,10 @@ class PartitionMetadata(_message.Message):
     def adding(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """In the answer to DescribeTopics: the brokers to which a reassignment adds a replica."""
 
+    @_builtins.property
+    def out_of_sync(self) -> _containers.RepeatedCompositeFieldContainer[Global___OutOfSyncReplica]:
+        """In the answers to DescribeTopics and ExplainPartition: each replica that is not in the ISR."""
+
     def __init__(
         self,
         *,
@@ -227,14 +232,46 @@ class PartitionMetadata(_message.Message):
         error: _common_pb2.Error | None = ...,
         offline: _abc.Iterable[_builtins.int] | None = ...,
         adding: _abc.Iterable[_builtins.int] | None = ...,
+        out_of_sync: _abc.Iterable[Global___OutOfSyncReplica] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adding", b"adding", "elr", b"elr", "error", b"error", "isr", b"isr", "leader", b"leader", "leader_epoch", b"leader_epoch", "offline", b"offline", "partition", b"partition", "partition_epoch", b"partition_epoch", "replicas", b"replicas"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adding", b"adding", "elr", b"elr", "error", b"error", "isr", b"isr", "leader", b"leader", "leader_epoch", b"leader_epoch", "offline", b"offline", "out_of_sync", b"out_of_sync", "partition", b"partition", "partition_epoch", b"partition_epoch", "replicas", b"replicas"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PartitionMetadata: _TypeAlias = PartitionMetadata  # noqa: Y015
+
+@_typing.final
+class OutOfSyncReplica(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BROKER_ID_FIELD_NUMBER: _builtins.int
+    SINCE_MS_FIELD_NUMBER: _builtins.int
+    FOR_MS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    broker_id: _builtins.int
+    since_ms: _builtins.int
+    """by the clock of the controller; 0: not known"""
+    for_ms: _builtins.int
+    """so long until now; -1: not known"""
+    reason: _builtins.str
+    """the end of a sentence: it is out of the ISR, because ..."""
+    def __init__(
+        self,
+        *,
+        broker_id: _builtins.int = ...,
+        since_ms: _builtins.int = ...,
+        for_ms: _builtins.int = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_id", b"broker_id", "for_ms", b"for_ms", "reason", b"reason", "since_ms", b"since_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OutOfSyncReplica: _TypeAlias = OutOfSyncReplica  # noqa: Y015
 
 @_typing.final
 class CreateTopicsRequest(_message.Message):
@@ -962,6 +999,124 @@ class Reassignment(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Reassignment: _TypeAlias = Reassignment  # noqa: Y015
+
+@_typing.final
+class ExplainPartitionRequest(_message.Message):
+    """The changes that led to the state of a partition, as the broker that answers knows them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOPIC_FIELD_NUMBER: _builtins.int
+    PARTITION_FIELD_NUMBER: _builtins.int
+    topic: _builtins.str
+    partition: _builtins.int
+    def __init__(
+        self,
+        *,
+        topic: _builtins.str = ...,
+        partition: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["partition", b"partition", "topic", b"topic"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainPartitionRequest: _TypeAlias = ExplainPartitionRequest  # noqa: Y015
+
+@_typing.final
+class ExplainPartitionResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ERROR_FIELD_NUMBER: _builtins.int
+    TOPIC_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    MIN_ISR_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
+    COMPLETE_FIELD_NUMBER: _builtins.int
+    topic_id: _builtins.bytes
+    min_isr: _builtins.int
+    """how many in-sync replicas a commit needs"""
+    complete: _builtins.bool
+    """the first of them is the creation"""
+    @_builtins.property
+    def error(self) -> _common_pb2.Error: ...
+    @_builtins.property
+    def state(self) -> Global___PartitionMetadata: ...
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___PartitionEvent]:
+        """the oldest first"""
+
+    def __init__(
+        self,
+        *,
+        error: _common_pb2.Error | None = ...,
+        topic_id: _builtins.bytes = ...,
+        state: Global___PartitionMetadata | None = ...,
+        min_isr: _builtins.int = ...,
+        events: _abc.Iterable[Global___PartitionEvent] | None = ...,
+        complete: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "state", b"state"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "error", b"error", "events", b"events", "min_isr", b"min_isr", "state", b"state", "topic_id", b"topic_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainPartitionResponse: _TypeAlias = ExplainPartitionResponse  # noqa: Y015
+
+@_typing.final
+class PartitionEvent(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OFFSET_FIELD_NUMBER: _builtins.int
+    TIME_MS_FIELD_NUMBER: _builtins.int
+    SENTENCE_FIELD_NUMBER: _builtins.int
+    CAUSES_FIELD_NUMBER: _builtins.int
+    LEADER_FIELD_NUMBER: _builtins.int
+    LEADER_EPOCH_FIELD_NUMBER: _builtins.int
+    ISR_FIELD_NUMBER: _builtins.int
+    ELR_FIELD_NUMBER: _builtins.int
+    REPLICAS_FIELD_NUMBER: _builtins.int
+    offset: _builtins.int
+    """of its record in the metadata log"""
+    time_ms: _builtins.int
+    """by the clock of the controller; 0: not known"""
+    sentence: _builtins.str
+    """"the controller ..., because ..."; without a full stop"""
+    leader: _builtins.int
+    """after the event; -1: none"""
+    leader_epoch: _builtins.int
+    @_builtins.property
+    def causes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """"broker_silent" """
+
+    @_builtins.property
+    def isr(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def elr(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def replicas(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        offset: _builtins.int = ...,
+        time_ms: _builtins.int = ...,
+        sentence: _builtins.str = ...,
+        causes: _abc.Iterable[_builtins.str] | None = ...,
+        leader: _builtins.int = ...,
+        leader_epoch: _builtins.int = ...,
+        isr: _abc.Iterable[_builtins.int] | None = ...,
+        elr: _abc.Iterable[_builtins.int] | None = ...,
+        replicas: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["causes", b"causes", "elr", b"elr", "isr", b"isr", "leader", b"leader", "leader_epoch", b"leader_epoch", "offset", b"offset", "replicas", b"replicas", "sentence", b"sentence", "time_ms", b"time_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PartitionEvent: _TypeAlias = PartitionEvent  # noqa: Y015
 
 @_typing.final
 class ElectionTopic(_message.Message):

@@ -6,10 +6,11 @@ so it needs no text in the metadata log.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from quorate.durations import duration
 from quorate_quorum.metadata.history import Cause, PastChange
 from quorate_quorum.metadata.partitions import NO_LEADER
 from quorate_quorum.v1 import events_pb2 as ev
@@ -92,9 +93,6 @@ CLAUSES: Final = {
     ),
 }
 UNKNOWN: Final = "of a cause that this release does not know"
-#: The longest duration that is said in each unit, and the milliseconds of the unit.
-_UNITS: Final = ((120_000, 1_000, "s"), (7_200_000, 60_000, "min"), (172_800_000, 3_600_000, "h"))
-_DAY_MS: Final = 86_400_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,21 +105,9 @@ class OutOfSync:
     #: The end of a sentence "it is out of the ISR, because ..."
     reason: str
 
-
-def duration(ms: int) -> str:
-    """Return a time in words.
-
-    >>> [duration(ms) for ms in (0, 450, 9_230, 75_000, 600_000, 10_800_000, 432_000_000)]
-    ['0 ms', '450 ms', '9.2 s', '75 s', '10 min', '3 h', '5 days']
-    """
-    if ms < 1_000:
-        return f"{max(ms, 0)} ms"
-    if ms < 10_000:
-        return f"{ms / 1_000:.1f} s"
-    for longest, unit, name in _UNITS:
-        if ms < longest:
-            return f"{ms // unit} {name}"
-    return f"{ms // _DAY_MS} days"
+    def for_ms(self, now_ms: int) -> int:
+        """Return how long the replica is out; -1: not known. A clock that is behind counts as 0."""
+        return max(now_ms - self.since_ms, 0) if self.since_ms else -1
 
 
 def clause(cause: Cause, it: str = "") -> str:
@@ -187,27 +173,37 @@ def _steps(before: PastChange, change: PastChange) -> Iterator[str]:
 
 
 def out_of_sync(
-    history: Sequence[PastChange], replicas: Sequence[int], isr: Collection[int]
+    newest_first: Iterable[PastChange], replicas: Sequence[int], isr: Collection[int]
 ) -> list[OutOfSync]:
-    """Return each replica that is not in the ISR: since when, and why."""
-    return [_out_of_sync(history, b) for b in replicas if b not in isr]
+    """Return each replica that is not in the ISR: since when, and why.
+
+    Of the changes, only those from now to the one that explains the last replica are looked at.
+    """
+    absent = [b for b in replicas if b not in isr]
+    found: dict[int, OutOfSync] = {}
+    changes = iter(newest_first)
+    change = next(changes, None)
+    while change is not None and len(found) < len(absent):
+        before = next(changes, None)
+        for broker_id in absent:
+            reason = None if broker_id in found else _why_out(before, change, broker_id)
+            if reason is not None:
+                found[broker_id] = OutOfSync(broker_id, change.time_ms, reason)
+        change = before
+    not_kept = "the event that took it out is not kept"
+    return [found.get(b) or OutOfSync(b, 0, not_kept) for b in absent]
 
 
-def _out_of_sync(history: Sequence[PastChange], broker_id: int) -> OutOfSync:
-    """Look for the newest change by which a replica left the ISR, or was added."""
-    for index in range(len(history) - 1, -1, -1):
-        change, before = history[index], history[index - 1] if index else None
-        if before is None:
-            if change.is_creation:
-                reason = "its broker was not alive when the partition was created"
-                return OutOfSync(broker_id, change.time_ms, reason)
-            break
-        if broker_id in before.isr and broker_id not in change.isr:
-            return OutOfSync(broker_id, change.time_ms, _why_left(change, broker_id))
-        if broker_id in change.replicas and broker_id not in before.replicas:
-            reason = "its replica was added, and has not caught up yet"
-            return OutOfSync(broker_id, change.time_ms, reason)
-    return OutOfSync(broker_id, 0, "the event that took it out is not kept")
+def _why_out(before: PastChange | None, change: PastChange, broker_id: int) -> str | None:
+    """Return why a replica is out of the ISR since this change; None if it is not since then."""
+    if before is None:
+        is_first = change.is_creation
+        return "its broker was not alive when the partition was created" if is_first else None
+    if broker_id in before.isr and broker_id not in change.isr:
+        return _why_left(change, broker_id)
+    if broker_id in change.replicas and broker_id not in before.replicas:
+        return "its replica was added, and has not caught up yet"
+    return None
 
 
 def _why_left(change: PastChange, broker_id: int) -> str:

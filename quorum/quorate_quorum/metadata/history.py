@@ -7,7 +7,7 @@ garbage collector visits, and a replay does not decode what no one may ever ask 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -104,5 +104,9 @@ def _end_of_first(history: bytes, start: int) -> int:
 
 def changes_of(history: bytes) -> tuple[PastChange, ...]:
     """Return the changes of a history, the oldest first."""
-    decoded: Iterable[ev.PastChange] = ev.PartitionHistory.FromString(history).changes
-    return tuple([_PAST_CHANGE.image(one) for one in decoded])
+    return tuple(newest_first(history))[::-1]
+
+
+def newest_first(history: bytes) -> Iterator[PastChange]:
+    """Yield the changes of a history, the newest first. Those not asked for cost little."""
+    return map(_PAST_CHANGE.image, reversed(ev.PartitionHistory.FromString(history).changes))

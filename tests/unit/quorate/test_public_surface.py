@@ -143,6 +143,7 @@ ALSO: dict[str, dict[str, Any]] = {
     "create_topics": {"topics": [NewTopic(name="t")]},
     "remove_members": {"all": True},
     "send_batch": {"partition": 0},
+    "explain_partition": {"partition": 0},
     "subscribe": {"topics": ["t"]},
 }
 #: Wrong values of arguments that a call checks by hand, besides Wrong(): by name.

@@ -18,6 +18,7 @@ from quorate.net.methods import (
     DESCRIBE_LOG_DIRS,
     DESCRIBE_QUORUM,
     DESCRIBE_TOPICS,
+    EXPLAIN_PARTITION,
     LIST_REASSIGNMENTS,
     METADATA,
     TRANSFER_LEADERSHIP,
@@ -47,6 +48,8 @@ from quorate.v1.admin_pb2 import (
     DescribeQuorumResponse,
     DescribeTopicsRequest,
     DescribeTopicsResponse,
+    ExplainPartitionRequest,
+    ExplainPartitionResponse,
     ListReassignmentsRequest,
     ListReassignmentsResponse,
     MetadataRequest,
@@ -57,6 +60,7 @@ from quorate.v1.admin_pb2 import (
 )
 from quorate.v1.common_pb2 import Error
 from quorate_broker.listeners.grpc.answers import error_of, hindrances_of, listener_for
+from quorate_broker.listeners.grpc.explanations import events_of, out_of_sync_replicas
 from quorate_broker.operations import log_dirs, metadata
 from quorate_broker.operations.metadata import TopicMissing, check_count
 from quorate_broker.operations.operations import Operations
@@ -72,6 +76,7 @@ _ANSWERED_HERE: Final[Mapping[Method[Any, Any], Required]] = {
     DESCRIBE_CONFIGS: metadata.CONFIGS_REQUIRED,
     DESCRIBE_CLUSTER: metadata.CLUSTER_REQUIRED,
     DESCRIBE_LOG_DIRS: log_dirs.REQUIRED,
+    EXPLAIN_PARTITION: metadata.TOPICS_REQUIRED,
     LIST_REASSIGNMENTS: metadata.CLUSTER_REQUIRED,
 }
 #: All other calls of the service. They are passed on to the controller.
@@ -113,6 +118,7 @@ class AdminService:
             DESCRIBE_CONFIGS: self.describe_configs,
             DESCRIBE_CLUSTER: self.describe_cluster,
             DESCRIBE_LOG_DIRS: self.describe_log_dirs,
+            EXPLAIN_PARTITION: self.explain_partition,
             LIST_REASSIGNMENTS: self.list_reassignments,
             **{method: partial(self.forward, method) for method in _PASSED_ON},
             DESCRIBE_HEALTH: self.describe_health,
@@ -158,15 +164,34 @@ class AdminService:
             if request.topics
             else self._metadata.all_topics(image, peer.principal)
         )
-        hindrances = hindrances_of(peer, image)
+        hindrances, now_ms = hindrances_of(peer, image), self._wall_clock_ms()
         return DescribeTopicsResponse(
             topics=[
                 DescribedTopic(
-                    topic=await _topic(topic, hindrances, image),
+                    topic=await _topic(topic, hindrances, image, now_ms),
                     configs=self._metadata.own_configs(topic, peer.principal),
                 )
                 for topic in topics
             ]
+        )
+
+    async def explain_partition(
+        self, request: ExplainPartitionRequest, peer: Peer
+    ) -> ExplainPartitionResponse:
+        try:
+            image = await self._metadata.image(peer.timeout_ms)
+            found = self._metadata.explained(
+                image, peer.principal, request.topic, request.partition
+            )
+        except QuorateError as error:
+            return ExplainPartitionResponse(error=error_of(error))
+        hindrances = hindrances_of(peer, image)
+        return ExplainPartitionResponse(
+            topic_id=found.topic.id,
+            state=_partition(found.number, found.state, hindrances, image, self._wall_clock_ms()),
+            min_isr=found.min_isr,
+            events=events_of(found.changes),
+            complete=bool(found.changes) and found.changes[0].is_creation,
         )
 
     async def list_reassignments(
@@ -338,10 +363,11 @@ async def _topic(
     topic: TopicImage | TopicMissing,
     hindrances: Mapping[int, Error],
     image: MetadataImage | None = None,
+    now_ms: int = 0,
 ) -> TopicMetadata:
     """Describe a topic. Only some partitions are described in each turn of the loop.
 
-    With `image`, the description names the replicas that are offline, and those being added.
+    With `image`, the description names the replicas that are offline, and those out of the ISR.
     """
     if isinstance(topic, TopicMissing):
         await asyncio.sleep(0)
@@ -354,24 +380,35 @@ async def _topic(
     )
     for first in range(0, len(topic.partitions), PARTITIONS_A_TURN):
         found.partitions.extend(
-            PartitionMetadata(
-                partition=index,
-                leader=partition.leader,
-                leader_epoch=partition.leader_epoch,
-                replicas=partition.broker_ids,
-                isr=partition.isr,
-                elr=partition.elr,
-                partition_epoch=partition.partition_epoch,
-                error=hindrances.get(partition.leader),
-                offline=() if image is None else _offline(image, partition),
-                adding=() if image is None else partition.adding,
-            )
+            _partition(index, partition, hindrances, image, now_ms)
             for index, partition in enumerate(
                 topic.partitions[first : first + PARTITIONS_A_TURN], first
             )
         )
         await asyncio.sleep(0)
     return found
+
+
+def _partition(
+    index: int,
+    partition: PartitionImage,
+    hindrances: Mapping[int, Error],
+    image: MetadataImage | None,
+    now_ms: int,
+) -> PartitionMetadata:
+    return PartitionMetadata(
+        partition=index,
+        leader=partition.leader,
+        leader_epoch=partition.leader_epoch,
+        replicas=partition.broker_ids,
+        isr=partition.isr,
+        elr=partition.elr,
+        partition_epoch=partition.partition_epoch,
+        error=hindrances.get(partition.leader),
+        offline=() if image is None else _offline(image, partition),
+        adding=() if image is None else partition.adding,
+        out_of_sync=() if image is None else out_of_sync_replicas(partition, now_ms),
+    )
 
 
 def _offline(image: MetadataImage, partition: PartitionImage) -> list[int]:

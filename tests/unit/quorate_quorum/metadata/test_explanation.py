@@ -240,7 +240,7 @@ def test_a_replica_out_of_the_isr_has_a_reason_and_a_time(
     history: list[PastChange], found: list[OutOfSync]
 ) -> None:
     newest = history[-1]
-    assert out_of_sync(history, newest.replicas, newest.isr) == found
+    assert out_of_sync(reversed(history), newest.replicas, newest.isr) == found
 
 
 def test_without_a_history_nothing_is_claimed() -> None:
