@@ -167,8 +167,6 @@ def configs_of(shape: Shape) -> dict[str, str | float]:
         "flush.on.ack": shape.syncs_on_ack,
         "compression.type": shape.topic_codec,
     }
-    if shape.unclean:
-        configs["unclean.leader.election.enable"] = True
     if shape.compacts:
         configs["cleanup.policy"] = "compact,delete" if shape.retention_ms else "compact"
         configs["min.cleanable.dirty.ratio"] = 0.01

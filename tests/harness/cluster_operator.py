@@ -33,12 +33,13 @@ class Operator:
 
     async def work(self, until_s: float) -> None:
         loop = self.clients.cluster.loop
+        acts = [self._move, self._move, self._move, self._cancel, self._drain, self._elect]
+        if self.clients.shape.unclean:
+            acts += [self._elect_unclean] * 4
         async with Admin(bootstrap_servers=self._servers, request_timeout_ms=5000) as admin:
             while loop.time() < until_s:
                 await asyncio.sleep(self.chance.uniform(0.1, 1.5))
-                act = self.chance.choice(
-                    (self._move, self._move, self._move, self._cancel, self._drain, self._elect)
-                )
+                act = self.chance.choice(acts)
                 try:
                     await act(admin)
                 except QuorateError as error:
@@ -71,12 +72,12 @@ class Operator:
         self.done["moves begun"] += drain.replicas_moved
 
     async def _elect(self, admin: Admin) -> None:
-        if self.clients.shape.unclean and self.chance.random() < 0.5:
-            found = await admin.elect_leaders(self.clients.all_partitions(), unclean=True)
-            self.done["unclean elections"] += sum(one.error is None for one in found.values())
-            return
         found = await admin.elect_leaders()
         self.done["preferred elections"] += sum(one.error is None for one in found.values())
+
+    async def _elect_unclean(self, admin: Admin) -> None:
+        found = await admin.elect_leaders(self.clients.all_partitions(), unclean=True)
+        self.done["unclean elections"] += sum(one.error is None for one in found.values())
 
     async def rescue(self) -> None:
         """Let partitions without a leader have one, although records may be lost, until cancelled.

@@ -50,7 +50,8 @@ class Shape:
     moves: bool = False
     #: An administrator changes the topic's configuration now and then.
     configures: bool = False
-    #: Unclean elections are allowed, by the topic and by the operator: every loss must be told.
+    #: The operator asks for unclean elections, and at times the topic's configuration allows them:
+    #: every loss must be told.
     unclean: bool = False
     #: More is damaged than the cluster is promised to survive: every loss must be told.
     beyond: bool = False

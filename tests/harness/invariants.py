@@ -36,9 +36,12 @@ class Invariants:
     quorum_leaders: dict[int, Run] = field(default_factory=dict)
     leaders: dict[tuple[bytes, int, int], Run] = field(default_factory=dict)
     quorum_marks: dict[Run, int] = field(default_factory=dict)
-    #: Log, its cuts, and high watermark of a replica, by run, topic id, partition and leader_epoch.
-    #: A log that is opened again within the run, because it is damaged, is another one.
-    marks: dict[tuple[Run, bytes, int, int], tuple[Log, int, int]] = field(default_factory=dict)
+    #: Log, its cuts, and high watermark of a replica, and the leader_epoch in which that was
+    #: learnt; by run, topic id, partition and leader_epoch. A log that is opened again within the
+    #: run, because it is damaged, is another one.
+    marks: dict[tuple[Run, bytes, int, int], tuple[Log, int, int, int]] = field(
+        default_factory=dict
+    )
     committed_epochs: dict[int, int | None] = field(default_factory=dict)
     #: Epoch of the last record below a high watermark, whichever replica had it first.
     #: A lossy election, which is told, may begin another past.
@@ -111,11 +114,15 @@ class Invariants:
                     )
             mark = partition.high_watermark
             now = partition.log
-            log, cuts, before = self.marks.get((run, *key), (now, now.truncations, -1))
+            log, cuts, before, learnt = self.marks.get(
+                (run, *key), (now, now.truncations, -1, now.hw_epoch)
+            )
             if log is not now or (cuts != now.truncations and _may_begin_again(partition)):
                 before = -1
+            if mark < before and _may_drop_committed(partition, learnt):
+                before = -1
             if partition.replica_log.started_again is not None:
-                self.marks[(run, *key)] = now, now.truncations, -1
+                self.marks[(run, *key)] = now, now.truncations, -1, now.hw_epoch
             elif mark != before:
                 self._high_watermark_moved(run, partition, before, mark)
 
@@ -131,6 +138,7 @@ class Invariants:
             log,
             log.truncations,
             mark,
+            log.hw_epoch,
         )
         if log.log_start_offset < mark <= log.log_end_offset:
             # Two logs that agree on the epoch of a record agree on all before it.
@@ -243,6 +251,15 @@ async def _read_all(partition: Partition, start: int, end: int) -> bytes:
         content += part
         offset = _end_of(part)
     return content
+
+
+def _may_drop_committed(partition: Partition, learnt: int) -> bool:
+    """Return whether a follower may go back below a high watermark that it learnt in an epoch.
+
+    It may if the controller says that a later election may have lost what was committed.
+    """
+    state = partition.state
+    return state is not None and not partition.is_leader and learnt < state.recovered_epoch
 
 
 def _may_begin_again(partition: Partition) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from crc32c import crc32c
 
+from quorate import TopicPartition
 from quorate_broker.replica.in_sync_replicas import InSyncReplicas
 from quorate_broker.replica.leader import Leader
 from quorate_broker.replica.producers import Producer
@@ -17,12 +19,14 @@ from quorate_testing.simulated.chaos import Fault
 from quorate_testing.simulated.loop import SimulationError
 from tests.harness.cluster_scene import LOG, TOPIC, Scene, play
 from tests.harness.cluster_shape import Shape
-from tests.harness.invariants import Violation
+from tests.harness.invariants import Invariants, Violation
 from tests.harness.partition_rules import PartitionRules, check_maximal, check_state
+from tests.harness.scene_clients import ask
 from tests.harness.world import run_seed
 
 pytestmark = [pytest.mark.simulation, pytest.mark.timeout(120)]
 
+KEY = TopicPartition(TOPIC, 0)
 #: Where the CRC of a batch is, and where the bytes begin that it covers.
 CRC_AT, COVERED_FROM = 17, 21
 #: Three replicas, of which two are in the ISR.
@@ -103,6 +107,45 @@ def test_an_acknowledgement_above_the_high_watermark_is_seen() -> None:
 
     with pytest.raises((SimulationError, Violation), match="all below 22 was acknowledged"):
         watched(act)
+
+
+def test_a_high_watermark_that_goes_back_is_seen() -> None:
+    async def act(scene: Scene) -> None:
+        scene.loop.on_instant = Invariants(scene.cluster).check
+        await scene.produce(20)
+        follower = next(b for b in scene.state.isr if b != scene.state.leader)
+        await scene.until(lambda: scene.replica(follower).high_watermark == 20, "it is known")
+        scene.replica(follower).log.high_watermark = 5
+        await scene.produce(1)
+
+    with pytest.raises((SimulationError, Violation), match="went from 20 to 5"):
+        play(act)
+
+
+def test_a_follower_may_drop_what_an_election_has_lost_that_was_told() -> None:
+    """The last member of the ISR comes back after an unclean election, with the most records."""
+
+    async def act(scene: Scene) -> None:
+        scene.loop.on_instant = Invariants(scene.cluster).check
+        await scene.produce(20)
+        last = scene.state.leader
+        others = [b for b in (0, 1, 2) if b != last]
+        for broker_id in others:
+            scene.cluster.kill(f"broker-{broker_id}")
+        await scene.until(lambda: scene.state.isr == (last,), "it is alone")
+        await scene.produce(10)
+        await scene.cluster.stop(f"broker-{last}")
+        for broker_id in others:
+            scene.cluster.start(f"broker-{broker_id}")
+        await asyncio.sleep(3)
+        await ask(scene, lambda admin: admin.elect_leaders(unclean=True, partitions=[KEY]))
+        await scene.until(lambda: scene.state.leader in others, "another leads")
+        scene.cluster.start(f"broker-{last}")
+        await scene.whole()
+        assert any(told.startswith("dropping records that were committed") for told in scene.told)
+        scene.loop.on_instant = None
+
+    play(act, configs={"min.insync.replicas": "1"})
 
 
 def run(kinds: Sequence[str], seeds: range) -> None:
