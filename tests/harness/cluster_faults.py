@@ -22,7 +22,7 @@ from tests.harness.cluster_damage import Damages, flip, replica_directories
 
 #: Time in which a node stops after a fault of its disk.
 STOP_S = 6.0
-TAKEN_FOR_ANOTHER = "with other directories; stop that one"
+TAKEN_FOR_ANOTHER = "is held by a living process"
 
 
 def draw_plan(chance: random.Random, until_s: float) -> list[Fault]:

@@ -41,7 +41,7 @@ FLOORS = {
     "ISR shrinks": 1000,
     "ISR expansions": 1000,
     "truncations": 200,
-    "lossy returns": 15,
+    "lossy returns": 10,
     "retried duplicates": 500,
     "moves finished": 300,
     "moves cancelled": 10,
@@ -51,7 +51,7 @@ FLOORS = {
     "topics made again": 15,
     "partitions added": 60,
     "configurations changed": 150,
-    "clients killed": 30,
+    "clients killed": 20,
 }
 #: What a shape may have beside its promises: a failure that needs none of it is simpler to read.
 PROGRAMS = tuple(name for name in FLAGS if name not in ("compacts", "unclean", "beyond"))
