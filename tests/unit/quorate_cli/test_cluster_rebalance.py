@@ -319,3 +319,64 @@ def test_what_stays_on_dead_and_drained_brokers_is_told(
     assert said.status == 0
     assert "broker 0 is not alive, and keeps its 2 replicas" in said.out
     assert "broker 1 is drained, and keeps 2 replicas" in said.out
+
+
+# `quorate topic alter -r`.
+
+
+@pytest.fixture
+def asked_for(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """What `topic alter` asks for about partitions and settings."""
+    asked: list[tuple[Any, ...]] = []
+
+    async def create_partitions(name: str, count: int, *, validate_only: bool = False) -> None:
+        asked.append(("partitions", count, validate_only))
+
+    async def alter_configs(name: str, **changes: Any) -> tuple[str, ...]:
+        asked.append(("configs", changes))
+        return ()
+
+    async def describe_topics(names: Sequence[str] | None = None) -> dict[str, TopicDescription]:
+        return cluster.topics
+
+    monkeypatch.setattr(Admin, "create_partitions", staticmethod(create_partitions))
+    monkeypatch.setattr(Admin, "alter_configs", staticmethod(alter_configs))
+    monkeypatch.setattr(Admin, "describe_topics", staticmethod(describe_topics))
+    return asked
+
+
+def alter(capfd: pytest.CaptureFixture[str], *arguments: str) -> Answer:
+    return run_here(["topic", "alter", "t", *arguments], capfd, b"")
+
+
+def test_a_factor_that_is_out_of_reach_is_refused_before_anything_is_changed(
+    cluster: Cluster, capfd: pytest.CaptureFixture[str], asked_for: list[tuple[Any, ...]]
+) -> None:
+    said = alter(capfd, "-p", "5", "-r", "3", "-c", "retention.ms=1")
+    assert said.status == 1
+    assert (
+        "t/0 has replicas on brokers [0], and brokers [0, 1] are alive and not drained" in said.err
+    )
+    assert asked_for == [("partitions", 5, True)], "it only validated"
+    assert cluster.asked == []
+
+
+def test_a_factor_is_not_changed_while_partitions_of_the_topic_move(
+    cluster: Cluster, capfd: pytest.CaptureFixture[str], asked_for: list[tuple[Any, ...]]
+) -> None:
+    cluster.moving = {T0: object()}
+    said = alter(capfd, "-r", "2")
+    assert (said.status, cluster.asked) == (1, [])
+    assert "partitions [0] of topic 't' are being moved" in said.err
+    assert "quorate partition cancel" in said.err
+    cluster.moving = {TopicPartition("u", 0): object()}
+    assert alter(capfd, "-r", "2").status == 0
+    keys = [T0, TopicPartition("t", 1)]
+    assert cluster.asked == [({key: [0, 1] for key in keys}, dict.fromkeys(keys, (0,)))]
+
+
+def test_a_factor_that_the_topic_has_already_changes_nothing(
+    cluster: Cluster, capfd: pytest.CaptureFixture[str], asked_for: list[tuple[Any, ...]]
+) -> None:
+    assert alter(capfd, "-r", "1").status == 0
+    assert cluster.asked == []
