@@ -15,6 +15,8 @@ from quorate.errors import QuorateError
 from tests.harness.cluster_clients import ADMIN_S, Clients, started
 from tests.harness.invariants import Violation
 
+#: The bytes a second of every other move: so few that copies wait.
+THROTTLE = 20_000
 #: The longest wait for the moves at the end.
 MOVED_S = 60.0
 #: Time between two requests for elections that may lose records.
@@ -47,7 +49,11 @@ class Operator:
 
     async def _move(self, admin: Admin) -> None:
         chosen = self.chance.sample(self.clients.all_partitions(), self.chance.randint(1, 2))
-        results = await admin.reassign_partitions({one: self._target() for one in chosen})
+        throttle = THROTTLE if self.done["moves begun"] % 2 else 0
+        results = await admin.reassign_partitions(
+            {one: self._target() for one in chosen}, throttle=throttle
+        )
+        self.done["moves throttled"] += len(chosen) if throttle else 0
         self.done["moves begun"] += sum(error is None for error in results.values())
         self.done["moves refused"] += sum(error is not None for error in results.values())
         if self.chance.random() < 0.25:  # at once: most moves are over soon

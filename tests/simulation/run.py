@@ -44,6 +44,7 @@ FLOORS = {
     "lossy returns": 10,
     "retried duplicates": 500,
     "moves finished": 300,
+    "moves throttled": 50,
     "moves cancelled": 10,
     "drains": 20,
     "compactions": 800,
