@@ -14,7 +14,7 @@ from quorate.errors import (
     UnknownTopicError,
 )
 from quorate_quorum.server import QuorumServer
-from tests.harness.cluster_scene import TOPIC, Scene, flip, play
+from tests.harness.cluster_scene import REPLICA, TOPIC, Scene, flip, play
 from tests.harness.scene_clients import ask
 
 pytestmark = [pytest.mark.simulation, pytest.mark.timeout(120)]
@@ -306,3 +306,18 @@ def test_a_partition_that_is_not_there_is_refused_by_its_name(named: tuple[str, 
             await ask(scene, lambda admin: admin.explain_partition(*named))
 
     play(story)
+
+
+def test_a_replica_that_lost_its_records_leaves_the_elr_with_that_cause() -> None:
+    async def story(scene: Scene) -> None:
+        await scene.produce(5)
+        name = follower(scene)
+        number = int(name.removeprefix("broker-"))
+        scene.cluster.kill(name)
+        await scene.until(lambda: number in scene.state.elr, "it is in the ELR")
+        scene.cluster.nodes[name].disk.lose_directory(REPLICA)
+        scene.cluster.start(name)
+        await told(scene, f"took {name.replace('-', ' ')} out of the ELR, because")
+        await told(scene, "reported that its replica has lost records, or cannot be read")
+
+    play(story, configs={"min.insync.replicas": "3"})
