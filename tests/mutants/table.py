@@ -2569,6 +2569,28 @@ MUTANTS = (
         ),
     ),
     Mutant(
+        "empty-by-request",
+        "a replica whose directory is gone begins with an empty log by itself",
+        LOSSY_ELECTIONS,
+        "if is_requested and not back:",
+        "if not back and _emptied(image, topic, key, partition):",
+        (
+            f"{LOSSY_ELECTION_TESTS}"
+            "::test_a_replica_whose_directory_is_gone_begins_empty_only_if_an_operator_asks",
+        ),
+    ),
+    Mutant(
+        "empty-by-request",
+        "a request for all partitions lets replicas begin empty",
+        "quorum/quorate_quorum/controller/decisions/requested_elections.py",
+        "elect_any(image, topic, old, is_named=not self.request.all_topics)",
+        "elect_any(image, topic, old, is_named=True)",
+        (
+            f"{REQUESTED}"
+            "::test_a_replica_on_a_replaced_disk_may_begin_empty_if_its_partition_is_named",
+        ),
+    ),
+    Mutant(
         "clean-election",
         "a preferred replica outside the ISR takes over on request",
         "quorum/quorate_quorum/controller/decisions/requested_elections.py",
@@ -2594,8 +2616,8 @@ MUTANTS = (
         """    new = elect(image, topic, old, ev.CAUSE_KIND_ELECTION_ASKED)
     if new is not old:
         return new
-    if not any""",
-        """    if not any""",
+    reasons""",
+        """    reasons""",
         (f"{REQUESTED}::test_an_unclean_election_loses_nothing_where_there_is",),
     ),
     Mutant(

@@ -9,9 +9,11 @@ import pytest
 from quorate import LeaderElection, TopicPartition
 from quorate.errors import (
     ElectionNotNeededError,
+    EligibleLeadersNotAvailableError,
     PreferredLeaderNotAvailableError,
     UnknownTopicError,
 )
+from quorate_cli.node_disks import format_broker
 from tests.harness.cluster_scene import TOPIC, Scene, play
 from tests.harness.scene_clients import ask, flow
 
@@ -105,6 +107,31 @@ def test_an_unclean_election_lets_the_furthest_of_the_replicas_that_are_alive_le
         assert isinstance(found.error, ElectionNotNeededError)
 
     play(story, configs={"min.insync.replicas": "1"})
+
+
+def test_the_only_replica_begins_empty_on_a_replaced_disk_if_an_operator_asks() -> None:
+    async def story(scene: Scene) -> None:
+        await scene.produce(20)
+        [only] = scene.state.broker_ids
+        node = scene.node(only)
+        scene.cluster.kill(node.name)
+        await scene.until(lambda: scene.state.leader < 0, "no replica leads")
+        refused = await elect(scene, unclean=True)
+        assert isinstance(refused.error, EligibleLeadersNotAvailableError)
+        assert f"broker {only} is not alive: start it" in str(refused.error)
+        node.disk.lose_directory("/data")
+        await format_broker(scene.cluster.cluster_id, node.node_id, ["/data"], disk=node.disk)
+        scene.cluster.start(node.name)
+        await scene.until(scene.all_unfenced, "the broker is back, and takes part")
+        await asyncio.sleep(120)
+        assert scene.state.leader < 0, "the disk may come back: it does not begin empty by itself"
+        assert await elect(scene, unclean=True) == LeaderElection(only, None)
+        assert scene.state.recovered_epoch == scene.state.leader_epoch
+        scene.acked.clear()
+        await scene.produce(5)
+        assert await scene.read() == scene.acked
+
+    play(story, brokers=3, replicas=1)
 
 
 def test_preferred_replicas_lead_again_by_themselves() -> None:

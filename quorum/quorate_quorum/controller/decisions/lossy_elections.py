@@ -158,7 +158,9 @@ class LossyElections:
     holds a record.
 
     An operator may ask for the election of a partition (`ask_for`). It counts as allowed, and as
-    having waited long enough, for the time that the operator gives it.
+    having waited long enough, for the time that the operator gives it. Then a replica whose
+    directory is gone may lead, too, if no other can: it begins with an empty log in another
+    directory. It never does so by itself, because the disk may come back.
 
     The machine lives as long as a reign. Every image passed in is the pending one.
     """
@@ -239,6 +241,8 @@ class LossyElections:
         if waiting is None:
             waiting = self._leaderless[key] = _Waiting(now_ms)
         back = [b for b in partition.broker_ids if image.is_eligible(partition, b)]
+        if is_requested and not back:
+            return _emptied(image, topic, key, partition) or []
         if _newcomers(partition).issuperset(back):
             # The wait for the others begins when the first replica is back that may lead after it.
             waiting.since_ms = now_ms
@@ -304,6 +308,35 @@ class LossyElections:
             f" {list(partition.last_isr)} could not lead; of {told}, broker {leader} has most",
             because,
         )
+
+
+def can_begin_empty(image: MetadataImage, partition: PartitionImage, broker_id: int) -> bool:
+    """Return whether a replica's directory is gone, and its broker is up and has another one."""
+    broker = image.brokers.get(broker_id)
+    if broker is None or broker.fenced or broker.shutting_down:
+        return False
+    is_gone = broker.directory(partition.directory_of(broker_id) or b"") is None
+    return is_gone and any(not directory.failed for directory in broker.directories)
+
+
+def _emptied(
+    image: MetadataImage, topic: TopicImage, key: Key, partition: PartitionImage
+) -> LossyElection | None:
+    """Return the election of a replica that begins with an empty log; None if there is none."""
+    able = [b for b in partition.broker_ids if can_begin_empty(image, partition, b)]
+    if not able:
+        return None
+    newcomers = _newcomers(partition)
+    leader = next((b for b in able if b not in newcomers), able[0])
+    return LossyElection(
+        key[0],
+        key[1],
+        leader,
+        f"{topic.name}-{key[1]} has lost its records as far as they were on broker {leader}: the"
+        " log directory of its replica is gone, no other replica is alive, and an operator asked"
+        " for a leader; it begins with an empty log in another directory",
+        ev.CAUSE_KIND_LOSSY_ASKED,
+    )
 
 
 def _newcomers(partition: PartitionImage) -> set[int]:

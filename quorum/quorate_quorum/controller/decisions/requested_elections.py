@@ -23,6 +23,7 @@ from quorate.errors import (
     to_wire,
 )
 from quorate.v1 import admin_pb2 as admin
+from quorate_quorum.controller.decisions.lossy_elections import can_begin_empty
 from quorate_quorum.controller.decisions.outcome import Context, Outcome
 from quorate_quorum.controller.decisions.partitions import (
     completed,
@@ -42,6 +43,15 @@ LOOKED_MAX: Final = 1_000
 CHANGED_MAX: Final = 50
 #: The most partitions in the answer to a request that names none.
 ANSWERED_MAX: Final = 10_000
+
+_GONE: Final = (
+    "broker {} is alive, and the log directory of its replica is gone: bring the disk back, or name"
+    " this partition in the request, which lets the replica begin empty"
+)
+_FAILED: Final = (
+    "broker {} is alive, and the log directory of its replica has failed: mend the disk, or take it"
+    " out of log.dirs if its records are lost, and restart the broker"
+)
 
 
 def elect_preferred(
@@ -99,9 +109,12 @@ def _relieved(image: MetadataImage, topic: TopicImage, old: PartitionImage) -> P
 
 
 def elect_any(
-    image: MetadataImage, topic: TopicImage, old: PartitionImage
+    image: MetadataImage, topic: TopicImage, old: PartitionImage, *, is_named: bool = True
 ) -> PartitionImage | None:
     """Return the next state of a partition without a leader; None: only with a possible loss.
+
+    `is_named`: whether the request names the partition. Only then a replica whose directory is gone
+    may begin empty: the disk may be about to come back, and a request for all means no such disk.
 
     Raises ElectionNotNeededError or EligibleLeadersNotAvailableError.
     """
@@ -110,11 +123,31 @@ def elect_any(
     new = elect(image, topic, old, ev.CAUSE_KIND_ELECTION_ASKED)
     if new is not old:
         return new
-    if not any(image.is_eligible(old, broker_id) for broker_id in old.broker_ids):
+    reasons = [_why_not(image, old, b, is_named=is_named) for b in old.broker_ids]
+    if all(reasons):
         raise EligibleLeadersNotAvailableError(
-            f"none of the brokers {list(old.broker_ids)} that have a replica is alive"
+            f"none of the replicas on brokers {list(old.broker_ids)} can lead:"
+            f" {'; '.join(one for one in reasons if one)}; mend one of them, and ask again"
         )
     return None
+
+
+def _why_not(
+    image: MetadataImage, partition: PartitionImage, broker_id: int, *, is_named: bool
+) -> str | None:
+    """Return why a replica can't lead even with a loss, and what to do; None if it can."""
+    if image.is_eligible(partition, broker_id):
+        return None
+    broker = image.brokers.get(broker_id)
+    if broker is None or broker.fenced:
+        return f"broker {broker_id} is not alive: start it"
+    if broker.shutting_down:
+        return f"broker {broker_id} is shutting down: start it again"
+    if can_begin_empty(image, partition, broker_id):
+        return None if is_named else _GONE.format(broker_id)
+    if broker.directory(partition.directory_of(broker_id) or b"") is not None:
+        return _FAILED.format(broker_id)
+    return f"broker {broker_id} is alive, and has no log directory that works: give it one"
 
 
 @dataclass(slots=True)
@@ -188,7 +221,7 @@ class RequestedElections:
             )
         old = topic.partitions[index]
         new = (
-            elect_any(image, topic, old)
+            elect_any(image, topic, old, is_named=not self.request.all_topics)
             if self.request.unclean
             else elect_preferred(image, topic, old, self.because)
         )

@@ -20,10 +20,14 @@ from quorate_quorum.controller.decisions.reassignment import Reassignments
 from quorate_quorum.metadata.delta import replayed
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.v1 import controller_pb2 as wire
+from tests.harness.addresses import listening_at
 from tests.unit.quorate_quorum.metadata.builders import (
     brokers,
     context,
+    decided,
+    directory_id,
     every_partition,
+    incarnation,
     the_partition,
     topic_id,
     with_partition,
@@ -136,6 +140,42 @@ def test_the_wait_for_the_originals_begins_when_the_first_of_them_is_back() -> N
         assert not [e for e in machine.tick(image, now_ms) if isinstance(e, LossyElection)]
         told = wire.ReplicaEnd(topic_id=topic_id(1), last_epoch=0, log_end_offset=9)
         machine.answered(0, image.brokers[0].epoch, [told])
+
+
+def replaced_disk(image: MetadataImage, broker_id: int) -> MetadataImage:
+    """The broker is back and unfenced, and has another directory than before."""
+    request = wire.RegisterRequest(
+        broker_id=broker_id,
+        incarnation=incarnation(broker_id, 2),
+        **listening_at(f"b{broker_id}:1"),
+        host=f"h{broker_id}",
+    )
+    request.directories.add(directory_id=directory_id(broker_id, 1), tail_intact=True)
+    outcome = decide.register(image, request, context(image), session_lives=lambda _: False)
+    image = decided(image, broker_id, outcome)
+    return decided(image, broker_id, decide.unfence(image, broker_id))
+
+
+@pytest.mark.parametrize("unclean", [False, True])
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_replica_whose_directory_is_gone_begins_empty_only_if_an_operator_asks(
+    asked: bool, unclean: bool
+) -> None:
+    """The disk may come back, with all records."""
+    configs = {"unclean.leader.election.enable": str(unclean).lower()}
+    image = with_partition(brokers(range(3)), [0], configs=configs)
+    image = replaced_disk(image, 0)
+    leader, after = elected(image, {}, asked=asked)
+    assert leader == (0 if asked else None)
+    partition = the_partition(after)
+    assert partition.directory_of(0) == directory_id(0, 1 if asked else 0)
+    assert (partition.recovered_epoch == partition.leader_epoch) == asked
+
+
+def test_a_replica_that_has_a_log_leads_before_one_whose_directory_is_gone() -> None:
+    image = replaced_disk(with_partition(brokers(range(3)), [0, 1], isr=[0], leader=0), 0)
+    assert elected(image, {1: 0}, asked=True)[0] == 1
+    assert elected(image, {}, asked=True)[0] is None, "its log is waited for"
 
 
 ENDS = st.dictionaries(st.integers(0, 3), st.integers(0, 3))

@@ -14,11 +14,15 @@ from quorate_quorum.controller.decisions import requested_elections
 from quorate_quorum.controller.decisions.requested_elections import RequestedElections
 from quorate_quorum.metadata.delta import replayed
 from quorate_quorum.metadata.image import MetadataImage
+from quorate_quorum.v1 import controller_pb2 as wire
+from tests.harness.addresses import listening_at
 from tests.unit.quorate_quorum.metadata.builders import (
     brokers,
     built,
     context,
+    decided,
     directory_id,
+    incarnation,
     partition_made,
     the_partition,
     topic_event,
@@ -177,6 +181,67 @@ def test_an_unclean_election_loses_nothing_where_there_is(
     assert found == {"orders": [(0, code, leader)]}
     assert requested.lossy == []
     assert the_partition(after).recovered_epoch == -1
+
+
+def replaced_disk(image: MetadataImage, broker_id: int) -> MetadataImage:
+    """The broker is back and unfenced, and has another directory than before."""
+    request = wire.RegisterRequest(
+        broker_id=broker_id,
+        incarnation=incarnation(broker_id, 2),
+        **listening_at(f"b{broker_id}:1"),
+        host=f"h{broker_id}",
+    )
+    request.directories.add(directory_id=directory_id(broker_id, 1), tail_intact=True)
+    outcome = decide.register(image, request, context(image), session_lives=lambda _: False)
+    image = decided(image, broker_id, outcome)
+    return decided(image, broker_id, decide.unfence(image, broker_id))
+
+
+def failed_disk(image: MetadataImage, broker_id: int) -> MetadataImage:
+    outcome = decide.directories_failed(image, broker_id, [directory_id(broker_id)])
+    return decided(image, broker_id, outcome)
+
+
+ONE = with_partition(THREE, [0])
+NOT_ALIVE: list[tuple[str, MetadataImage, str]] = [
+    ("dead", decided(ONE, 0, decide.fence(ONE, 0)), "broker 0 is not alive: start it"),
+    (
+        "with a failed disk",
+        failed_disk(brokers([0], disks=2, on=with_partition(brokers([1]), [0])), 0),
+        "broker 0 is alive, and the log directory of its replica has failed",
+    ),
+    (
+        "with a failed disk, its only one",
+        failed_disk(ONE, 0),
+        "broker 0 is alive, and the log directory of its replica has failed",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("image", "told"), [row[1:] for row in NOT_ALIVE], ids=[row[0] for row in NOT_ALIVE]
+)
+def test_a_refused_unclean_election_says_what_each_replica_lacks(
+    image: MetadataImage, told: str
+) -> None:
+    requested = RequestedElections(named(0, unclean=True))
+    assert requested.next(image, context(image)).events == ()
+    error = requested.response.topics[0].partitions[0].error
+    assert error.code == NONE_ELIGIBLE
+    assert told in error.message
+    assert "ask again" in error.message
+
+
+def test_a_replica_on_a_replaced_disk_may_begin_empty_if_its_partition_is_named() -> None:
+    """Its broker is alive. Without the request the partition would have no leader for ever."""
+    image = replaced_disk(ONE, 0)
+    assert the_partition(image).leader == -1
+    assert carried_out(image, named(0, unclean=True))[2].lossy == [(topic_id(1), 0)]
+    requested = RequestedElections(admin.ElectLeadersRequest(all_topics=True, unclean=True))
+    assert requested.next(image, context(image)).events == ()
+    assert requested.lossy == []
+    error = requested.response.topics[0].partitions[0].error
+    assert "is gone: bring the disk back, or name this partition" in error.message
 
 
 def test_an_unclean_election_is_left_to_the_machine_that_compares_the_logs() -> None:
