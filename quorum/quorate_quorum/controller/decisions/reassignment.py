@@ -24,6 +24,7 @@ from typing import Final
 
 from quorate.errors import (
     InvalidReplicaAssignmentError,
+    InvalidReplicationFactorError,
     InvalidRequestError,
     NoReassignmentInProgressError,
     QuorateError,
@@ -264,11 +265,12 @@ class Reassignments:
             )
         if asked.cancel:
             return steps(topic.id, index, cancelled(image, topic, old, choice))
-        factor = len(old.broker_ids) - len(old.adding)
+        factor = len(old.target)
         if self.request.keep_replication_factor and len(asked.replicas) != factor:
-            raise InvalidReplicaAssignmentError(
+            has = "is moving to" if old.is_reassigned else "has"
+            raise InvalidReplicationFactorError(
                 f"the target {list(asked.replicas)} has {len(asked.replicas)} replicas; the"
-                f" partition has {factor}, and the request may not change this number"
+                f" partition {has} {factor}, and the request may not change this number"
             )
         throttle = self.request.throttle
         states = reassigned(image, topic, old, asked.replicas, choice, throttle=throttle)

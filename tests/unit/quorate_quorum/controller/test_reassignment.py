@@ -38,6 +38,7 @@ from tests.unit.quorate_quorum.metadata.builders import (
     with_partition,
 )
 
+INVALID_FACTOR = ErrorCode.ERROR_CODE_INVALID_REPLICATION_FACTOR
 INVALID = ErrorCode.ERROR_CODE_INVALID_REPLICA_ASSIGNMENT
 NOT_MOVING = ErrorCode.ERROR_CODE_NO_REASSIGNMENT_IN_PROGRESS
 UNKNOWN_TOPIC = ErrorCode.ERROR_CODE_UNKNOWN_TOPIC
@@ -348,11 +349,21 @@ def test_what_is_not_there_changes_nothing(
 
 def test_a_request_may_keep_the_number_of_replicas() -> None:
     _, result = ask(START, [3, 4], keep_factor=True)
-    assert result.error.code == INVALID
+    assert result.error.code == INVALID_FACTOR
     assert "has 2 replicas; the partition has 3" in result.error.message
     image, result = ask(START, [3, 4, 0], keep_factor=True)
     assert not result.HasField("error")
     _, result = ask(image, [3, 4, 5], keep_factor=True)  # 5 replicas for now, 3 wanted
+    assert not result.HasField("error")
+
+
+def test_the_number_of_replicas_that_a_request_keeps_is_that_of_the_target() -> None:
+    """As in Kafka (KIP-860): a partition on its way from 3 replicas to 4 has 4 of them."""
+    image = moving([0, 1, 2, 3])
+    _, result = ask(image, [0, 1, 5], keep_factor=True)
+    assert result.error.code == INVALID_FACTOR
+    assert "has 3 replicas; the partition is moving to 4" in result.error.message
+    _, result = ask(image, [0, 1, 2, 4], keep_factor=True)
     assert not result.HasField("error")
 
 
