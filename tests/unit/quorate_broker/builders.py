@@ -242,15 +242,18 @@ class World:
     async def commit(self, *events: ev.MetadataEvent, to: Sequence[int] | None = None) -> None:
         """Commit events as one batch; `to`: only these brokers hear of it (none ever later)."""
         async with self._committing:
-            delta = MetadataDelta(self.image)
-            offset = self.image.offset
-            for event in events:
-                delta.replay(event, offset=offset)
-                offset += 1
-            self.image = delta.finish(offset, max(self.image.epoch, 0))
-            for broker in list(self.running.values()):
-                if to is None or broker.id in to:
-                    await broker.reconciler.apply(delta, self.image)
+            await self._commit(*events, to=to)
+
+    async def _commit(self, *events: ev.MetadataEvent, to: Sequence[int] | None) -> None:
+        delta = MetadataDelta(self.image)
+        offset = self.image.offset
+        for event in events:
+            delta.replay(event, offset=offset)
+            offset += 1
+        self.image = delta.finish(offset, max(self.image.epoch, 0))
+        for broker in list(self.running.values()):
+            if to is None or broker.id in to:
+                await broker.reconciler.apply(delta, self.image)
 
     async def register(self, broker: Broker) -> None:
         await self.commit(
@@ -290,6 +293,10 @@ class World:
 
     async def change(self, *, to: Sequence[int] | None = None, **fields: Any) -> None:
         """Commit a change of the partition; a new leader, or raise_epoch, raises leader_epoch."""
+        async with self._committing:
+            await self._change(to, fields)
+
+    async def _change(self, to: Sequence[int] | None, fields: dict[str, Any]) -> None:
         old = self.state
         event = ev.PartitionChange(
             topic_id=TOPIC_ID, partition=0, partition_epoch=old.partition_epoch + 1
@@ -304,7 +311,7 @@ class World:
                 getattr(event, name).brokers.extend(value)
             else:
                 setattr(event, name, value)
-        await self.commit(ev.MetadataEvent(partition_change=event), to=to)
+        await self._commit(ev.MetadataEvent(partition_change=event), to=to)
 
     async def alter_partitions(
         self, request: wire.AlterPartitionsRequest
@@ -320,13 +327,12 @@ class World:
         return wire.AlterPartitionsResponse(request_id=request.request_id, partitions=answers)
 
     async def _alter(self, wanted: wire.AlterPartition) -> wire.AlteredPartition:
-        code = self._refusal(wanted)
-        if code == ErrorCode.ERROR_CODE_NONE:
-            isr = [member.broker_id for member in wanted.isr]
-            if self.state.leader in isr:
-                await self.change(isr=isr, to=self.hearing)
-            else:  # the leader resigns
-                await self.change(isr=isr, leader=isr[0], to=self.hearing)
+        async with self._committing:
+            code = self._refusal(wanted)
+            if code == ErrorCode.ERROR_CODE_NONE:
+                isr = [member.broker_id for member in wanted.isr]
+                resigned = {} if self.state.leader in isr else {"leader": isr[0]}
+                await self._change(self.hearing, {"isr": isr, **resigned})
         return wire.AlteredPartition(
             topic_id=wanted.topic_id,
             partition=wanted.partition,

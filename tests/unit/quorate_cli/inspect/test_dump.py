@@ -58,6 +58,8 @@ def test_fields_of_0_are_shown_and_those_that_were_not_set_are_not(tmp_path: Pat
         "partition_epoch": 0,
         "recovered_epoch": 0,
         "throttle": 0,
+        "causes": [],
+        "history": "",
     }
     change = ev.PartitionChange(topic_id=b"t" * 16, isr=ev.BrokerSet(brokers=[0, 2]))
     assert fields_of(change)["isr"] == {"brokers": [0, 2]}
