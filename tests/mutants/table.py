@@ -1633,10 +1633,30 @@ MUTANTS = (
         "plan-of-another-time",
         "the controller begins a move that was planned from other replicas",
         "quorum/quorate_quorum/controller/decisions/reassignment.py",
-        "if asked.expected and tuple(asked.expected) != old.broker_ids:",
+        "if tuple(asked.expected) != old.broker_ids:",
         "if False:",
         (
             "tests/unit/quorate_quorum/controller/test_reassignment.py::test_a_plan_of_another_time_is_refused",
+        ),
+    ),
+    Mutant(
+        "plan-of-another-time",
+        "a plan that was made during a move overrides it and keeps all replicas",
+        "quorum/quorate_quorum/controller/decisions/reassignment.py",
+        "if old.is_reassigned and not asked.cancel:",
+        "if False:",
+        (
+            "tests/unit/quorate_quorum/controller/test_reassignment.py::test_a_plan_that_was_made_during_a_move_is_refused",
+        ),
+    ),
+    Mutant(
+        "plan-of-another-time",
+        "a repeated plan is refused after the first answer was lost",
+        "quorum/quorate_quorum/controller/decisions/reassignment.py",
+        "if asked.expected and self._has_all(old, asked):",
+        "if False:",
+        (
+            "tests/unit/quorate_quorum/controller/test_reassignment.py::test_a_plan_whose_answer_was_lost_may_be_repeated",
         ),
     ),
     Mutant(

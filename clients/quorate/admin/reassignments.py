@@ -88,7 +88,8 @@ class ReassignmentCalls(QuorumCalls):
         repeat.
 
         `expected`: the replicas from which a plan was made. A partition that has other replicas
-        now, or another order of them, is refused.
+        now, or another order of them, or that is being moved, is refused; one that has the asked
+        target already, or is moving to it, is not.
 
         `throttle`: the bytes a second that each broker sends to added replicas, and that each takes
         for them, until they are in sync; 0: as fast as it goes. All moves with the same throttle

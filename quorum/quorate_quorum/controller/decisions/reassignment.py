@@ -196,6 +196,24 @@ def _check_target(image: MetadataImage, old: PartitionImage, target: Sequence[in
             )
 
 
+def _check_expected(old: PartitionImage, asked: admin.ReassignedPartition) -> None:
+    """Raise InvalidReplicaAssignmentError if a plan was made from other replicas.
+
+    During a move the replicas are both the old and the new ones. A plan that was made from them
+    would keep them all: it would raise the number of replicas and override the move.
+    """
+    if tuple(asked.expected) != old.broker_ids:
+        raise InvalidReplicaAssignmentError(
+            f"the replicas are {list(old.broker_ids)} now, and the plan was made when they were"
+            f" {list(asked.expected)}: make a new plan"
+        )
+    if old.is_reassigned and not asked.cancel:
+        raise InvalidReplicaAssignmentError(
+            f"the partition is being moved to {list(old.target)}, and a plan counts on replicas"
+            " that stay: make a new plan at the end of the move, or first cancel it"
+        )
+
+
 def _free(image: MetadataImage) -> list[int]:
     return [place.broker_id for place in places_of(image)]
 
@@ -258,11 +276,10 @@ class Reassignments:
                 f"topic {name!r} has partitions 0 to {len(topic.partitions) - 1}, and no {index}"
             )
         old = topic.partitions[index]
-        if asked.expected and tuple(asked.expected) != old.broker_ids:
-            raise InvalidReplicaAssignmentError(
-                f"the replicas are {list(old.broker_ids)} now, and the plan was made when they were"
-                f" {list(asked.expected)}: make a new plan"
-            )
+        if asked.expected and self._has_all(old, asked):
+            return []  # the answer to the same request was lost, and it is repeated
+        if asked.expected:
+            _check_expected(old, asked)
         if asked.cancel:
             return steps(topic.id, index, cancelled(image, topic, old, choice))
         factor = len(old.target)
@@ -275,6 +292,11 @@ class Reassignments:
         throttle = self.request.throttle
         states = reassigned(image, topic, old, asked.replicas, choice, throttle=throttle)
         return steps(topic.id, index, states)
+
+    def _has_all(self, old: PartitionImage, asked: admin.ReassignedPartition) -> bool:
+        """Return whether a partition has, or is moving to, all that is asked."""
+        throttle = self.request.throttle if old.adding else 0
+        return not asked.cancel and tuple(asked.replicas) == old.target and throttle == old.throttle
 
     def _answer(self, name: str, index: int, error: QuorateError | None) -> None:
         topics = self.response.topics

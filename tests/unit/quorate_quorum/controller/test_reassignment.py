@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from quorate.errors import InvalidRequestError
 from quorate.v1 import admin_pb2 as admin
-from quorate.v1.common_pb2 import ErrorCode
+from quorate.v1.common_pb2 import Error, ErrorCode
 from quorate_quorum.controller.decisions import brokers as decide
 from quorate_quorum.controller.decisions.drain import cordon
 from quorate_quorum.controller.decisions.free_space import DirectoryChoice, FreeSpace
@@ -377,6 +377,45 @@ def test_a_plan_of_another_time_is_refused() -> None:
         [result] = requested.response.topics[0].partitions
         assert (result.error.code == INVALID) == is_refused == (outcome.events == ())
         assert is_refused == ("made when they were [0, 1, 2]" in result.error.message)
+
+
+def planned(image: MetadataImage, target: list[int], **more: Any) -> tuple[MetadataImage, Error]:
+    """Ask for a target of a plan. Return the image after that, and the error."""
+    throttle = more.pop("throttle", 0)
+    request = admin.ReassignPartitionsRequest(throttle=throttle)
+    asked = admin.ReassignedPartition(partition=0, replicas=target, **more)
+    request.topics.add(topic="orders", partitions=[asked])
+    requested = Reassignments(request)
+    outcome = requested.next(image, context(image))
+    return replayed(image, outcome.events), requested.response.topics[0].partitions[0].error
+
+
+@pytest.mark.parametrize("target", [[3, 4], [2, 1, 0], [0, 1]])
+@pytest.mark.parametrize("throttle", [0, 1000])
+def test_a_plan_whose_answer_was_lost_may_be_repeated(target: list[int], throttle: int) -> None:
+    begun, error = planned(START, target, expected=[0, 1, 2], throttle=throttle)
+    assert error.code == 0
+    again, error = planned(begun, target, expected=[0, 1, 2], throttle=throttle)
+    assert error.code == 0
+    assert again == begun
+
+
+def test_a_repeated_plan_with_another_throttle_is_refused() -> None:
+    begun, _ = planned(START, [3, 4], expected=[0, 1, 2], throttle=1000)
+    again, error = planned(begun, [3, 4], expected=[0, 1, 2], throttle=2000)
+    assert (error.code, again) == (INVALID, begun)
+
+
+def test_a_plan_that_was_made_during_a_move_is_refused() -> None:
+    """It takes the old and the new replicas for those that stay, and would keep them all."""
+    image = moving([3, 4, 5])
+    both = list(the_partition(image).broker_ids)
+    after, error = planned(image, both[::-1], expected=both)
+    assert (error.code, after) == (INVALID, image)
+    assert "is being moved to [3, 4, 5]" in error.message
+    after, error = planned(image, [], expected=both, cancel=True)
+    assert error.code == 0
+    assert not the_partition(after).is_reassigned
 
 
 def test_a_partition_named_twice_is_moved_once() -> None:
