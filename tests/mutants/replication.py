@@ -471,7 +471,7 @@ REPLICATION: Final = (
         "plans-of-now",
         "a plan moves a partition that has other replicas than it was made from",
         f"{DECISIONS}/reassignment.py",
-        "if asked.expected and tuple(asked.expected) != old.broker_ids:",
+        "if tuple(asked.expected) != old.broker_ids:",
         "if False:",
         (f"{CONTROLLER_TESTS}/test_reassignment.py::test_a_plan_of_another_time_is_refused",),
     ),
