@@ -30,6 +30,7 @@ STREAMS: Final = f"{BROKER_TESTS}/replication/test_streams.py"
 FOLLOWER_TESTS: Final = f"{BROKER_TESTS}/replica/test_follower.py"
 LEADER_TESTS: Final = f"{BROKER_TESTS}/replica/test_leader.py"
 LEADER_REPLICA_TESTS: Final = f"{BROKER_TESTS}/replica/test_leader_replica.py"
+PRODUCE_QUEUE_TESTS: Final = f"{BROKER_TESTS}/replica/test_produce_queue.py"
 PRODUCERS_TESTS: Final = f"{BROKER_TESTS}/replica/test_producers.py"
 CONTROLLER_TESTS: Final = "tests/unit/quorate_quorum/controller"
 PARTITIONS_TESTS: Final = f"{CONTROLLER_TESTS}/test_partitions.py"
@@ -246,11 +247,48 @@ REPLICATION: Final = (
         ),
     ),
     Mutant(
+        "staying-leader-keeps",
+        "a batch waits on under a leader although another may have led between",
+        f"{REPLICA}/partition.py",
+        "and state.leader_epoch == role.leader_epoch + 1",
+        "and state.leader_epoch > role.leader_epoch",
+        (f"{PRODUCE_QUEUE_TESTS}::test_what_waits_fails_if_another_may_have_led_between",),
+    ),
+    Mutant(
+        "staying-leader-keeps",
+        "a leader that stays fails all batches in flight when a replica is removed",
+        f"{REPLICA}/partition.py",
+        "if not (may_lead and _leads_on(self.role, state)):",
+        "if True:",
+        (
+            f"{PRODUCE_QUEUE_TESTS}"
+            "::test_a_leader_that_leads_the_next_epoch_keeps_what_waits_for_its_commit",
+            f"{PRODUCE_QUEUE_TESTS}"
+            "::test_a_batch_that_is_being_appended_when_the_next_epoch_begins_is_written_once",
+        ),
+    ),
+    Mutant(
+        "staying-leader-keeps",
+        "a coordinator's batches of the last epoch are taken into the next one",
+        f"{REPLICA}/produce_queue.py",
+        "            if entry.chain is None:\n                self.add(entry)",
+        "            if True:\n                self.add(entry)",
+        (f"{PRODUCE_QUEUE_TESTS}::test_batches_of_the_broker_itself_end_with_the_epoch",),
+    ),
+    Mutant(
+        "staying-leader-keeps",
+        "batches wait on in a next epoch whose ISR is below min.insync.replicas",
+        LEADER_REPLICA,
+        "        self._save_own_end()\n        self._isr_changed()",
+        "        self._count_own_end()",
+        (f"{PRODUCE_QUEUE_TESTS}::test_what_waits_fails_in_a_next_epoch_whose_isr_is_too_small",),
+    ),
+    Mutant(
         "shrink-moves-mark",
         "a batch that waits for a dead member is not answered when the member leaves the ISR",
         LEADER_REPLICA,
-        "            self.queue.isr_shrank()\n        self._advance()\n",
-        "            self.queue.isr_shrank()\n",
+        "            self.queue.waits.isr_shrank()\n        self._advance()\n",
+        "            self.queue.waits.isr_shrank()\n",
         (f"{STREAMS}::test_the_high_watermark_moves_when_a_dead_member_leaves_the_isr",),
     ),
     Mutant(

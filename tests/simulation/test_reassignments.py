@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from quorate import Admin, Reassignment, TopicPartition
+from quorate import Admin, Producer, Reassignment, TopicPartition
 from quorate.errors import (
     InvalidReplicaAssignmentError,
     NoReassignmentInProgressError,
@@ -279,3 +279,42 @@ def test_a_copy_of_an_idle_partition_joins_the_isr() -> None:
         await arrived(scene, [leader, other])
 
     play(story, replicas=2, brokers=2)
+
+
+def test_a_leader_that_stays_answers_every_batch_while_followers_are_removed() -> None:
+    """Without idempotence a batch of unknown outcome would be written twice."""
+
+    async def story(scene: Scene) -> None:
+        await scene.produce(5)
+        await scene.whole()
+        leader = scene.state.leader
+        others = [b for b in scene.state.broker_ids if b != leader]
+        over = asyncio.Event()
+        sent: list[bytes] = []
+
+        async def write() -> None:
+            async with Producer(
+                bootstrap_servers=scene.cluster.bootstrap_servers,
+                linger_ms=0,
+                enable_idempotence=False,
+            ) as producer:
+                while not over.is_set():
+                    values = [b"v%d" % (len(sent) + n) for n in range(20)]
+                    futures = [await producer.send(TOPIC, one, partition=0) for one in values]
+                    await asyncio.gather(*futures)
+                    sent.extend(values)
+                    await asyncio.sleep(0.0005)
+
+        writing = scene.cluster.spawn_client(write)
+        for _ in range(5):
+            for target in ([leader, others[0]], [leader, *others]):
+                assert await move(scene, target) is None
+                await arrived(scene, target)
+                await asyncio.sleep(0.1)
+        over.set()
+        await writing
+        assert scene.state.leader == leader
+        read = [value for value in (await scene.read()).values() if value.startswith(b"v")]
+        assert sorted(read) == sorted(sent), "each record is there, once"
+
+    play(story)

@@ -57,7 +57,8 @@ class LeaderReplica:
 
     The object is made when this broker becomes the leader in a leader_epoch, and dropped at the
     next change of role. After each wait it checks `is_over`: after the reign, the records that it
-    read or wrote may be cut.
+    read or wrote may be cut. `earlier`: this broker's reign just before, if no other broker led
+    since. It ends here, and the batches of producers that wait in it go on to wait in this one.
 
     With flush.on.ack this broker's own end counts for the high watermark when it is synced,
     otherwise when it is written.
@@ -71,6 +72,7 @@ class LeaderReplica:
         damage: Damage,
         state: PartitionImage,
         min_isr: int,
+        earlier: LeaderReplica | None = None,
     ) -> None:
         self._replica = replica
         self._replica_log = log
@@ -98,7 +100,11 @@ class LeaderReplica:
         self.log_start = LogStart(replica, log, self.machine)
         self._is_syncing = False
         self.is_over = False
-        self._count_own_end()
+        if earlier is not None:
+            self.queue.go_on(earlier.queue)
+            earlier.end()
+        self._save_own_end()
+        self._isr_changed()
 
     def update(self, state: PartitionImage, min_isr: int) -> None:
         """Take over the ISR and the replicas from an image of this same reign."""
@@ -308,7 +314,7 @@ class LeaderReplica:
         if not moved:
             return
         self._replica_log.set_high_watermark(self.machine.high_watermark, self.leader_epoch)
-        self.queue.committed(self.machine.high_watermark)
+        self.queue.waits.committed(self.machine.high_watermark)
         self._replica.wake_all()
 
     # the ISR
@@ -342,5 +348,5 @@ class LeaderReplica:
 
     def _isr_changed(self) -> None:
         if not self.machine.has_enough_replicas:
-            self.queue.isr_shrank()
+            self.queue.waits.isr_shrank()
         self._advance()

@@ -43,6 +43,19 @@ class PartitionHost(ReplicaHost, Protocol):
         """Take note that the replica went offline."""
 
 
+def _leads_on(role: LeaderReplica | FollowerReplica | None, state: PartitionImage) -> bool:
+    """Return whether this broker leads the next leader epoch, too, and no other led between.
+
+    So it is if a replica was removed. Then its log is not cut, and the role goes on until the next
+    one takes over what waits for its commit.
+    """
+    return (
+        isinstance(role, LeaderReplica)
+        and state.leader == role.machine.broker_id
+        and state.leader_epoch == role.leader_epoch + 1
+    )
+
+
 class Partition(Replica):
     """One replica: its identity, its log and its role.
 
@@ -256,7 +269,8 @@ class Partition(Replica):
             self.replica_watches.wake()
             return False
         had_role = self.role is not None
-        self._end_role()
+        if not (may_lead and _leads_on(self.role, state)):
+            self._end_role()
         async with self.replica_log.lock:
             if self.offline is not None or self.replica_log.is_closed:
                 return True
@@ -268,13 +282,13 @@ class Partition(Replica):
     def _begin_role(
         self, state: PartitionImage, min_isr: int, *, may_lead: bool, may_follow: bool
     ) -> None:
-        if state.leader == self.broker_id:
-            if not may_lead:
-                return
+        leads = state.leader == self.broker_id
+        if leads and may_lead:
+            earlier = self.role if isinstance(self.role, LeaderReplica) else None
             self.role = LeaderReplica(
-                self, self.replica_log, self.producers, self.damage, state, min_isr
+                self, self.replica_log, self.producers, self.damage, state, min_isr, earlier
             )
-        elif state.leader >= 0 and may_follow:
+        elif not leads and state.leader >= 0 and may_follow:
             self.role = FollowerReplica(self, self.replica_log, state)
         else:
             return

@@ -97,6 +97,88 @@ def _nothing() -> None:
     pass
 
 
+class CommitWaits:
+    """The batches of one reign that wait for their commit, each until its deadline."""
+
+    def __init__(self, replica: Replica, log: ReplicaLog, leader: Leader) -> None:
+        self._replica = replica
+        self._log = log
+        self._leader = leader
+        self._timer: asyncio.TimerHandle | None = None
+        self._waiters: OffsetWaiters[Queued] = OffsetWaiters(
+            replica.host.config.partition_waiting_max, "batches wait for their commit"
+        )
+
+    def __len__(self) -> int:
+        return len(self._waiters)
+
+    @property
+    def count_max(self) -> int:
+        """The most batches that may wait."""
+        return self._waiters.waiters_max
+
+    def add(self, entry: Queued) -> None:
+        """Let a batch wait. Call `arm_timer` after the last one."""
+        self._waiters.add(entry.end_offset, entry, deadline_ms=entry.deadline_ms)
+
+    def committed(self, high_watermark: int) -> None:
+        """Answer the waiting batches that end at or below the high watermark."""
+        for entry in self._waiters.reached(high_watermark):
+            entry.done(self._log.log.log_start_offset)
+
+    def isr_shrank(self) -> None:
+        """Fail the waiting batches: the ISR is below min.insync.replicas, so none commits now."""
+        waiting = self._waiters.take_all()
+        why = self.too_few() if waiting else ""
+        for entry in waiting:
+            text = f"written, and may yet commit; then the ISR shrank: {why}"
+            entry.refuse(NotEnoughReplicasAfterAppendError(text))
+
+    def go_on(self, earlier: CommitWaits) -> None:
+        """Take over what waits in the same leader's reign just before: see ProduceQueue.go_on."""
+        for entry in earlier._waiters.take_all():
+            if entry.chain is None:
+                self.add(entry)
+            else:
+                entry.refuse(self._replica.outcome_unknown("leadership began anew"))
+        self.arm_timer()
+
+    def end(self) -> None:
+        """End the reign: the outcome of each batch is unknown."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for entry in self._waiters.take_all():
+            entry.refuse(self._replica.outcome_unknown("leadership was lost before the commit"))
+
+    def arm_timer(self) -> None:
+        """Wake up at the first deadline."""
+        deadline_ms = self._waiters.next_deadline_ms
+        if deadline_ms is None:
+            return
+        when = (deadline_ms + 1) / 1000  # plus 1: rounding must not make the timer too early
+        if self._timer is not None:
+            if self._timer.when() <= when:
+                return
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_at(when, self._expire)
+
+    def _expire(self) -> None:
+        self._timer = None
+        for entry in self._waiters.expired(loop_ms()):
+            text = f"{self._replica.name}: written at {entry.base_offset}, not committed in time"
+            entry.refuse(
+                RequestTimedOutError(text)
+                if self._leader.has_enough_replicas
+                else NotEnoughReplicasAfterAppendError(f"{text}: {self.too_few()}")
+            )
+        self.arm_timer()
+
+    def too_few(self) -> str:
+        """Say that the ISR is smaller than min.insync.replicas."""
+        return too_few_replicas(self._replica, self._leader.isr, self._leader.min_isr)
+
+
 @dataclass(eq=False)
 class ProduceQueue:
     """The batches of producers in one reign. The rules:
@@ -104,7 +186,8 @@ class ProduceQueue:
     * Batches enter the log in the order of the calls. One write takes all queued batches, up to its
       bounds.
     * A batch with acks=all waits for the commit of its own offset in this reign. The waits end with
-      the reign: under a later leader another record may be committed at this offset.
+      the reign: under a later leader another record may be committed at this offset. If this broker
+      leads the next leader epoch, too, its log is not cut, and the waits go on (`go_on`).
     * From the time when a batch is given to the log until it is known to be committed, its outcome
       is unknown. A batch that fails earlier is refused, and was not written.
     """
@@ -117,15 +200,14 @@ class ProduceQueue:
     _count_own_end: Callable[[], None]
     _queue: list[Queued] = field(default_factory=list)
     _is_draining: bool = False
-    _timer: asyncio.TimerHandle | None = None
     _is_over: bool = False
     #: Whether the disk had no room for the last append.
     is_full: bool = False
+    #: The batches that are in the log and wait for their commit.
+    waits: CommitWaits = field(init=False)
 
     def __post_init__(self) -> None:
-        self._waiters: OffsetWaiters[Queued] = OffsetWaiters(
-            self._replica.host.config.partition_waiting_max, "batches wait for their commit"
-        )
+        self.waits = CommitWaits(self._replica, self._log, self._leader)
 
     def produce(
         self,
@@ -154,23 +236,8 @@ class ProduceQueue:
             )
             return future
         self._queue.append(entry)
-        if not self._is_draining:
-            self._is_draining = True
-            self._log.start(self._drain(), "append")
+        self._drain_soon()
         return future
-
-    def committed(self, high_watermark: int) -> None:
-        """Answer the waiting batches that end at or below the high watermark."""
-        for entry in self._waiters.reached(high_watermark):
-            entry.done(self._log.log.log_start_offset)
-
-    def isr_shrank(self) -> None:
-        """Fail the waiting batches: the ISR is below min.insync.replicas, so none commits now."""
-        waiting = self._waiters.take_all()
-        why = self._too_few() if waiting else ""
-        for entry in waiting:
-            text = f"written, and may yet commit; then the ISR shrank: {why}"
-            entry.refuse(NotEnoughReplicasAfterAppendError(text))
 
     def end(self) -> None:
         """End the reign. The outcome of each batch that waits for its commit is unknown.
@@ -178,11 +245,19 @@ class ProduceQueue:
         Queued batches are refused at their turn, after the append under way.
         """
         self._is_over = True
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        for entry in self._waiters.take_all():
-            entry.refuse(self._replica.outcome_unknown("leadership was lost before the commit"))
+        self.waits.end()
+
+    def go_on(self, earlier: ProduceQueue) -> None:
+        """Take over what waits in the queue of the same leader's reign just before.
+
+        This broker's own batches are left to end with that reign: their writer begins anew, and
+        must not find in the log what it does not know. The caller holds the lock of the log, so no
+        append is under way.
+        """
+        self.waits.go_on(earlier.waits)
+        self._queue = [entry for entry in earlier._queue if entry.chain is None]
+        earlier._queue = [entry for entry in earlier._queue if entry.chain is not None]
+        self._drain_soon()
 
     def refuse_queued(self) -> None:
         """Refuse the queued batches whose append has not begun."""
@@ -191,6 +266,11 @@ class ProduceQueue:
             entry.refuse(self._replica.not_leader())
 
     # into the log
+
+    def _drain_soon(self) -> None:
+        if self._queue and not self._is_draining:
+            self._is_draining = True
+            self._log.start(self._drain(), "append")
 
     async def _drain(self) -> None:
         """Append the queued batches until the queue is empty."""
@@ -301,10 +381,10 @@ class ProduceQueue:
         staging = self._producers.staging()
         writes: list[tuple[BatchHeader, Sequence[Buffer]]] = []
         offset = self._log.log.log_end_offset
-        waiting = len(self._waiters)
+        waiting = len(self.waits)
         for entry in taken:
             try:
-                if entry.acks == ACKS_ALL and waiting >= self._waiters.waiters_max:
+                if entry.acks == ACKS_ALL and waiting >= self.waits.count_max:
                     raise OverloadedError(
                         f"{self._replica.name}: {waiting} batches wait for their commit"
                     )
@@ -330,7 +410,7 @@ class ProduceQueue:
         if entry.chain is not None:
             entry.chain.check()
         if entry.acks == ACKS_ALL and not leader.has_enough_replicas:
-            raise NotEnoughReplicasError(f"nothing was written: {self._too_few()}")
+            raise NotEnoughReplicasError(f"nothing was written: {self.waits.too_few()}")
         now_ms = self._replica.host.environment.wall_clock_ms()
         assert entry.header is not None, "a batch is checked before it is accepted"
         header, entry.batch, entry.append_time_ms = checks.from_producer(
@@ -360,35 +440,8 @@ class ProduceQueue:
             elif entry.end_offset <= self._leader.high_watermark:
                 entry.done(start)  # a duplicate of a committed batch
             else:
-                self._waiters.add(entry.end_offset, entry, deadline_ms=entry.deadline_ms)
+                self.waits.add(entry)
         self._count_own_end()
-        self._arm_timer()
+        self.waits.arm_timer()
         if grew:
             self._replica.replica_watches.wake()
-
-    # deadlines
-
-    def _arm_timer(self) -> None:
-        deadline_ms = self._waiters.next_deadline_ms
-        if deadline_ms is None:
-            return
-        when = (deadline_ms + 1) / 1000  # plus 1: rounding must not make the timer too early
-        if self._timer is not None:
-            if self._timer.when() <= when:
-                return
-            self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_at(when, self._expire)
-
-    def _expire(self) -> None:
-        self._timer = None
-        for entry in self._waiters.expired(loop_ms()):
-            text = f"{self._replica.name}: written at {entry.base_offset}, not committed in time"
-            entry.refuse(
-                RequestTimedOutError(text)
-                if self._leader.has_enough_replicas
-                else NotEnoughReplicasAfterAppendError(f"{text}: {self._too_few()}")
-            )
-        self._arm_timer()
-
-    def _too_few(self) -> str:
-        return too_few_replicas(self._replica, self._leader.isr, self._leader.min_isr)

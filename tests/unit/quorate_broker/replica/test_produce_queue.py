@@ -12,6 +12,9 @@ from quorate.errors import (
     CorruptRecordError,
     InvalidRequestError,
     InvalidTimestampError,
+    NotEnoughReplicasAfterAppendError,
+    NotLeaderError,
+    OutcomeUnknownError,
     OutOfOrderSequenceError,
     QuorateError,
     RecordTooLargeError,
@@ -19,7 +22,13 @@ from quorate.errors import (
 )
 from quorate.record.batch import split, stamp
 from quorate_broker.replica import checks
-from quorate_broker.replica.produce_queue import APPEND_UNITS, APPEND_UNITS_A_TURN, ProduceQueue
+from quorate_broker.replica.chain import Chain
+from quorate_broker.replica.produce_queue import (
+    APPEND_UNITS,
+    APPEND_UNITS_A_TURN,
+    Produced,
+    ProduceQueue,
+)
 from quorate_broker.replicas.replicas import FIRST_APPENDS_MAX
 from quorate_quorum.v1 import events_pb2 as ev
 from tests.unit.quorate_broker.builders import (
@@ -288,3 +297,91 @@ async def test_few_replicas_make_their_first_append_at_the_same_time(world: Worl
         *(q.produce(batch_of(b"a"), acks=1, timeout_ms=10_000, appended=appended) for q in queues)
     )
     assert 1 < most <= FIRST_APPENDS_MAX
+
+
+@pytest.fixture
+async def pair() -> AsyncIterator[World]:
+    """A leader, and a follower that does not run: nothing is committed."""
+    world = World(brokers=2)
+    await world.start(min_isr=1)
+    await world.brokers[2].stop()
+    yield world
+    await world.stop()
+
+
+async def test_a_leader_that_leads_the_next_epoch_keeps_what_waits_for_its_commit(
+    pair: World,
+) -> None:
+    """A replica was removed: the log is the same, so the records are committed in it."""
+    broker = pair.brokers[1]
+    written = broker.produce(b"a")
+    await until(lambda: broker.partition.log_end_offset == 1)
+    role = broker.partition.role
+    await pair.change(raise_epoch=True)
+    assert broker.partition.role is not role
+    assert not written.done()
+    await pair.change(isr=[1])
+    assert (await written).base_offset == 0
+    assert await broker.stored() == [b"a"]
+
+
+async def test_a_batch_that_is_being_appended_when_the_next_epoch_begins_is_written_once(
+    pair: World,
+) -> None:
+    broker = pair.brokers[1]
+    sent = [broker.produce(b"%d" % n, acks=acks) for n, acks in enumerate((-1, 1, 0))]
+    await pair.change(raise_epoch=True)
+    sent.append(broker.produce(b"3"))
+    await pair.change(isr=[1])
+    assert [(await one).base_offset for one in sent] == [0, 1, 2, 3]
+    assert await broker.stored() == [b"0", b"1", b"2", b"3"]
+
+
+async def test_what_waits_fails_if_another_may_have_led_between(pair: World) -> None:
+    """The record at its offset may be another one by then."""
+    broker = pair.brokers[1]
+    written = broker.produce(b"a")
+    await until(lambda: broker.partition.log_end_offset == 1)
+    await pair.change(raise_epoch=True, to=[])
+    await pair.change(raise_epoch=True)
+    with pytest.raises(OutcomeUnknownError):
+        await written
+
+
+async def test_what_waits_fails_in_a_next_epoch_whose_isr_is_too_small() -> None:
+    world = World(brokers=2)
+    await world.start(min_isr=2)
+    await world.brokers[2].stop()
+    broker = world.brokers[1]
+    written = broker.produce(b"a")
+    await until(lambda: broker.partition.log_end_offset == 1)
+    await world.change(raise_epoch=True, isr=[1])
+    with pytest.raises(NotEnoughReplicasAfterAppendError, match="then the ISR shrank"):
+        await written
+    await world.stop()
+
+
+async def test_batches_of_the_broker_itself_end_with_the_epoch(pair: World) -> None:
+    """Their writer reads the log anew, and must not find batches in it that come later."""
+    broker = pair.brokers[1]
+    chain = Chain()
+
+    def write(value: bytes) -> asyncio.Future[Produced]:
+        queue = broker.partition.as_leader().queue
+        return queue.produce(
+            batch_of(value), acks=-1, timeout_ms=10_000, appended=lambda: None, chain=chain
+        )
+
+    waiting = write(b"a")
+    await until(lambda: broker.partition.log_end_offset == 1)
+    queue = broker.partition.as_leader().queue
+    await pair.change(raise_epoch=True)
+    with pytest.raises(OutcomeUnknownError):
+        await waiting
+    assert broker.partition.as_leader().queue is not queue
+    with pytest.raises(OutcomeUnknownError):
+        await write(b"b")
+    late = queue.produce(batch_of(b"c"), acks=-1, timeout_ms=10_000, appended=lambda: None)
+    with pytest.raises(NotLeaderError):
+        await late
+    assert await broker.stored() == [b"a"]
