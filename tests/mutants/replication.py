@@ -427,7 +427,7 @@ REPLICATION: Final = (
         PARTITIONS,
         "undrained = (b for b in found if not image.brokers[b].cordoned)",
         "undrained = iter(found)",
-        (f"{DRAIN_TESTS}::test_another_drained_broker_takes_a_leadership_only_if_no_other_can",),
+        (f"{DRAIN_TESTS}::test_a_drain_hands_no_leadership_to_another_drained_broker",),
     ),
     Mutant(
         "drained-leads-last",

@@ -1511,6 +1511,34 @@ MUTANTS = (
     ),
     Mutant(
         "drained",
+        "a drain hands a leadership to another drained broker",
+        DRAINS,
+        "if leader != NO_LEADER and not is_drained:",
+        "if leader != NO_LEADER:",
+        (f"{DRAIN_TESTS}::test_a_drain_hands_no_leadership_to_another_drained_broker",),
+    ),
+    Mutant(
+        "drained",
+        "a drain passes over a topic that is being made",
+        "quorum/quorate_quorum/controller/driver/active.py",
+        "        await self._creations.settle()\n",
+        "",
+        (
+            "tests/unit/quorate_quorum/controller/test_creation.py::test_a_drain_leaves_no_replica_of_a_topic_that_is_being_made",
+        ),
+    ),
+    Mutant(
+        "raised-after-moves",
+        "an internal topic is raised against the running move of an operator",
+        "quorum/quorate_quorum/controller/decisions/internal_topics.py",
+        "if missing > 0 and not old.removing:",
+        "if missing > 0:",
+        (
+            "tests/unit/quorate_quorum/controller/test_internal_topics.py::test_a_target_of_an_operator_is_not_raised_while_its_move_runs",
+        ),
+    ),
+    Mutant(
+        "drained",
         "a drained broker gets replicas of new topics",
         "quorum/quorate_quorum/controller/decisions/topics.py",
         "    if broker.cordoned:\n",

@@ -112,12 +112,17 @@ class Drain:
         if old.leader == self.broker_id:
             others = [b for b in old.isr if b != self.broker_id]
             leader = leader_among(image, old, others)
-            if leader != NO_LEADER:
+            is_drained = leader != NO_LEADER and image.brokers[leader].cordoned
+            if leader != NO_LEADER and not is_drained:
                 because = (Cause(ev.CAUSE_KIND_BROKER_DRAINED, self.broker_id),)
                 states.append(moved(image, topic, old, isr=old.isr, leader=leader, because=because))
                 self.response.leaders_moved += 1
             elif not self.replicas:
-                self._leave(topic, index, "no other replica is in the ISR and may lead")
+                if is_drained:  # two drained brokers would hand it to and fro
+                    why = "the other replicas that may lead are on drained brokers, too"
+                else:
+                    why = "no other replica is in the ISR and may lead"
+                self._leave(topic, index, why)
         if self.replicas and self.broker_id in old.target:
             try:
                 # each replica goes on from where the last one went, so that all brokers get some

@@ -17,7 +17,7 @@ from quorate_quorum.controller.decisions.topics import default_factor, place_of,
 from quorate_quorum.metadata.history import Cause
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.metadata.partitions import PartitionImage, partition_changed
-from quorate_quorum.metadata.topics import OFFSETS_TOPIC, TopicImage
+from quorate_quorum.metadata.topics import INTERNAL_TOPICS, OFFSETS_TOPIC, TopicImage
 from quorate_quorum.v1 import events_pb2 as ev
 
 #: The configs of __consumer_offsets that do not follow the cluster's defaults. One step of a group
@@ -54,25 +54,26 @@ def raise_internal_topics(image: MetadataImage, context: Context) -> Outcome[int
     """Give internal topics more replicas as brokers join, up to the number that is configured.
 
     Otherwise a cluster that began with one broker would lose the committed offsets of its groups
-    together with that broker. New replicas are `adding` until they are in the ISR. Response: the
-    number of partitions that got more replicas.
+    together with that broker. New replicas are `adding` until they are in the ISR. A partition from
+    which a reassignment removes replicas is passed over. Response: the number of partitions that
+    got more replicas.
     """
     places = places_of(image)
     circle = ring(places)
     events: list[ev.MetadataEvent] = []
     choice = DirectoryChoice(image, context.free_space)
-    for topic in image.sorted_topics():
-        if not topic.is_internal or not image.brokers:
-            continue
+    for topic in filter(None, map(image.topic_named, sorted(INTERNAL_TOPICS))):
         target = min(_wanted_factor(image, topic), len(places))
         counts = Counter(b for one in topic.partitions for b in one.broker_ids)
         for index, old in enumerate(topic.partitions):
             missing = target - len(old.target)
-            if missing > 0:
+            if missing > 0 and not old.removing:  # else an operator moves it: its end comes first
                 chosen = [place_of(image.brokers[b]) for b in old.broker_ids]
                 count = len(chosen) + missing
                 found = fill(chosen, circle, index, count, counts)
                 added = [one.broker_id for one in found[len(chosen) :]]
+                if not added:
+                    continue
                 counts.update(added)
                 new = _raised(old, added, choice)
                 events.append(partition_changed(topic.id, index, old, new))

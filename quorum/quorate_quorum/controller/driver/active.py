@@ -195,6 +195,9 @@ class ActiveController:
             self.reign.attempt("raise", raise_internal_topics)
         if request.undrain or marked.response.HasField("error"):
             return marked
+        # A large request may have chosen the broker before it was marked. The drain passes over
+        # what that request still makes, so it comes after it.
+        await self._creations.settle()
         draining = drain.Drain(request.broker_id, request.replicas)
         end = await self.reign.run_in_turns(draining.next)
         draining.response.was_drained = marked.response.was_drained

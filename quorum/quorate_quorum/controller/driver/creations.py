@@ -50,6 +50,14 @@ class Creations:
         assert decided.response, "all of it fitted"
         return decided.apply_offset
 
+    async def settle(self) -> None:
+        """Wait for the large requests that have been asked for. No topic is forming after that.
+
+        Raises the errors of Reign.decide.
+        """
+        async with self._turn:
+            self._reign.decide(abandon)
+
     async def ended(self) -> None:
         """Wait until every large request has ended."""
         await self._tasks.ended()

@@ -12,12 +12,14 @@ from quorate.v1 import admin_pb2 as admin
 from quorate.v1.common_pb2 import ErrorCode
 from quorate_quorum.controller.decisions import brokers as decide
 from quorate_quorum.controller.decisions.creation import Creation, abandon
+from quorate_quorum.controller.decisions.outcome import Outcome
 from quorate_quorum.controller.decisions.topics import DELETED_PER_TURN
 from quorate_quorum.controller.driver import creations
 from quorate_quorum.metadata.delta import MetadataDelta, replayed
 from quorate_quorum.metadata.image import EMPTY, MetadataImage
 from quorate_quorum.metadata.recovered import recovered
 from quorate_quorum.metadata.voters import VoterImage
+from quorate_quorum.node.features import DRAINED_BROKERS, METADATA_VERSION
 from quorate_quorum.v1 import controller_pb2 as wire
 from quorate_quorum.v1 import events_pb2 as ev
 from tests.unit.quorate_quorum.controller.builders import World, in_a_world
@@ -289,6 +291,29 @@ def test_large_requests_take_turns() -> None:
         )
         assert [one.response.topics[0].num_partitions for one in made] == [450] * 3
         assert not world.controller.image.forming
+
+    in_a_world(program)
+
+
+def test_a_drain_leaves_no_replica_of_a_topic_that_is_being_made() -> None:
+    """The placement was made before the mark, and the topic is not visible yet."""
+
+    async def program(world: World) -> None:
+        await world.unfenced(3)
+        active = world.controller.active()
+        level = ev.Feature(name=METADATA_VERSION, level=DRAINED_BROKERS)
+        active.reign.decide(lambda *_: Outcome((ev.MetadataEvent(feature=level),), None))
+        making = asyncio.ensure_future(active.create_topics(large()))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert active.reign.pending.forming
+        drained = await active.drain_broker(admin.DrainBrokerRequest(broker_id=1, replicas=True))
+        assert (await making).response.topics[0].error.code == ErrorCode.ERROR_CODE_NONE
+        big = world.controller.image.topic_named("big")
+        assert big is not None
+        assert drained.response.left_count == 0
+        assert drained.response.replicas_moved > 0
+        assert not [one for one in big.partitions if 1 in one.target or one.leader == 1]
 
     in_a_world(program)
 

@@ -79,11 +79,25 @@ def test_the_only_member_of_an_isr_leads_on_and_is_told() -> None:
     assert "no other replica is in the ISR" in left.reason
 
 
-def test_another_drained_broker_takes_a_leadership_only_if_no_other_can() -> None:
+def test_a_drain_hands_no_leadership_to_another_drained_broker() -> None:
     image = mark(with_partition(SIX, [0, 1, 2]), 1)
     assert the_partition(drained(image, 0)[0]).leader == 2
     image = mark(with_partition(SIX, [0, 1]), 1)
-    assert the_partition(drained(image, 0)[0]).leader == 1
+    for broker in (0, 1, 0, 1):
+        image, response, _ = drained(image, broker)
+        assert the_partition(image).leader == 0
+        assert response.leaders_moved == 0
+        assert [one.reason for one in response.left] == (
+            ["the other replicas that may lead are on drained brokers, too"] if broker == 0 else []
+        )
+    requested = RequestedElections(admin.ElectLeadersRequest(all_topics=True))
+    assert requested.next(image, context(image)).events == ()
+
+
+def test_another_drained_broker_takes_a_leadership_if_the_leader_goes() -> None:
+    image = mark(mark(with_partition(SIX, [0, 1]), 1), 0)
+    image = decided(image, 0, decide.fence(image, 0))
+    assert the_partition(image).leader == 1
 
 
 def test_an_election_passes_over_a_drained_broker_if_it_can() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import fields
 
 import pytest
 
@@ -13,6 +14,8 @@ from quorate_quorum.controller.decisions.internal_topics import (
     internal_topic,
     raise_internal_topics,
 )
+from quorate_quorum.controller.decisions.outcome import Outcome
+from quorate_quorum.controller.decisions.reassignment import Reassignments
 from quorate_quorum.controller.decisions.topics import FIXED_ON_INTERNAL, alter_configs
 from quorate_quorum.metadata.delta import replayed
 from quorate_quorum.metadata.image import MetadataImage
@@ -20,7 +23,12 @@ from quorate_quorum.metadata.topics import OFFSETS_TOPIC, TopicImage
 from quorate_quorum.methods import CREATE_INTERNAL_TOPIC
 from quorate_quorum.v1 import controller_pb2 as wire
 from tests.unit.quorate_quorum.controller.builders import CLUSTER, World, in_a_world
-from tests.unit.quorate_quorum.metadata.builders import brokers, context, create_topics
+from tests.unit.quorate_quorum.metadata.builders import (
+    brokers,
+    context,
+    create_topics,
+    with_partition,
+)
 
 
 def made(image: MetadataImage) -> MetadataImage:
@@ -92,6 +100,37 @@ def test_the_offsets_topic_is_raised_to_the_number_of_its_own_setting() -> None:
     image = brokers([1, 2, 3], on=made(image))
     image = replayed(image, raise_internal_topics(image, context(image)).events)
     assert {len(one.replicas) for one in offsets_topic(image).partitions} == {3}
+
+
+def moving(image: MetadataImage, *target: int) -> MetadataImage:
+    asked = admin.ReassignedPartition(partition=0, replicas=target)
+    topic = admin.ReassignedTopic(topic=OFFSETS_TOPIC, partitions=[asked])
+    work = Reassignments(admin.ReassignPartitionsRequest(topics=[topic]))
+    outcome = work.next(image, context(image))
+    assert not work.response.topics[0].partitions[0].HasField("error")
+    return replayed(image, outcome.events)
+
+
+@pytest.mark.parametrize("count", [3, 4])
+def test_a_target_of_an_operator_is_not_raised_while_its_move_runs(count: int) -> None:
+    """With three brokers, the change would be empty, and be made again at each look."""
+    image = with_partition(brokers(range(count)), [0, 1, 2], isr=[0, 1], name=OFFSETS_TOPIC)
+    image = moving(image, 0, 2)
+    assert raise_internal_topics(image, context(image)) == Outcome((), 0)
+
+
+def test_what_other_topics_there_are_costs_nothing() -> None:
+    """No topic but an internal one is looked at, however many there are."""
+    image = brokers([1, 2], on=made(brokers([0])))
+    for number in range(20, 40):
+        image = with_partition(image, [0], name=f"t{number}", number=number)
+
+    class NoList(MetadataImage):
+        def sorted_topics(self) -> list[TopicImage]:
+            raise AssertionError("all topics are sorted")
+
+    values = {one.name: getattr(image, one.name) for one in fields(image) if one.init}
+    assert raise_internal_topics(NoList(**values), context(image)).response == 16
 
 
 def test_there_is_no_other_internal_topic() -> None:
