@@ -491,6 +491,16 @@ REPLICATION: Final = (
     ),
     Mutant(
         "no-strangers",
+        "a position that waited for the leader's role is taken from an older run of its broker",
+        "broker/quorate_broker/replication/service.py",
+        "            self._check_registration(self.stream)\n",
+        "            pass\n",
+        (
+            f"{STRANGERS}::test_a_position_that_waited_is_taken_only_for_the_registration_it_came_with",
+        ),
+    ),
+    Mutant(
+        "no-strangers",
         "a broker fetches a partition of which it has no replica",
         LEADER_REPLICA,
         "if stream.replica_id not in self.machine.replicas:",

@@ -14,10 +14,12 @@ import pytest
 from quorate.errors import QuorateError
 from quorate.v1.common_pb2 import Error, ErrorCode
 from quorate_broker.methods import REPLICA_FETCH
+from quorate_broker.replication import follower_positions
+from quorate_broker.replication.follower_positions import FollowerPositions
 from quorate_broker.v1.replica_pb2 import ReplicaFetchPartition, ReplicaFetchRequest, ReplicaOpen
 from quorate_quorum.v1 import events_pb2 as ev
 from tests.harness.hostile_streams import HostileStreams
-from tests.unit.quorate_broker.builders import TOPIC_ID, World, directory_id
+from tests.unit.quorate_broker.builders import TOPIC_ID, World, directory_id, until
 
 #: A topic of which broker 3 has no replica.
 OTHER_ID = bytes(reversed(range(16)))
@@ -226,6 +228,43 @@ async def test_an_older_stream_of_a_broker_does_not_displace_the_newer_one(world
     assert error.code == ErrorCode.ERROR_CODE_FENCED
     assert "stream 0 of broker 2 was replaced by" in error.message
     await world.brokers[1].produce(b"c")
+
+
+@pytest.mark.parametrize("registers_again", [False, True])
+async def test_a_position_that_waited_is_taken_only_for_the_registration_it_came_with(
+    world: World, monkeypatch: pytest.MonkeyPatch, registers_again: bool
+) -> None:
+    """The older run of broker 3 would acknowledge records that its disk may have lost since."""
+    monkeypatch.setattr(follower_positions, "EARLY_MS_MAX", 3_600_000)
+    came: list[ReplicaFetchPartition] = []
+    name = FollowerPositions.name
+
+    def noted(positions: FollowerPositions, stream: Any, named: Any, now_ms: int) -> None:
+        name(positions, stream, named, now_ms)
+        came.append(named)
+
+    monkeypatch.setattr(FollowerPositions, "name", noted)
+    two, three, early = world.brokers[2], world.brokers[3], world.state.leader_epoch + 1
+
+    def waiting() -> list[ReplicaFetchPartition]:
+        return [one for one in came if one.log_start_offset == 1]
+
+    named = {"leader_epoch": early, "fetch_offset": 2, "log_start_offset": 1}
+    asked = asyncio.create_task(refusal(world, 2, opening(world), **named))
+    await until(lambda: len(waiting()) == 1)
+    if registers_again:
+        three.incarnation = b"n" * 16
+        await world.register(three)
+    await world.change(leader=2)
+    await two.produce(b"c")
+
+    taken = 1 if registers_again else 2
+    assert len(waiting()) == taken
+    stream = two.partition.as_leader().machine.replicas[3].stream
+    assert (stream is None) == registers_again
+    asked.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await asked
 
 
 @pytest.mark.parametrize("seed", range(4))
