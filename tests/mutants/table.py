@@ -1829,14 +1829,6 @@ MUTANTS = (
     ),
     Mutant(
         "cancelled-calls-leave-nothing",
-        "a stop that is cancelled ends no background task",
-        "clients/quorate/cluster/client.py",
-        "            try:\n                await cluster.stop()\n            finally:\n",
-        "            await cluster.stop()\n            if True:\n",
-        (f"{CANCELLATION}::test_a_stop_that_is_cancelled_at_any_point",),
-    ),
-    Mutant(
-        "cancelled-calls-leave-nothing",
         "a stop that is cancelled closes no connection",
         "clients/quorate/cluster/cluster.py",
         "        try:\n            await self.owner.end(self._refresh, self._keeper)\n"

@@ -17,7 +17,7 @@ from random import Random
 
 import pytest
 
-from quorate import Consumer, TopicPartition
+from quorate import Consumer, Producer, TopicPartition
 from quorate.errors import ClosedError
 from quorate.model import AnyRecord
 from tests.harness.cancellation import Census, Steps, When
@@ -381,6 +381,29 @@ def test_a_start_that_is_cancelled_at_any_point(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in CALLS if name.startswith("stop")])
 def test_a_stop_that_is_cancelled_at_any_point(name: str) -> None:
     cancel_at_points(name)
+
+
+def test_a_stop_that_is_cancelled_ends_the_waits_of_other_tasks() -> None:
+    async def program(cluster: FakeCluster) -> None:
+        for turns in range(1, 60):
+            producer = Producer(bootstrap_servers=cluster.bootstrap)
+            await producer.start()
+            sending = asyncio.ensure_future(producer.send("missing", b"v"))
+            await asyncio.sleep(1)
+            assert not sending.done()
+            stopping = asyncio.ensure_future(producer.stop())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            stopping.cancel()
+            await asyncio.wait([stopping])
+            await asyncio.wait([sending], timeout=0.5)
+            assert isinstance(sending.exception(), ClosedError), turns
+            await producer.stop()
+            if not stopping.cancelled():
+                return
+        raise AssertionError("no stop came to its end before it was cancelled")
+
+    with_cluster(program)
 
 
 @pytest.mark.parametrize("name", [one for one in CALLS if not one.startswith(("start", "stop"))])
