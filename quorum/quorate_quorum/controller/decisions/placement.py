@@ -167,8 +167,28 @@ class _Topic:
         most = min(self.replicas.values()) + slack
         if any(self.replicas[one] > most for one in ids[1:]):
             found = fill(leader, self._circle, begin, self._factor, self.replicas, slack)
+            while self._hands_one_on(found, slack):
+                pass
             return [one.broker_id for one in found]
         return list(ids)
+
+    def _hands_one_on(self, found: list[Place], slack: int) -> bool:
+        """Let another broker follow if it has more than `slack` replicas fewer; return if one does.
+
+        `fill` chooses one broker after the other. With more replicas than racks it may put a later
+        replica on a rack that could have done without an earlier one. The partition stays as far
+        apart as it is.
+        """
+        now, ids = spread(found), {one.broker_id for one in found}
+        for index, giver in enumerate(found[1:], start=1):
+            least = self.replicas[giver.broker_id] - slack
+            for taker in self._circle:
+                if self.replicas[taker.broker_id] >= least or taker.broker_id in ids:
+                    continue
+                if spread([*found[:index], taker, *found[index + 1 :]]) >= now:
+                    found[index] = taker
+                    return True
+        return False
 
 
 def fill(

@@ -243,6 +243,15 @@ def test_a_topic_that_grows_stays_apart_and_shared_out_with_what_it_has(
     assert skew([*before, *new]) <= max(1, skew(before))
 
 
+def test_a_later_replica_on_a_rack_frees_an_earlier_one() -> None:
+    """With more replicas than racks, the third one joins the second one's rack or the leader's."""
+    places = [Place(b, "R0" if b < 2 else "R1", f"h{b}") for b in range(5)]
+    before = [[3, 1, 2], [3, 2, 1], [4, 3, 2]]
+    new = place(places, 1, 3, 2, 0, before)
+    assert unfair(places, before, new) == []
+    assert new == [[1, 0, 4]]
+
+
 @given(
     st.integers(1, 4), st.integers(1, 6), st.integers(1, 5), st.integers(0, 23), st.integers(0, 9)
 )
