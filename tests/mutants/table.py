@@ -1492,6 +1492,14 @@ MUTANTS = (
     ),
     Mutant(
         "fair-shares",
+        "an earlier follower stays, though a later one has freed it",
+        PLACEMENT,
+        "            while self._hands_one_on(found, slack):\n",
+        "            while False:\n",
+        (f"{PLACEMENT_TESTS}::test_a_later_replica_on_a_rack_frees_an_earlier_one",),
+    ),
+    Mutant(
+        "fair-shares",
         "a topic that grows forgets which brokers lead its partitions",
         PLACEMENT,
         "            self.leads[ids[0]] += by\n",
