@@ -16,6 +16,7 @@ import pytest
 from quorate.v1 import admin_pb2 as admin
 from quorate_quorum.controller.decisions import brokers as decide
 from quorate_quorum.controller.decisions.creation import Creation, abandon
+from quorate_quorum.controller.decisions.drain import Drain, cordon
 from quorate_quorum.controller.decisions.free_space import FreeSpace
 from quorate_quorum.controller.decisions.growth import Growth
 from quorate_quorum.controller.decisions.internal_topics import raise_internal_topics
@@ -24,9 +25,11 @@ from quorate_quorum.controller.decisions.lossy_elections import (
     LossyElections,
     elect_all,
 )
+from quorate_quorum.controller.decisions.lossy_replicas import LOSSY_PER_MESSAGE_MAX, replicas_lossy
 from quorate_quorum.controller.decisions.outcome import Context, Outcome
 from quorate_quorum.controller.decisions.partitions import alter_partitions
 from quorate_quorum.controller.decisions.reassignment import Reassignments
+from quorate_quorum.controller.decisions.requested_elections import RequestedElections
 from quorate_quorum.controller.decisions.sweep import Sweep
 from quorate_quorum.controller.decisions.topics import (
     alter_configs,
@@ -74,6 +77,9 @@ class Cluster:
         self.grown = 0
         #: The number of reassignments that were begun, cancelled, and that ended at their target.
         self.reassigned = self.cancelled = self.completed = 0
+        self.drains: list[Drain] = []
+        #: The numbers of changes that drains and elections on request have made.
+        self.drained = self.elected = 0
         self.now_ms = 0
         for broker in range(BROKERS):
             self.register(broker)
@@ -156,9 +162,11 @@ class Cluster:
             holders.update(new.isr)
         if old is not None:
             removed = set(old.broker_ids) - set(new.broker_ids)
+            had_holders = bool(holders)
             holders.difference_update(removed)  # the broker deletes the replica
-            if removed and new.recovered_epoch == old.recovered_epoch:
-                assert holders, "a replica that is kept has all that was acknowledged"
+            assert holders or not (removed and had_holders), (
+                "a replica that is kept has all that was acknowledged"
+            )
         min_isr = self.image.min_isr(topic, new)
         # One that came back lossy may stay there until its registration is settled, and can't lead.
         assert set(new.isr) & settled <= holders, (key, new, holders)
@@ -368,6 +376,53 @@ class Cluster:
             epoch = self.image.brokers[effect.broker_id].epoch
             self.recovery.answered(effect.broker_id, epoch, ends)
 
+    def drain(self, broker: int) -> None:
+        """Drain a broker, a few of its partitions in a turn; or let it take part again."""
+        if broker not in self.image.brokers:
+            return
+        if self.chance.random() < 0.5:
+            self.take(cordon(self.image, broker, cordoned=False))
+            return
+        self.take(cordon(self.image, broker, cordoned=True))
+        self.drains.append(Drain(broker, replicas=self.chance.random() < 0.6))
+
+    def drain_on(self, broker: int) -> None:
+        del broker
+        if self.drains:
+            drain = self.chance.choice(self.drains)
+            outcome = drain.next(self.image, self.context())
+            self.take(outcome)
+            self.drained += len(outcome.events)
+            if outcome.response:
+                self.drains.remove(drain)
+
+    def elect(self, broker: int) -> None:
+        """Elect preferred leaders; or any leaders, with a possible loss."""
+        del broker
+        request = admin.ElectLeadersRequest(all_topics=True, unclean=self.chance.random() < 0.3)
+        requested = RequestedElections(request)
+        outcome = requested.next(self.image, self.context())
+        for event in outcome.events:  # each is right by itself
+            self.take(Outcome((event,), None))
+        self.elected += len(outcome.events)
+        self.recovery.ask_for(requested.lossy, self.now_ms + 3)
+
+    def report_lossy(self, broker: int) -> None:
+        """Let a broker report that some of its replicas are damaged."""
+        if broker not in self.image.brokers:
+            return
+        told = []
+        for key in every_partition(self.image):
+            partition = self.image.partition(*key)
+            assert partition is not None
+            if broker in partition.broker_ids and self.chance.random() < 0.3:
+                epoch = partition.partition_epoch
+                told.append(
+                    wire.LossyReplica(topic_id=key[0], partition=key[1], partition_epoch=epoch)
+                )
+                self.holders[key].discard(broker)
+        self.take(replicas_lossy(self.image, broker, told[:LOSSY_PER_MESSAGE_MAX]))
+
     def settle_on(self, broker: int) -> None:
         self.settle(5 * broker)
 
@@ -396,6 +451,11 @@ class Cluster:
                 self.reassign,
                 self.reassign,
                 self.delete,
+                self.drain,
+                self.drain_on,
+                self.drain_on,
+                self.elect,
+                self.report_lossy,
                 self.settle_on,
                 self.settle_on,
             ]
@@ -410,10 +470,10 @@ def snapshot_of(image: MetadataImage) -> MetadataImage:
     return delta.finish(image.offset, image.epoch)
 
 
-@pytest.mark.parametrize("seed", range(25))
+@pytest.mark.parametrize("seed", range(40))
 def test_nothing_acknowledged_is_elected_away(seed: int) -> None:
     cluster = Cluster(seed)
-    for _ in range(150):
+    for _ in range(200):
         cluster.happen()
     assert snapshot_of(cluster.image) == cluster.image
     # All brokers come back: every partition has a leader again.
@@ -441,23 +501,27 @@ def test_nothing_acknowledged_is_elected_away(seed: int) -> None:
             ), (topic.name, partition)
 
 
-def test_the_random_decisions_make_topics_let_them_grow_and_reassign_them() -> None:
+def test_the_random_decisions_make_topics_move_them_drain_brokers_and_elect_leaders() -> None:
     """Without this floor, a rule that refuses all of them would leave nothing to check."""
-    made = grown = reassigned = cancelled = completed = 0
+    made = grown = reassigned = cancelled = completed = drained = elected = 0
     for seed in range(8):
         cluster = Cluster(seed)
-        for _ in range(150):
+        for _ in range(200):
             cluster.happen()
         made += cluster.image.topics_created - FIRST_TOPICS
         grown += cluster.grown
         reassigned += cluster.reassigned
         cancelled += cluster.cancelled
         completed += cluster.completed
+        drained += cluster.drained
+        elected += cluster.elected
     assert reassigned >= 20, reassigned
     assert cancelled >= 5, cancelled
     assert completed >= 10, completed
     assert made >= 5, made
     assert grown >= 10, grown
+    assert drained >= 10, drained
+    assert elected >= 3, elected
 
 
 def test_a_seed_gives_the_same_events() -> None:
