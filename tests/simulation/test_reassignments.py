@@ -14,6 +14,7 @@ from quorate.errors import (
     InvalidReplicaAssignmentError,
     NoReassignmentInProgressError,
     QuorateError,
+    QuorumUnavailableError,
     UnknownTopicError,
 )
 from quorate_quorum.server import QuorumServer
@@ -318,3 +319,25 @@ def test_a_leader_that_stays_answers_every_batch_while_followers_are_removed() -
         assert sorted(read) == sorted(sent), "each record is there, once"
 
     play(story)
+
+
+def test_a_broker_that_is_cut_off_does_not_say_that_nothing_moves() -> None:
+    """Its image is old. It asks the controller, as in Kafka, and says that it does not reach it."""
+
+    async def story(scene: Scene) -> None:
+        await scene.produce(5)
+        await scene.whole()
+        cut_from_brokers(scene, 5)
+        cut_from_voters(scene, 3)
+        await move_by(scene, 0, [1, 4, 5])
+
+        async def run() -> dict[TopicPartition, Reassignment]:
+            servers = scene.node(3).endpoint
+            async with Admin(bootstrap_servers=servers, request_timeout_ms=3000) as admin:
+                return await admin.list_reassignments()
+
+        with pytest.raises(QuorumUnavailableError, match="controller"):
+            await scene.cluster.spawn_client(run)
+        assert set(await listed(scene)) == {KEY}
+
+    play(story, brokers=6)

@@ -9,10 +9,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any, Final, TypeVar
 
 from quorate.aio.clock import Deadline
-from quorate.errors import QuorateError, RequestTimedOutError
+from quorate.errors import (
+    OutcomeUnknownError,
+    QuorateError,
+    QuorumUnavailableError,
+    RequestTimedOutError,
+)
+from quorate.net.methods import (
+    DESCRIBE_FEATURES,
+    DESCRIBE_HEALTH,
+    DESCRIBE_QUORUM,
+    LIST_REASSIGNMENTS,
+)
 from quorate.net.network import Method
 from quorate.net.principal import Principal
 from quorate_broker.publisher import Publisher
@@ -26,6 +37,10 @@ TIMEOUT_MS = 30_000
 TIMEOUT_MS_MAX = 300_000
 #: Of the parts of one request, the most that wait for the controller at a time.
 PARTS_IN_FLIGHT_MAX = 16
+#: Calls that change nothing: without an answer, no outcome is unknown, and they may be repeated.
+READS: Final[frozenset[Method[Any, Any]]] = frozenset(
+    (DESCRIBE_FEATURES, DESCRIBE_HEALTH, DESCRIBE_QUORUM, LIST_REASSIGNMENTS),
+)
 
 
 class Admin:
@@ -58,9 +73,16 @@ class Admin:
         wait_ms = min(timeout_ms or TIMEOUT_MS, TIMEOUT_MS_MAX)
         wait_ms = answered_in_time(wait_ms, caller_timeout_ms)
         deadline = loop.time() + wait_ms / 1000
-        response = await self._client.forward(
-            method, request, principal=principal, timeout_ms=wait_ms
-        )
+        try:
+            response = await self._client.forward(
+                method, request, principal=principal, timeout_ms=wait_ms
+            )
+        except OutcomeUnknownError as error:
+            if method not in READS:
+                raise
+            raise QuorumUnavailableError(
+                f"the controller has not answered, and it was only asked a question: {error}"
+            ) from error
         left_ms = max(0, int((deadline - loop.time()) * 1000))
         with suppress(RequestTimedOutError):
             await self._publisher.wait_applied(self._client.image.offset, timeout_ms=left_ms)

@@ -9,7 +9,7 @@ leaves out such topics.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from quorate.errors import (
@@ -44,8 +44,6 @@ CONFIGS_REQUIRED: Final = Required(Operation.DESCRIBE_CONFIGS, ResourceType.TOPI
 CLUSTER_REQUIRED: Final = DESCRIBE_CLUSTER
 #: The most topics that one request may name.
 TOPICS_MAX = 10_000
-#: The most reassignments that an answer names.
-REASSIGNED_MAX = 10_000
 #: Longest wait of a read on a broker that has just started and does not know the cluster yet.
 READY_TIMEOUT_MS = 5_000
 
@@ -64,14 +62,6 @@ class ConfigFound(NamedTuple):
     name: str
     value: str
     source: str
-
-
-class Reassigned(NamedTuple):
-    """A partition whose replicas are being moved."""
-
-    topic: TopicImage
-    number: int
-    state: PartitionImage
 
 
 class Explained(NamedTuple):
@@ -171,24 +161,6 @@ class Metadata:
             )
         changes = changes_of(state.history)
         return Explained(found, number, state, changes, image.min_isr(found, state))
-
-    def reassigned(
-        self, image: MetadataImage, principal: Principal, named: Iterable[tuple[str, int]] | None
-    ) -> Iterator[Reassigned]:
-        """Yield the partitions that are being reassigned: of those named, or of all with None.
-
-        Partitions that do not exist, or that the principal may not see, are left out.
-        """
-        caller = Caller(principal, self._authorizer)
-        keys: Iterable[tuple[bytes, int]] = image.reassigned
-        if named is not None:
-            keys = ((image.topic_ids.get(name, b""), index) for name, index in named)
-        for topic_id, index in keys:
-            state = image.partition(topic_id, index)
-            if state is not None and state.is_reassigned:
-                topic = image.topics[topic_id]
-                if caller.may(TOPICS_REQUIRED, topic.name):
-                    yield Reassigned(topic, index, state)
 
     def configs(self, image: MetadataImage, principal: Principal, name: str) -> list[ConfigFound]:
         """Return every setting of a topic; if `name` is empty, of the cluster."""

@@ -19,7 +19,6 @@ from quorate.net.methods import (
     DESCRIBE_QUORUM,
     DESCRIBE_TOPICS,
     EXPLAIN_PARTITION,
-    LIST_REASSIGNMENTS,
     METADATA,
     TRANSFER_LEADERSHIP,
 )
@@ -50,8 +49,6 @@ from quorate.v1.admin_pb2 import (
     DescribeTopicsResponse,
     ExplainPartitionRequest,
     ExplainPartitionResponse,
-    ListReassignmentsRequest,
-    ListReassignmentsResponse,
     MetadataRequest,
     MetadataResponse,
     PartitionMetadata,
@@ -77,7 +74,6 @@ _ANSWERED_HERE: Final[Mapping[Method[Any, Any], Required]] = {
     DESCRIBE_CLUSTER: metadata.CLUSTER_REQUIRED,
     DESCRIBE_LOG_DIRS: log_dirs.REQUIRED,
     EXPLAIN_PARTITION: metadata.TOPICS_REQUIRED,
-    LIST_REASSIGNMENTS: metadata.CLUSTER_REQUIRED,
 }
 #: All other calls of the service. They are passed on to the controller.
 _PASSED_ON: Final = tuple(
@@ -119,7 +115,6 @@ class AdminService:
             DESCRIBE_CLUSTER: self.describe_cluster,
             DESCRIBE_LOG_DIRS: self.describe_log_dirs,
             EXPLAIN_PARTITION: self.explain_partition,
-            LIST_REASSIGNMENTS: self.list_reassignments,
             **{method: partial(self.forward, method) for method in _PASSED_ON},
             DESCRIBE_HEALTH: self.describe_health,
         }
@@ -193,36 +188,6 @@ class AdminService:
             events=events_of(found.changes),
             complete=bool(found.changes) and found.changes[0].is_creation,
         )
-
-    async def list_reassignments(
-        self, request: ListReassignmentsRequest, peer: Peer
-    ) -> ListReassignmentsResponse:
-        named = [(one.topic, index) for one in request.topics for index in one.partitions]
-        check_count(len(named))
-        try:
-            image = await self._metadata.cluster(peer.principal, peer.timeout_ms)
-        except AuthorizationError as error:
-            return ListReassignmentsResponse(error=error_of(error))
-        response = ListReassignmentsResponse()
-        found = self._metadata.reassigned(image, peer.principal, named if request.topics else None)
-        for count, (topic, index, state) in enumerate(found, 1):
-            if not response.topics or response.topics[-1].topic_id != topic.id:
-                response.topics.add(topic=topic.name, topic_id=topic.id)
-            response.topics[-1].partitions.add(
-                partition=index,
-                replicas=state.broker_ids,
-                adding=state.adding,
-                removing=state.removing,
-                isr=state.isr,
-                leader=state.leader,
-                throttle=state.throttle,
-            )
-            if count == metadata.REASSIGNED_MAX:
-                response.more = True
-                break
-            if count % PARTITIONS_A_TURN == 0:
-                await asyncio.sleep(0)
-        return response
 
     async def describe_configs(
         self, request: DescribeConfigsRequest, peer: Peer

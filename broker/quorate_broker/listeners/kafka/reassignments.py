@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 
 from quorate.errors import QuorateError, from_wire, raise_if_error
-from quorate.net.methods import REASSIGN_PARTITIONS
+from quorate.net.methods import LIST_REASSIGNMENTS, REASSIGN_PARTITIONS
 from quorate.v1 import admin_pb2 as admin
 from quorate_broker.listeners.kafka import versions
 from quorate_broker.listeners.kafka.call import Call, Handler
@@ -24,16 +23,15 @@ from quorate_broker.listeners.kafka.messages.list_partition_reassignments import
     OngoingTopicReassignment,
 )
 from quorate_broker.operations.operations import Operations
-from quorate_broker.operations.partitions import PARTITIONS_A_TURN, check_count
+from quorate_broker.operations.partitions import check_count
 from quorate_broker.replicas.replicas import Replicas
 
 
 class ReassignmentRequests:
-    """Passes reassignments on to the controller, and lists those of this broker's image."""
+    """Passes reassignments, and the question which are under way, on to the controller."""
 
     def __init__(self, operations: Operations, replicas: Replicas, partitions_max: int) -> None:
         self._admin = operations.admin
-        self._metadata = operations.metadata
         self._replicas = replicas
         self._partitions_max = partitions_max
 
@@ -75,36 +73,48 @@ class ReassignmentRequests:
     async def list(
         self, call: Call[ListPartitionReassignmentsRequest]
     ) -> ListPartitionReassignmentsResponse:
-        """List the reassignments of the named partitions, or all of them."""
+        """List the reassignments of the named partitions, or all of them, at most 10,000."""
         asked = call.request.topics
         check_count(
             sum(len(one.partition_indexes) for one in asked or ()),
             self._partitions_max,
             self._replicas,
         )
-        named = (
-            None
-            if asked is None
-            else [(one.name, index) for one in asked for index in one.partition_indexes]
+        if asked is not None and not asked:
+            return ListPartitionReassignmentsResponse(error_message=None)
+        request = admin.ListReassignmentsRequest(
+            topics=[
+                admin.ElectionTopic(topic=one.name, partitions=one.partition_indexes)
+                for one in asked or ()
+            ]
         )
-        principal = call.client.principal
         try:
-            image = await self._metadata.cluster(principal, 0)
+            found = await self._admin.forward(
+                LIST_REASSIGNMENTS,
+                request,
+                call.client.principal,
+                timeout_ms=max(0, call.request.timeout_ms),
+                caller_timeout_ms=0,
+            )
+            raise_if_error(found.error)
         except QuorateError as error:
             return ListPartitionReassignmentsResponse(
                 error_code=code_of(error), error_message=str(error)
             )
-        by_topic: dict[str, list[OngoingPartitionReassignment]] = {}
-        found = self._metadata.reassigned(image, principal, named)
-        for count, (topic, index, state) in enumerate(found, 1):
-            by_topic.setdefault(topic.name, []).append(
-                OngoingPartitionReassignment(index, state.broker_ids, state.adding, state.removing)
-            )
-            if count % PARTITIONS_A_TURN == 0:
-                await asyncio.sleep(0)
         return ListPartitionReassignmentsResponse(
             error_message=None,
-            topics=[OngoingTopicReassignment(name, found) for name, found in by_topic.items()],
+            topics=[
+                OngoingTopicReassignment(
+                    topic.topic,
+                    [
+                        OngoingPartitionReassignment(
+                            one.partition, list(one.replicas), list(one.adding), list(one.removing)
+                        )
+                        for one in topic.partitions
+                    ],
+                )
+                for topic in found.topics
+            ],
         )
 
 

@@ -18,7 +18,7 @@ last replica that is added: at the end, with a cancellation, or with a request t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -51,6 +51,9 @@ from quorate_quorum.v1 import events_pb2 as ev
 
 #: The most partitions that one turn of the event loop decides.
 DECIDED_MAX: Final = 50
+#: The most reassignments that an answer lists, and the most that one turn of the loop adds.
+LISTED_MAX: Final = 10_000
+LISTED_A_TURN: Final = 500
 
 
 def reassigned(
@@ -216,6 +219,26 @@ def _check_expected(old: PartitionImage, asked: admin.ReassignedPartition) -> No
 
 def _free(image: MetadataImage) -> list[int]:
     return [place.broker_id for place in places_of(image)]
+
+
+def under_way(
+    image: MetadataImage, asked: admin.ListReassignmentsRequest, may_see: Callable[[str], bool]
+) -> Iterator[tuple[TopicImage, int, PartitionImage]]:
+    """Yield the partitions that are being reassigned: of those named, or of all.
+
+    Partitions that do not exist, or whose topics the caller may not see, are left out.
+    """
+    keys: Iterable[tuple[bytes, int]] = image.reassigned
+    if asked.topics:
+        keys = (
+            (image.topic_ids.get(one.topic, b""), index)
+            for one in asked.topics
+            for index in one.partitions
+        )
+    for topic_id, index in keys:
+        state = image.partition(topic_id, index)
+        if state is not None and state.is_reassigned and may_see(image.topics[topic_id].name):
+            yield image.topics[topic_id], index, state
 
 
 @dataclass(slots=True)

@@ -7,6 +7,7 @@ decides raises the errors of Reign.run and Reign.run_in_turns.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -38,7 +39,12 @@ from quorate_quorum.controller.decisions.internal_topics import (
     raise_internal_topics,
 )
 from quorate_quorum.controller.decisions.outcome import Outcome
-from quorate_quorum.controller.decisions.reassignment import Reassignments
+from quorate_quorum.controller.decisions.reassignment import (
+    LISTED_A_TURN,
+    LISTED_MAX,
+    Reassignments,
+    under_way,
+)
 from quorate_quorum.controller.decisions.requested_elections import RequestedElections
 from quorate_quorum.controller.driver.creations import Creations
 from quorate_quorum.controller.driver.leases import LeaseRaft, Leases
@@ -183,6 +189,38 @@ class ActiveController:
         requested = Reassignments(request)
         end = await self.reign.run_in_turns(requested.next)
         return Decided(requested.response, end)
+
+    async def list_reassignments(
+        self, request: admin.ListReassignmentsRequest, may_see: Callable[[str], bool]
+    ) -> Decided[admin.ListReassignmentsResponse]:
+        """Return the reassignments under way. `may_see` says if the caller may see a topic.
+
+        The controller answers, as in Kafka: the image of a broker that is cut off may be old, and
+        then nothing seems to be moved.
+        """
+        check_named(sum(len(one.partitions) for one in request.topics))
+        await self.reign.confirm()
+        response = admin.ListReassignmentsResponse()
+        for count, (topic, index, state) in enumerate(
+            under_way(self.reign.image, request, may_see)
+        ):
+            if count == LISTED_MAX:
+                response.more = True
+                break
+            if count % LISTED_A_TURN == LISTED_A_TURN - 1:
+                await asyncio.sleep(0)
+            if not response.topics or response.topics[-1].topic_id != topic.id:
+                response.topics.add(topic=topic.name, topic_id=topic.id)
+            response.topics[-1].partitions.add(
+                partition=index,
+                replicas=state.broker_ids,
+                adding=state.adding,
+                removing=state.removing,
+                isr=state.isr,
+                leader=state.leader,
+                throttle=state.throttle,
+            )
+        return Decided(response, 0)
 
     async def drain_broker(
         self, request: admin.DrainBrokerRequest

@@ -22,6 +22,7 @@ from quorate.net.methods import (
     DESCRIBE_QUORUM,
     DRAIN_BROKER,
     ELECT_LEADERS,
+    LIST_REASSIGNMENTS,
     REASSIGN_PARTITIONS,
     REMOVE_VOTER,
     TRANSFER_LEADERSHIP,
@@ -41,6 +42,8 @@ from quorate.v1.admin_pb2 import (
     DeleteTopicsResponse,
     DescribeHealthRequest,
     DescribeHealthResponse,
+    ListReassignmentsRequest,
+    ListReassignmentsResponse,
 )
 from quorate_quorum.controller.decisions import topics
 from quorate_quorum.controller.driver.active import ActiveController, check_named
@@ -154,6 +157,14 @@ async def _describe_health(
     return await active.describe_health(lambda topic: caller.may(DESCRIBE_TOPIC, topic))
 
 
+async def _list_reassignments(
+    caller: Caller, active: ActiveController, request: ListReassignmentsRequest
+) -> Decided[ListReassignmentsResponse]:
+    """List the reassignments of partitions whose topics the caller may describe."""
+    caller.check(DESCRIBE_CLUSTER)
+    return await active.list_reassignments(request, lambda topic: caller.may(DESCRIBE_TOPIC, topic))
+
+
 _CALLS: Sequence[AdminCall[Any, Any]] = (
     AdminCall(CREATE_TOPICS, CREATE, _create_topics),
     AdminCall(CREATE_PARTITIONS, ALTER, _create_partitions),
@@ -165,6 +176,7 @@ _CALLS: Sequence[AdminCall[Any, Any]] = (
     _whole(UPDATE_FEATURE, ALTER_CLUSTER, ActiveController.update_feature),
     _whole(ELECT_LEADERS, ALTER_CLUSTER, ActiveController.elect_leaders),
     _whole(REASSIGN_PARTITIONS, ALTER_CLUSTER, ActiveController.reassign_partitions),
+    AdminCall(LIST_REASSIGNMENTS, DESCRIBE_CLUSTER, _list_reassignments),
     _whole(DRAIN_BROKER, ALTER_CLUSTER, ActiveController.drain_broker),
     _whole(UNREGISTER_BROKER, ALTER_CLUSTER, ActiveController.unregister_broker),
     _whole(TRANSFER_LEADERSHIP, ALTER_CLUSTER, ActiveController.transfer_leadership),

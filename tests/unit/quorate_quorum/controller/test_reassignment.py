@@ -18,7 +18,11 @@ from quorate_quorum.controller.decisions.drain import cordon
 from quorate_quorum.controller.decisions.free_space import DirectoryChoice, FreeSpace
 from quorate_quorum.controller.decisions.lossy_elections import elect_lossy
 from quorate_quorum.controller.decisions.partitions import alter_partitions, completed
-from quorate_quorum.controller.decisions.reassignment import DECIDED_MAX, Reassignments
+from quorate_quorum.controller.decisions.reassignment import (
+    DECIDED_MAX,
+    Reassignments,
+    under_way,
+)
 from quorate_quorum.metadata.delta import replayed
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.metadata.partitions import PartitionImage
@@ -416,6 +420,20 @@ def test_a_plan_that_was_made_during_a_move_is_refused() -> None:
     after, error = planned(image, [], expected=both, cancel=True)
     assert error.code == 0
     assert not the_partition(after).is_reassigned
+
+
+def test_what_is_under_way_is_found_for_those_who_may_see_it() -> None:
+    image = with_partition(moving([3, 1]), [0], number=2, name="still")
+
+    def found(named: dict[str, list[int]], may_see: bool = True) -> list[tuple[str, int]]:
+        topics = [admin.ElectionTopic(topic=t, partitions=p) for t, p in named.items()]
+        request = admin.ListReassignmentsRequest(topics=topics)
+        return [(t.name, n) for t, n, _ in under_way(image, request, lambda _: may_see)]
+
+    assert found({}) == [("orders", 0)]
+    assert found({}, may_see=False) == []
+    assert found({"orders": [0, 1, -1], "still": [0], "nothing": [0]}) == [("orders", 0)]
+    assert found({"orders": []}) == found({"still": [0]}) == []
 
 
 def test_a_partition_named_twice_is_moved_once() -> None:

@@ -14,6 +14,7 @@ from quorate.errors import (
     InvalidRequestError,
     NoReassignmentInProgressError,
     QuorateError,
+    QuorumUnavailableError,
     UnknownTopicError,
     to_wire,
 )
@@ -23,12 +24,6 @@ from quorate_broker.listeners.kafka.call import Call, Client
 from quorate_broker.listeners.kafka.messages import alter_partition_reassignments as alter
 from quorate_broker.listeners.kafka.messages import list_partition_reassignments as listing
 from quorate_broker.listeners.kafka.reassignments import ReassignmentRequests
-from quorate_broker.operations.metadata import Metadata
-from quorate_quorum.controller.decisions.reassignment import Reassignments
-from quorate_quorum.metadata.delta import replayed
-from quorate_quorum.metadata.image import MetadataImage
-from quorate_quorum.node.authorizer import AllowAll
-from tests.unit.quorate_quorum.metadata.builders import brokers, context, with_partition
 
 RESULTS: list[tuple[QuorateError | None, int]] = [
     (None, codes.NONE),
@@ -42,9 +37,9 @@ CLIENT = Client("a", "kafka")
 class Controller:
     """Notes what it is asked, and gives the answer of the test."""
 
-    def __init__(self, answer: admin.ReassignPartitionsResponse | QuorateError) -> None:
+    def __init__(self, answer: Any) -> None:
         self.answer = answer
-        self.asked: list[admin.ReassignPartitionsRequest] = []
+        self.asked: list[Any] = []
 
     async def forward(self, method: Any, request: Any, principal: Any, **timeouts: int) -> Any:
         self.asked.append(request)
@@ -53,12 +48,8 @@ class Controller:
         return self.answer
 
 
-def requests(controller: Controller | None = None, image: MetadataImage | None = None) -> Any:
-    ready = asyncio.Event()
-    ready.set()
-    client: Any = SimpleNamespace(image=image)
-    metadata = Metadata(client, ready, AllowAll())
-    operations: Any = SimpleNamespace(admin=controller, metadata=metadata)
+def requests(controller: Controller) -> Any:
+    operations: Any = SimpleNamespace(admin=controller)
     replicas: Any = SimpleNamespace(held=0)
     return ReassignmentRequests(operations, replicas, 100)
 
@@ -121,27 +112,42 @@ def test_a_request_that_names_too_many_partitions_is_refused() -> None:
     assert controller.asked == []
 
 
-def test_what_is_being_moved_is_listed() -> None:
-    image = with_partition(brokers(range(5)), [0, 1, 2])
-    image = with_partition(image, [0], number=2, name="still")
-    request = admin.ReassignPartitionsRequest()
-    request.topics.add(
-        topic="orders", partitions=[admin.ReassignedPartition(partition=0, replicas=[3, 1])]
+def listed(
+    controller: Controller, named: list[tuple[str, list[int]]] | None
+) -> listing.ListPartitionReassignmentsResponse:
+    topics = None
+    if named is not None:
+        topics = [listing.ListPartitionReassignmentsTopics(*one) for one in named]
+    request = listing.ListPartitionReassignmentsRequest(topics=topics)
+    found: listing.ListPartitionReassignmentsResponse = asyncio.run(
+        requests(controller).list(Call(request, 0, CLIENT))
     )
-    image = replayed(image, Reassignments(request).next(image, context(image)).events)
+    return found
 
-    def listed(named: list[tuple[str, list[int]]] | None) -> list[Any]:
-        topics = None
-        if named is not None:
-            topics = [listing.ListPartitionReassignmentsTopics(*one) for one in named]
-        call = Call(listing.ListPartitionReassignmentsRequest(topics=topics), 0, CLIENT)
-        found = asyncio.run(requests(image=image).list(call))
+
+def test_what_is_being_moved_is_listed_by_the_controller() -> None:
+    answer = admin.ListReassignmentsResponse()
+    answer.topics.add(topic="orders").partitions.add(
+        partition=0, replicas=[3, 1, 0, 2], adding=[3], removing=[0, 2]
+    )
+    moved = listing.OngoingPartitionReassignment(0, [3, 1, 0, 2], [3], [0, 2])
+    named = [("orders", [0, 1, -1]), ("still", [0])]
+    for asked_for, sent in ((None, []), (named, named)):
+        controller = Controller(answer)
+        found = listed(controller, asked_for)
         assert found.error_code == codes.NONE
-        return [(topic.name, topic.partitions) for topic in found.topics]
+        assert [(one.name, one.partitions) for one in found.topics] == [("orders", [moved])]
+        [request] = controller.asked
+        assert [(one.topic, list(one.partitions)) for one in request.topics] == sent
 
-    moved = listing.OngoingPartitionReassignment(0, (3, 1, 0, 2), (3,), (0, 2))
-    assert listed(None) == [("orders", [moved])]
-    assert listed([("orders", [0, 1, -1]), ("still", [0]), ("nothing", [0])]) == [
-        ("orders", [moved])
-    ]
-    assert listed([("still", [0])]) == []
+
+def test_no_topic_is_not_all_topics() -> None:
+    controller = Controller(admin.ListReassignmentsResponse())
+    assert listed(controller, []).topics == []
+    assert controller.asked == []
+
+
+def test_without_a_controller_nothing_is_listed_and_that_is_said() -> None:
+    found = listed(Controller(QuorumUnavailableError("no")), None)
+    assert found.error_code != codes.NONE
+    assert found.error_message == "no"
