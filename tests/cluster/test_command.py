@@ -53,7 +53,7 @@ def test_topic_describe_has_the_shape_of_the_reference(quorate: Command) -> None
     for one in found["partitions"]:
         assert list(one) == [
             "partition", "leader", "leader_epoch", "replicas", "isr", "elr", "offline",
-            "log_start_offset", "log_end_offset", "size",
+            "adding", "out_of_sync", "log_start_offset", "log_end_offset", "size",
         ]  # fmt: skip
         assert sorted(one["replicas"]) == sorted(one["isr"]) == [0, 1, 2]
         assert one["leader"] == one["replicas"][0]

@@ -120,8 +120,8 @@ def test_what_they_say_of_real_disks_is_true(
             assert found.lines[0]["locked"]
         servers = ["--bootstrap", cluster.bootstrap_servers]
         features = run_here(["cluster", "features", "-o", "json", *servers], capfd, b"")
-        assert [one["level"] for one in features.json["features"]] == [1]
-        assert run_here(["cluster", "features", "--upgrade", "1", *servers], capfd, b"").status == 0
+        assert [one["level"] for one in features.json["features"]] == [2]
+        assert run_here(["cluster", "features", "--upgrade", "2", *servers], capfd, b"").status == 0
         assert run_here(["cluster", "features", "--upgrade", "9", *servers], capfd, b"").status == 1
     finally:
         cluster.stop()
