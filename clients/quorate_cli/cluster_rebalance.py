@@ -17,6 +17,7 @@ from quorate_cli.output import SAID_NO, fail, print_json, print_table, usage_err
 from quorate_cli.rebalance_plan import Broker, Plan, Planner, Share, skew, together
 from quorate_cli.saved_plan import SavedPlan
 from quorate_cli.session import Session, code_name, in_session
+from quorate_cli.throttle import Throttle, limit
 
 K = TypeVar("K")
 
@@ -34,26 +35,33 @@ def rebalance(
             "--plan", metavar="FILE", help="With --apply: the plan that -o json printed earlier."
         ),
     ] = None,
+    throttle: Throttle = "",
 ) -> None:
     """Plan the moves that give all brokers equal shares of replicas and leaders.
 
     Replicas go to racks and hosts that a partition lacks. Then they move from brokers with many to
     brokers with few, the smallest first; racks and hosts stay as far apart. Drained brokers are
-    emptied as far as that allows; those that are not alive get nothing. --apply begins the moves,
-    of a new plan or of the one in --plan FILE. If the partitions of the plan or the brokers of
-    their new replicas have changed since, it is refused, and nothing is moved.
+    emptied; those that are not alive get nothing. --apply begins the moves, of a new plan or of the
+    one in --plan FILE. If the partitions of the plan or the brokers of their new replicas have
+    changed since, it is refused, and nothing is moved. Partitions that are moving to the target of
+    the plan already, or are there, are no change: a plan of which a part was begun goes on.
+
+    --throttle limits the copies as that of `quorate partition move` does.
     """
     if dry_run and apply:
         usage_error("--dry-run prints the plan, and --apply carries it out: give one of them")
     if plan is not None and not apply:
         usage_error("--plan FILE is a plan to carry out: give --apply, too")
+    if throttle and not apply:
+        usage_error("--throttle is for the moves that --apply begins: give both")
+    rate = limit(throttle)
     if plan is None:
-        _make(session, apply=apply)
+        _make(session, apply=apply, throttle=rate)
     else:
-        _carry_out(session, saved_plan.read(plan))
+        _carry_out(session, saved_plan.read(plan), rate)
 
 
-def _make(session: Session, *, apply: bool) -> None:
+def _make(session: Session, *, apply: bool, throttle: int) -> None:
     async def question(
         admin: Admin,
     ) -> tuple[
@@ -75,7 +83,9 @@ def _make(session: Session, *, apply: bool) -> None:
         plan = planner(cluster, topics, await admin.describe_log_dirs()).plan()
         if not (apply and plan.targets):
             return cluster, topics, plan, {}
-        results = await admin.reassign_partitions(plan.targets, expected=plan.expected)
+        results = await admin.reassign_partitions(
+            plan.targets, expected=plan.expected, throttle=throttle
+        )
         return cluster, topics, plan, results
 
     cluster, topics, plan, results = session.ask(question)
@@ -90,10 +100,11 @@ def _make(session: Session, *, apply: bool) -> None:
     _fail_if_refused(results)
 
 
-def _carry_out(session: Session, plan: SavedPlan) -> None:
+def _carry_out(session: Session, plan: SavedPlan, throttle: int) -> None:
     async def question(admin: Admin) -> dict[TopicPartition, QuorateError | None]:
         cluster, topics = await admin.describe_cluster(), await admin.describe_topics()
-        changes = list(plan.changes(cluster, topics, await admin.list_reassignments()))
+        moving = await admin.list_reassignments(plan.targets)
+        changes = list(plan.changes(cluster, topics, moving))
         if changes:
             more = f", and {len(changes) - 5} more" if len(changes) > 5 else ""
             fail(
@@ -102,7 +113,9 @@ def _carry_out(session: Session, plan: SavedPlan) -> None:
                 f" {'; '.join(changes[:5])}{more}. Make a new plan",
                 SAID_NO,
             )
-        return await admin.reassign_partitions(plan.targets, expected=plan.expected)
+        return await admin.reassign_partitions(
+            plan.targets, expected=plan.expected, throttle=throttle
+        )
 
     results = session.ask(question)
     if session.as_json:
@@ -145,8 +158,9 @@ async def change_factor(
     Raises UnknownTopicError, InvalidReplicationFactorError, InvalidRequestError while partitions of
     the topic are being moved, or the error of the first partition that was refused.
     """
-    await admin.describe_topics([topic])  # raises if there is no such topic
-    moving = sorted(key.partition for key in await admin.list_reassignments() if key.topic == topic)
+    described = await admin.describe_topics([topic])  # raises if there is no such topic
+    keys = [TopicPartition(topic, one.partition) for one in described[topic].partitions]
+    moving = sorted(key.partition for key in await admin.list_reassignments(keys))
     if moving:
         raise InvalidRequestError(
             f"partitions {moving} of topic {topic!r} are being moved: wait for their end (`quorate"
@@ -239,9 +253,8 @@ def _show_skew(cluster: ClusterDescription, plan: Plan) -> None:
             )
         elif broker.drained and has:
             sys.stdout.write(
-                f"broker {broker.id} is drained, and keeps {has} replicas: no other broker can take"
-                f" them and keep racks and hosts apart. `quorate cluster drain {broker.id}"
-                " --replicas` moves nevertheless what can be moved\n"
+                f"broker {broker.id} is drained, and keeps {has} replicas: no other broker that is"
+                " alive and not drained can take them\n"
             )
 
 

@@ -14,7 +14,6 @@ import typer
 
 from quorate import Admin, TopicPartition
 from quorate.errors import NoReassignmentInProgressError, QuorateError, UnknownTopicError
-from quorate_cli.cluster_disks import byte_size
 from quorate_cli.completion import partition_names
 from quorate_cli.move_plan import read_plan
 from quorate_cli.move_progress import Looks
@@ -31,6 +30,7 @@ from quorate_cli.output import (
 from quorate_cli.partition_names import every_partition
 from quorate_cli.progress import progress
 from quorate_cli.session import Session, code_name, in_session, run
+from quorate_cli.throttle import Throttle, limit
 
 #: The pause between two looks at the moves, while the command waits for their end.
 LOOK_S: Final = 0.5
@@ -71,14 +71,7 @@ def move(
             "--keep-replication-factor", help="Refuse a target with more or fewer replicas."
         ),
     ] = False,
-    throttle: Annotated[
-        str,
-        typer.Option(
-            "--throttle",
-            metavar="SIZE",
-            help="Copy at most so many bytes a second, as 10MiB.",
-        ),
-    ] = "",
+    throttle: Throttle = "",
     wait: Annotated[
         float,
         typer.Option(
@@ -103,7 +96,7 @@ def move(
     _check_words(named, to, plan)
     brokers = _brokers(to) if plan is None else []
     targets, expected = ({}, {}) if plan is None else read_plan(plan)
-    limit = _limit(throttle)
+    rate = limit(throttle)
 
     async def question(
         admin: Admin,
@@ -115,7 +108,7 @@ def move(
             targets,
             expected=expected or None,
             keep_replication_factor=keep_factor,
-            throttle=limit,
+            throttle=rate,
         )
         return found, changes, warnings
 
@@ -261,18 +254,6 @@ def _brokers(text: str) -> list[int]:
     if not all(re.fullmatch(r"[0-9]{1,9}", part) for part in parts):
         usage_error(f"--to is the ids of brokers, as 3,4,5; not {text!r}")
     return [int(part) for part in parts]
-
-
-def _limit(text: str) -> int:
-    """Return the bytes a second of --throttle; 0 if it is not given."""
-    if not text:
-        return 0
-    size = byte_size(text.strip().removesuffix("/s"))
-    if not size:
-        usage_error(
-            f"--throttle is a size of 1 byte or more, as 500000, 64KiB or 10MiB; not {text!r}"
-        )
-    return size
 
 
 def _show_results(

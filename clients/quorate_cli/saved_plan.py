@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from quorate import ClusterDescription, TopicDescription, TopicPartition
+from quorate import ClusterDescription, Reassignment, TopicDescription, TopicPartition
 from quorate.errors import QuorateError
 from quorate_cli.output import os_reason, usage_error
 from quorate_cli.rebalance_plan import Plan, Share, skew
@@ -77,12 +77,13 @@ class SavedPlan:
         self,
         cluster: ClusterDescription,
         topics: Mapping[str, TopicDescription],
-        moving: Collection[TopicPartition],
+        moving: Mapping[TopicPartition, Reassignment],
     ) -> Iterator[str]:
         """Yield a sentence for each change of the cluster on which the plan depends.
 
         It depends on the partitions that it changes, and on the brokers of their targets. Other
-        topics and brokers, leaders, ISRs, sizes and settings do not matter.
+        topics and brokers, leaders, ISRs, sizes and settings do not matter. A partition that has
+        its target, or is moving there, is no change: a part of the plan was begun before.
         """
         for name, topic_id in sorted(self.topic_ids.items()):
             if name not in topics:
@@ -98,7 +99,11 @@ class SavedPlan:
                 continue
             now = topic.partitions[key.partition].replicas
             if key in moving:
-                yield f"{key.topic}/{key.partition} is being moved"
+                target = list(moving[key].target)
+                if target != self.targets[key]:
+                    yield f"{key.topic}/{key.partition} is being moved to {target}"
+            elif list(now) == self.targets[key]:
+                continue
             elif list(now) != expected:
                 yield f"{key.topic}/{key.partition} has the replicas {list(now)}, not {expected}"
         yield from self._changes_of_brokers(cluster)

@@ -1577,13 +1577,11 @@ MUTANTS = (
     ),
     Mutant(
         "apart",
-        "a plan empties a drained broker into a rack that the partition has already",
+        "a plan empties a drained broker onto a host that the partition has already",
         REBALANCE_PLAN,
-        "if self._may_move(key, broker_id, taker):",
-        "if taker not in self._now[key]:",
-        (
-            f"{REBALANCE_TESTS}::test_what_would_share_a_rack_stays_on_a_drained_broker_and_is_counted",
-        ),
+        "max(takers, key=lambda taker: self._spread([*others, taker]), default=None)",
+        "next(iter(takers), None)",
+        (f"{REBALANCE_TESTS}::test_a_drained_broker_that_was_alone_in_its_rack_is_emptied",),
     ),
     Mutant(
         "apart",
@@ -1651,6 +1649,16 @@ MUTANTS = (
         SAVED_PLAN,
         "elif topics[name].topic_id != topic_id:",
         "elif False:",
+        (
+            f"{SAVED_PLAN_TESTS}::test_a_saved_plan_is_refused_as_a_whole_if_what_it_depends_on_has_changed",
+        ),
+    ),
+    Mutant(
+        "plan-of-another-time",
+        "a plan takes over a move to another place",
+        SAVED_PLAN,
+        "if target != self.targets[key]:",
+        "if False:",
         (
             f"{SAVED_PLAN_TESTS}::test_a_saved_plan_is_refused_as_a_whole_if_what_it_depends_on_has_changed",
         ),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple
+from itertools import islice
+from typing import Annotated, Any, Final, NamedTuple
 
 from quorate.admin.quorum_calls import QuorumCalls
 from quorate.errors import QuorateError, from_wire, raise_if_error
@@ -21,6 +22,9 @@ from quorate.settings import (
     listed,
 )
 from quorate.v1 import admin_pb2 as wire
+
+#: The most partitions that one request names. Calls that name more send several, one after another.
+NAMED_MAX: Final = 1_000
 
 
 class Reassignment(NamedTuple):
@@ -84,8 +88,9 @@ class ReassignmentCalls(QuorumCalls):
         catch up; when all of the target are in sync, the others are removed. Producers and
         consumers go on meanwhile. The call returns when the reassignments have begun:
         list_reassignments() shows those under way. A new target replaces an older one. None as a
-        target cancels: the partition keeps the replicas that it had before. The call is safe to
-        repeat.
+        target cancels: the partition keeps the replicas that it had before. More than 1,000 targets
+        go in several requests, one after another: if the call fails, some moves may have begun. The
+        call is safe to repeat.
 
         `expected`: the replicas from which a plan was made. A partition that has other replicas
         now, or another order of them, or that is being moved, is refused; one that has the asked
@@ -101,30 +106,32 @@ class ReassignmentCalls(QuorumCalls):
         the only replicas in sync), NoReassignmentInProgressError (there is nothing to cancel) or
         UnknownTopicError.
         """
-        request = wire.ReassignPartitionsRequest(
-            keep_replication_factor=keep_replication_factor,
-            timeout_ms=self._timeout_ms,
-            throttle=throttle,
-        )
-        by_topic: dict[str, wire.ReassignedTopic] = {}
-        for (topic, number), target in targets.items():
-            if topic not in by_topic:
-                by_topic[topic] = request.topics.add(topic=topic)
-            by_topic[topic].partitions.add(
-                partition=number,
-                replicas=target or (),
-                cancel=target is None,
-                expected=(expected or {}).get(TopicPartition(topic, number)) or (),
+        results: dict[TopicPartition, QuorateError | None] = {}
+        for part in _parts(targets):
+            request = wire.ReassignPartitionsRequest(
+                keep_replication_factor=keep_replication_factor,
+                timeout_ms=self._timeout_ms,
+                throttle=throttle,
             )
-        response = await self._ask(methods.REASSIGN_PARTITIONS, request)
-        raise_if_error(response.error)
-        return {
-            TopicPartition(one.topic, result.partition): (
-                from_wire(result.error) if result.error.code else None
-            )
-            for one in response.topics
-            for result in one.partitions
-        }
+            by_topic: dict[str, wire.ReassignedTopic] = {}
+            for topic, number in part:
+                if topic not in by_topic:
+                    by_topic[topic] = request.topics.add(topic=topic)
+                key = TopicPartition(topic, number)
+                target = targets[key]
+                by_topic[topic].partitions.add(
+                    partition=number,
+                    replicas=target or (),
+                    cancel=target is None,
+                    expected=(expected or {}).get(key) or (),
+                )
+            response = await self._ask(methods.REASSIGN_PARTITIONS, request)
+            raise_if_error(response.error)
+            for one in response.topics:
+                for result in one.partitions:
+                    error = from_wire(result.error) if result.error.code else None
+                    results[TopicPartition(one.topic, result.partition)] = error
+        return results
 
     @checked
     async def list_reassignments(
@@ -132,16 +139,24 @@ class ReassignmentCalls(QuorumCalls):
     ) -> dict[TopicPartition, Reassignment]:
         """Return the reassignments under way, of the named partitions, or of all.
 
-        At most 10,000 are returned.
+        Of all, at most 10,000 are returned.
         """
-        request = wire.ListReassignmentsRequest()
-        by_topic: dict[str, list[int]] = {}
-        for topic, number in partitions or ():
-            by_topic.setdefault(topic, []).append(number)
-        if partitions is not None and not by_topic:
-            return {}
-        for topic, numbers in by_topic.items():
-            request.topics.add(topic=topic, partitions=numbers)
+        if partitions is None:
+            return await self._list_reassignments(wire.ListReassignmentsRequest())
+        found: dict[TopicPartition, Reassignment] = {}
+        for part in _parts(partitions):
+            by_topic: dict[str, list[int]] = {}
+            for topic, number in part:
+                by_topic.setdefault(topic, []).append(number)
+            request = wire.ListReassignmentsRequest()
+            for topic, numbers in by_topic.items():
+                request.topics.add(topic=topic, partitions=numbers)
+            found |= await self._list_reassignments(request)
+        return found
+
+    async def _list_reassignments(
+        self, request: wire.ListReassignmentsRequest
+    ) -> dict[TopicPartition, Reassignment]:
         response = await self._ask(methods.LIST_REASSIGNMENTS, request)
         raise_if_error(response.error)
         return {
@@ -156,3 +171,10 @@ class ReassignmentCalls(QuorumCalls):
             for one in response.topics
             for found in one.partitions
         }
+
+
+def _parts(partitions: Iterable[TopicPartition]) -> Iterator[list[TopicPartition]]:
+    """Yield the partitions in parts of which each fits into a request."""
+    left = iter(partitions)
+    while part := list(islice(left, NAMED_MAX)):
+        yield part

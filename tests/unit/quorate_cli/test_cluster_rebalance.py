@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from quorate import (
     ClusterDescription,
     LogDirDescription,
     PartitionDescription,
+    Reassignment,
     ReplicaSize,
     TopicDescription,
     TopicPartition,
@@ -23,6 +24,11 @@ from quorate.errors import InvalidReplicaAssignmentError, QuorateError
 from tests.cluster.support import Answer, run_here
 
 T0 = TopicPartition("t", 0)
+
+
+def to(*target: int) -> Reassignment:
+    """A move from broker 0 to these."""
+    return Reassignment((*target, 0), target, (0,), (0,), 0)
 
 
 def topic(name: str, topic_id: str, *replicas: Sequence[int]) -> TopicDescription:
@@ -41,7 +47,8 @@ class Cluster:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.asked: list[tuple[Any, Any]] = []
-        self.moving: dict[TopicPartition, object] = {}
+        self.moving: dict[TopicPartition, Reassignment] = {}
+        self.throttle = -1
         self.brokers = tuple(BrokerDescription(b, "", f"h{b}", f"h{b}:1", False, b) for b in (0, 1))
         self.topics = {"t": topic("t", "id", [0], [0])}
         self.refusal: QuorateError | None = None
@@ -58,8 +65,12 @@ class Cluster:
     async def start(self) -> None:
         return None
 
-    async def list_reassignments(self) -> dict[TopicPartition, object]:
-        return self.moving
+    async def list_reassignments(
+        self, partitions: Iterable[TopicPartition] | None = None
+    ) -> dict[TopicPartition, Reassignment]:
+        if partitions is None:
+            return self.moving
+        return {key: self.moving[key] for key in partitions if key in self.moving}
 
     async def describe_cluster(self) -> ClusterDescription:
         return ClusterDescription("c", 100, self.brokers, image_offset=77)
@@ -76,7 +87,9 @@ class Cluster:
         targets: Mapping[TopicPartition, Sequence[int]],
         *,
         expected: Mapping[TopicPartition, Sequence[int]],
+        throttle: int = 0,
     ) -> dict[TopicPartition, QuorateError | None]:
+        self.throttle = throttle
         self.asked.append((dict(targets), dict(expected)))
         return dict.fromkeys(targets, self.refusal)
 
@@ -142,7 +155,7 @@ def test_a_cluster_that_has_changed_refuses_the_plan(
 def test_no_plan_is_made_while_moves_are_under_way(
     cluster: Cluster, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    cluster.moving = {T0: object()}
+    cluster.moving = {T0: to(5)}
     said = run(capfd, "--apply")
     assert (said.status, cluster.asked) == (1, [])
     assert "1 partitions are being moved" in said.err
@@ -152,6 +165,20 @@ def test_dry_run_and_apply_together_are_wrong_usage(
     cluster: Cluster, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert run(capfd, "--apply", "--dry-run").status == 2
+
+
+def test_the_moves_of_a_plan_have_a_throttle(
+    cluster: Cluster, capfd: pytest.CaptureFixture[str], saved: Path
+) -> None:
+    for more in ([], ["--plan", str(saved)]):
+        assert run(capfd, "--apply", "--throttle", "10MiB", *more).status == 0
+        assert cluster.throttle == 10 << 20
+        assert run(capfd, "--apply", *more).status == 0
+        assert cluster.throttle == 0
+    asked = len(cluster.asked)
+    assert run(capfd, "--throttle", "10MiB").status == 2
+    assert run(capfd, "--apply", "--throttle", "fast").status == 2
+    assert len(cluster.asked) == asked
 
 
 # A plan of an earlier time.
@@ -181,7 +208,7 @@ def other_topics_and_leaders(cluster: Cluster) -> None:
 
 
 def other_partitions_move(cluster: Cluster) -> None:
-    cluster.moving = {TopicPartition("t", 1): object()}
+    cluster.moving = {TopicPartition("t", 1): to(5)}
 
 
 def giver_is_dead(cluster: Cluster) -> None:
@@ -207,6 +234,28 @@ def test_a_saved_plan_is_carried_out_whatever_changed_that_it_does_not_depend_on
     assert cluster.asked == [({T0: [1]}, {T0: [0]})]
 
 
+def begun(cluster: Cluster) -> None:
+    """A part of the plan was begun before, and the answer was lost."""
+    cluster.moving = {T0: to(1)}
+    cluster.topics = {"t": topic("t", "id", [1, 0], [0])}
+
+
+def ended(cluster: Cluster) -> None:
+    cluster.topics = {"t": topic("t", "id", [1], [0])}
+
+
+@pytest.mark.parametrize("change", [begun, ended])
+def test_a_saved_plan_of_which_a_part_was_begun_goes_on(
+    cluster: Cluster,
+    capfd: pytest.CaptureFixture[str],
+    saved: Path,
+    change: Callable[[Cluster], None],
+) -> None:
+    change(cluster)
+    assert run(capfd, "--apply", "--plan", str(saved)).status == 0
+    assert cluster.asked == [({T0: [1]}, {T0: [0]})]
+
+
 def deleted(cluster: Cluster) -> None:
     cluster.topics = {}
 
@@ -220,7 +269,7 @@ def replicas_changed(cluster: Cluster) -> None:
 
 
 def is_moving(cluster: Cluster) -> None:
-    cluster.moving = {T0: object()}
+    cluster.moving = {T0: to(5)}
 
 
 def taker_is(**fields: Any) -> Callable[[Cluster], None]:
@@ -240,7 +289,7 @@ def taker_is_gone(cluster: Cluster) -> None:
         (deleted, "topic 't' was deleted."),
         (made_again, "topic 't' was deleted and made again"),
         (replicas_changed, "t/0 has the replicas [0, 1], not [0]"),
-        (is_moving, "t/0 is being moved"),
+        (is_moving, "t/0 is being moved to [5]"),
         (taker_is(fenced=True), "broker 1 is not alive"),
         (taker_is(drained=True), "broker 1 is drained"),
         (taker_is(rack="R7"), "broker 1 is in rack 'R7' on host 'h1', not in '' on 'h1'"),
@@ -313,7 +362,7 @@ def test_what_stays_on_dead_and_drained_brokers_is_told(
     cluster: Cluster, capfd: pytest.CaptureFixture[str]
 ) -> None:
     dead, other = cluster.brokers
-    cluster.brokers = (replace(dead, fenced=True), replace(other, drained=True, rack="R2"))
+    cluster.brokers = (replace(dead, fenced=True), replace(other, drained=True))
     cluster.topics = {"t": topic("t", "id", [0, 1], [1, 0])}
     said = run(capfd)
     assert said.status == 0
@@ -364,12 +413,12 @@ def test_a_factor_that_is_out_of_reach_is_refused_before_anything_is_changed(
 def test_a_factor_is_not_changed_while_partitions_of_the_topic_move(
     cluster: Cluster, capfd: pytest.CaptureFixture[str], asked_for: list[tuple[Any, ...]]
 ) -> None:
-    cluster.moving = {T0: object()}
+    cluster.moving = {T0: to(5)}
     said = alter(capfd, "-r", "2")
     assert (said.status, cluster.asked) == (1, [])
     assert "partitions [0] of topic 't' are being moved" in said.err
     assert "quorate partition cancel" in said.err
-    cluster.moving = {TopicPartition("u", 0): object()}
+    cluster.moving = {TopicPartition("u", 0): to(5)}
     assert alter(capfd, "-r", "2").status == 0
     keys = [T0, TopicPartition("t", 1)]
     assert cluster.asked == [({key: [0, 1] for key in keys}, dict.fromkeys(keys, (0,)))]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quorate import TopicPartition
+from quorate_cli import rebalance_plan
 from quorate_cli.rebalance_plan import Broker, Plan, Planner
 from quorate_quorum.controller.decisions.placement import Place, spread
 
@@ -144,9 +145,42 @@ def test_hosts_are_parted_where_racks_can_not_be() -> None:
         assert {brokers[b].host for b in ids} == {"a", "b"}
 
 
-def test_what_would_share_a_rack_stays_on_a_drained_broker_and_is_counted() -> None:
-    found = plan([[0, 2], [0, 1]], [Broker(0, "R1", drained=True), *racks(1, 2, per_rack=9)])
+def test_a_drained_broker_that_was_alone_in_its_rack_is_emptied() -> None:
+    """Its replicas go where they are farthest from the others: to a host of their own if any."""
+    others = [Broker(1, "R2", "a"), Broker(2, "R2", "a"), Broker(3, "R2", "b")]
+    brokers = [Broker(0, "R1", drained=True), *others]
+    found = plan([[0, 1], [1, 0], [0, 2]], brokers)
+    assert (found.moved_replicas, found.kept) == (3, 0)
+    assert all(3 in ids and 0 not in ids for ids in after([[0, 1], [1, 0], [0, 2]], found))
+
+
+def test_what_no_other_broker_can_take_is_counted_on_a_drained_one() -> None:
+    found = plan([[0, 1], [0, 1]], [Broker(0, "R1", drained=True), Broker(1, "R2")])
     assert (found.moved_replicas, found.kept) == (0, 2)
+
+
+def looks(monkeypatch: pytest.MonkeyPatch, partitions: int, drained: bool) -> int:
+    """How often a plan of so many partitions, after two brokers joined, looks at replicas."""
+    count = 0
+
+    def counted(places: Iterable[Place]) -> tuple[int, int, int]:
+        nonlocal count
+        count += 1
+        return spread(places)
+
+    monkeypatch.setattr(rebalance_plan, "spread", counted)
+    replicas = [[(index + step) % 6 for step in range(3)] for index in range(partitions)]
+    brokers = [Broker(b, f"R{b % 3}", f"h{b}", drained and b == 0) for b in range(8)]
+    assert len(plan(replicas, brokers, range(partitions)).targets) > partitions / 4
+    return count
+
+
+@pytest.mark.parametrize("drained", [False, True])
+def test_a_plan_of_many_partitions_looks_only_so_often_at_each(
+    monkeypatch: pytest.MonkeyPatch, drained: bool
+) -> None:
+    few, many = (looks(monkeypatch, count, drained) for count in (200, 1_600))
+    assert many <= 10 * few
 
 
 def test_leaderships_go_a_way_over_several_brokers() -> None:
@@ -207,7 +241,11 @@ def test_any_plan_keeps_numbers_of_replicas_racks_and_levels(
     for old, new in zip(replicas, after(replicas, found), strict=True):
         assert len(new) == len(set(new)) == len(old)
         assert set(new) - set(old) <= takers
-        assert spread(new) >= spread(old)
+        if takers - set(new):
+            assert not any(brokers[b].drained for b in new)
+        assert spread(new) >= spread([b for b in old if not brokers[b].drained])
+        if not any(brokers[b].drained for b in old):
+            assert spread(new) >= spread(old)
         for gone in new:
             for other in takers - set(new):
                 assert spread([other if b == gone else b for b in new]) <= spread(new)
