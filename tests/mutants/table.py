@@ -1511,6 +1511,14 @@ MUTANTS = (
     ),
     Mutant(
         "fair-shares",
+        "a drain gives all leaderships to one broker",
+        DRAINS,
+        "leader = min(undrained, key=self._leads.__getitem__)",
+        "leader = undrained[0]",
+        (f"{SPREAD_TESTS}::test_drains_share_the_leaderships_among_those_that_may_lead",),
+    ),
+    Mutant(
+        "fair-shares",
         "a drain gives all replicas to one broker",
         DRAINS,
         "fill(chosen, circle, start, len(target), counts)",
@@ -1521,8 +1529,8 @@ MUTANTS = (
         "drained",
         "a drain hands a leadership to another drained broker",
         DRAINS,
-        "if leader != NO_LEADER and not is_drained:",
-        "if leader != NO_LEADER:",
+        "undrained = [b for b in able if not image.brokers[b].cordoned]",
+        "undrained = able",
         (f"{DRAIN_TESTS}::test_a_drain_hands_no_leadership_to_another_drained_broker",),
     ),
     Mutant(

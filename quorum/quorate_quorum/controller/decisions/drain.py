@@ -1,9 +1,9 @@
 """Drains brokers: a drained broker gets no new replicas, and leads only where no other can.
 
-A drain marks the broker (`cordoned`). Then it hands its leaderships to other members of the ISRs,
-a few in each turn of the event loop. With `replicas`, it also reassigns each partition that has a
-replica on the broker: another broker takes its place. Nothing is undone if the controller changes
-in between: the mark stays, and the same call goes on.
+A drain marks the broker (`cordoned`). Then it hands each of its leaderships to the other member of
+the ISR that leads the fewest partitions, a few in each turn of the event loop. With `replicas`, it
+also reassigns each partition that has a replica on the broker: another broker takes its place.
+Nothing is undone if the controller changes in between: the mark stays, and the same call goes on.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from quorate.v1 import admin_pb2 as admin
 from quorate_quorum.controller.decisions.brokers import broker_changed
 from quorate_quorum.controller.decisions.free_space import DirectoryChoice
 from quorate_quorum.controller.decisions.outcome import Context, Outcome
-from quorate_quorum.controller.decisions.partitions import leader_among, moved, steps
+from quorate_quorum.controller.decisions.partitions import moved, steps
 from quorate_quorum.controller.decisions.placement import Place, fill, ring
 from quorate_quorum.controller.decisions.reassignment import reassigned
 from quorate_quorum.controller.decisions.topics import place_of, places_of
 from quorate_quorum.metadata.history import Cause
 from quorate_quorum.metadata.image import MetadataImage
-from quorate_quorum.metadata.partitions import NO_LEADER, PartitionImage
+from quorate_quorum.metadata.partitions import PartitionImage
 from quorate_quorum.metadata.topics import TopicImage
 from quorate_quorum.node.features import DRAINED_BROKERS, METADATA_VERSION
 from quorate_quorum.v1 import events_pb2 as ev
@@ -81,6 +81,8 @@ class Drain:
     replicas: bool
     response: admin.DrainBrokerResponse = field(default_factory=admin.DrainBrokerResponse)
     _left: Iterator[tuple[bytes, int]] | None = None
+    #: By broker: how many partitions it leads, of those that the drain has passed.
+    _leads: Counter[int] = field(default_factory=Counter)
 
     def next(self, image: MetadataImage, context: Context) -> Outcome[bool]:
         """Decide the next partitions. Response: whether these were the last ones."""
@@ -94,6 +96,8 @@ class Drain:
             topic, old = image.topics.get(topic_id), image.partition(topic_id, index)
             if topic is not None and old is not None and self.broker_id in old.broker_ids:
                 events += self._moved(image, topic, index, old, circle, counts, choice)
+            elif old is not None:
+                self._leads[old.leader] += 1
             if looked == LOOKED_MAX or len(events) >= CHANGED_MAX:
                 return Outcome(tuple(events), False)
         return Outcome(tuple(events), True)
@@ -110,15 +114,19 @@ class Drain:
     ) -> list[ev.MetadataEvent]:
         states = [old]
         if old.leader == self.broker_id:
-            others = [b for b in old.isr if b != self.broker_id]
-            leader = leader_among(image, old, others)
-            is_drained = leader != NO_LEADER and image.brokers[leader].cordoned
-            if leader != NO_LEADER and not is_drained:
+            able = [
+                b
+                for b in old.broker_ids
+                if b in old.isr and b != self.broker_id and image.is_eligible(old, b)
+            ]
+            undrained = [b for b in able if not image.brokers[b].cordoned]
+            if undrained:
+                leader = min(undrained, key=self._leads.__getitem__)
                 because = (Cause(ev.CAUSE_KIND_BROKER_DRAINED, self.broker_id),)
                 states.append(moved(image, topic, old, isr=old.isr, leader=leader, because=because))
                 self.response.leaders_moved += 1
             elif not self.replicas:
-                if is_drained:  # two drained brokers would hand it to and fro
+                if able:  # two drained brokers would hand it to and fro
                     why = "the other replicas that may lead are on drained brokers, too"
                 else:
                     why = "no other replica is in the ISR and may lead"
@@ -134,6 +142,7 @@ class Drain:
                 self.response.replicas_moved += 1
             except QuorateError as error:
                 self._leave(topic, index, str(error))
+        self._leads[states[-1].leader] += 1
         return steps(topic.id, index, states)
 
     def _leave(self, topic: TopicImage, index: int, why: str) -> None:

@@ -35,7 +35,9 @@ from tests.unit.quorate_quorum.metadata.builders import (
     config_event,
     context,
     create_topics,
+    partition_made,
     register_event,
+    topic_event,
     topic_id,
     unfence_event,
     with_partition,
@@ -199,8 +201,10 @@ def test_a_drain_keeps_replicas_as_far_apart_as_can_be(
     assert second.response.replicas_moved == 0
 
 
-def drained(image: MetadataImage, broker_id: int) -> tuple[MetadataImage, Drain]:
-    drain, is_done = Drain(broker_id, replicas=True), False
+def drained(
+    image: MetadataImage, broker_id: int, *, replicas: bool = True
+) -> tuple[MetadataImage, Drain]:
+    drain, is_done = Drain(broker_id, replicas), False
     while not is_done:
         outcome = drain.next(image, context(image))
         image, is_done = replayed(image, outcome.events), outcome.response
@@ -222,6 +226,52 @@ def test_a_drain_gives_replicas_to_the_brokers_with_the_fewest(
         b for topic in image.sorted_topics() for one in topic.partitions for b in one.target
     )
     assert sorted(counts.values()) == shares
+
+
+@pytest.mark.parametrize(
+    ("count", "gone", "shares"), [(3, [0], [15, 15]), (5, [0, 3], [9, 9, 12]), (6, [0, 3], [6] * 4)]
+)
+def test_drains_share_the_leaderships_among_those_that_may_lead(
+    count: int, gone: list[int], shares: list[int]
+) -> None:
+    """The followers come in the same order in all partitions of a leader. Of 5, only 4 may take
+    those of broker 3.
+    """
+    partitions = 30 if count < 6 else 24
+    made = [
+        partition_made(1, index, [(index + step) % count for step in range(3)])
+        for index in range(partitions)
+    ]
+    image = built(topic_event(1, "t"), *made, on=brokers(range(count)))
+    for broker_id in gone:
+        image = replayed(image, cordon(image, broker_id, cordoned=True).events)
+        image, drain = drained(image, broker_id, replicas=False)
+        assert drain.response.left_count == 0
+    leads = Counter(one.leader for one in the_topic(image).partitions)
+    assert sorted(leads.values()) == shares
+
+
+@pytest.mark.parametrize(
+    ("count", "gone", "shares"), [(3, [0], [15, 15]), (5, [0, 3], [9, 9, 12]), (6, [0, 3], [6] * 4)]
+)
+def test_drains_share_the_leaderships_among_those_that_may_lead(
+    count: int, gone: list[int], shares: list[int]
+) -> None:
+    """The followers come in the same order in all partitions of a leader. Of 5, only 4 may take
+    those of broker 3.
+    """
+    partitions = 30 if count < 6 else 24
+    made = [
+        partition_made(1, index, [(index + step) % count for step in range(3)])
+        for index in range(partitions)
+    ]
+    image = built(topic_event(1, "t"), *made, on=brokers(range(count)))
+    for broker_id in gone:
+        image = replayed(image, cordon(image, broker_id, cordoned=True).events)
+        image, drain = drained(image, broker_id, replicas=False)
+        assert drain.response.left_count == 0
+    leads = Counter(one.leader for one in the_topic(image).partitions)
+    assert sorted(leads.values()) == shares
 
 
 def test_an_assignment_to_a_drained_broker_is_refused() -> None:
