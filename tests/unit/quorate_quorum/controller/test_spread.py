@@ -251,29 +251,6 @@ def test_drains_share_the_leaderships_among_those_that_may_lead(
     assert sorted(leads.values()) == shares
 
 
-@pytest.mark.parametrize(
-    ("count", "gone", "shares"), [(3, [0], [15, 15]), (5, [0, 3], [9, 9, 12]), (6, [0, 3], [6] * 4)]
-)
-def test_drains_share_the_leaderships_among_those_that_may_lead(
-    count: int, gone: list[int], shares: list[int]
-) -> None:
-    """The followers come in the same order in all partitions of a leader. Of 5, only 4 may take
-    those of broker 3.
-    """
-    partitions = 30 if count < 6 else 24
-    made = [
-        partition_made(1, index, [(index + step) % count for step in range(3)])
-        for index in range(partitions)
-    ]
-    image = built(topic_event(1, "t"), *made, on=brokers(range(count)))
-    for broker_id in gone:
-        image = replayed(image, cordon(image, broker_id, cordoned=True).events)
-        image, drain = drained(image, broker_id, replicas=False)
-        assert drain.response.left_count == 0
-    leads = Counter(one.leader for one in the_topic(image).partitions)
-    assert sorted(leads.values()) == shares
-
-
 def test_an_assignment_to_a_drained_broker_is_refused() -> None:
     image = replayed(brokers(range(3)), [])
     image, (made,) = create(image, new("t", 1, 1))
