@@ -36,6 +36,7 @@ CONTROLLER_TESTS: Final = "tests/unit/quorate_quorum/controller"
 PARTITIONS_TESTS: Final = f"{CONTROLLER_TESTS}/test_partitions.py"
 BROKERS_TESTS: Final = f"{CONTROLLER_TESTS}/test_brokers.py"
 DRAIN_TESTS: Final = f"{CONTROLLER_TESTS}/test_drain.py"
+OLDER_PROGRAMS: Final = "tests/unit/quorate_quorum/metadata/test_older_programs.py"
 
 REPLICATION: Final = (
     Mutant(
@@ -460,6 +461,25 @@ REPLICATION: Final = (
         "elif cordoned and level is not None and level < DRAINED_BROKERS:",
         "elif False:",
         (f"{DRAIN_TESTS}::test_no_broker_is_marked_while_nodes_may_not_know_the_mark",),
+    ),
+    Mutant(
+        "older-controllers-replay",
+        "the throttle of a move that an older controller has ended stays",
+        "quorum/quorate_quorum/metadata/topics.py",
+        "new = of_now(CHANGE.changed(old, event))",
+        "new = CHANGE.changed(old, event)",
+        (
+            f"{OLDER_PROGRAMS}::test_a_throttled_move_that_an_older_controller_ends_has_no_throttle",
+            f"{OLDER_PROGRAMS}::test_controllers_of_two_releases_take_turns",
+        ),
+    ),
+    Mutant(
+        "older-controllers-replay",
+        "a snapshot with the throttle of a move that has ended stops the node",
+        "quorum/quorate_quorum/metadata/topics.py",
+        "partition = of_now(PARTITION.image(event))",
+        "partition = PARTITION.image(event)",
+        (f"{OLDER_PROGRAMS}::test_a_snapshot_has_no_throttle_without_a_copy",),
     ),
     Mutant(
         "old-nodes-understand",

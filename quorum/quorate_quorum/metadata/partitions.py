@@ -151,6 +151,17 @@ _MEMBER_LISTS: Final = tuple(
 )
 
 
+def of_now(state: PartitionImage) -> PartitionImage:
+    """Return a replayed state without what was about a reassignment that has ended.
+
+    A controller of an older program that ends a reassignment leaves the fields that it does not
+    know. An event of it must not stop the nodes that know them: it is in the log for good.
+    """
+    if state.throttle and not state.adding:
+        return replace(state, throttle=0)
+    return state
+
+
 PARTITION = Carrier(PartitionImage, ev.Partition)
 CHANGE = ChangeCarrier(PartitionImage, ev.PartitionChange, PARTITION)
 

@@ -27,6 +27,7 @@ from quorate_quorum.metadata.partitions import (
     Key,
     PartitionImage,
     ReplicaImage,
+    of_now,
     with_past,
 )
 from quorate_quorum.v1 import events_pb2 as ev
@@ -257,7 +258,7 @@ class TopicsDelta(AspectDelta[Topics], part=Topics):
     def _create_partition(self, event: ev.Partition, place: LogPlace | None) -> None:
         draft = self._draft(event.topic_id)
         assert event.partition == len(draft.partitions), "partitions are made in order"
-        partition = PARTITION.image(event)
+        partition = of_now(PARTITION.image(event))
         partition.check()
         if place is not None:
             partition = with_past(partition, event.causes, place)
@@ -274,7 +275,7 @@ class TopicsDelta(AspectDelta[Topics], part=Topics):
         draft = self._draft(event.topic_id)
         assert 0 <= event.partition < len(draft.partitions), "the partition is there"
         old = draft.partitions[event.partition]
-        new = CHANGE.changed(old, event)
+        new = of_now(CHANGE.changed(old, event))
         new.check()
         assert new.partition_epoch == old.partition_epoch + 1, "partition_epoch grows by one"
         assert new.leader_epoch >= old.leader_epoch, "leader_epoch never goes back"
