@@ -1544,11 +1544,21 @@ MUTANTS = (
         ),
     ),
     Mutant(
+        "short-turns",
+        "all partitions of an internal topic are raised in one turn",
+        "quorum/quorate_quorum/controller/decisions/internal_topics.py",
+        "if looked == LOOKED_MAX or len(events) >= CHANGED_MAX:",
+        "if False:",
+        (
+            "tests/unit/quorate_quorum/controller/test_internal_topics.py::test_many_partitions_are_raised_in_turns",
+        ),
+    ),
+    Mutant(
         "raised-after-moves",
         "an internal topic is raised against the running move of an operator",
         "quorum/quorate_quorum/controller/decisions/internal_topics.py",
-        "if missing > 0 and not old.removing:",
-        "if missing > 0:",
+        "if missing <= 0 or old.removing:",
+        "if missing <= 0:",
         (
             "tests/unit/quorate_quorum/controller/test_internal_topics.py::test_a_target_of_an_operator_is_not_raised_while_its_move_runs",
         ),

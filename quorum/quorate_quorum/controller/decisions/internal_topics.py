@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from quorate.errors import InvalidTopicError
@@ -12,13 +12,17 @@ from quorate.v1 import admin_pb2 as admin
 from quorate_quorum.configs import MIB, ClusterConfig
 from quorate_quorum.controller.decisions.free_space import DirectoryChoice
 from quorate_quorum.controller.decisions.outcome import Context, Outcome
-from quorate_quorum.controller.decisions.placement import fill, ring
+from quorate_quorum.controller.decisions.placement import Place, fill, ring
 from quorate_quorum.controller.decisions.topics import default_factor, place_of, places_of
 from quorate_quorum.metadata.history import Cause
 from quorate_quorum.metadata.image import MetadataImage
-from quorate_quorum.metadata.partitions import PartitionImage, partition_changed
+from quorate_quorum.metadata.partitions import partition_changed
 from quorate_quorum.metadata.topics import INTERNAL_TOPICS, OFFSETS_TOPIC, TopicImage
 from quorate_quorum.v1 import events_pb2 as ev
+
+#: The most partitions that one turn of the event loop looks at, and the most that it changes.
+LOOKED_MAX: Final = 1_000
+CHANGED_MAX: Final = 50
 
 #: The configs of __consumer_offsets that do not follow the cluster's defaults. One step of a group
 #: is one batch, and the largest step has the members of a large group.
@@ -50,34 +54,46 @@ def internal_topic(image: MetadataImage, name: str) -> admin.CreateTopicsRequest
     return request
 
 
-def raise_internal_topics(image: MetadataImage, context: Context) -> Outcome[int]:
-    """Give internal topics more replicas as brokers join, up to the number that is configured.
+@dataclass(slots=True)
+class Raising:
+    """One look at the internal topics as brokers join: `next`, until its response is True.
 
-    Otherwise a cluster that began with one broker would lose the committed offsets of its groups
-    together with that broker. New replicas are `adding` until they are in the ISR. A partition from
-    which a reassignment removes replicas is passed over. Response: the number of partitions that
-    got more replicas.
+    They get more replicas, up to the number that is configured. Otherwise a cluster that began with
+    one broker would lose the committed offsets of its groups together with that broker. New
+    replicas are `adding` until they are in the ISR. A partition from which a reassignment removes
+    replicas is passed over.
     """
-    places = places_of(image)
-    circle = ring(places)
-    events: list[ev.MetadataEvent] = []
-    choice = DirectoryChoice(image, context.free_space)
+
+    _left: Iterator[tuple[str, int, bool]] | None = None
+    #: By topic: how many of its replicas each broker has. The first lap over its partitions counts.
+    _counts: dict[str, Counter[int]] = field(default_factory=dict)
+
+    def next(self, image: MetadataImage, context: Context) -> Outcome[bool]:
+        """Decide the next partitions. Response: whether these were the last ones."""
+        if self._left is None:
+            self._left = _two_laps(image)
+        circle = ring(places_of(image))
+        choice = DirectoryChoice(image, context.free_space)
+        events: list[ev.MetadataEvent] = []
+        for looked, (name, index, is_counted) in enumerate(self._left, 1):
+            topic = image.topic_named(name)
+            if topic is not None and index < len(topic.partitions):
+                counts = self._counts.setdefault(name, Counter())
+                if is_counted:
+                    events += _raised(image, topic, index, circle, counts, choice)
+                else:
+                    counts.update(topic.partitions[index].broker_ids)
+            if looked == LOOKED_MAX or len(events) >= CHANGED_MAX:
+                return Outcome(tuple(events), False)
+        return Outcome(tuple(events), True)
+
+
+def _two_laps(image: MetadataImage) -> Iterator[tuple[str, int, bool]]:
+    """Yield the partitions of each internal topic once, then once more with True."""
     for topic in filter(None, map(image.topic_named, sorted(INTERNAL_TOPICS))):
-        target = min(_wanted_factor(image, topic), len(places))
-        counts = Counter(b for one in topic.partitions for b in one.broker_ids)
-        for index, old in enumerate(topic.partitions):
-            missing = target - len(old.target)
-            if missing > 0 and not old.removing:  # else an operator moves it: its end comes first
-                chosen = [place_of(image.brokers[b]) for b in old.broker_ids]
-                count = len(chosen) + missing
-                found = fill(chosen, circle, index, count, counts)
-                added = [one.broker_id for one in found[len(chosen) :]]
-                if not added:
-                    continue
-                counts.update(added)
-                new = _raised(old, added, choice)
-                events.append(partition_changed(topic.id, index, old, new))
-    return Outcome(tuple(events), len(events))
+        for is_counted in (False, True):
+            for index in range(len(topic.partitions)):
+                yield topic.name, index, is_counted
 
 
 def _wanted_factor(image: MetadataImage, topic: TopicImage) -> int:
@@ -86,11 +102,30 @@ def _wanted_factor(image: MetadataImage, topic: TopicImage) -> int:
     return default_factor(image)
 
 
-def _raised(old: PartitionImage, added: Sequence[int], choice: DirectoryChoice) -> PartitionImage:
-    return replace(
+def _raised(
+    image: MetadataImage,
+    topic: TopicImage,
+    index: int,
+    circle: Sequence[Place],
+    counts: Counter[int],
+    choice: DirectoryChoice,
+) -> list[ev.MetadataEvent]:
+    """Return the event that gives a partition the replicas that it lacks, if it can have any."""
+    old = topic.partitions[index]
+    missing = min(_wanted_factor(image, topic), len(circle)) - len(old.target)
+    if missing <= 0 or old.removing:  # an operator moves it: the end of that move comes first
+        return []
+    chosen = [place_of(image.brokers[b]) for b in old.broker_ids]
+    found = fill(chosen, circle, index, len(chosen) + missing, counts)
+    added = [one.broker_id for one in found[len(chosen) :]]
+    if not added:
+        return []
+    counts.update(added)
+    new = replace(
         old,
         replicas=(*old.replicas, *map(choice.of, added)),
         adding=(*old.adding, *added),
         partition_epoch=old.partition_epoch + 1,
         causes=(Cause(ev.CAUSE_KIND_INTERNAL_TOPIC_RAISED),),
     )
+    return [partition_changed(topic.id, index, old, new)]

@@ -34,10 +34,7 @@ from quorate_quorum.controller.decisions import (
 from quorate_quorum.controller.decisions.creation import Creation
 from quorate_quorum.controller.decisions.growth import Growth
 from quorate_quorum.controller.decisions.health import PartitionHealth, describe_health
-from quorate_quorum.controller.decisions.internal_topics import (
-    internal_topic,
-    raise_internal_topics,
-)
+from quorate_quorum.controller.decisions.internal_topics import internal_topic
 from quorate_quorum.controller.decisions.outcome import Outcome
 from quorate_quorum.controller.decisions.reassignment import (
     LISTED_A_TURN,
@@ -230,7 +227,7 @@ class ActiveController:
             lambda image, _: drain.cordon(image, request.broker_id, cordoned=not request.undrain)
         )
         if request.undrain:
-            self.reign.attempt("raise", raise_internal_topics)
+            self.leases.raiser.look()
         if request.undrain or marked.response.HasField("error"):
             return marked
         # A large request may have chosen the broker before it was marked. The drain passes over

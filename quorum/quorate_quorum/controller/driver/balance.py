@@ -11,7 +11,6 @@ import asyncio
 import structlog
 
 from quorate.v1.admin_pb2 import ElectLeadersRequest
-from quorate_quorum.controller.decisions.internal_topics import raise_internal_topics
 from quorate_quorum.controller.decisions.outcome import Context, Outcome
 from quorate_quorum.controller.decisions.requested_elections import RequestedElections
 from quorate_quorum.controller.driver.reign import Reign
@@ -29,7 +28,6 @@ async def balance(reign: Reign, config: QuorumConfig) -> None:
     """
     while config.auto_leader_rebalance_enable:
         await asyncio.sleep(config.leader_imbalance_check_interval_seconds)
-        reign.attempt("raise", raise_internal_topics)
         elected = await _balance_once(reign)
         if elected:
             log.info("leaders_balanced", partitions=elected)

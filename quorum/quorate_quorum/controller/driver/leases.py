@@ -24,13 +24,13 @@ from quorate_quorum.controller.decisions import brokers
 from quorate_quorum.controller.decisions.brokers import DIRECTORIES_MAX
 from quorate_quorum.controller.decisions.creation import abandon
 from quorate_quorum.controller.decisions.free_space import FreeSpace
-from quorate_quorum.controller.decisions.internal_topics import raise_internal_topics
 from quorate_quorum.controller.decisions.liveness import Liveness
 from quorate_quorum.controller.decisions.lossy_elections import LossyElections
 from quorate_quorum.controller.decisions.lossy_replicas import LOSSY_PER_MESSAGE_MAX, replicas_lossy
 from quorate_quorum.controller.driver.balance import balance
 from quorate_quorum.controller.driver.elections import Elections
 from quorate_quorum.controller.driver.fencing import Fencing, Leadership
+from quorate_quorum.controller.driver.raiser import Raiser
 from quorate_quorum.controller.driver.reign import Reign
 from quorate_quorum.controller.driver.sessions import Session, Sessions
 from quorate_quorum.controller.driver.sweeper import Sweeper
@@ -104,6 +104,11 @@ class Leases:
             retry_ms=TICK_MS,
             idle_ms=config.broker_heartbeat_interval_ms,
         )
+        self.raiser = Raiser(
+            reign,
+            retry_ms=TICK_MS,
+            idle_ms=1000 * config.leader_imbalance_check_interval_seconds,
+        )
 
     # -- the reign
 
@@ -115,6 +120,7 @@ class Leases:
         if self._reign.is_over:
             return  # a decision has broken an invariant, so the node stops
         self._tasks.spawn(self.sweeper.run(), "leases-sweep")
+        self._tasks.spawn(self.raiser.run(), "leases-raise")
         self._tasks.spawn(balance(self._reign, self.config), "leases-balance")
         self._ticking = self._tasks.spawn(self._tick_for_good(), "leases-tick")
 
@@ -320,7 +326,7 @@ class Leases:
             log.info("broker_unfenced", broker=broker.id)
             if self._reign.attempt("unfence", lambda i, _: brokers.unfence(i, broker.id)):
                 self.liveness.unfenced(broker.id)
-                self._reign.attempt("raise internal topics", raise_internal_topics)
+                self.raiser.look()
 
     def _why_not_unfence(self, session: Session) -> str | None:
         return brokers.may_unfence(

@@ -8,10 +8,15 @@ from quorate.errors import InvalidRequestError, from_wire
 from quorate.net.grpc_network import GrpcNetwork
 from quorate.net.network import NoAnswer
 from quorate_quorum.controller.decisions import brokers as decide
-from quorate_quorum.controller.decisions.internal_topics import raise_internal_topics
 from quorate_quorum.metadata.delta import replayed
 from tests.unit.quorate_quorum.controller.builders import create, new, request
-from tests.unit.quorate_quorum.metadata.builders import brokers, config_event, context, topic_id
+from tests.unit.quorate_quorum.metadata.builders import (
+    brokers,
+    config_event,
+    context,
+    raised,
+    topic_id,
+)
 
 
 def test_internal_topics_are_raised_as_far_as_there_are_brokers() -> None:
@@ -19,8 +24,7 @@ def test_internal_topics_are_raised_as_far_as_there_are_brokers() -> None:
     image, _ = create(brokers([0]), new("__consumer_offsets"), internal=True)
     image = brokers([1], on=image)
     image = replayed(image, [config_event("default.replication.factor", "5")])
-    outcome = raise_internal_topics(image, context(image))
-    (partition,) = replayed(image, outcome.events).topics[topic_id(1)].partitions
+    (partition,) = raised(image).topics[topic_id(1)].partitions
     assert sorted(partition.broker_ids) == [0, 1]
 
 

@@ -12,7 +12,6 @@ from quorate_quorum.controller.decisions import brokers as decide
 from quorate_quorum.controller.decisions.drain import Drain, cordon
 from quorate_quorum.controller.decisions.free_space import FreeSpace
 from quorate_quorum.controller.decisions.growth import Growth
-from quorate_quorum.controller.decisions.internal_topics import raise_internal_topics
 from quorate_quorum.controller.decisions.lossy_elections import (
     AskEnds,
     LossyElections,
@@ -37,6 +36,7 @@ from tests.unit.quorate_quorum.metadata.builders import (
     decided,
     directory_id,
     incarnation,
+    raised,
     settled,
     the_partition,
     topic_id,
@@ -305,7 +305,7 @@ def test_a_new_topic_and_its_new_partitions_are_told_apart() -> None:
 
 def test_an_internal_topic_that_gets_more_replicas_says_so() -> None:
     image = with_partition(FOUR, [0], name="__consumer_offsets")
-    image = replayed(image, raise_internal_topics(image, context(image)).events)
+    image = raised(image)
     newest = changes_of(the_partition(image).history)[-1]
     assert [cause.name for cause in newest.causes] == ["internal_topic_raised"]
 

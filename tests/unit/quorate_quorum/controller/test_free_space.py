@@ -10,7 +10,6 @@ import pytest
 from quorate.v1 import admin_pb2 as admin
 from quorate_quorum.controller.decisions import brokers as decide
 from quorate_quorum.controller.decisions.free_space import EQUAL_FROM, FreeSpace
-from quorate_quorum.controller.decisions.internal_topics import raise_internal_topics
 from quorate_quorum.controller.decisions.sweep import Sweep
 from quorate_quorum.metadata.delta import replayed
 from quorate_quorum.v1 import controller_pb2 as wire
@@ -25,6 +24,7 @@ from tests.unit.quorate_quorum.metadata.builders import (
     directory_id,
     incarnation,
     partition_made,
+    raised,
     topic_event,
     topic_id,
 )
@@ -102,7 +102,7 @@ def test_new_replicas_of_internal_topics_go_where_the_most_space_is() -> None:
     image, _ = create(brokers([1]), new("__consumer_offsets", 4), internal=True)
     image = brokers([0], on=image, disks=2)
     with_space = replace(context(image), free_space=space_of(GIB, 3 * GIB))
-    image = replayed(image, raise_internal_topics(image, with_space).events)
+    image = raised(image, with_space)
     used = Counter(one.directory_of(0) for one in image.topics[topic_id(1)].partitions)
     assert used == {directory_id(0, 0): 1, directory_id(0, 1): 3}
 

@@ -11,8 +11,10 @@ from quorate.errors import InvalidTopicError
 from quorate.v1 import admin_pb2 as admin
 from quorate.v1.common_pb2 import ErrorCode
 from quorate_quorum.controller.decisions.internal_topics import (
+    CHANGED_MAX,
+    LOOKED_MAX,
+    Raising,
     internal_topic,
-    raise_internal_topics,
 )
 from quorate_quorum.controller.decisions.outcome import Outcome
 from quorate_quorum.controller.decisions.reassignment import Reassignments
@@ -22,11 +24,17 @@ from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.metadata.topics import OFFSETS_TOPIC, TopicImage
 from quorate_quorum.methods import CREATE_INTERNAL_TOPIC
 from quorate_quorum.v1 import controller_pb2 as wire
+from quorate_quorum.v1 import events_pb2 as ev
 from tests.unit.quorate_quorum.controller.builders import CLUSTER, World, in_a_world
 from tests.unit.quorate_quorum.metadata.builders import (
     brokers,
+    built,
     context,
     create_topics,
+    partition_made,
+    raised,
+    topic_event,
+    topic_id,
     with_partition,
 )
 
@@ -98,7 +106,7 @@ def test_with_few_brokers_the_offsets_topic_has_as_many_replicas_as_there_can_be
 def test_the_offsets_topic_is_raised_to_the_number_of_its_own_setting() -> None:
     image = configured(brokers([0]), default_replication_factor="1")
     image = brokers([1, 2, 3], on=made(image))
-    image = replayed(image, raise_internal_topics(image, context(image)).events)
+    image = raised(image)
     assert {len(one.replicas) for one in offsets_topic(image).partitions} == {3}
 
 
@@ -116,7 +124,7 @@ def test_a_target_of_an_operator_is_not_raised_while_its_move_runs(count: int) -
     """With three brokers, the change would be empty, and be made again at each look."""
     image = with_partition(brokers(range(count)), [0, 1, 2], isr=[0, 1], name=OFFSETS_TOPIC)
     image = moving(image, 0, 2)
-    assert raise_internal_topics(image, context(image)) == Outcome((), 0)
+    assert raised(image) == image
 
 
 def test_what_other_topics_there_are_costs_nothing() -> None:
@@ -130,7 +138,33 @@ def test_what_other_topics_there_are_costs_nothing() -> None:
             raise AssertionError("all topics are sorted")
 
     values = {one.name: getattr(image, one.name) for one in fields(image) if one.init}
-    assert raise_internal_topics(NoList(**values), context(image)).response == 16
+    outcome = Raising().next(NoList(**values), context(image))
+    assert (len(outcome.events), outcome.response) == (16, True)
+
+
+def test_many_partitions_are_raised_in_turns() -> None:
+    """A look that finds nothing is bounded, too."""
+    count = 2 * LOOKED_MAX
+    made = [partition_made(1, index, [0]) for index in range(count)]
+    image = brokers([1, 2], on=built(topic_event(1, OFFSETS_TOPIC), *made, on=brokers([0])))
+    turns: list[int] = []
+    image = raised(image, turns=turns)
+    assert turns == [0, 0, *[CHANGED_MAX] * (count // CHANGED_MAX), 0]
+    assert {len(one.target) for one in image.topics[topic_id(1)].partitions} == {3}
+    turns.clear()
+    assert raised(image, turns=turns) == image
+    assert turns == [0] * 5
+
+
+def test_a_topic_that_is_deleted_amid_a_look_is_passed_over() -> None:
+    made = [partition_made(1, index, [0]) for index in range(2 * CHANGED_MAX)]
+    image = brokers([1], on=built(topic_event(1, OFFSETS_TOPIC), *made, on=brokers([0])))
+    raising = Raising()
+    outcome = raising.next(image, context(image))
+    assert (len(outcome.events), outcome.response) == (CHANGED_MAX, False)
+    gone = ev.MetadataEvent(remove_topic=ev.RemoveTopic(topic_id=topic_id(1)))
+    image = replayed(image, [*outcome.events, gone])
+    assert raising.next(image, context(image)) == Outcome((), True)
 
 
 def test_there_is_no_other_internal_topic() -> None:

@@ -19,7 +19,7 @@ from quorate_quorum.controller.decisions.creation import Creation, abandon
 from quorate_quorum.controller.decisions.drain import Drain, cordon
 from quorate_quorum.controller.decisions.free_space import FreeSpace
 from quorate_quorum.controller.decisions.growth import Growth
-from quorate_quorum.controller.decisions.internal_topics import raise_internal_topics
+from quorate_quorum.controller.decisions.internal_topics import Raising
 from quorate_quorum.controller.decisions.lossy_elections import (
     LossyElection,
     LossyElections,
@@ -290,7 +290,7 @@ class Cluster:
 
     def raise_internal(self, broker: int) -> None:
         del broker
-        self.take(raise_internal_topics(self.image, self.context()))
+        self.take(Raising().next(self.image, self.context()))
 
     def make(self, broker: int) -> None:
         """Make a topic, two events in a turn, before or behind the place where a sweep stands."""

@@ -17,10 +17,7 @@ from quorate.v1 import admin_pb2 as admin
 from quorate.v1.common_pb2 import ErrorCode
 from quorate_quorum.controller.decisions.drain import Drain, cordon
 from quorate_quorum.controller.decisions.growth import Growth
-from quorate_quorum.controller.decisions.internal_topics import (
-    internal_topic,
-    raise_internal_topics,
-)
+from quorate_quorum.controller.decisions.internal_topics import internal_topic
 from quorate_quorum.controller.decisions.placement import spread
 from quorate_quorum.controller.decisions.topics import place_of
 from quorate_quorum.metadata.delta import replayed
@@ -36,6 +33,7 @@ from tests.unit.quorate_quorum.metadata.builders import (
     context,
     create_topics,
     partition_made,
+    raised,
     register_event,
     topic_event,
     topic_id,
@@ -156,7 +154,7 @@ def test_an_internal_topic_is_raised_on_allowed_brokers_apart(
     made = create_topics(first, request, context(first), internal=True)
     image = in_any_state(data, replayed(image, made.events))
     able = allowed(image)
-    image = replayed(image, raise_internal_topics(image, context(image)).events)
+    image = raised(image)
     topic = image.topic_named(OFFSETS_TOPIC)
     assert topic is not None
     for partition in topic.partitions:
@@ -169,8 +167,7 @@ def test_an_internal_topic_is_raised_on_allowed_brokers_apart(
             now = partition.broker_ids[:count]
             best = max(apart(image, [*now, b]) for b in able - set(now))
             assert apart(image, partition.broker_ids[: count + 1]) == best
-    again = raise_internal_topics(image, context(image))
-    assert again.events == ()
+    assert raised(image) == image
 
 
 @given(st.data(), clusters(), st.integers(1, 12), st.integers(1, 5))

@@ -6,7 +6,6 @@ import pytest
 
 from quorate.v1 import admin_pb2 as admin
 from quorate.v1.common_pb2 import ErrorCode
-from quorate_quorum.controller.decisions.internal_topics import raise_internal_topics
 from quorate_quorum.controller.decisions.topics import (
     alter_configs,
     delete_topics,
@@ -23,6 +22,7 @@ from tests.unit.quorate_quorum.metadata.builders import (
     create_topics,
     directory_id,
     permitted,
+    raised,
     the_partition,
     topic_id,
     unfence_event,
@@ -249,7 +249,7 @@ def test_replicas_go_to_the_least_loaded_directory() -> None:
 def test_internal_replicas_are_spread_over_the_directories_of_a_broker() -> None:
     image, _ = create(brokers([0]), new("__consumer_offsets", 4), internal=True)
     image = brokers([1], on=image, disks=2)
-    image = replayed(image, raise_internal_topics(image, context(image)).events)
+    image = raised(image)
     used = [p.directory_of(1) for p in image.topics[topic_id(1)].partitions]
     assert used == [directory_id(1, 0), directory_id(1, 1)] * 2
 
@@ -399,15 +399,15 @@ def test_a_lower_min_isr_that_the_isr_meets_voids_the_elr() -> None:
 def test_internal_topics_are_raised_when_brokers_join() -> None:
     image, _ = create(brokers([0]), new("__consumer_offsets", 2), internal=True)
     image = with_partition(image, [0], name="mine", number=5)
-    assert raise_internal_topics(image, context(image)).events == ()
+    assert raised(image) == image
     image = brokers([1, 2], on=image)
-    outcome = raise_internal_topics(image, context(image))
-    assert outcome.response == 2
-    image = replayed(image, outcome.events)
+    turns: list[int] = []
+    image = raised(image, turns=turns)
+    assert turns == [2]
     for partition in image.topics[topic_id(1)].partitions:
         assert sorted(partition.broker_ids) == [0, 1, 2]
         assert partition.isr == (0,)
         assert sorted(partition.adding) == [1, 2]
         assert image.min_isr(image.topics[topic_id(1)], partition) == 1  # still works alone
     assert the_partition(image, 5).broker_ids == (0,)
-    assert raise_internal_topics(image, context(image)).events == ()
+    assert raised(image) == image

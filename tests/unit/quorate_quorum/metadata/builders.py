@@ -8,6 +8,7 @@ from typing import Any
 from quorate.v1 import admin_pb2 as admin
 from quorate_quorum.controller.decisions.creation import Creation
 from quorate_quorum.controller.decisions.free_space import FreeSpace
+from quorate_quorum.controller.decisions.internal_topics import Raising
 from quorate_quorum.controller.decisions.outcome import Context, Outcome
 from quorate_quorum.controller.decisions.sweep import Sweep
 from quorate_quorum.metadata.delta import replayed
@@ -154,6 +155,19 @@ def decided(image: MetadataImage, broker: int, outcome: Outcome[Any]) -> Metadat
 def built(*events: ev.MetadataEvent, on: MetadataImage = EMPTY) -> MetadataImage:
     """The image after these events, as one batch of epoch 1."""
     return replayed(on, events, epoch=1)
+
+
+def raised(
+    image: MetadataImage, given: Context | None = None, turns: list[int] | None = None
+) -> MetadataImage:
+    """The image after a look at the internal topics. `turns` gets the number of events of each."""
+    raising, is_done = Raising(), False
+    while not is_done:
+        outcome = raising.next(image, context(image) if given is None else given)
+        image, is_done = replayed(image, outcome.events), outcome.response
+        if turns is not None:
+            turns.append(len(outcome.events))
+    return image
 
 
 def brokers(
