@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from quorate_cli.output import SAID_NO, fail, print_json, print_table
+from quorate_cli.output import SAID_NO, fail, print_json, print_table, usage_error
 from quorate_cli.session import Session, in_session
+from quorate_cli.throttle import Throttle, limit
 
 Broker = Annotated[int, typer.Argument(metavar="ID", min=0, help="The broker.")]
 
@@ -20,6 +21,7 @@ def drain(
     replicas: Annotated[
         bool, typer.Option("--replicas", help="Also give its replicas to other brokers.")
     ] = False,
+    throttle: Throttle = "",
 ) -> None:
     """Take the leaderships away from a broker, for maintenance.
 
@@ -27,8 +29,14 @@ def drain(
     cluster undrain`. With --replicas, other brokers also get its replicas: `quorate partition
     list-moves` shows how far they are. An empty broker can be stopped and unregistered. The command
     exits with 1 if it had to leave something on the broker, and says why.
+
+    --throttle limits the copies as that of `quorate partition move` does. Without it, a move whose
+    target the drain changes keeps its limit.
     """
-    found = session.ask(lambda admin: admin.drain_broker(broker, replicas=replicas))
+    if throttle and not replicas:
+        usage_error("--throttle is for the moves that --replicas begins: give both")
+    rate = limit(throttle)
+    found = session.ask(lambda admin: admin.drain_broker(broker, replicas=replicas, throttle=rate))
     if session.as_json:
         left = [{"topic": key.topic, "partition": key.partition, "reason": why}
                 for key, why in found.left.items()]  # fmt: skip

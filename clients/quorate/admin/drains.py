@@ -7,7 +7,7 @@ from typing import Annotated, NamedTuple
 from quorate.admin.quorum_calls import NODE_ID, QuorumCalls
 from quorate.model import TopicPartition
 from quorate.net import methods
-from quorate.settings import Flag, checked
+from quorate.settings import INT64_MAX, Flag, Whole, checked
 from quorate.v1 import admin_pb2 as wire
 
 
@@ -35,6 +35,7 @@ class DrainCalls(QuorumCalls):
         broker_id: Annotated[int, NODE_ID],
         *,
         replicas: Annotated[bool, Flag("also give its replicas to other brokers")] = False,
+        throttle: Annotated[int, Whole(0, INT64_MAX, "bytes a second; 0: no limit")] = 0,
     ) -> BrokerDrain:
         """Take the leaderships away from a broker, for maintenance. Nothing is lost.
 
@@ -44,10 +45,17 @@ class DrainCalls(QuorumCalls):
         call returns when these reassignments have begun: list_reassignments() shows them. A
         registration does not undo a drain; undrain_broker() does. The call is safe to repeat.
 
+        `throttle`: the bytes a second of the reassignments that it begins, as in
+        reassign_partitions(). Without it, a reassignment whose target it changes keeps the throttle
+        that it has.
+
         Raises UnknownBrokerError if the broker is not registered.
         """
         request = wire.DrainBrokerRequest(
-            broker_id=broker_id, replicas=replicas, timeout_ms=self._timeout_ms
+            broker_id=broker_id,
+            replicas=replicas,
+            timeout_ms=self._timeout_ms,
+            throttle=throttle,
         )
         found = await self._ask(methods.DRAIN_BROKER, request)
         return BrokerDrain(

@@ -2020,6 +2020,7 @@ class DrainBrokerRequest(_message.Message):
     UNDRAIN_FIELD_NUMBER: _builtins.int
     REPLICAS_FIELD_NUMBER: _builtins.int
     TIMEOUT_MS_FIELD_NUMBER: _builtins.int
+    THROTTLE_FIELD_NUMBER: _builtins.int
     broker_id: _builtins.int
     undrain: _builtins.bool
     """take the mark away; nothing is moved back"""
@@ -2027,6 +2028,8 @@ class DrainBrokerRequest(_message.Message):
     """also give its replicas to other brokers"""
     timeout_ms: _builtins.int
     """the longest wait for the broker's image"""
+    throttle: _builtins.int
+    """of the moves that it begins: see ReassignPartitionsRequest"""
     def __init__(
         self,
         *,
@@ -2034,10 +2037,11 @@ class DrainBrokerRequest(_message.Message):
         undrain: _builtins.bool = ...,
         replicas: _builtins.bool = ...,
         timeout_ms: _builtins.int = ...,
+        throttle: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_id", b"broker_id", "replicas", b"replicas", "timeout_ms", b"timeout_ms", "undrain", b"undrain"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_id", b"broker_id", "replicas", b"replicas", "throttle", b"throttle", "timeout_ms", b"timeout_ms", "undrain", b"undrain"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

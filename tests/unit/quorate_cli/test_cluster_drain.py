@@ -14,6 +14,7 @@ LEFT = {TopicPartition("t", 3): "no other replica is in the ISR and may lead"}
 class Cluster:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.asked: list[tuple[int, bool]] = []
+        self.throttle = -1
         self.answer = BrokerDrain(False, 7, 9, 0, {})
         for name in ("start", "drain_broker", "undrain_broker"):
             monkeypatch.setattr(Admin, name, getattr(self, name))
@@ -21,7 +22,10 @@ class Cluster:
     async def start(self) -> None:
         return None
 
-    async def drain_broker(self, broker_id: int, *, replicas: bool = False) -> BrokerDrain:
+    async def drain_broker(
+        self, broker_id: int, *, replicas: bool = False, throttle: int = 0
+    ) -> BrokerDrain:
+        self.throttle = throttle
         self.asked.append((broker_id, replicas))
         if broker_id == 9:
             raise UnknownBrokerError("broker 9 is not registered; [0, 1] are")
@@ -46,6 +50,18 @@ def test_what_was_moved_is_told(cluster: Cluster, capfd: pytest.CaptureFixture[s
     said = run(capfd, "drain", "1", "--replicas")
     assert said.out == "broker 1 is drained: 7 leaders moved; 9 moves of replicas begun\n"
     assert cluster.asked == [(1, False), (1, True)]
+
+
+def test_the_moves_of_a_drain_have_a_throttle(
+    cluster: Cluster, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run(capfd, "drain", "1", "--replicas", "--throttle", "10MiB").status == 0
+    assert cluster.throttle == 10 << 20
+    assert run(capfd, "drain", "1", "--replicas").status == 0
+    assert cluster.throttle == 0
+    for wrong in (["--throttle", "10MiB"], ["--replicas", "--throttle", "fast"]):
+        assert run(capfd, "drain", "1", *wrong).status == 2
+    assert len(cluster.asked) == 2
 
 
 def test_what_is_left_is_told_with_the_reason(

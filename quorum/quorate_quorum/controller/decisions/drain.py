@@ -79,6 +79,9 @@ class Drain:
 
     broker_id: int
     replicas: bool
+    #: The throttle of the reassignments that the drain begins (see PartitionImage). With 0, a
+    #: reassignment whose target it changes keeps its own.
+    throttle: int = 0
     response: admin.DrainBrokerResponse = field(default_factory=admin.DrainBrokerResponse)
     _left: Iterator[tuple[bytes, int]] | None = None
     #: By broker: how many partitions it leads, of those that the drain has passed.
@@ -137,7 +140,8 @@ class Drain:
                 start = index + self.response.replicas_moved
                 target = _target_without(image, states[-1], self.broker_id, start, circle, counts)
                 cause = Cause(ev.CAUSE_KIND_REPLICAS_DRAINED, self.broker_id)
-                states += reassigned(image, topic, states[-1], target, choice, cause)[1:]
+                throttle = self.throttle or old.throttle
+                states += reassigned(image, topic, states[-1], target, choice, cause, throttle)[1:]
                 counts.update(b for b in target if b not in old.broker_ids)
                 self.response.replicas_moved += 1
             except QuorateError as error:

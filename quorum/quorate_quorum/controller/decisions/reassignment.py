@@ -217,6 +217,14 @@ def _check_expected(old: PartitionImage, asked: admin.ReassignedPartition) -> No
         )
 
 
+def check_throttle(throttle: int) -> None:
+    """Raise InvalidRequestError for a negative throttle."""
+    if throttle < 0:
+        raise InvalidRequestError(
+            f"a throttle is a number of bytes a second, or 0 for none, not {throttle}"
+        )
+
+
 def _free(image: MetadataImage) -> list[int]:
     return [place.broker_id for place in places_of(image)]
 
@@ -263,11 +271,7 @@ class Reassignments:
 
         Raises InvalidRequestError for a negative throttle.
         """
-        if self.request.throttle < 0:
-            raise InvalidRequestError(
-                f"a throttle is a number of bytes a second, or 0 for none, not"
-                f" {self.request.throttle}"
-            )
+        check_throttle(self.request.throttle)
         choice = DirectoryChoice(image, context.free_space)
         events: list[ev.MetadataEvent] = []
         for decided, (name, asked) in enumerate(self._left, 1):

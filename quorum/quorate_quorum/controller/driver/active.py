@@ -40,6 +40,7 @@ from quorate_quorum.controller.decisions.reassignment import (
     LISTED_A_TURN,
     LISTED_MAX,
     Reassignments,
+    check_throttle,
     under_way,
 )
 from quorate_quorum.controller.decisions.requested_elections import RequestedElections
@@ -223,6 +224,7 @@ class ActiveController:
         self, request: admin.DrainBrokerRequest
     ) -> Decided[admin.DrainBrokerResponse]:
         """Mark a broker as drained and move its leaders away, or take the mark away."""
+        check_throttle(request.throttle)
         marked = await self.reign.run(
             lambda image, _: drain.cordon(image, request.broker_id, cordoned=not request.undrain)
         )
@@ -233,7 +235,7 @@ class ActiveController:
         # A large request may have chosen the broker before it was marked. The drain passes over
         # what that request still makes, so it comes after it.
         await self._creations.settle()
-        draining = drain.Drain(request.broker_id, request.replicas)
+        draining = drain.Drain(request.broker_id, request.replicas, request.throttle)
         end = await self.reign.run_in_turns(draining.next)
         draining.response.was_drained = marked.response.was_drained
         return Decided(draining.response, end)

@@ -104,11 +104,7 @@ class Leases:
             retry_ms=TICK_MS,
             idle_ms=config.broker_heartbeat_interval_ms,
         )
-        self.raiser = Raiser(
-            reign,
-            retry_ms=TICK_MS,
-            idle_ms=1000 * config.leader_imbalance_check_interval_seconds,
-        )
+        self.raiser = Raiser(reign, TICK_MS, 1000 * config.leader_imbalance_check_interval_seconds)
 
     # -- the reign
 

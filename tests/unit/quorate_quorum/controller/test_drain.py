@@ -49,10 +49,10 @@ def mark(image: MetadataImage, broker: int, *, cordoned: bool = True) -> Metadat
 
 
 def drained(
-    image: MetadataImage, broker: int, *, replicas: bool = False
+    image: MetadataImage, broker: int, *, replicas: bool = False, throttle: int = 0
 ) -> tuple[MetadataImage, admin.DrainBrokerResponse, list[int]]:
     image = mark(image, broker)
-    drain, turns, is_done = Drain(broker, replicas), [], False
+    drain, turns, is_done = Drain(broker, replicas, throttle), [], False
     while not is_done:
         outcome = drain.next(image, context(image))
         image, is_done = replayed(image, outcome.events), outcome.response
@@ -301,11 +301,11 @@ def test_replicas_of_small_topics_go_to_all_brokers() -> None:
     assert (response.replicas_moved, response.left_count) == (10, 0)
 
 
-def moving(image: MetadataImage, *target: int) -> MetadataImage:
+def moving(image: MetadataImage, *target: int, throttle: int = 0) -> MetadataImage:
     """The image in which partition 0 of `orders` has begun to move."""
     asked = admin.ReassignedPartition(partition=0, replicas=target)
     topic = admin.ReassignedTopic(topic="orders", partitions=[asked])
-    work = Reassignments(admin.ReassignPartitionsRequest(topics=[topic]))
+    work = Reassignments(admin.ReassignPartitionsRequest(topics=[topic], throttle=throttle))
     outcome = work.next(image, context(image))
     assert not work.response.topics[0].partitions[0].HasField("error")
     return replayed(image, outcome.events)
@@ -321,6 +321,15 @@ def test_a_drain_of_a_target_of_a_move_gives_its_place_to_another_broker() -> No
     assert RACKS[partition.target[1]] == "R2"
     assert partition.isr == partition.removing == (0, 3)
     assert set(partition.adding) == set(partition.target)
+
+
+def test_the_moves_of_a_drain_have_its_throttle_and_others_keep_theirs() -> None:
+    image, _, _ = drained(with_partition(SIX, [0, 3]), 0, replicas=True, throttle=9)
+    assert the_partition(image).throttle == 9
+    image = moving(with_partition(SIX, [0, 3]), 1, 4, throttle=7)
+    unlimited, _, _ = drained(image, 4, replicas=True)
+    limited, _, _ = drained(image, 4, replicas=True, throttle=9)
+    assert [the_partition(one).throttle for one in (unlimited, limited)] == [7, 9]
 
 
 def test_a_drain_of_a_broker_that_a_move_leaves_takes_the_leader_away_and_no_more() -> None:
