@@ -101,8 +101,8 @@ class Leases:
             reign,
             self.sessions,
             self._lossy_elections,
-            retry_ms=TICK_MS,
-            idle_ms=config.broker_heartbeat_interval_ms,
+            TICK_MS,
+            config.broker_heartbeat_interval_ms,
         )
         self.raiser = Raiser(reign, TICK_MS, 1000 * config.leader_imbalance_check_interval_seconds)
 
