@@ -625,10 +625,38 @@ def _(tools: Tools) -> None:
     file = tools.file("move.json", json.dumps({"version": 1, "partitions": [moved]}))
     seen("Successfully started", tools.run(
         REASSIGN, "--execute", "--reassignment-json-file", file))  # fmt: skip
+    _verified(tools, file)
+
+
+@case("kafka-reassign-partitions --throttle, and back by the JSON that it prints")
+def _(tools: Tools) -> None:
+    topic, first = tools.topic(partitions=1, records=10), tools.servers.first_id
+    moved = {"topic": topic, "partition": 0, "replicas": [first + 2, first + 1]}
+    file = tools.file("move.json", json.dumps({"version": 1, "partitions": [moved]}))
+    limited = ["--execute", "--throttle", 1_000_000, "--reassignment-json-file"]
+    told = tools.run(REASSIGN, *limited, file)
+    seen("Successfully started", told)
+    assert "was set to 1000000 B/s" in told, told
+    before = re.search(r"^\{.*\}$", told, re.MULTILINE)
+    assert before is not None, told
+    described = ["--describe", "--entity-type", "topics", "--entity-name", topic]
+    assert "throttled.replicas" in tools.run(CONFIGS, *described)
+    _verified(tools, file)
+    assert "throttled.replicas" not in tools.run(CONFIGS, *described)
+    back = tools.file("back.json", before[0])
+    tools.run(REASSIGN, *limited, back)  # it adds a replica
+    _verified(tools, back)
+    replicas = tools.run(TOPICS, "--describe", "--topic", topic)
+    assert re.search(r"Replicas: \d+,\d+,\d+\s", replicas), replicas
+
+
+def _verified(tools: Tools, file: Path) -> None:
+    """Wait for the end of a move. The tool then removes its throttles."""
     end, told = time.monotonic() + WAIT_S, ""
     while "is completed" not in told:
         assert time.monotonic() < end, told
         told = tools.run(REASSIGN, "--verify", "--reassignment-json-file", file)
+    seen("Clearing topic-level throttles", told)
 
 
 @case("kafka-replica-verification")
