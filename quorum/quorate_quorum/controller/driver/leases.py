@@ -97,13 +97,8 @@ class Leases:
         )
         self._lossy_elections = LossyElections(config.unclean_recovery_wait_ms)
         self.elections = Elections(self._lossy_elections, reign, self.sessions)
-        self.sweeper = Sweeper(
-            reign,
-            self.sessions,
-            self._lossy_elections,
-            TICK_MS,
-            config.broker_heartbeat_interval_ms,
-        )
+        idle_ms = config.broker_heartbeat_interval_ms
+        self.sweeper = Sweeper(reign, self.sessions, self._lossy_elections, TICK_MS, idle_ms)
         self.raiser = Raiser(reign, TICK_MS, 1000 * config.leader_imbalance_check_interval_seconds)
 
     # -- the reign
