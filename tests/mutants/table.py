@@ -2646,11 +2646,46 @@ MUTANTS = (
         "empty-by-request",
         "a replica whose directory is gone begins with an empty log by itself",
         LOSSY_ELECTIONS,
-        "if is_requested and not back:",
-        "if not back and _emptied(image, topic, key, partition):",
+        "        if request is not None:\n            request.seen",
+        "        request = request or _Request(0, set())\n        if 1:\n            request.seen",
         (
             f"{LOSSY_ELECTION_TESTS}"
             "::test_a_replica_whose_directory_is_gone_begins_empty_only_if_an_operator_asks",
+        ),
+    ),
+    Mutant(
+        "empty-by-request",
+        "a replica begins empty because another one is fenced for a moment",
+        LOSSY_ELECTIONS,
+        "            if not request.seen:\n",
+        "            if not back:\n",
+        (
+            f"{LOSSY_ELECTION_TESTS}"
+            "::test_no_replica_begins_empty_while_another_was_alive_during_the_request",
+            f"{LOSSY_ELECTION_TESTS}"
+            "::test_no_replica_begins_empty_while_another_shuts_down_but_on_the_next_request",
+        ),
+    ),
+    Mutant(
+        "empty-by-request",
+        "a request forgets which replicas were alive when it was accepted",
+        LOSSY_ELECTIONS,
+        "_Request(until_ms, set(live))",
+        "_Request(until_ms, set())",
+        (
+            f"{LOSSY_ELECTION_TESTS}"
+            "::test_no_replica_begins_empty_while_another_was_alive_during_the_request",
+        ),
+    ),
+    Mutant(
+        "empty-by-request",
+        "an election on request passes over a replica that is fenced for a moment",
+        LOSSY_ELECTIONS,
+        "if request is not None and not request.seen.issubset(back):",
+        "if False:",
+        (
+            f"{LOSSY_ELECTION_TESTS}"
+            "::test_a_request_waits_for_the_replica_that_was_alive_and_may_have_most_records",
         ),
     ),
     Mutant(

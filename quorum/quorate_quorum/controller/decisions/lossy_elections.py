@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
@@ -136,6 +136,16 @@ class _Waiting:
         return epoch == broker.epoch and now_ms - first_ms >= ANSWERS_WAIT_MS
 
 
+@dataclass(slots=True)
+class _Request:
+    """An operator's request to elect a leader although records may be lost."""
+
+    #: The time until which it counts.
+    until_ms: int
+    #: The replicas that were live at any time since the request was accepted.
+    seen: set[int]
+
+
 class LossyElections:
     """Decides when a leaderless partition gets a leader that may lack records, and which one.
 
@@ -158,9 +168,11 @@ class LossyElections:
     holds a record.
 
     An operator may ask for the election of a partition (`ask_for`). It counts as allowed, and as
-    having waited long enough, for the time that the operator gives it. Then a replica whose
-    directory is gone may lead, too, if no other can: it begins with an empty log in another
-    directory. It never does so by itself, because the disk may come back.
+    having waited long enough, for the time that the operator gives it. But it waits for each
+    replica that was live at any time since the request was accepted: one whose broker was fenced
+    for a moment may hold all records. If no replica was live, one whose directory is gone leads: it
+    begins with an empty log in another directory. It never does so by itself, because the disk may
+    come back.
 
     The machine lives as long as a reign. Every image passed in is the pending one.
     """
@@ -168,8 +180,8 @@ class LossyElections:
     def __init__(self, unclean_recovery_wait_ms: int = 60_000) -> None:
         self._wait_ms = unclean_recovery_wait_ms
         self._leaderless: dict[Key, _Waiting | None] = {}
-        #: Elections that an operator asked for, and the time until which each counts.
-        self._requested: dict[Key, int] = {}
+        #: Elections that an operator asked for: the newest request for each partition.
+        self._requested: dict[Key, _Request] = {}
 
     def changed(self, image: MetadataImage, partitions: Iterable[Key]) -> None:
         """Take in partitions that changed or are new to this reign. Note those without a leader."""
@@ -181,14 +193,15 @@ class LossyElections:
                 self._leaderless.pop(key, None)
                 self._requested.pop(key, None)
 
-    def ask_for(self, partitions: Iterable[Key], until_ms: int) -> None:
+    def ask_for(self, partitions: Mapping[Key, Collection[int]], until_ms: int) -> None:
         """Elect leaders of these partitions although records may be lost, if it can be until then.
 
-        Each tick elects some. A partition that has a leader by then is left alone.
+        Each tick elects some. A partition that has a leader by then is left alone. `partitions`:
+        with the replicas of each that were live when the request was accepted.
         """
-        for key in partitions:
+        for key, live in partitions.items():
             self._leaderless.setdefault(key, None)
-            self._requested[key] = max(until_ms, self._requested.get(key, until_ms))
+            self._requested[key] = _Request(until_ms, set(live))
 
     def answered(self, broker_id: int, broker_epoch: int, ends: Iterable[wire.ReplicaEnd]) -> None:
         """Take in the log ends that a broker told. An end that was not asked for is ignored."""
@@ -232,7 +245,8 @@ class LossyElections:
         now_ms: int,
     ) -> LossyElection | list[int]:
         """Return the election of one partition, or the ids of the brokers to ask before it."""
-        is_requested = self._is_requested(key, now_ms)
+        request = self._request(key, now_ms)
+        is_requested = request is not None
         unclean = is_requested or bool(image.config_value(topic, "unclean.leader.election.enable"))
         if (partition.isr or partition.elr) and not unclean:
             self._leaderless[key] = None  # wait: a replica with all records may come back
@@ -241,8 +255,10 @@ class LossyElections:
         if waiting is None:
             waiting = self._leaderless[key] = _Waiting(now_ms)
         back = [b for b in partition.broker_ids if image.is_eligible(partition, b)]
-        if is_requested and not back:
-            return _emptied(image, topic, key, partition) or []
+        if request is not None:
+            request.seen.update(live_replicas(image, partition))
+            if not request.seen:
+                return _emptied(image, topic, key, partition) or []
         if _newcomers(partition).issuperset(back):
             # The wait for the others begins when the first replica is back that may lead after it.
             waiting.since_ms = now_ms
@@ -259,6 +275,8 @@ class LossyElections:
         ask = [broker.id for broker in silent if waiting.must_ask(broker, now_ms)]
         if not all(waited and waiting.is_hopeless(broker, now_ms) for broker in silent):
             return ask
+        if request is not None and not request.seen.issubset(back):
+            return ask  # it was live a moment ago, and may have most records
         ends = _candidates(partition, told, asked=is_requested)
         has_all = len(told) == len(partition.broker_ids)
         if not ((unclean and has_waited) or has_all):
@@ -269,12 +287,12 @@ class LossyElections:
         because = _why_now(has_all=has_all, asked=is_requested, unclean=unclean)
         return self._furthest(topic, key, partition, ends, because)
 
-    def _is_requested(self, key: Key, now_ms: int) -> bool:
-        until_ms = self._requested.get(key)
-        if until_ms is not None and now_ms > until_ms:
+    def _request(self, key: Key, now_ms: int) -> _Request | None:
+        request = self._requested.get(key)
+        if request is not None and now_ms > request.until_ms:
             del self._requested[key]
-            return False
-        return until_ms is not None
+            return None
+        return request
 
     def _furthest(
         self,
@@ -308,6 +326,11 @@ class LossyElections:
             f" {list(partition.last_isr)} could not lead; of {told}, broker {leader} has most",
             because,
         )
+
+
+def live_replicas(image: MetadataImage, partition: PartitionImage) -> tuple[int, ...]:
+    """Return the brokers of the replicas that are live, those that are shutting down included."""
+    return tuple(b for b in partition.broker_ids if image.is_live(partition, b))
 
 
 def can_begin_empty(image: MetadataImage, partition: PartitionImage, broker_id: int) -> bool:

@@ -23,7 +23,7 @@ from quorate.errors import (
     to_wire,
 )
 from quorate.v1 import admin_pb2 as admin
-from quorate_quorum.controller.decisions.lossy_elections import can_begin_empty
+from quorate_quorum.controller.decisions.lossy_elections import can_begin_empty, live_replicas
 from quorate_quorum.controller.decisions.outcome import Context, Outcome
 from quorate_quorum.controller.decisions.partitions import (
     completed,
@@ -162,8 +162,8 @@ class RequestedElections:
     #: Why preferred replicas are elected.
     because: ev.CauseKind.ValueType = ev.CAUSE_KIND_PREFERRED_ASKED
     response: admin.ElectLeadersResponse = field(default_factory=admin.ElectLeadersResponse)
-    #: The partitions that only LossyElections may give a leader.
-    lossy: list[Key] = field(default_factory=list)
+    #: The partitions that only LossyElections may give a leader, each with its live replicas.
+    lossy: dict[Key, tuple[int, ...]] = field(default_factory=dict)
     _left: Iterator[tuple[str, int]] = field(init=False)
     _image: MetadataImage = field(init=False)
     _answered: int = 0
@@ -201,7 +201,8 @@ class RequestedElections:
             error = None
             if partition.leader == NO_LEADER:
                 error = EligibleLeadersNotAvailableError(
-                    "no replica that is alive has told the end of its log in time: ask again"
+                    "no replica that is alive has told the end of its log in time, or one that may"
+                    " have most records was alive and is not now: ask again"
                 )
             self._answer(topic.name, index, error, partition)
 
@@ -226,7 +227,7 @@ class RequestedElections:
             else elect_preferred(image, topic, old, self.because)
         )
         if new is None:
-            self.lossy.append((topic.id, index))
+            self.lossy[topic.id, index] = live_replicas(image, old)
             return
         states = [old, new, completed(image, topic, new)]
         self._answer(name, index, None, states[-1])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping
 from typing import Final
 
 import structlog
@@ -46,14 +46,15 @@ class Elections:
         if chosen:
             self._reign.attempt("recover", lambda i, c: elect_all(i, chosen, c.free_space))
 
-    async def elect(self, partitions: Sequence[Key], timeout_ms: int) -> None:
+    async def elect(self, partitions: Mapping[Key, Collection[int]], timeout_ms: int) -> None:
         """Elect leaders although records may be lost. Wait until they are, or too late.
 
+        `partitions`: with the replicas of each that were live when the request was accepted.
         `timeout_ms`: how long the caller waits for its answer; 0: not known.
         """
         wait_ms = min(timeout_ms * 4 // 5 or REQUESTED_WAIT_MS, REQUESTED_WAIT_MS)
         deadline, left = Deadline(wait_ms), list(partitions)
-        self._lossy_elections.ask_for(left, loop_ms() + wait_ms)
+        self._lossy_elections.ask_for(partitions, loop_ms() + wait_ms)
         while left and not deadline.has_passed and not self._reign.is_over:
             await asyncio.sleep(LOOK_AGAIN_S)
             left = [key for key in left if self._is_leaderless(key)]

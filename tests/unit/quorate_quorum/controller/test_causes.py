@@ -162,7 +162,7 @@ def elects_with_loss(*, asked: bool = False, wait_ms: int = 10, answers: int = 3
         key = (topic_id(1), 0)
         elections.changed(image, [key])
         if asked:
-            elections.ask_for([key], until_ms=10_000)
+            elections.ask_for({key: ()}, until_ms=10_000)
         for now_ms in range(0, 20_000, 100):
             for effect in elections.tick(image, now_ms):
                 if isinstance(effect, AskEnds):

@@ -491,7 +491,7 @@ def test_nothing_acknowledged_is_elected_away(seed: int) -> None:
             # An original's disk is gone: what is only being added leads if an operator asks.
             eligible = [b for b in partition.broker_ids if cluster.image.is_eligible(partition, b)]
             assert not set(partition.broker_ids) - set(partition.adding) <= set(eligible)
-            cluster.recovery.ask_for([key], cluster.now_ms + 20)
+            cluster.recovery.ask_for({key: ()}, cluster.now_ms + 20)
     for _ in range(10):
         cluster.recover(0)
     for topic in cluster.image.sorted_topics():

@@ -17,6 +17,7 @@ from quorate_quorum.controller.decisions.lossy_elections import (
     elect_all,
 )
 from quorate_quorum.controller.decisions.reassignment import Reassignments
+from quorate_quorum.controller.decisions.requested_elections import RequestedElections
 from quorate_quorum.metadata.delta import replayed
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.v1 import controller_pb2 as wire
@@ -73,7 +74,7 @@ def elected(
     machine = LossyElections(WAIT_MS)
     machine.changed(image, every_partition(image))
     if asked:
-        machine.ask_for(every_partition(image), until_ms=10 * WAIT_MS)
+        machine.ask_for(dict.fromkeys(every_partition(image), ()), until_ms=10 * WAIT_MS)
     for now_ms in range(0, 3 * WAIT_MS, 1_000):
         effects = [one for one in machine.tick(image, now_ms) if isinstance(one, LossyElection)]
         if effects:
@@ -176,6 +177,78 @@ def test_a_replica_that_has_a_log_leads_before_one_whose_directory_is_gone() -> 
     image = replaced_disk(with_partition(brokers(range(3)), [0, 1], isr=[0], leader=0), 0)
     assert elected(image, {1: 0}, asked=True)[0] == 1
     assert elected(image, {}, asked=True)[0] is None, "its log is waited for"
+
+
+def requested(image: MetadataImage) -> LossyElections:
+    """The machine, after an operator's request for the partition was accepted."""
+    request = admin.ElectLeadersRequest(unclean=True)
+    request.topics.add(topic="orders", partitions=[0])
+    elections = RequestedElections(request)
+    assert elections.next(image, context(image)).response
+    machine = LossyElections(WAIT_MS)
+    machine.changed(image, every_partition(image))
+    machine.ask_for(elections.lossy, until_ms=10_000)
+    assert elections.lossy
+    return machine
+
+
+def chosen(machine: LossyElections, image: MetadataImage, now_ms: int) -> list[int]:
+    effects = machine.tick(image, now_ms)
+    return [one.leader for one in effects if isinstance(one, LossyElection)]
+
+
+def tell(machine: LossyElections, image: MetadataImage, broker_id: int, end: int) -> None:
+    told = wire.ReplicaEnd(topic_id=topic_id(1), last_epoch=0, log_end_offset=end)
+    machine.answered(broker_id, image.brokers[broker_id].epoch, [told])
+
+
+#: The disk of broker 0 was replaced, and broker 1 has records.
+ONE_DISK_GONE = replaced_disk(with_partition(brokers(range(3)), [0, 1], isr=[0], leader=0), 0)
+
+
+def fenced(image: MetadataImage, broker_id: int) -> MetadataImage:
+    return replayed(image, decide.fence(image, broker_id).events)
+
+
+@pytest.mark.parametrize("ticks_before", [0, 1])
+def test_no_replica_begins_empty_while_another_was_alive_during_the_request(
+    ticks_before: int,
+) -> None:
+    """Its lease may have ended for a moment."""
+    machine = requested(ONE_DISK_GONE)
+    for _ in range(ticks_before):
+        assert chosen(machine, ONE_DISK_GONE, 0) == []
+    for now_ms in range(500, 3_000, 500):
+        assert chosen(machine, fenced(ONE_DISK_GONE, 1), now_ms) == []
+    assert chosen(machine, ONE_DISK_GONE, 3_000) == []
+    tell(machine, ONE_DISK_GONE, 1, 7)
+    assert chosen(machine, ONE_DISK_GONE, 3_500) == [1]
+
+
+def test_no_replica_begins_empty_while_another_shuts_down_but_on_the_next_request() -> None:
+    stopping = replayed(ONE_DISK_GONE, decide.shut_down(ONE_DISK_GONE, 1).events)
+    machine = requested(stopping)
+    assert chosen(machine, stopping, 0) == []
+    for now_ms in range(500, 20_000, 500):
+        assert chosen(machine, fenced(stopping, 1), now_ms) == []
+    assert chosen(requested(fenced(stopping, 1)), fenced(stopping, 1), 0) == [0]
+
+
+def test_a_replica_that_comes_alive_during_the_request_is_asked_for_its_end() -> None:
+    """The request came before the first tick, and found it dead."""
+    machine = requested(fenced(ONE_DISK_GONE, 1))
+    assert chosen(machine, ONE_DISK_GONE, 0) == []
+    assert chosen(machine, fenced(ONE_DISK_GONE, 1), 500) == []
+
+
+def test_a_request_waits_for_the_replica_that_was_alive_and_may_have_most_records() -> None:
+    image = fenced(with_partition(brokers(range(3)), [0, 1, 2], isr=[0], leader=-1), 0)
+    machine = requested(image)
+    assert chosen(machine, image, 0) == []
+    tell(machine, image, 2, 5)
+    assert chosen(machine, fenced(image, 1), 500) == []
+    tell(machine, image, 1, 9)
+    assert chosen(machine, image, 1_000) == [1]
 
 
 ENDS = st.dictionaries(st.integers(0, 3), st.integers(0, 3))

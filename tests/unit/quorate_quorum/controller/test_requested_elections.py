@@ -179,7 +179,7 @@ def test_an_unclean_election_loses_nothing_where_there_is(
 ) -> None:
     after, found, requested = carried_out(image, named(0, unclean=True))
     assert found == {"orders": [(0, code, leader)]}
-    assert requested.lossy == []
+    assert requested.lossy == {}
     assert the_partition(after).recovered_epoch == -1
 
 
@@ -236,10 +236,10 @@ def test_a_replica_on_a_replaced_disk_may_begin_empty_if_its_partition_is_named(
     """Its broker is alive. Without the request the partition would have no leader for ever."""
     image = replaced_disk(ONE, 0)
     assert the_partition(image).leader == -1
-    assert carried_out(image, named(0, unclean=True))[2].lossy == [(topic_id(1), 0)]
+    assert carried_out(image, named(0, unclean=True))[2].lossy == {(topic_id(1), 0): ()}
     requested = RequestedElections(admin.ElectLeadersRequest(all_topics=True, unclean=True))
     assert requested.next(image, context(image)).events == ()
-    assert requested.lossy == []
+    assert requested.lossy == {}
     error = requested.response.topics[0].partitions[0].error
     assert "is gone: bring the disk back, or name this partition" in error.message
 
@@ -248,7 +248,7 @@ def test_an_unclean_election_is_left_to_the_machine_that_compares_the_logs() -> 
     image = with_partition(brokers([0, 1, 2], fenced=[0]), [0, 1, 2], isr=[0], leader=-1)
     after, found, requested = carried_out(image, named(0, unclean=True))
     assert (found, after) == ({}, image)
-    assert requested.lossy == [(topic_id(1), 0)]
+    assert requested.lossy == {(topic_id(1), 0): (1, 2)}
     requested.lossy_ended(image)
     assert results(requested.response) == {"orders": [(0, NONE_ELIGIBLE, -1)]}
 
