@@ -15,7 +15,7 @@ import typer
 from quorate import Admin, TopicPartition
 from quorate.errors import NoReassignmentInProgressError, QuorateError, UnknownTopicError
 from quorate_cli.completion import partition_names
-from quorate_cli.move_plan import read_plan
+from quorate_cli.move_plan import MovePlan, read_plan
 from quorate_cli.move_progress import Looks
 from quorate_cli.moves_under_way import NOTHING, look_at_moves
 from quorate_cli.output import (
@@ -95,7 +95,8 @@ def move(
     """
     _check_words(named, to, plan)
     brokers = _brokers(to) if plan is None else []
-    targets, expected = ({}, {}) if plan is None else read_plan(plan)
+    given = MovePlan() if plan is None else read_plan(plan)
+    targets = given.targets
     rate = limit(throttle)
 
     async def question(
@@ -103,10 +104,13 @@ def move(
     ) -> tuple[dict[TopicPartition, QuorateError | None], dict[TopicPartition, str], list[str]]:
         if not targets:
             targets.update(dict.fromkeys(await every_partition(admin, named or ()), brokers))
+        if given.directories:
+            topics = sorted({key.topic for key, _ in given.directories})
+            given.check_directories(await admin.describe_log_dirs(topics))
         changes, warnings = await _changed_counts(admin, targets)
         found = await admin.reassign_partitions(
             targets,
-            expected=expected or None,
+            expected=given.expected or None,
             keep_replication_factor=keep_factor,
             throttle=rate,
         )

@@ -1,4 +1,4 @@
-"""DescribeLogDirs: the log directories of this broker, and how much of them each replica uses."""
+"""The log directories of this broker: how much of them each replica uses, and which has which."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ from quorate.net.principal import Principal
 from quorate_broker.operations.partitions import PARTITIONS_A_TURN
 from quorate_broker.replica.partition import Partition
 from quorate_broker.replicas.replicas import Replicas
-from quorate_quorum.node.authorizer import DESCRIBE_CLUSTER, DESCRIBE_TOPIC, Authorizer, Caller
+from quorate_quorum.node.authorizer import (
+    ALTER_CLUSTER,
+    DESCRIBE_CLUSTER,
+    DESCRIBE_TOPIC,
+    Authorizer,
+    Caller,
+)
 
 REQUIRED: Final = DESCRIBE_CLUSTER
 UNKNOWN_BYTES = -1
@@ -92,6 +98,19 @@ class LogDirs:
             LogDir(path, b"", f"not readable at the start: {reason}", UNKNOWN_BYTES, [])
             for path, reason in replicas.unreadable_directories.items()
         ]
+
+    def paths(self, principal: Principal) -> frozenset[str]:
+        """Return the paths of the directories. Raises ClusterAuthorizationFailedError."""
+        Caller(principal, self._authorizer).check(ALTER_CLUSTER)
+        return frozenset(one.path for one in self._replicas.directories.values())
+
+    def path_of(self, topic: str, partition: int) -> str | None:
+        """Return the directory of a replica, as the image has it; None if the broker has none."""
+        found = self._replicas.image.topic_named(topic)
+        state = None if found is None else self._replicas.image.partition(found.id, partition)
+        directory_id = None if state is None else state.directory_of(self._replicas.broker_id)
+        directory = self._replicas.directories.get(directory_id or b"")
+        return None if directory is None else directory.path
 
     def _trouble(self, partition: Partition) -> str:
         if partition.offline is not None:

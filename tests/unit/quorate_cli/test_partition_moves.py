@@ -115,6 +115,18 @@ def test_a_plan_is_what_kafka_s_tool_reads(
     assert cluster.asked == [({T1: [2, 0], T0: [1]}, False)]
 
 
+def test_a_plan_may_name_the_directories_in_which_the_replicas_are(
+    cluster: Cluster, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Kafka's tool prints them before a move. Broker 1 has the replica; 2 has one directory."""
+    plan = tmp_path / "plan.json"
+    part = {"topic": "t", "partition": 0, "replicas": [1, 2, 3], "log_dirs": ["/d", "/d", "any"]}
+    later = {"topic": "t", "partition": 1, "replicas": [2], "log_dirs": ["/d"]}
+    plan.write_text(json.dumps({"version": 1, "partitions": [part, later]}))
+    assert run(capfd, "move", "--plan", str(plan)).status == 0
+    assert cluster.asked == [({T0: [1, 2, 3], T1: [2]}, False)]
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [
@@ -132,7 +144,15 @@ def test_a_plan_is_what_kafka_s_tool_reads(
         (
             '{"partitions": [{"topic": "t", "partition": 0, "replicas": [1],'
             ' "log_dirs": ["/disk2"]}]}',
-            'puts a replica of t/0 into the log directory "/disk2"',
+            "into the log directory '/disk2', and the replica is in '/d': a move can't choose",
+        ),
+        (
+            '{"partitions": [{"topic": "t", "partition": 1, "replicas": [9], "log_dirs": ["/d"]}]}',
+            "into the log directory '/d', and the broker has []",
+        ),
+        (
+            '{"partitions": [{"topic": "t", "partition": 0, "replicas": [1], "log_dirs": [1]}]}',
+            "one log directory for each of the 1 replicas of t/0",
         ),
         (
             '{"partitions": [{"topic": "t", "partition": 0, "replicas": [1],'

@@ -17,14 +17,18 @@ from quorate.v1 import admin_pb2 as admin
 from quorate_broker.listeners.kafka import authorized, versions
 from quorate_broker.listeners.kafka.call import Call, Handler
 from quorate_broker.listeners.kafka.errors import (
+    INVALID_REQUEST,
     KAFKA_STORAGE_ERROR,
+    LOG_DIR_NOT_FOUND,
     MISMATCHED_ENDPOINT_TYPE,
     NONE,
+    REPLICA_NOT_AVAILABLE,
     RESOURCE_NOT_FOUND,
     SECURITY_DISABLED,
     UNKNOWN_TOPIC_OR_PARTITION,
     code_of,
 )
+from quorate_broker.listeners.kafka.messages import alter_replica_log_dirs as al
 from quorate_broker.listeners.kafka.messages import describe_acls as da
 from quorate_broker.listeners.kafka.messages import describe_client_quotas as dq
 from quorate_broker.listeners.kafka.messages import describe_cluster as dc
@@ -35,6 +39,7 @@ from quorate_broker.listeners.kafka.messages import list_transactions as lt
 from quorate_broker.operations.log_dirs import LogDir, ReplicaSize
 from quorate_broker.operations.metadata import check_count
 from quorate_broker.operations.operations import Operations
+from quorate_broker.operations.partitions import PARTITIONS_A_TURN
 from quorate_quorum.log.identity import METADATA_LOG
 from quorate_quorum.node.listeners import parse
 
@@ -82,6 +87,7 @@ class ClusterRequests:
             versions.DESCRIBE_CLUSTER: self.describe_cluster,
             versions.DESCRIBE_QUORUM: self.describe_quorum,
             versions.DESCRIBE_LOG_DIRS: self.describe_log_dirs,
+            versions.ALTER_REPLICA_LOG_DIRS: self.alter_replica_log_dirs,
             versions.DESCRIBE_ACLS: self.describe_acls,
             versions.DESCRIBE_CLIENT_QUOTAS: self.describe_client_quotas,
             versions.DESCRIBE_USER_SCRAM_CREDENTIALS: self.describe_user_scram_credentials,
@@ -167,6 +173,46 @@ class ClusterRequests:
             results.append(_log_dir(one, wanted))
             await asyncio.sleep(0)
         return dl.DescribeLogDirsResponse(results=results)
+
+    async def alter_replica_log_dirs(
+        self, call: Call[al.AlterReplicaLogDirsRequest]
+    ) -> al.AlterReplicaLogDirsResponse:
+        """Answer whether replicas are in the directories that are asked for. None is moved.
+
+        kafka-reassign-partitions prints the directories of the replicas before a move. To go back,
+        it asks for them, again and again until the replicas are there.
+        """
+        named = [
+            (topic.name, index, one.path)
+            for one in call.request.dirs
+            for topic in one.topics
+            for index in topic.partitions
+        ]
+        check_count(len(named))
+        refusal, paths = NONE, frozenset[str]()
+        try:
+            paths = self._log_dirs.paths(call.client.principal)
+        except QuorateError as error:
+            refusal = code_of(error)
+        results: dict[str, list[al.AlterReplicaLogDirPartitionResult]] = {}
+        for number, (topic, index, path) in enumerate(named, 1):
+            code = refusal or self._code_of_directory(topic, index, path, paths)
+            results.setdefault(topic, []).append(al.AlterReplicaLogDirPartitionResult(index, code))
+            if number % PARTITIONS_A_TURN == 0:
+                await asyncio.sleep(0)
+        return al.AlterReplicaLogDirsResponse(
+            results=[al.AlterReplicaLogDirTopicResult(*one) for one in results.items()]
+        )
+
+    def _code_of_directory(
+        self, topic: str, partition: int, path: str, paths: frozenset[str]
+    ) -> int:
+        if path not in paths:
+            return LOG_DIR_NOT_FOUND
+        is_in = self._log_dirs.path_of(topic, partition)
+        if is_in is None:
+            return REPLICA_NOT_AVAILABLE
+        return NONE if is_in == path else INVALID_REQUEST
 
     async def describe_acls(self, call: Call[da.DescribeAclsRequest]) -> da.DescribeAclsResponse:
         del call

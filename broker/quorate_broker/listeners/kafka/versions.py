@@ -35,6 +35,7 @@ OFFSET_FOR_LEADER_EPOCH: Final = 23
 DESCRIBE_ACLS: Final = 29
 DESCRIBE_CONFIGS: Final = 32
 ALTER_CONFIGS: Final = 33
+ALTER_REPLICA_LOG_DIRS: Final = 34
 DESCRIBE_LOG_DIRS: Final = 35
 CREATE_PARTITIONS: Final = 37
 DELETE_GROUPS: Final = 42
@@ -76,6 +77,7 @@ DIFFERS: Final[Mapping[int, str]] = {
     CREATE_TOPICS: "a config that Quorate does not have is taken with Kafka's default only",
     DESCRIBE_ACLS: "SECURITY_DISABLED",
     ALTER_CONFIGS: "configs of topics only",
+    ALTER_REPLICA_LOG_DIRS: "for the directory in which a replica is; none is moved to another one",
     INCREMENTAL_ALTER_CONFIGS: "configs of topics only",
     DESCRIBE_CLIENT_QUOTAS: "there are none",
     DESCRIBE_USER_SCRAM_CREDENTIALS: "there are none",

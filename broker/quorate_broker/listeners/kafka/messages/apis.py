@@ -51,6 +51,7 @@ APIS: Final[dict[int, Api]] = {
     31: Api(31, "DeleteAcls", "delete_acls", range(1, 4), 2),
     32: Api(32, "DescribeConfigs", "describe_configs", range(1, 5), 4),
     33: Api(33, "AlterConfigs", "alter_configs", range(0, 3), 2),
+    34: Api(34, "AlterReplicaLogDirs", "alter_replica_log_dirs", range(1, 3), 2),
     35: Api(35, "DescribeLogDirs", "describe_log_dirs", range(1, 6), 2),
     36: Api(36, "SaslAuthenticate", "sasl_authenticate", range(0, 3), 2),
     37: Api(37, "CreatePartitions", "create_partitions", range(0, 4), 2),
