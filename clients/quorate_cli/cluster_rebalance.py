@@ -190,18 +190,17 @@ def planner(
         for one in directory.replicas:
             key = TopicPartition(one.topic, one.partition)
             sizes[key] = max(sizes.get(key, 0), one.size)
-    replicas = {
-        TopicPartition(name, one.partition): one.replicas
+    states = {
+        TopicPartition(name, one.partition): one
         for name, topic in topics.items()
         for one in topic.partitions
     }
-    in_sync = {
-        TopicPartition(name, one.partition): one.isr
-        for name, topic in topics.items()
-        for one in topic.partitions
-    }
+    replicas = {key: one.replicas for key, one in states.items()}
+    # Without a leader, the ELR is known to have all records.
+    in_sync = {key: one.isr or one.elr for key, one in states.items()}
+    offline = {key: one.offline for key, one in states.items()}
     brokers = [Broker(b.id, b.rack, b.host, b.drained, not b.fenced) for b in cluster.brokers]
-    return Planner(brokers, replicas, sizes, in_sync)
+    return Planner(brokers, replicas, sizes, in_sync, offline)
 
 
 def _show(cluster: ClusterDescription, plan: Plan) -> None:

@@ -78,7 +78,8 @@ class Planner:
     these numbers, nor how evenly its racks share its replicas. At the end the numbers of replicas
     of two brokers differ by one at most, as far as racks and hosts allow. Then the preferred
     leaders are spread by another order of replicas, which copies nothing. `in_sync`: the replicas
-    that are in the ISR; without it all are.
+    that surely have all records; without it all do. `offline`: those that can't serve, because
+    their broker or their log directory is away.
 
     A plan costs little more than twice as much for twice as many partitions: no step looks at all.
     """
@@ -89,12 +90,14 @@ class Planner:
         replicas: Mapping[TopicPartition, Sequence[int]],
         sizes: Mapping[TopicPartition, int],
         in_sync: Mapping[TopicPartition, Collection[int]] | None = None,
+        offline: Mapping[TopicPartition, Collection[int]] | None = None,
     ) -> None:
         self._brokers = {one.id: one for one in brokers}
         self._first = {key: tuple(ids) for key, ids in replicas.items()}
         self._now = {key: list(ids) for key, ids in replicas.items()}
         self._sizes = sizes
         self._in_sync = replicas if in_sync is None else in_sync
+        self._offline = offline or {}
         self._places = {b.id: Place(b.id, b.rack, b.host) for b in self._brokers.values()}
         self._takers = sorted(b.id for b in self._brokers.values() if b.alive and not b.drained)
         self._counts = Counter(dict.fromkeys(self._takers, 0))
@@ -138,7 +141,7 @@ class Planner:
         """Return a plan that gives each partition of a topic so many replicas.
 
         Added replicas go to racks and hosts that the partition does not have yet, and to the
-        brokers with the fewest. Replicas on brokers that are not alive or drained go first, then
+        brokers with the fewest. Replicas that are offline or on drained brokers go first, then
         those without which the partition is as far apart. The preferred leader stays if it is in
         sync and alive; in any case one replica in sync stays.
         Raises ValueError if fewer brokers may take replicas.
@@ -167,6 +170,7 @@ class Planner:
 
     def _drop(self, key: TopicPartition) -> None:
         ids, in_sync = self._now[key], self._in_sync.get(key, ())
+        serving = [b for b in self._takers if b not in self._offline.get(key, ())]
         # The last replica that is in sync stays: the others may lack acknowledged records.
         may_go = [b for b in ids if any(other in in_sync for other in ids if other != b)]
 
@@ -177,7 +181,7 @@ class Planner:
             costs = (-racks, -hosts, -evenness)
             is_preferred = place == 0 and is_in_sync
             order = (is_in_sync, -self._counts[broker_id], -place)
-            return (broker_id in self._takers, is_preferred, costs, *order)
+            return (broker_id in serving, is_preferred, costs, *order)
 
         gone = min(may_go or ids[1:], key=worth_keeping)
         ids.remove(gone)

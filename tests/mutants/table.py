@@ -1635,6 +1635,16 @@ MUTANTS = (
     ),
     Mutant(
         "kept-in-sync",
+        "a lower replication factor keeps a replica on a failed disk, and gives up one that serves",
+        REBALANCE_PLAN,
+        "return (broker_id in serving, is_preferred, costs, *order)",
+        "return (broker_id in self._takers, is_preferred, costs, *order)",
+        (
+            f"{REBALANCE_TESTS}::test_a_replica_on_a_failed_disk_goes_before_others_on_its_broker_s_rack",
+        ),
+    ),
+    Mutant(
+        "kept-in-sync",
         "a lower replication factor removes the only replica in sync",
         REBALANCE_PLAN,
         "any(other in in_sync for other in ids if other != b)",
@@ -1645,8 +1655,8 @@ MUTANTS = (
         "kept-in-sync",
         "a lower replication factor takes the only replica on a rack",
         REBALANCE_PLAN,
-        "return (broker_id in self._takers, is_preferred, costs, *order)",
-        "return (broker_id in self._takers, is_preferred, *order)",
+        "return (broker_id in serving, is_preferred, costs, *order)",
+        "return (broker_id in serving, is_preferred, *order)",
         (
             f"{REBALANCE_TESTS}::test_fewer_replicas_keep_the_preferred_leader_racks_apart_and_those_alive",
         ),

@@ -424,6 +424,20 @@ def test_a_factor_is_not_changed_while_partitions_of_the_topic_move(
     assert cluster.asked == [({key: [0, 1] for key in keys}, dict.fromkeys(keys, (0,)))]
 
 
+def test_a_lower_factor_keeps_what_has_all_records_and_what_serves(
+    cluster: Cluster, capfd: pytest.CaptureFixture[str], asked_for: list[tuple[Any, ...]]
+) -> None:
+    """t/0 has no leader, and its ELR is broker 1; the disk of t/1 on broker 0 has failed."""
+    partitions = (
+        PartitionDescription(0, -1, 9, (0, 1), (), elr=(1,), offline=(1,)),
+        PartitionDescription(1, 1, 9, (0, 1), (0, 1), offline=(0,)),
+    )
+    cluster.topics = {"t": TopicDescription("t", "id", partitions)}
+    assert alter(capfd, "-r", "1").status == 0
+    keys = [T0, TopicPartition("t", 1)]
+    assert cluster.asked == [({key: [1] for key in keys}, dict.fromkeys(keys, (0, 1)))]
+
+
 def test_a_factor_that_the_topic_has_already_changes_nothing(
     cluster: Cluster, capfd: pytest.CaptureFixture[str], asked_for: list[tuple[Any, ...]]
 ) -> None:

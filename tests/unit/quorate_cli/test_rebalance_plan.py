@@ -128,6 +128,16 @@ def test_a_preferred_leader_that_is_not_alive_goes_before_the_others() -> None:
     assert reduced([0, 1, 2], [1, 2], dead, 2) == [1, 2]
 
 
+def test_a_replica_on_a_failed_disk_goes_before_others_on_its_broker_s_rack() -> None:
+    """Its broker is alive, and it is the only one on that rack; it serves nobody."""
+    key = TopicPartition("t", 0)
+    brokers = racks(0, 1, 2)  # R0: 0, 1; R1: 2
+    planner = Planner(brokers, {key: [0, 1, 2]}, {}, {key: [0, 1]}, {key: [2]})
+    assert planner.with_factor("t", 2).targets == {key: [0, 1]}
+    planner = Planner(brokers, {key: [0, 1, 2]}, {}, {key: [2]}, {key: [2]})
+    assert planner.with_factor("t", 1).targets == {key: [2]}, "it alone has all records"
+
+
 def test_a_rack_that_joined_gets_a_replica_of_each_partition() -> None:
     """And no more than one replica of each is copied."""
     brokers = racks(0, 1, 2, 3)
