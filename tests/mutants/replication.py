@@ -547,7 +547,7 @@ REPLICATION: Final = (
         "plans-of-now",
         "the command does not tell from which replicas its plan was made",
         "clients/quorate_cli/partition_moves.py",
-        "expected=expected or None,",
+        "expected=given.expected or None,",
         "expected=None,",
         ("tests/cluster/test_bad_moves.py::test_a_plan_of_yesterday_is_refused_by_the_command",),
     ),
