@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
-from quorate.net.network import Listener
+from quorate.net.network import Listener, Peer
+from quorate.v1 import node_pb2
 from quorate_quorum.client.client import QuorumClient
 from quorate_quorum.client.heartbeat import HeartbeatStream
 from quorate_quorum.metadata.delta import MetadataDelta
@@ -21,6 +23,18 @@ from quorate_quorum.v1.controller_pb2 import (
 )
 from quorate_quorum.v1.events_pb2 import Directory
 from tests.harness.addresses import listening_at
+
+
+class BusyNode(NodeService):
+    """Answers after `busy_s`, as a process whose event loop has long turns."""
+
+    busy_s = 0.0
+
+    async def identify(
+        self, request: node_pb2.IdentifyRequest, peer: Peer
+    ) -> node_pb2.IdentifyResponse:
+        await asyncio.sleep(self.busy_s)
+        return await super().identify(request, peer)
 
 
 class FakeBroker:
@@ -50,6 +64,8 @@ class FakeBroker:
         self.failures: list[str] = []
         self.wants_shutdown = False
         self.is_behind = False
+        #: How long it takes to answer a dial.
+        self.busy_s = 0.0
         self.failed_directories: list[bytes] = []
         #: (last_epoch, log_end_offset): its answer when it is asked for the ends of its replicas.
         self.end = (0, 0)
@@ -75,7 +91,8 @@ class FakeBroker:
         return bool(self.answers) and not self.last.fenced and not self.last.HasField("error")
 
     async def start(self) -> None:
-        node = NodeService("broker", self.cluster_id, self.node_id, self.incarnation, False)
+        node = BusyNode("broker", self.cluster_id, self.node_id, self.incarnation, False)
+        node.busy_s = self.busy_s
         self.listener = await self.environment.network.serve(self.endpoint, [node])
         self.client.subscribe(self)
         await self.client.start()

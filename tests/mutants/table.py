@@ -46,6 +46,9 @@ LOSSY_ELECTIONS = "quorum/quorate_quorum/controller/decisions/lossy_elections.py
 LOSSY_ELECTION_TESTS = "tests/unit/quorate_quorum/controller/test_lossy_elections.py"
 UNSWEPT_MOVES = "tests/unit/quorate_quorum/controller/test_unswept_moves.py"
 DRAIN_TESTS = "tests/unit/quorate_quorum/controller/test_drain.py"
+REACH = "quorum/quorate_quorum/controller/decisions/reach.py"
+LIVENESS = "quorum/quorate_quorum/controller/decisions/liveness.py"
+LIVENESS_TESTS = "tests/unit/quorate_quorum/controller/test_liveness.py"
 DRAINS = "quorum/quorate_quorum/controller/decisions/drain.py"
 SPREAD_TESTS = "tests/unit/quorate_quorum/controller/test_spread.py"
 GROWTH_TESTS = "tests/unit/quorate_quorum/controller/test_growth.py"
@@ -1552,6 +1555,50 @@ MUTANTS = (
         (
             "tests/unit/quorate_quorum/controller/test_internal_topics.py::test_many_partitions_are_raised_in_turns",
         ),
+    ),
+    Mutant(
+        "death-is-noticed",
+        "a broker that did not answer when it registered is not dialled in this reign",
+        REACH,
+        "return self.found is not Found.FALSEHOOD",
+        "return self.found in (Found.NOTHING, Found.BROKER)",
+        (
+            f"{LIVENESS_TESTS}"
+            "::test_a_broker_that_was_too_busy_to_answer_when_it_registered_is_fenced_at_once",
+            "tests/unit/quorate_quorum/controller/test_leases.py"
+            "::test_a_killed_broker_that_was_busy_when_it_registered_is_fenced_at_once",
+        ),
+    ),
+    Mutant(
+        "death-is-noticed",
+        "a trial that failed is not repeated",
+        REACH,
+        "return self.found in (Found.NO_ANSWER, Found.FALSEHOOD) and not self._left_ms",
+        "return False",
+        (
+            f"{LIVENESS_TESTS}"
+            "::test_a_trial_that_got_no_answer_is_repeated_ever_more_rarely_until_it_gets_one",
+            f"{LIVENESS_TESTS}::test_a_refusal_of_a_moment_is_tried_again_too",
+        ),
+    ),
+    Mutant(
+        "death-is-noticed",
+        "a suspected broker is dialled once",
+        LIVENESS,
+        "if session.is_suspected and session.reach.may_dial and not session.dial_again_ms:",
+        "if False:",
+        (
+            f"{LIVENESS_TESTS}"
+            "::test_a_suspected_broker_is_dialled_again_until_a_dial_proves_it_gone",
+        ),
+    ),
+    Mutant(
+        "death-is-noticed",
+        "a broker behind a filter has a grace, as one that has answered",
+        REACH,
+        "return self.found in (Found.NOTHING, Found.BROKER)",
+        "return True",
+        (f"{LIVENESS_TESTS}::test_a_broker_that_never_answered_a_dial_has_no_grace",),
     ),
     Mutant(
         "raised-after-moves",

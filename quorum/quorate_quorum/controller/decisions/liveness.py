@@ -6,10 +6,14 @@ When the stream of a broker breaks, the controller dials the broker at once:
 * the same incarnation answers: the broker is fenced only if it stays silent;
 * nothing answers: the broker is fenced after a short grace.
 
+The dial is repeated while the broker is suspected. A port that gave a false answer while the broker
+ran proves nothing, and of one that gave no answer only a refusal does (`reach`).
+
 Silence is counted only in ticks that this controller itself ran, so that a stall of the controller
 fences no broker. If many streams break at once, and the brokers' ports do not refuse, the
 controller itself may be cut off. In that case only silence counts. If most brokers fall silent
-together, the controller may be unable to hear them: it hands leadership to another voter.
+together, the controller may be unable to hear them: it hands leadership to another voter
+(`hearing`).
 
 The machine lives as long as a reign. Before each tick, the driver passes all frames that have
 arrived to the machine. The driver carries out the effects and reports their results.
@@ -21,6 +25,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 
+from quorate_quorum.controller.decisions.hearing import Hearing, Verdict
+from quorate_quorum.controller.decisions.reach import Found, Reach
 from quorate_quorum.metadata.history import Cause
 from quorate_quorum.v1 import events_pb2 as ev
 
@@ -28,6 +34,8 @@ from quorate_quorum.v1 import events_pb2 as ev
 TICK_MS_MAX = 100
 #: The time after which a new controller dials a broker that has not opened its stream.
 NEW_REIGN_DIAL_MS = 500
+#: The time from the end of a dial of a suspected broker to the next one.
+DIAL_AGAIN_MS = 200
 #: The time within which many breaks count as one event.
 MASS_BREAK_MS = 1_000
 
@@ -88,17 +96,32 @@ class _Session:
     silence_ms: int = 0
     #: The rest of the grace, in phase GRACE.
     grace_left_ms: int = 0
-    #: Whether the controller can reach the broker's port; None: not known yet.
-    can_be_dialled: bool | None = None
+    #: Whether the controller can reach the broker's port.
+    reach: Reach = field(default_factory=Reach)
     #: The number of the dial under way; 0: none. A trial dial suspects no broker: it only finds out
     #: whether the controller can reach the port.
     dial: int = 0
     dial_is_trial: bool = False
+    #: The rest of the time to the next dial of a suspected broker.
+    dial_again_ms: int = 0
     #: The time at which the last stream broke, by the caller's clock. None if no stream broke, if a
     #: stream is open again, or if the process is known to be gone.
     broke_ms: int | None = None
     was_fenced_by_disconnect: bool = False
     streams: dict[int, None] = field(default_factory=dict)
+
+    @property
+    def is_suspected(self) -> bool:
+        """Whether the broker's fencing depends on dials, on a grace or on its silence."""
+        return self.phase in (Phase.DIALLED, Phase.GRACE, Phase.SILENCE) and not self.fenced
+
+    def pass_time(self, elapsed_ms: int) -> None:
+        """Add a tick's time to the silence, and take it from what is waited for."""
+        self.silence_ms += elapsed_ms
+        self.dial_again_ms = max(self.dial_again_ms - elapsed_ms, 0)
+        self.reach.pass_time(elapsed_ms)
+        if self.phase is Phase.GRACE:
+            self.grace_left_ms -= elapsed_ms
 
 
 class Liveness:
@@ -128,12 +151,7 @@ class Liveness:
         self._ticked_ms = 0
         self._has_dialled_absent = False
         self._dials = 0
-        #: Whether another voter can take over. The driver sets it at each change of the voters.
-        self.has_other_voter = has_other_voter
-        self._may_hand_over = not handed_over_for_silence
-        self._handed_over_at: int | None = None
-        #: For each broker that was fenced for silence: the ticked time at which its silence began.
-        self._fell_silent: list[int] = []
+        self.hearing = Hearing(session_timeout_ms, not handed_over_for_silence, has_other_voter)
         for broker_id, incarnation in unfenced:
             self._sessions[broker_id] = self._session(incarnation, fenced=False)
         for broker_id, incarnation in fenced:
@@ -154,9 +172,7 @@ class Liveness:
         session.silence_ms = 0
         if session.phase is Phase.DEAD:
             session.phase = Phase.TRUSTED  # the incarnation runs, because it has just registered
-        if session.can_be_dialled is not None or session.dial:
-            return []
-        return [self._dial(broker_id, session, is_trial=True)]
+        return self._first_trial(broker_id, session)
 
     def unfenced(self, broker_id: int) -> None:
         """Take in an unfencing. If the broker was fenced for a broken stream, double its grace."""
@@ -198,9 +214,7 @@ class Liveness:
         session.broke_ms = None
         if not session.dial_is_trial:
             session.dial = 0
-        if session.can_be_dialled is None and not session.dial:
-            return [self._dial(broker_id, session, is_trial=True)]
-        return []
+        return self._first_trial(broker_id, session)
 
     def stream_broken(
         self, broker_id: int, incarnation: bytes, stream: int, now_ms: int
@@ -227,12 +241,18 @@ class Liveness:
     def _suspect(self, broker_id: int, session: _Session, now_ms: int) -> list[Effect]:
         session.broke_ms = now_ms
         self._look_for_mass_break(now_ms)
-        if session.can_be_dialled is False:
+        if not session.reach.has_grace:
             session.phase = Phase.SILENCE
-            return []
-        if session.phase is not Phase.SILENCE:
+        elif session.phase is not Phase.SILENCE:
             session.phase = Phase.DIALLED
+        if not session.reach.may_dial:
+            return []
         return [self._dial(broker_id, session, is_trial=False)]
+
+    def _first_trial(self, broker_id: int, session: _Session) -> list[Effect]:
+        if session.reach.found is not Found.NOTHING or session.dial:
+            return []
+        return [self._dial(broker_id, session, is_trial=True)]
 
     def _dial(self, broker_id: int, session: _Session, *, is_trial: bool) -> Dial:
         self._dials += 1
@@ -255,7 +275,7 @@ class Liveness:
             return []
         if incarnation != session.incarnation:
             return self._is_gone(session, Cause(ev.CAUSE_KIND_BROKER_REPLACED, broker_id))
-        session.can_be_dialled = True
+        session.reach.found = Found.BROKER
         if session.phase in (Phase.DIALLED, Phase.GRACE):
             session.phase = Phase.SILENCE
         return []
@@ -266,7 +286,7 @@ class Liveness:
         if session is None:
             return []
         if session.dial_is_trial:
-            session.can_be_dialled = False
+            session.reach.trial_failed(Found.NO_ANSWER)
         elif session.phase is Phase.DIALLED:
             session.phase = Phase.GRACE
             session.grace_left_ms = session.grace_ms
@@ -278,13 +298,12 @@ class Liveness:
         if session is None or not number or session.dial != number:
             return None
         session.dial = 0
+        session.dial_again_ms = DIAL_AGAIN_MS
         return session
 
     def _is_gone(self, session: _Session, because: Cause) -> list[Effect]:
-        if (
-            session.dial_is_trial
-        ):  # the broker runs, because it was heard a moment ago: only the dial fails
-            session.can_be_dialled = False
+        if session.dial_is_trial:
+            session.reach.trial_failed(Found.FALSEHOOD)  # the broker was heard a moment ago
             return []
         session.phase = Phase.DEAD
         session.broke_ms = None
@@ -305,10 +324,9 @@ class Liveness:
         self._last_tick_ms = now_ms
         self._ticked_ms += elapsed
         for session in self._sessions.values():
-            session.silence_ms += elapsed
-            if session.phase is Phase.GRACE:
-                session.grace_left_ms -= elapsed
+            session.pass_time(elapsed)
         effects = self._dial_absent(now_ms)
+        effects += self._dial_again()
         self._look_for_mass_break(now_ms)
         effects += self._end_graces()
         effects += self._judge_silence()
@@ -329,6 +347,18 @@ class Liveness:
             is_absent = not session.streams and session.phase is Phase.TRUSTED
             if is_absent and not session.fenced:
                 effects += self._suspect(broker_id, session, now_ms)
+        return effects
+
+    def _dial_again(self) -> list[Effect]:
+        """Repeat the dials that have ended: of suspected brokers, and trials that failed."""
+        effects: list[Effect] = []
+        for broker_id, session in self._sessions.items():
+            if session.dial:
+                continue
+            if session.streams and session.reach.is_trial_due:
+                effects.append(self._dial(broker_id, session, is_trial=True))
+            if session.is_suspected and session.reach.may_dial and not session.dial_again_ms:
+                effects.append(self._dial(broker_id, session, is_trial=False))
         return effects
 
     def _look_for_mass_break(self, now_ms: int) -> None:
@@ -362,39 +392,21 @@ class Liveness:
         If most brokers fell silent together, the controller first hands leadership over, and waits
         for another timeout.
         """
-        timeout = self._session_timeout_ms
         unfenced = self._unfenced()
-        over = [(b, session) for b, session in unfenced if session.silence_ms >= timeout]
+        over = [(b, one) for b, one in unfenced if one.silence_ms >= self._session_timeout_ms]
         if not over:
             return []
-        if self._is_deaf(unfenced):
-            if self._handed_over_at is None:
-                self._handed_over_at = self._ticked_ms
-                return [HandOver(f"{len(over)} of {len(unfenced)} brokers fell silent together")]
-            if self._ticked_ms - self._handed_over_at < timeout:
-                return []
-            self._may_hand_over = False  # no voter took over: now this controller must fence
+        verdict = self.hearing.judge(self._ticked_ms, [one.silence_ms for _, one in unfenced])
+        if verdict is Verdict.HAND_OVER:
+            return [HandOver(f"{len(over)} of {len(unfenced)} brokers fell silent together")]
+        if verdict is Verdict.WAIT:
+            return []
         effects: list[Effect] = []
         for broker_id, session in over:
-            self._fell_silent.append(self._ticked_ms - session.silence_ms)
+            self.hearing.fenced(self._ticked_ms, session.silence_ms)
             because = Cause(ev.CAUSE_KIND_BROKER_SILENT, broker_id, ms=session.silence_ms)
             effects += self._fence(session, because, by_disconnect=False)
         return effects
-
-    def _is_deaf(self, unfenced: list[tuple[int, _Session]]) -> bool:
-        """Return whether most of the unfenced brokers, and at least two, fell silent together.
-
-        Together means within one session timeout. A broker counts as silent after half a session
-        timeout: by then it has missed several heartbeats.
-        """
-        if not (self._may_hand_over and self.has_other_voter):
-            return False
-        timeout = self._session_timeout_ms
-        silent = [session for _, session in unfenced if session.silence_ms >= timeout // 2]
-        latest = max(self._ticked_ms - session.silence_ms for session in silent)
-        self._fell_silent = [at for at in self._fell_silent if latest - at <= timeout]
-        together = len(silent) + len(self._fell_silent)
-        return together >= 2 and 2 * together > len(unfenced) + len(self._fell_silent)
 
     def _unfenced(self) -> list[tuple[int, _Session]]:
         return [(b, session) for b, session in self._sessions.items() if not session.fenced]

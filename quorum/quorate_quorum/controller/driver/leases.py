@@ -126,7 +126,7 @@ class Leases:
 
     def committed(self, delta: MetadataDelta, image: MetadataImage) -> None:
         """Take in a committed image, and answer the brokers whose state changed."""
-        self.liveness.has_other_voter = len(image.voters) > 1
+        self.liveness.hearing.has_other_voter = len(image.voters) > 1
         self._lossy_elections.changed(self._reign.pending, delta.topics.changed_partitions)
         for broker_id in delta.brokers.changed:
             broker = image.brokers.get(broker_id)

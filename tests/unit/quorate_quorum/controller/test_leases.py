@@ -65,6 +65,21 @@ def test_a_killed_broker_is_fenced_at_once() -> None:
     in_a_world(program)
 
 
+def test_a_killed_broker_that_was_busy_when_it_registered_is_fenced_at_once() -> None:
+    async def program(world: World) -> None:
+        await world.unfenced(1)
+        busy = FakeBroker(world.environment, [ENDPOINT], cluster_id=CLUSTER, node_id=1)
+        busy.busy_s = 0.4  # the controller waits for 0.25 s
+        world.brokers.append(busy)
+        await busy.start()
+        await world.until(lambda: busy.is_unfenced)
+        await asyncio.sleep(0.5)
+        world.kill(busy)
+        assert await world.until(lambda: world.broker_image(1).fenced) < 0.1
+
+    in_a_world(program)
+
+
 def test_a_silent_broker_is_fenced_after_the_session_timeout() -> None:
     async def program(world: World) -> None:
         brokers = await world.unfenced(3)

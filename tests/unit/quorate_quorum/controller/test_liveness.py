@@ -200,12 +200,72 @@ def test_a_tick_adds_at_most_100_ms_of_silence() -> None:
     assert reign.hand_overs == 0
 
 
-def test_a_broker_that_could_not_be_dialled_when_it_registered_is_judged_by_silence() -> None:
+def registers_while_it_is_busy() -> Reign:
+    """Broker 7 registers, and does not answer the trial dial in time, as it opens its logs."""
+    reign = Reign(brokers=0)
+    reign.effects += reign.machine.registered(7, incarnation(7))
+    reign.open(7)
+    reign.unanswered(7)
+    reign.machine.unfenced(7)
+    reign.effects.clear()
+    return reign
+
+
+def test_a_broker_that_was_too_busy_to_answer_when_it_registered_is_fenced_at_once() -> None:
+    """What a dial finds at one moment is no verdict for the rest of the reign."""
+    reign = registers_while_it_is_busy()
+    reign.breaks(7)
+    reign.refused(7)
+    assert reign.fenced == [7]
+
+
+def test_a_broker_that_never_answered_a_dial_has_no_grace() -> None:
+    """Its port may be behind a filter: no answer says nothing of such a broker."""
+    reign = registers_while_it_is_busy()
+    reign.breaks(7)
+    reign.unanswered(7)
+    reign.passes(2_900)
+    assert reign.fenced == []
+    reign.passes(100)
+    assert reign.fenced == [7]
+
+
+def test_a_trial_that_got_no_answer_is_repeated_ever_more_rarely_until_it_gets_one() -> None:
+    reign = registers_while_it_is_busy()
+    reign.passes(900, heard=(7,))
+    assert reign.dials == []
+    reign.passes(100, heard=(7,))
+    assert reign.dials == [7]
+    reign.unanswered(7)
+    reign.passes(1_900, heard=(7,))
+    assert reign.dials == [7]
+    reign.passes(100, heard=(7,))
+    assert reign.dials == [7, 7]
+    reign.can_be_dialled(7)
+    reign.passes(100_000, heard=(7,))
+    assert reign.dials == [7, 7]
+    reign.breaks(7)
+    reign.unanswered(7)
+    reign.passes(600)
+    assert reign.fenced == [7]  # it has a grace again, as any broker that can be dialled
+
+
+def test_no_trial_is_repeated_for_a_broker_without_a_stream() -> None:
+    reign = Reign(brokers=0)
+    reign.effects += reign.machine.registered(7, incarnation(7))
+    reign.unanswered(7)
+    reign.effects.clear()
+    reign.passes(10_000)
+    assert reign.dials == []
+
+
+def test_a_port_that_refuses_although_the_broker_runs_proves_nothing() -> None:
     reign = Reign(brokers=0)
     reign.effects += reign.machine.registered(7, incarnation(7))
     reign.open(7)
     reign.machine.unfenced(7)
-    reign.unanswered(7)
+    reign.refused(7)
+    assert reign.fenced == []
     reign.effects.clear()
     reign.breaks(7)
     reign.passes(2_900)
@@ -214,12 +274,42 @@ def test_a_broker_that_could_not_be_dialled_when_it_registered_is_judged_by_sile
     assert reign.fenced == [7]
 
 
-def test_a_refusal_to_a_dial_that_only_tried_fences_nobody() -> None:
+def test_a_refusal_of_a_moment_is_tried_again_too() -> None:
     reign = Reign(brokers=0)
     reign.effects += reign.machine.registered(7, incarnation(7))
     reign.open(7)
     reign.machine.unfenced(7)
     reign.refused(7)
+    reign.passes(1_000, heard=(7,))
+    reign.can_be_dialled(7)
+    reign.breaks(7)
+    reign.refused(7)
+    assert reign.fenced == [7]
+
+
+def test_a_suspected_broker_is_dialled_again_until_a_dial_proves_it_gone() -> None:
+    """The first dial may meet a process that is about to die, or a controller that is busy."""
+    reign = Reign(brokers=6).all_come()
+    reign.breaks(0)
+    reign.unanswered(0)
+    reign.passes(200, heard=(1, 2, 3, 4, 5))
+    assert reign.dials == [0, 0]
+    reign.answered(0)
+    reign.passes(200, heard=(1, 2, 3, 4, 5))
+    assert reign.dials == [0, 0, 0]
+    reign.refused(0)
+    assert reign.fenced == [0]
+    reign.passes(1_000, heard=(1, 2, 3, 4, 5))
+    assert reign.dials == [0, 0, 0]
+
+
+def test_a_busy_broker_that_answers_a_later_dial_is_not_fenced_after_the_grace() -> None:
+    reign = Reign(brokers=6).all_come()
+    reign.breaks(0)
+    reign.unanswered(0)
+    reign.passes(200, heard=(1, 2, 3, 4, 5))
+    reign.answered(0)
+    reign.passes(1_000, heard=(0, 1, 2, 3, 4, 5))
     assert reign.fenced == []
 
 

@@ -208,11 +208,11 @@ def test_one_voter_alone_becomes_three_and_knows_that_it_may_hand_over() -> None
         broker = await world.broker(1)
         assert leader.server._rooms is not None
         active = leader.server._rooms.controller.active()
-        assert not active.leases.liveness.has_other_voter
+        assert not active.leases.liveness.hearing.has_other_voter
         new = await started(world, (101, 102))
         for machine in new:
             await add(world, broker, machine)
-        assert active.leases.liveness.has_other_voter
+        assert active.leases.liveness.hearing.has_other_voter
         leader.kill()
         await world.controller(*new)
         await world.create(broker, "t")
