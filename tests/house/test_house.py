@@ -51,6 +51,7 @@ MACHINES = [
     "quorum/quorate_quorum/metadata/delta.py",
     "quorum/quorate_quorum/metadata/recovered.py",
     "quorum/quorate_quorum/recover/decision.py",
+    "broker/quorate_broker/replication/catch_up_window.py",
     "broker/quorate_broker/replication/patience.py",
     "broker/quorate_broker/replication/stream_credit.py",
     "broker/quorate_broker/retention/policy.py",

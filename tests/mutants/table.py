@@ -87,8 +87,10 @@ LOG_EPOCHS = "tests/unit/quorate_quorum/test_metadata_log.py"
 FILES = "quorum/quorate_quorum/disk.py"
 LOG_ROOM = "quorum/quorate_quorum/log"
 STREAM_CREDIT = "broker/quorate_broker/replication/stream_credit.py"
+CATCH_UP_WINDOW = "broker/quorate_broker/replication/catch_up_window.py"
 FOLLOWER_POSITIONS = "broker/quorate_broker/replication/follower_positions.py"
 CREDIT = "tests/unit/quorate_broker/replication/test_stream_credit.py"
+WINDOW_TESTS = "tests/unit/quorate_broker/replication/test_catch_up_window.py"
 LATE_CHUNKS = "tests/unit/quorate_broker/replication/test_late_chunks.py"
 REPLICA_SERVICE = "broker/quorate_broker/replication/service.py"
 SLOW_FOLLOWERS = "tests/simulation/test_slow_followers.py"
@@ -104,6 +106,9 @@ FULL_DISK = "tests/unit/quorate_broker/replica/test_full_disk.py"
 LOG_READER = "tests/unit/quorate_quorum/log/test_reader.py"
 CORRUPTION = "clients/quorate/consumer/corruption.py"
 CONSUMER_TESTS = "tests/unit/quorate/consumer/test_consumer.py"
+AFTER_A_RISE = (
+    "test_after_the_delay_has_risen_for_good_catching_up_is_as_fast_as_if_it_was_always_so"
+)
 CORRUPT_FOR_A_WHILE = "test_a_batch_that_is_corrupt_for_a_while_is_fetched_again_and_raises_nothing"
 DESCRIPTORS = "tests/unit/quorate_quorum/log/test_descriptors.py"
 SCRUB = "quorum/quorate_quorum/log/scrub.py"
@@ -3555,10 +3560,50 @@ MUTANTS = (
     Mutant(
         "shares-of-a-stream",
         "the window for catching up does not shrink",
-        STREAM_CREDIT,
-        "        if self.is_late:\n            self.size",
-        "        if False:\n            self.size",
-        (f"{CREDIT}::test_the_window_shrinks_while_in_sync_chunks_are_late_and_grows_again",),
+        CATCH_UP_WINDOW,
+        "            self.size = max(self.size // 2, WINDOW_BYTES_MIN)\n",
+        "",
+        (f"{WINDOW_TESTS}::test_the_window_shrinks_while_in_sync_chunks_are_late_and_grows_again",),
+    ),
+    Mutant(
+        "shares-of-a-stream",
+        "the fastest in-sync chunk ever is the base, also after the link became slower",
+        CATCH_UP_WINDOW,
+        "        if self._is_clear:\n",
+        "        if False:\n",
+        (f"{WINDOW_TESTS}::{AFTER_A_RISE}",),
+    ),
+    Mutant(
+        "shares-of-a-stream",
+        "catching up never pauses, so an old base stays",
+        CATCH_UP_WINDOW,
+        "            if now_ms >= self._confirmed_ms + BASE_AGE_MS:\n",
+        "            if False:\n",
+        (f"{WINDOW_TESTS}::{AFTER_A_RISE}",),
+    ),
+    Mutant(
+        "shares-of-a-stream",
+        "the base is raised while chunks that catch up make the queue",
+        CATCH_UP_WINDOW,
+        "        if self._is_clear:\n",
+        "        if True:\n",
+        (f"{WINDOW_TESTS}::test_only_chunks_without_catching_up_raise_the_base",),
+    ),
+    Mutant(
+        "shares-of-a-stream",
+        "bytes that are in the pipe, of a chunk that counts as slow, raise the base",
+        CATCH_UP_WINDOW,
+        "        elif self._clear_from_ms is None and sent_ms >= self._idle_from_ms:\n",
+        "        elif self._clear_from_ms is None:\n",
+        (f"{WINDOW_TESTS}::test_a_chunk_behind_bytes_that_catch_up_does_not_raise_the_base",),
+    ),
+    Mutant(
+        "shares-of-a-stream",
+        "a pause for a measurement that never comes has no end",
+        CATCH_UP_WINDOW,
+        "        return now_ms < min(self._paused_until_ms, self._alone_from_ms)\n",
+        "        return now_ms < self._paused_until_ms\n",
+        (f"{WINDOW_TESTS}::test_a_pause_ends_though_nothing_is_measured",),
     ),
     Mutant(
         "shares-of-a-stream",

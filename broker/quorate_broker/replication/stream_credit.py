@@ -7,7 +7,7 @@ others catch up. The rules:
   the room of the other.
 * In-sync chunks go first. While both kinds wait, catching up gets one byte of CATCH_UP_SHARE.
 * If the follower acknowledges its in-sync chunks late, the link or the follower is busy. Then the
-  window for catching up is halved, down to WINDOW_BYTES_MIN. It grows again when they are in time.
+  window for catching up shrinks: see CatchUpWindow.
 * A chunk that is read or written for longer than LATE_MS belongs to a slow partition. It moves to a
   room of its own, so that it does not take the room of the other partitions. The fuller this room,
   the smaller the next chunks: the other partitions of a dead disk are not known yet.
@@ -22,6 +22,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from quorate_broker.replication.catch_up_window import WINDOW_BYTES_MIN, CatchUpWindow
+
 #: The size of a frame, and of the largest chunk. Messages of this size cost least per byte.
 FRAME_BYTES = 1 << 20
 #: The smallest chunk that is read, however many partitions wait; and if some are slow.
@@ -29,18 +31,8 @@ CHUNK_BYTES_MIN = 64 << 10
 SLOW_CHUNK_BYTES_MIN = 16 << 10
 #: The rooms of a stream, of bytes_max each: in sync, catching up, and two for slow partitions.
 ROOMS = 4
-#: The smallest room, and the smallest window for catching up: a replica must catch up, however busy
-#: its broker is.
-WINDOW_BYTES_MIN = 256 << 10
 #: While both kinds wait, one byte of so many is for catching up.
 CATCH_UP_SHARE = 4
-#: In-sync chunks are late if even the fastest one of a period takes so much longer than the fastest
-#: one ever.
-DELAY_MS_MAX = 25
-#: The shortest period over which the fastest one is searched.
-PERIOD_MS = 50
-#: Without an acknowledgement of an in-sync chunk for this time, catching up has the stream alone.
-ALONE_AFTER_MS = 1000
 #: After this time a chunk is that of a slow partition.
 LATE_MS = 1000
 #: The most reads of one kind at the same time, without those of slow partitions.
@@ -70,49 +62,6 @@ class Chunk:
     is_sent: bool = False
     #: Whether it has moved to the room of slow partitions.
     is_late: bool = False
-
-
-@dataclass(slots=True)
-class CatchUpWindow:
-    """The bytes of catching up that may be under way. It follows the delay of in-sync chunks."""
-
-    bytes_max: int
-    size: int = WINDOW_BYTES_MIN
-    #: Whether the last period was too slow for the in-sync partitions.
-    is_late: bool = False
-    _fastest_ever_ms: int | None = None
-    _fastest_ms: int | None = None
-    _period_ends_ms: int = 0
-    _alone_from_ms: int = 0
-
-    def in_sync_acknowledged(self, took_ms: int, now_ms: int) -> None:
-        """Take note of how long an in-sync chunk took."""
-        self._took(took_ms)
-        self._alone_from_ms = now_ms + ALONE_AFTER_MS
-        fastest = self._fastest_ms
-        self._fastest_ms = took_ms if fastest is None else min(fastest, took_ms)
-        if now_ms < self._period_ends_ms:
-            return
-        assert self._fastest_ever_ms is not None
-        self.is_late = self._fastest_ms > self._fastest_ever_ms + DELAY_MS_MAX
-        if self.is_late:
-            self.size = max(self.size // 2, WINDOW_BYTES_MIN)
-        # what was sent before the window shrank is still under way for about this long
-        self._period_ends_ms = now_ms + max(PERIOD_MS, self._fastest_ms)
-        self._fastest_ms = None
-
-    def catch_up_acknowledged(self, size: int, took_ms: int, now_ms: int) -> None:
-        """Grow by what was acknowledged; by a quarter if in-sync partitions use the stream."""
-        self._took(took_ms)
-        if now_ms >= self._alone_from_ms:
-            self.size += size
-        elif not self.is_late:
-            self.size += size // 4
-        self.size = min(self.size, self.bytes_max)
-
-    def _took(self, took_ms: int) -> None:
-        ever = self._fastest_ever_ms
-        self._fastest_ever_ms = took_ms if ever is None else min(ever, took_ms)
 
 
 @dataclass(slots=True)
@@ -158,6 +107,8 @@ class StreamCredit:
 
         `waiting`: the partitions of this kind that wait, with this one.
         """
+        if not is_in_sync and self.window.is_paused(now_ms):
+            return None
         most = self._most(is_in_sync)
         room = most - self._out[is_in_sync]
         is_full = self._out[is_in_sync] > 0 and room < self._largest
@@ -170,6 +121,8 @@ class StreamCredit:
         self._out[is_in_sync] += chunk.size
         self._reads[is_in_sync] += 1
         self._waiting[chunk] = None
+        if not is_in_sync:
+            self.window.catch_up_began()
         return chunk
 
     def read(self, chunk: Chunk, size: int) -> None:
@@ -192,7 +145,8 @@ class StreamCredit:
         if chunk.is_sent:
             took_ms = now_ms - chunk.since_ms
             if chunk.is_in_sync:
-                self.window.in_sync_acknowledged(took_ms, now_ms)
+                catches_up = self._out[False] > 0
+                self.window.in_sync_acknowledged(took_ms, now_ms, catches_up=catches_up)
             else:
                 self.window.catch_up_acknowledged(chunk.size, took_ms, now_ms)
         self.drop(chunk)

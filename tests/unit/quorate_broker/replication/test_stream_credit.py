@@ -7,17 +7,14 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from quorate_broker.replication.catch_up_window import WINDOW_BYTES_MIN
 from quorate_broker.replication.stream_credit import (
-    ALONE_AFTER_MS,
     CATCH_UP_SHARE,
     CHUNK_BYTES_MIN,
-    DELAY_MS_MAX,
     FRAME_BYTES,
     LATE_MS,
     READS_MAX,
     ROOMS,
-    WINDOW_BYTES_MIN,
-    CatchUpWindow,
     Chunk,
     StreamCredit,
     room_of_a_stream,
@@ -207,50 +204,6 @@ def test_what_was_sent_while_nothing_else_waited_is_not_owed() -> None:
     for _ in range(100):
         credit.taken(Chunk(True, FRAME_BYTES, 0), both_wait=False)
     assert not credit.is_catch_up_next(1, 1)
-
-
-# the window
-
-
-def test_the_window_shrinks_while_in_sync_chunks_are_late_and_grows_again() -> None:
-    window = CatchUpWindow(M, size=M)
-    window.in_sync_acknowledged(2, 0)
-    sizes = []
-    for now_ms in range(100, 5000, 100):
-        window.in_sync_acknowledged(2 + DELAY_MS_MAX + 1, now_ms)
-        window.catch_up_acknowledged(100 * KIB, 50, now_ms)
-        sizes.append(window.size)
-    assert sizes[0] == M // 2
-    assert sizes[-1] == WINDOW_BYTES_MIN, "it does not grow while they are late"
-    window.in_sync_acknowledged(2, 5000)
-    window.catch_up_acknowledged(100 * KIB, 50, 5000)
-    assert window.size == WINDOW_BYTES_MIN + 25 * KIB
-
-
-def test_one_slow_partition_does_not_shrink_the_window() -> None:
-    """The fastest acknowledgement of a period counts: it tells of the link, not of a log."""
-    window = CatchUpWindow(M, size=M)
-    window.in_sync_acknowledged(2, 0)
-    for now_ms in range(100, 2000, 10):
-        window.in_sync_acknowledged(2 if now_ms % 50 == 0 else 900, now_ms)
-    assert window.size == M
-
-
-def test_a_far_broker_is_not_a_slow_one() -> None:
-    window = CatchUpWindow(M, size=M)
-    for now_ms in range(0, 2000, 100):
-        window.in_sync_acknowledged(150, now_ms)
-    assert window.size == M
-
-
-def test_alone_the_window_doubles_with_each_round() -> None:
-    window = CatchUpWindow(M)
-    window.in_sync_acknowledged(2, 0)
-    sizes = []
-    for now_ms in range(ALONE_AFTER_MS, ALONE_AFTER_MS + 700, 100):
-        window.catch_up_acknowledged(window.size, 10, now_ms)
-        sizes.append(window.size // KIB)
-    assert sizes == [512, 1024, 2048, 4096, 8192, 8192, 8192]
 
 
 # all at once
