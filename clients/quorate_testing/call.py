@@ -2,7 +2,8 @@
 
 A call has two ``End``s. A message of one end reaches the other end through a wire. The wire keeps
 the order, and decides when a message arrives: at once, after a simulated delay, or never. Only
-encoded bytes travel. A writer waits while ``WINDOW_BYTES`` are sent and unread, as in HTTP/2.
+encoded bytes travel. A writer waits while ``WINDOW_BYTES`` are in flight: sent, and not given back
+by the reader.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from quorate import errors
 from quorate.net.network import Method
 
 WINDOW_BYTES = 1024 * 1024
+#: A reader gives the room of what it has read back in portions of this size, as HTTP/2 libraries
+#: do. It is half of the window: a writer that waits has sent more than the reader still owes.
+CREDIT_BYTES = WINDOW_BYTES // 2
 MESSAGE_BYTES_MAX = 64 * 1024 * 1024
 
 
@@ -42,6 +46,8 @@ class End:
         self.when_broken: Callable[[], object] | None = None
         self._inbox: deque[bytes] = deque()
         self._in_flight_bytes = 0
+        #: Bytes that were read here, and that still count as in flight at the other side.
+        self._owed_bytes = 0
         self._is_finished_here = False
         self._is_finished_there = False
         self._failure: Exception | None = None
@@ -56,7 +62,7 @@ class End:
     # -- actions of this side --
 
     async def write(self, data: bytes) -> None:
-        """Send a message. Wait while too many sent bytes are unread."""
+        """Send a message. Wait while too many bytes are in flight."""
         while self._in_flight_bytes >= WINDOW_BYTES and not self._is_closed_for_writing():
             self._writer = asyncio.get_running_loop().create_future()
             await self._writer
@@ -75,8 +81,10 @@ class End:
             self._reader = asyncio.get_running_loop().create_future()
             await self._reader
         data = self._inbox.popleft()
-        if self._failure is None:
-            self.post(0, self.peer.credited, len(data))
+        self._owed_bytes += len(data)
+        if self._owed_bytes >= CREDIT_BYTES and self._failure is None:
+            self.post(0, self.peer.credited, self._owed_bytes)
+            self._owed_bytes = 0
         return data
 
     def finish(self, failure: Exception | None = None) -> None:

@@ -53,8 +53,9 @@ class Invariants:
     def check(self) -> None:
         """Look at every node that did anything in this instant; raise Violation."""
         self.checks += 1
+        nodes = self.cluster.nodes
         for name in self.cluster.loop.ran:
-            node = self.cluster.nodes.get(name)
+            node = nodes.get(name)
             if node is None:
                 continue
             if node.failure is not None and not self.is_excused(node):
@@ -62,9 +63,11 @@ class Invariants:
             server = node.server
             if server is None or not node.is_running or not has_started(server):
                 continue
-            if isinstance(server, QuorumServer):
+            if node.is_voter:
+                assert isinstance(server, QuorumServer)
                 self._check_voter(node, server)
             else:
+                assert isinstance(server, BrokerServer)
                 self._check_broker(node, server)
 
     def _check_voter(self, node: SimulatedNode, server: QuorumServer) -> None:
@@ -91,7 +94,8 @@ class Invariants:
 
     def _check_broker(self, node: SimulatedNode, server: BrokerServer) -> None:
         run = (node.name, node.starts)
-        for partition in partitions_of(server):
+        looks = self._looks
+        for partition in server.replicas.all():
             log = partition.log
             look = (
                 partition.role,
@@ -101,9 +105,9 @@ class Invariants:
                 log.truncations,
                 partition.replica_log.started_again,
             )
-            if self._looks.get(partition) == look:
+            if looks.get(partition) == look:
                 continue
-            self._looks[partition] = look
+            looks[partition] = look
             key = (partition.topic_id, partition.partition, partition.leader_epoch)
             if partition.is_leader:
                 first = self.leaders.setdefault(key, run)

@@ -24,7 +24,7 @@ from quorate_quorum.metadata.partitions import NEVER, NO_LEADER, PartitionImage
 from quorate_quorum.metadata.topics import TopicImage
 from quorate_testing.simulated.cluster import SimulatedCluster, SimulatedNode
 from tests.harness.committed_batches import CommittedBatches, Past
-from tests.harness.invariants import Run, Violation, has_started, partitions_of
+from tests.harness.invariants import Run, Violation, has_started
 
 
 class _Look(NamedTuple):
@@ -72,8 +72,10 @@ class PartitionRules:
                 break
         for node in ran:
             server = node.server
-            if isinstance(server, BrokerServer) and node.is_running and has_started(server):
-                self._check_broker(node, server)
+            if node.is_voter or server is None or not node.is_running or not has_started(server):
+                continue
+            assert isinstance(server, BrokerServer)
+            self._check_broker(node, server)
 
     def acknowledged(self, partition: int, offset: int) -> None:
         """Note that a client was told that a record of the present topic is committed."""
@@ -130,30 +132,30 @@ class PartitionRules:
         if lossy != self._lossy.get(run, 0):
             self.counts["lossy returns"] += max(0, lossy - self._lossy.get(run, 0))
             self._lossy[run] = lossy
-        for partition in partitions_of(server):
+        for partition in server.replicas.all():
             if partition.topic == self.topic:
                 self._check_replica(node, partition)
 
     def _check_replica(self, node: SimulatedNode, partition: Partition) -> None:
         log, role = partition.log, partition.role
         machine = role.machine if isinstance(role, LeaderReplica) else None
-        look = _Look(
+        mark = log.high_watermark
+        # Nearly always this is what it was: make no _Look for the comparison.
+        seen = (
             machine,
             role,
             log,
-            log.high_watermark,
+            mark,
             log.truncations,
             log.compaction.cleaned_end,
             () if machine is None else machine.in_sync.maximal,
             None if machine is None else self._state_of(partition),
         )
         before = self._looks.get(partition)
-        is_above = machine is not None and (
-            look.high_watermark < self._acknowledged.get(partition.partition, 0)
-        )
-        if look == before and not is_above:
+        is_above = machine is not None and mark < self._acknowledged.get(partition.partition, 0)
+        if seen == before and not is_above:
             return
-        self._looks[partition] = look
+        look = self._looks[partition] = _Look._make(seen)
         is_same_log = before is not None and before.log is log
         if before is not None and is_same_log:
             self.counts["truncations"] += look.truncations - before.truncations
@@ -189,7 +191,8 @@ class PartitionRules:
         topic = self._topic
         if topic is None or topic.id != partition.topic_id:
             return None
-        return next(iter(topic.partitions[partition.partition : partition.partition + 1]), None)
+        states, number = topic.partitions, partition.partition
+        return states[number] if number < len(states) else None
 
     def _clients_see(
         self, node: SimulatedNode, partition: Partition, leader_epoch: int, mark: int

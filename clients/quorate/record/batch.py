@@ -452,10 +452,12 @@ def _impossible_in_log(header: BatchHeader) -> str | None:
 
 
 def _less_than_none(header: BatchHeader) -> str | None:
-    names: Sequence[str] = ("leader_epoch", "producer_id")
-    if header.producer_id != NONE:  # without a producer_id, clients write any value into these two
-        names = (*names, "producer_epoch", "base_sequence")
-    for name in names:
+    if header.leader_epoch >= NONE and (
+        header.producer_id == NONE  # then clients write any value into the other two
+        or min(header.producer_id, header.producer_epoch, header.base_sequence) >= NONE
+    ):
+        return None
+    for name in ("leader_epoch", "producer_id", "producer_epoch", "base_sequence"):
         if getattr(header, name) < NONE:
             return f"{name} {getattr(header, name)} is less than -1"
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Callable, Collection
 from contextvars import Context
@@ -108,8 +109,10 @@ class Links:
         if self.hook is not None and size:
             self.hook(kind, source, target)
 
-    def call_at(self, when: float, callback: Callable[..., object], *arguments: Any) -> None:
-        self._loop.call_at_world(when, callback, *arguments, context=self._context)
+    def call_at(
+        self, when: float, callback: Callable[..., object], *arguments: Any
+    ) -> asyncio.TimerHandle:
+        return self._loop.call_at_world(when, callback, *arguments, context=self._context)
 
     def time(self) -> float:
         return self._loop.world_time()

@@ -310,39 +310,42 @@ class SimulatedLoop(base_events.BaseEventLoop):
         """
         if not self._runnable and not self._stopping:
             self._jump()
+        ran = self.ran
         take = self._runnable.popleft
         for _ in range(len(self._runnable)):
             handle = take()
-            if not handle.cancelled():
-                self._run_handle(handle)
+            if handle._cancelled:
+                continue
+            process = handle._context.get(_process)  # type: ignore[attr-defined]
+            if process is not None:
+                if not (process.is_alive and not process.is_paused) and not self._ending:
+                    process.defer(handle)
+                    continue
+                ran[process.name] = None
+            self._callbacks_now += 1
+            if self._callbacks_now > CALLBACKS_AT_ONCE_MAX:
+                raise self._endless(handle)
+            handle._run()
             if self.failures and not self._ending:
                 raise SimulationError(
                     f"after {self._now_s:.6f} s a task failed: {self.failures[0]!r}"
                 ) from self.failures[0]
 
-    def _run_handle(self, handle: events.Handle) -> None:
-        context: Context = handle._context  # type: ignore[attr-defined]
-        process = context.get(_process)
-        if process is not None:
-            if not (process.is_alive and not process.is_paused) and not self._ending:
-                process.defer(handle)
-                return
-            self.ran[process.name] = None
-        self._callbacks_now += 1
-        if self._callbacks_now > CALLBACKS_AT_ONCE_MAX:
-            self._callbacks_now = 0
-            self._runnable.appendleft(handle)  # its task must still end when it is cancelled
-            endless = f"{handle!r} and others run for ever, and time stands still"
-            raise SimulationError(f"{endless}; waiting: {self._waiting()}")
-        handle._run()
+    def _endless(self, handle: events.Handle) -> SimulationError:
+        self._callbacks_now = 0
+        self._runnable.appendleft(handle)  # its task must still end when it is cancelled
+        endless = f"{handle!r} and others run for ever, and time stands still"
+        return SimulationError(f"{endless}; waiting: {self._waiting()}")
 
     def _jump(self) -> None:
         while self._timers:
             when, _serial, timer = heapq.heappop(self._timers)
-            if timer.cancelled() or self._is_of_the_dead(timer):
+            if timer._cancelled or self._is_of_the_dead(timer):
                 continue
             if when > self._now_s:
-                self._instant_ends()
+                if self.on_instant is not None and not self._ending:
+                    self.on_instant()
+                self.ran.clear()
                 self._now_s = when
                 self._callbacks_now = 0
             if self._now_s > self.time_max_s:
@@ -351,11 +354,6 @@ class SimulatedLoop(base_events.BaseEventLoop):
             self._runnable.append(timer)
             return
         raise SimulationError("nothing can ever happen any more; waiting: " + self._waiting())
-
-    def _instant_ends(self) -> None:
-        if self.on_instant is not None and not self._ending:
-            self.on_instant()
-        self.ran.clear()
 
     def _is_of_the_dead(self, handle: events.Handle) -> bool:
         process = handle._context.get(_process)  # type: ignore[attr-defined]

@@ -51,7 +51,7 @@ class TcpConnection:
         self._there = Wire(links, client.name, self.server_name)
         self._back = Wire(links, self.server_name, client.name)
         self._there(0, self._knock)
-        links.call_at(links.time() + CONNECT_TIMEOUT_S, self._give_up)
+        self._giving_up = links.call_at(links.time() + CONNECT_TIMEOUT_S, self._give_up)
 
     @property
     def is_usable(self) -> bool:
@@ -181,6 +181,7 @@ class TcpConnection:
 
     def _establish(self) -> None:
         self._is_established = True
+        self._giving_up.cancel()
         unsent, self._unsent = self._unsent, []
         for size, deliver, arguments in unsent:
             self._to_server(size, deliver, *arguments)
@@ -217,6 +218,7 @@ class TcpConnection:
 
     def _forget_if_gone(self) -> None:
         if self._is_client_gone and self._is_server_gone:
+            self._giving_up.cancel()
             self._there.close()
             self._back.close()
             self._living.pop(self, None)
@@ -253,18 +255,22 @@ class Wire:
         self._waiting: deque[tuple[float, Callable[..., None], tuple[Any, ...]]] = deque()
         self._is_waking = False
         self._is_closed = False
-        self._arrival_s = 0.0
+        self._sent_s = self._arrival_s = 0.0
 
     def __call__(self, size: int, deliver: Callable[..., None], *arguments: Any) -> None:
         if self._is_closed:
             return
-        quality = self._links.quality(self._source, self._target)
         now_s = self._links.time()
-        sending_s = size / quality.bytes_per_s if quality.bytes_per_s else 0.0
-        arrival_s = max(now_s + self._links.delay_s(quality), self._arrival_s) + sending_s
-        self._arrival_s = arrival_s
-        self._waiting.append((arrival_s, deliver, arguments))
-        self._wake_at_next()
+        # What is no message, as the end of a call, leaves in one packet with the message before it.
+        if size or now_s != self._sent_s or not self._waiting:
+            self._sent_s = now_s
+            quality = self._links.quality(self._source, self._target)
+            sending_s = size / quality.bytes_per_s if quality.bytes_per_s else 0.0
+            delay_s = self._links.delay_s(quality)
+            self._arrival_s = max(now_s + delay_s, self._arrival_s) + sending_s
+        self._waiting.append((self._arrival_s, deliver, arguments))
+        if not self._is_waking:
+            self._wake_at_next()
 
     def resume(self) -> None:
         """Continue after a cut. Messages that were held back arrive after one more delay."""

@@ -174,7 +174,9 @@ class Checkpoints:
     @property
     def cleaned_end(self) -> int:
         """The offset below which all records were compacted; 0 if it is not known."""
-        offset, epoch = self.cleaned_slot.value or (0, -1)
+        if self.cleaned_slot.value is None:
+            return 0
+        offset, epoch = self.cleaned_slot.value
         is_ours = offset <= self._extent.end and epoch == self._extent.epoch_before(offset)
         return offset if is_ours else 0
 

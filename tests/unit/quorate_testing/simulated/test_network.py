@@ -284,6 +284,31 @@ def test_unary_calls_overtake_each_other_and_messages_of_a_stream_do_not() -> No
     run(program)
 
 
+def test_the_end_of_a_call_comes_with_the_last_message() -> None:
+    """Each end would be one more moment to simulate, at which nothing else happens."""
+
+    async def program(world: ClientAndServer) -> None:
+        moments: list[float] = []
+        world.loop.on_instant = lambda: moments.append(world.loop.time())
+        await world.connection.unary(ECHO, "a", timeout_ms=1000)
+        world.loop.on_instant = None
+        # now; the opening and the request at the server; the answer is the moment that goes on
+        assert len(moments) == 3
+
+    run(program)
+
+
+def test_no_moment_comes_for_the_time_limit_of_a_connection_that_stands() -> None:
+    async def program(world: ClientAndServer) -> None:
+        moments: list[float] = []
+        world.loop.on_instant = lambda: moments.append(world.loop.time())
+        await asyncio.sleep(1)
+        world.loop.on_instant = None
+        assert len(moments) == 1
+
+    run(program)
+
+
 def test_an_impossible_link_is_refused() -> None:
     with pytest.raises(ValueError, match="duplication"):
         LinkQuality(duplication=1.5)
