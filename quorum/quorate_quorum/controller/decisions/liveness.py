@@ -25,6 +25,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 
+from quorate.durations import duration
 from quorate_quorum.controller.decisions.hearing import Hearing, Verdict
 from quorate_quorum.controller.decisions.reach import Found, Reach
 from quorate_quorum.metadata.history import Cause
@@ -201,6 +202,13 @@ class Liveness:
         if session is None or session.phase is Phase.DEAD:
             return False
         return bool(session.streams) or session.silence_ms < self._session_timeout_ms
+
+    def silence(self, broker_id: int) -> str | None:
+        """Return how long the broker is silent; None if it was heard within the session timeout."""
+        session = self._sessions.get(broker_id)
+        if session is None or session.silence_ms < self._session_timeout_ms:
+            return None
+        return f"no heartbeat for {duration(session.silence_ms)}"
 
     # Events: streams and frames of brokers.
 

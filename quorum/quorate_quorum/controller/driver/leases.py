@@ -151,6 +151,9 @@ class Leases:
         session = self.sessions.get(broker.id)
         if session is None or session.broker_epoch != broker.epoch:
             return "it does not run, or cannot reach the controller"
+        silence = self.liveness.silence(broker.id)
+        if silence is not None:
+            return f"{silence}, but its connection is open: it is paused, stuck or cut off"
         if session.wants_shutdown:
             return "it is shutting down"
         if session.wants_fence:

@@ -98,6 +98,52 @@ def test_a_silent_broker_is_fenced_after_the_session_timeout() -> None:
     in_a_world(program)
 
 
+@pytest.mark.parametrize("is_behind", [False, True])
+def test_health_says_that_a_broker_with_an_open_stream_is_silent(is_behind: bool) -> None:
+    """As after kill -STOP. What it told last says nothing about it now."""
+
+    async def reasons(world: World) -> list[str]:
+        found = await world.controller.active().describe_health(lambda _: True)
+        return [one.reason for one in found.response.nodes]
+
+    async def program(world: World) -> None:
+        brokers = await world.unfenced(3)
+        stopped = brokers[1]
+        says_one_thing = beats(
+            broker_id=1,
+            broker_epoch=stopped.broker_epoch,
+            incarnation=stopped.incarnation,
+            applied_offset=0 if is_behind else stopped.client.image.offset,
+        )
+        async with aclosing(world.connection.stream(HEARTBEAT, says_one_thing)) as stream:
+            await anext(stream)
+            assert stopped.stream is not None
+            await stopped.stream.close()
+            await world.until(lambda: world.broker_image(1).fenced)
+            (reason,) = await reasons(world)
+            assert reason.startswith("is fenced: no heartbeat for 3")
+            await asyncio.sleep(2)
+            (reason,) = await reasons(world)
+            assert reason.startswith("is fenced: no heartbeat for 5")
+            assert "its connection is open" in reason
+
+    in_a_world(program)
+
+
+def test_health_says_of_a_broker_that_is_heard_how_far_it_has_caught_up() -> None:
+    async def program(world: World) -> None:
+        broker = FakeBroker(world.environment, [ENDPOINT], cluster_id=CLUSTER, node_id=1)
+        broker.is_behind = True
+        world.brokers.append(broker)
+        await broker.start()
+        await asyncio.sleep(5)
+        found = await world.controller.active().describe_health(lambda _: True)
+        (trouble,) = found.response.nodes
+        assert trouble.reason.startswith("is fenced: it has applied the metadata log to 0, not")
+
+    in_a_world(program)
+
+
 def test_a_broker_whose_stream_breaks_but_that_answers_is_judged_by_silence_alone() -> None:
     async def program(world: World) -> None:
         brokers = await world.unfenced(3)
