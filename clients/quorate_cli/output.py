@@ -86,6 +86,18 @@ def aligned(rows: Sequence[Sequence[object]]) -> str:
     )
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun, which gets an "s" unless the number is 1.
+
+    >>> counted(1, "move"), counted(0, "record"), counted(2, "move of replicas")
+    ('1 move', '0 records', '2 moves of replicas')
+    """
+    if count == 1:
+        return f"1 {noun}"
+    first, space, rest = noun.partition(" ")
+    return f"{count} {first}s{space}{rest}"
+
+
 def tell(message: str, style: str = "") -> None:
     """Print a line to standard error. `style` is a style of rich."""
     console(stderr=True).print(message, style=style, markup=False, soft_wrap=True)

@@ -218,6 +218,19 @@ def refusal(error: errors.QuorateError) -> str:
     return text if step is None or "`quorate " in text else f"{text}; {step}"
 
 
+def not_acknowledged(error: errors.QuorateError) -> str:
+    """Return why a record was not acknowledged, and what to do: in the words of a command.
+
+    >>> not_acknowledged(errors.RecordTooLargeError("2 MB"))
+    '2 MB [RECORD_TOO_LARGE]. Send less in one record, or raise the limit that the message names.'
+    """
+    if not isinstance(error, errors.DeliveryTimeoutError):
+        return f"{error} [{code_name(error)}]. {error.advice}".rstrip()
+    if error.may_be_written:
+        return f"{error} [{code_name(error)}]. Look whether it is there before you send it again."
+    return f"{error}. Nothing was written; send it again."
+
+
 def by_options(text: str) -> str:
     """Return a text of the library with the names of options in place of those of arguments.
 

@@ -16,10 +16,10 @@ from quorate import Consumer, Delivery, Producer, TopicDescription, TopicPartiti
 from quorate.errors import DeliveryTimeoutError, NetworkError, QuorateError, RequestTimedOutError
 from quorate.record.compression import NAMES
 from quorate_cli.completion import topic_names, words
-from quorate_cli.output import NO_ANSWER, SAID_NO, check_word, say, usage_error
+from quorate_cli.output import NO_ANSWER, SAID_NO, check_word, counted, say, usage_error
 from quorate_cli.progress import Show, progress
 from quorate_cli.record_text import AnyRecord
-from quorate_cli.session import Session, code_name, in_session, milliseconds, run
+from quorate_cli.session import Session, in_session, milliseconds, not_acknowledged, run
 from quorate_cli.topic_records import (
     LOOK_MS,
     UntilEnd,
@@ -296,10 +296,10 @@ def _report(session: Session, copied: Copied) -> None:
                 {"partition": number, "next_offset": offset} for number, offset in offsets
             ],
         },
-        f"{copied.copied} records copied, {copied.failed} failed\n",
+        f"{counted(copied.copied, 'record')} copied, {copied.failed} failed\n",
     )
     if copied.error is not None:
-        say(f"{copied.where}: {copied.error} [{code_name(copied.error)}]. {copied.error.advice}")
+        say(f"{copied.where}: {not_acknowledged(copied.error)}")
     if copied.error is not None or copied.interrupted:
         options = " ".join(f"--start {number}={offset}" for number, offset in offsets)
         sys.stderr.write(f"to go on: the same command with {options}\n")

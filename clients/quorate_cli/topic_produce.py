@@ -23,12 +23,13 @@ from quorate_cli.output import (
     SAID_NO,
     WRONG_USAGE,
     check_word,
+    counted,
     say,
     usage_error,
 )
 from quorate_cli.progress import Show, progress
 from quorate_cli.record_input import NewRecord, Reader, headers_of, of_json, of_text
-from quorate_cli.session import Name, Session, code_name, in_session, milliseconds, run
+from quorate_cli.session import Name, Session, in_session, milliseconds, not_acknowledged, run
 
 #: When this many lines wait for their acknowledgement, no more lines are read.
 LINES_AHEAD = 20_000
@@ -68,7 +69,7 @@ class _Tally:
     def note(self, error: QuorateError) -> None:
         """Count a failed record. Print the first error."""
         if not self.failed:
-            say(f"topic {self.topic}: {error} [{code_name(error)}]. {error.advice}".rstrip())
+            say(f"topic {self.topic}: {not_acknowledged(error)}")
         self.failed += 1
         self.has_timed_out = self.has_timed_out or isinstance(error, DeliveryTimeoutError)
 
@@ -154,7 +155,7 @@ def produce(
     tally = run(main, timeout=session.timeout, bounded=False)
     session.answer(
         {"acked": tally.acked, "failed": tally.failed},
-        f"{tally.acked} records acknowledged, {tally.failed} failed\n",
+        f"{counted(tally.acked, 'record')} acknowledged, {tally.failed} failed\n",
     )
     if tally.has_timed_out:
         raise typer.Exit(NO_ANSWER)

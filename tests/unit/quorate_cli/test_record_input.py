@@ -118,7 +118,7 @@ def test_a_line_that_is_no_record_ends_the_command(quorate: Quorate) -> None:
     topic = quorate.topic()
     lines = b'{"value": "sent"}\n{"value": 1}\n{"value": "not sent"}\n'
     said = quorate("topic", "produce", topic, "--json", stdin=lines)
-    assert (said.status, said.out) == (2, "1 records acknowledged, 1 failed\n")
+    assert (said.status, said.out) == (2, "1 record acknowledged, 1 failed\n")
     assert said.err == (
         "quorate: line 2: value must be a string or null, not 1; nothing behind it was sent\n"
     )

@@ -185,7 +185,7 @@ def test_a_target_that_fails_in_the_middle_leaves_no_gap(
         assert err.endswith("to go on: the same command with --start 0=3 --start 1=0\n")
         other.start_broker(0)
         again = there(*copy[:6], "--until-end", "--start", "0=3", "--start", "1=0")
-        assert (again.status, again.out) == (0, "1 records copied, 0 failed\n")
+        assert (again.status, again.out) == (0, "1 record copied, 0 failed\n")
         assert [one.value for one in there.read(topic)] == [b"0", b"1", b"2", b"later"]
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import io
 import os
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from quorate.errors import DeliveryTimeoutError
+from quorate_cli.session import not_acknowledged
 from quorate_cli.topic_produce import Lines
 
 
@@ -32,3 +35,22 @@ def test_lines_are_those_of_the_file(written: list[bytes]) -> None:
     while chunk := lines.next():
         found += chunk
     assert found == written
+
+
+@pytest.mark.parametrize(
+    ("may_be_written", "said"),
+    [
+        (False, "no answer. Nothing was written; send it again."),
+        (
+            True,
+            "no answer [OUTCOME_UNKNOWN]. Look whether it is there before you send it again.",
+        ),
+    ],
+)
+def test_a_record_that_was_not_acknowledged_has_advice_for_a_shell(
+    may_be_written: bool, said: str
+) -> None:
+    """What is known is not called unknown, and no attribute of a Python class is named."""
+    error = DeliveryTimeoutError("no answer")
+    error.may_be_written = may_be_written
+    assert not_acknowledged(error) == said
