@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -79,9 +80,13 @@ def elect(
         print_json([_document(*one) for one in found.items()])
     else:
         rows = [
-            (f"{key.topic}/{key.partition}", one.leader, _said(one)) for key, one in found.items()
+            (f"{key.topic}/{key.partition}", one.leader if one.leader >= 0 else "none", _said(one))
+            for key, one in found.items()
         ]
-        print_table(("partition", "leader", "result"), rows)
+        if rows:
+            print_table(("partition", "leader", "result"), rows)
+        else:
+            sys.stdout.write("no partition needs an election\n")
     failed = sum(not _is_fine(one) for one in found.values())
     if failed:
         fail(f"{failed} of {len(found)} partitions had no election", SAID_NO)
@@ -92,7 +97,9 @@ def _is_fine(one: LeaderElection) -> bool:
 
 
 def _said(one: LeaderElection) -> str:
-    return "elected" if one.error is None else f"{one.error} [{code_name(one.error)}]"
+    if one.error is not None:
+        return f"{one.error} [{code_name(one.error)}]"
+    return "elected; acknowledged records may be lost" if one.may_have_lost else "elected"
 
 
 def _document(key: TopicPartition, one: LeaderElection) -> dict[str, object]:
@@ -101,6 +108,7 @@ def _document(key: TopicPartition, one: LeaderElection) -> dict[str, object]:
         "partition": key.partition,
         "leader": one.leader,
         "elected": one.error is None,
+        "may_have_lost": one.may_have_lost,
         "error": None if one.error is None else code_name(one.error),
         "message": "" if one.error is None else str(one.error),
     }

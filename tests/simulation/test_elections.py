@@ -98,7 +98,9 @@ def test_an_unclean_election_lets_the_furthest_of_the_replicas_that_are_alive_le
         refused = await elect(scene)
         assert isinstance(refused.error, PreferredLeaderNotAvailableError)
         furthest = others[1]  # it left last
-        assert await elect(scene, unclean=True) == LeaderElection(furthest, None)
+        assert await elect(scene, unclean=True) == LeaderElection(
+            furthest, None, may_have_lost=True
+        )
         assert scene.state.recovered_epoch == scene.state.leader_epoch
         assert "partition_recovered_with_possible_loss" in scene.told
         read = await scene.read()
@@ -125,7 +127,7 @@ def test_the_only_replica_begins_empty_on_a_replaced_disk_if_an_operator_asks() 
         await scene.until(scene.all_unfenced, "the broker is back, and takes part")
         await asyncio.sleep(120)
         assert scene.state.leader < 0, "the disk may come back: it does not begin empty by itself"
-        assert await elect(scene, unclean=True) == LeaderElection(only, None)
+        assert await elect(scene, unclean=True) == LeaderElection(only, None, may_have_lost=True)
         assert scene.state.recovered_epoch == scene.state.leader_epoch
         scene.acked.clear()
         await scene.produce(5)

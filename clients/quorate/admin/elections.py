@@ -17,11 +17,13 @@ class LeaderElection(NamedTuple):
     """The result of an election of one partition.
 
     `leader`: the broker that leads now; -1: none. `error`: why there was no election; None: this
-    leader was elected.
+    leader was elected. `may_have_lost`: the election was unclean, and no replica had surely all
+    records: ACKNOWLEDGED RECORDS MAY BE LOST.
     """
 
     leader: int
     error: QuorateError | None
+    may_have_lost: bool = False
 
 
 class ElectionCalls(QuorumCalls):
@@ -61,7 +63,9 @@ class ElectionCalls(QuorumCalls):
         response = await self._ask(methods.ELECT_LEADERS, request)
         return {
             TopicPartition(one.topic, result.partition): LeaderElection(
-                result.leader, from_wire(result.error) if result.error.code else None
+                result.leader,
+                from_wire(result.error) if result.error.code else None,
+                result.may_have_lost,
             )
             for one in response.topics
             for result in one.partitions

@@ -1197,9 +1197,12 @@ class ElectedPartition(_message.Message):
     PARTITION_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     LEADER_FIELD_NUMBER: _builtins.int
+    MAY_HAVE_LOST_FIELD_NUMBER: _builtins.int
     partition: _builtins.int
     leader: _builtins.int
     """the leader now; -1: none"""
+    may_have_lost: _builtins.bool
+    """this leader may lack acknowledged records"""
     @_builtins.property
     def error(self) -> _common_pb2.Error:
         """why there was no election; it may be that none is needed"""
@@ -1210,10 +1213,11 @@ class ElectedPartition(_message.Message):
         partition: _builtins.int = ...,
         error: _common_pb2.Error | None = ...,
         leader: _builtins.int = ...,
+        may_have_lost: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "leader", b"leader", "partition", b"partition"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "leader", b"leader", "may_have_lost", b"may_have_lost", "partition", b"partition"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

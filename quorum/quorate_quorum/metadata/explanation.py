@@ -92,6 +92,13 @@ CLAUSES: Final = {
         "a config was changed, and the ISR now has min.insync.replicas members"
     ),
 }
+#: Causes of elections that may lose records. Brokers that they do not name leave the ISR, too.
+_LOSSY: Final = (
+    ev.CAUSE_KIND_LOSSY_TOLD,
+    ev.CAUSE_KIND_LOSSY_WAITED,
+    ev.CAUSE_KIND_LOSSY_ALLOWED,
+    ev.CAUSE_KIND_LOSSY_ASKED,
+)
 UNKNOWN: Final = "of a cause that this release does not know"
 
 
@@ -140,7 +147,9 @@ def sentence(before: PastChange | None, change: PastChange) -> str:
     if all(cause.kind == ev.CAUSE_KIND_UNSPECIFIED for cause in causes):
         return f"the controller {done}; {CLAUSES[ev.CAUSE_KIND_UNSPECIFIED]}"
     told = list(dict.fromkeys(map(clause, causes)))
-    return f"the controller {done}, because {_listed(told)}"
+    loss = any(cause.kind in _LOSSY for cause in causes)
+    warning = ": ACKNOWLEDGED RECORDS MAY BE LOST" if loss else ""
+    return f"the controller {done}, because {_listed(told)}{warning}"
 
 
 def _steps(before: PastChange, change: PastChange) -> Iterator[str]:
@@ -208,19 +217,10 @@ def _why_out(before: PastChange | None, change: PastChange, broker_id: int) -> s
 
 def _why_left(change: PastChange, broker_id: int) -> str:
     own = [cause for cause in change.causes if cause.broker_id == broker_id]
-    others = [cause for cause in change.causes if cause.kind in _WHOLE_PARTITION]
+    others = [cause for cause in change.causes if cause.kind in _LOSSY]
     if not (own or others):
         return CLAUSES[ev.CAUSE_KIND_UNSPECIFIED]
     return _listed([clause(one, "it") for one in own] or [clause(one) for one in others])
-
-
-#: Causes by which brokers leave the ISR that they do not name: a lossy election trusts no other.
-_WHOLE_PARTITION: Final = (
-    ev.CAUSE_KIND_LOSSY_TOLD,
-    ev.CAUSE_KIND_LOSSY_WAITED,
-    ev.CAUSE_KIND_LOSSY_ALLOWED,
-    ev.CAUSE_KIND_LOSSY_ASKED,
-)
 
 
 def _leader(change: PastChange) -> str:

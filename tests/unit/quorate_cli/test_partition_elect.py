@@ -23,6 +23,7 @@ class Elections:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.asked: list[tuple[list[TopicPartition] | None, bool]] = []
         self.second = NOT_NEEDED
+        self.is_balanced = False
         monkeypatch.setattr(Admin, "start", self._nothing)
         monkeypatch.setattr(Admin, "describe_topics", self._describe)
         monkeypatch.setattr(Admin, "elect_leaders", self._elect)
@@ -37,6 +38,8 @@ class Elections:
         self, partitions: list[TopicPartition] | None = None, *, unclean: bool = False
     ) -> dict[TopicPartition, LeaderElection]:
         self.asked.append((partitions, unclean))
+        if self.is_balanced:
+            return {}
         results = {0: LeaderElection(1, None), 1: self.second}
         return {
             key: results[key.partition]
@@ -72,7 +75,13 @@ def test_an_election_that_is_refused_is_a_failure(
     assert elections.asked == [(None, False)]
     assert said.status == 1
     assert "1 of 2 partitions had no election" in said.err
-    shared = {"topic": "t", "elected": True, "error": None, "message": ""}
+    shared = {
+        "topic": "t",
+        "elected": True,
+        "may_have_lost": False,
+        "error": None,
+        "message": "",
+    }
     assert json.loads(said.out) == [
         {**shared, "partition": 0, "leader": 1},
         {
@@ -80,6 +89,7 @@ def test_an_election_that_is_refused_is_a_failure(
             "partition": 1,
             "leader": 2,
             "elected": False,
+            "may_have_lost": False,
             "error": "PREFERRED_LEADER_NOT_AVAILABLE",
             "message": "broker 1 is fenced",
         },
@@ -93,6 +103,33 @@ def test_a_loss_must_be_accepted(elections: Elections, capfd: pytest.CaptureFixt
     assert elections.asked == []
     assert run(capfd, "t/0", "--unclean", "--accept-loss").status == 0
     assert elections.asked == [([TopicPartition("t", 0)], True)]
+
+
+def test_a_possible_loss_is_said(elections: Elections, capfd: pytest.CaptureFixture[str]) -> None:
+    elections.second = LeaderElection(2, None, may_have_lost=True)
+    said = run(capfd, "t", "--unclean", "--accept-loss")
+    assert [line.split(maxsplit=2) for line in said.out.splitlines()[1:]] == [
+        ["t/0", "1", "elected"],
+        ["t/1", "2", "elected; acknowledged records may be lost"],
+    ]
+    said = run(capfd, "t", "--unclean", "--accept-loss", "-o", "json")
+    assert [one["may_have_lost"] for one in json.loads(said.out)] == [False, True]
+
+
+def test_no_leader_is_shown_as_none(
+    elections: Elections, capfd: pytest.CaptureFixture[str]
+) -> None:
+    elections.second = LeaderElection(-1, PreferredLeaderNotAvailableError("start it"))
+    line = run(capfd, "t/1").out.splitlines()[1]
+    assert line.split(maxsplit=2)[:2] == ["t/1", "none"]
+
+
+def test_that_no_partition_needs_an_election_is_said(
+    elections: Elections, capfd: pytest.CaptureFixture[str]
+) -> None:
+    elections.is_balanced = True
+    assert run(capfd, "--all") == Answer(0, "no partition needs an election\n", "")
+    assert json.loads(run(capfd, "--all", "-o", "json").out) == []
 
 
 @pytest.mark.parametrize(

@@ -85,9 +85,8 @@ def elect_preferred(
         new = moved(image, topic, old, isr=old.isr, leader=preferred, because=causes)
     if new.leader != preferred:
         found = (
-            f"its replica is not in the ISR {list(old.isr)}"
-            if preferred not in old.isr
-            else "it is fenced or shutting down, or has lost the replica's directory"
+            _why_not(image, old, preferred, is_named=True)
+            or f"its replica is not in the ISR {list(old.isr)}: `quorate explain` tells why"
         )
         raise PreferredLeaderNotAvailableError(
             f"the preferred replica, broker {preferred}, may not lead: {found}"
@@ -135,7 +134,10 @@ def elect_any(
 def _why_not(
     image: MetadataImage, partition: PartitionImage, broker_id: int, *, is_named: bool
 ) -> str | None:
-    """Return why a replica can't lead even with a loss, and what to do; None if it can."""
+    """Return why a replica can't lead even with a loss, and what to do; None if it can.
+
+    `is_named`: whether one whose directory is gone may begin empty.
+    """
     if image.is_eligible(partition, broker_id):
         return None
     broker = image.brokers.get(broker_id)
@@ -199,12 +201,13 @@ class RequestedElections:
             if topic is None or partition is None:
                 continue  # deleted meanwhile
             error = None
+            may_have_lost = partition.recovered_epoch == partition.leader_epoch
             if partition.leader == NO_LEADER:
                 error = EligibleLeadersNotAvailableError(
                     "no replica that is alive has told the end of its log in time, or one that may"
                     " have most records was alive and is not now: ask again"
                 )
-            self._answer(topic.name, index, error, partition)
+            self._answer(topic.name, index, error, partition, may_have_lost=may_have_lost)
 
     def _every_partition(self) -> Iterator[tuple[str, int]]:
         for name in sorted(self._image.topic_ids):
@@ -239,6 +242,8 @@ class RequestedElections:
         index: int,
         error: QuorateError | None,
         partition: PartitionImage | None = None,
+        *,
+        may_have_lost: bool = False,
     ) -> None:
         if self.request.all_topics and self._answered == ANSWERED_MAX:
             return
@@ -253,6 +258,8 @@ class RequestedElections:
         )
         if error is not None:
             result.error.CopyFrom(to_wire(error))
+        else:
+            result.may_have_lost = may_have_lost
 
 
 def _topic(image: MetadataImage, name: str) -> TopicImage | None:

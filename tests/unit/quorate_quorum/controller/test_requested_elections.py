@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +16,7 @@ from quorate_quorum.controller.decisions import requested_elections
 from quorate_quorum.controller.decisions.requested_elections import RequestedElections
 from quorate_quorum.metadata.delta import replayed
 from quorate_quorum.metadata.image import MetadataImage
+from quorate_quorum.metadata.partitions import partition_changed
 from quorate_quorum.v1 import controller_pb2 as wire
 from tests.harness.addresses import listening_at
 from tests.unit.quorate_quorum.metadata.builders import (
@@ -119,6 +122,25 @@ def test_a_preferred_replica_that_leads_or_may_not_lead_changes_nothing(
     after, found, _ = carried_out(image, named(0))
     assert found == {"orders": [(0, code, leader)]}
     assert after.topics == image.topics
+
+
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        (
+            with_partition(brokers([0, 1, 2], fenced=[2]), [2, 0], isr=[], elr=[2], leader=-1),
+            "broker 2, may not lead: broker 2 is not alive: start it",
+        ),
+        (
+            with_partition(THREE, [2, 0, 1], isr=[0, 1], leader=0),
+            "its replica is not in the ISR [0, 1]: `quorate explain` tells why",
+        ),
+    ],
+    ids=["dead", "behind"],
+)
+def test_why_a_preferred_replica_may_not_lead_is_said(image: MetadataImage, said: str) -> None:
+    _, _, requested = carried_out(image, named(0))
+    assert said in requested.response.topics[0].partitions[0].error.message
 
 
 def test_a_partition_without_a_leader_gets_its_preferred_one_from_the_elr() -> None:
@@ -251,6 +273,26 @@ def test_an_unclean_election_is_left_to_the_machine_that_compares_the_logs() -> 
     assert requested.lossy == {(topic_id(1), 0): (1, 2)}
     requested.lossy_ended(image)
     assert results(requested.response) == {"orders": [(0, NONE_ELIGIBLE, -1)]}
+
+
+@pytest.mark.parametrize(("recovered", "may_have_lost"), [(3, True), (-1, False)])
+def test_the_answer_says_whether_acknowledged_records_may_be_lost(
+    recovered: int, may_have_lost: bool
+) -> None:
+    image = with_partition(brokers([0, 1, 2], fenced=[0]), [0, 1, 2], isr=[0], leader=-1)
+    _, _, requested = carried_out(image, named(0, unclean=True))
+    old = the_partition(image)
+    new = replace(
+        old,
+        leader=1,
+        isr=(1,),
+        leader_epoch=3,
+        recovered_epoch=recovered,
+        partition_epoch=old.partition_epoch + 1,
+    )
+    requested.lossy_ended(built(partition_changed(topic_id(1), 0, old, new), on=image))
+    [result] = requested.response.topics[0].partitions
+    assert (result.leader, result.may_have_lost) == (1, may_have_lost)
 
 
 def three_topics() -> MetadataImage:

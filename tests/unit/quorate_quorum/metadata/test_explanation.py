@@ -180,6 +180,14 @@ MOVING = after(
             " 12 s, over replica.lag.time.max.ms, and was 18,000 records behind",
             id="two causes",
         ),
+        pytest.param(
+            NEW,
+            after(NEW, Cause(ev.CAUSE_KIND_LOSSY_ASKED, 3), leader=3, leader_epoch=2, isr=(3,)),
+            "the controller elected broker 3 in leader epoch 2 and took brokers 1 and 2 out of the"
+            " ISR, because an operator asked for an unclean election, and broker 3 had most"
+            " records: ACKNOWLEDGED RECORDS MAY BE LOST",
+            id="a lossy election",
+        ),
     ],
 )
 def test_a_change_is_a_sentence(before: PastChange | None, change: PastChange, text: str) -> None:
