@@ -25,6 +25,8 @@ from quorate.v1 import admin_pb2 as wire
 
 #: The most partitions that one request names. Calls that name more send several, one after another.
 NAMED_MAX: Final = 1_000
+#: The most partitions that an error names.
+SHOWN_MAX: Final = 5
 
 
 class Reassignment(NamedTuple):
@@ -92,7 +94,8 @@ class ReassignmentCalls(QuorumCalls):
         go in several requests, one after another: if the call fails, some moves may have begun. The
         call is safe to repeat.
 
-        `expected`: the replicas from which a plan was made. A partition that has other replicas
+        `expected`: the replicas from which a plan was made, of each partition with a target.
+        ValueError if it lacks one, or names another partition. A partition that has other replicas
         now, or another order of them, or that is being moved, is refused; one that has the asked
         target already, or is moving to it, is not.
 
@@ -106,6 +109,7 @@ class ReassignmentCalls(QuorumCalls):
         the only replicas in sync), NoReassignmentInProgressError (there is nothing to cancel) or
         UnknownTopicError.
         """
+        _check_expected(targets, expected)
         results: dict[TopicPartition, QuorateError | None] = {}
         for part in _parts(targets):
             request = wire.ReassignPartitionsRequest(
@@ -171,6 +175,28 @@ class ReassignmentCalls(QuorumCalls):
             for one in response.topics
             for found in one.partitions
         }
+
+
+def _check_expected(
+    targets: Mapping[TopicPartition, Sequence[int] | None],
+    expected: Mapping[TopicPartition, Sequence[int]] | None,
+) -> None:
+    """Raise ValueError for a plan of which a part would not be compared with the replicas of now."""
+    if expected is None:
+        return
+    lacks = [key for key, target in targets.items() if target is not None and not expected.get(key)]
+    extra = [key for key in expected if key not in targets]
+    for keys, fault in ((lacks, "has no replicas of"), (extra, "names, and targets does not,")):
+        if keys:
+            raise ValueError(
+                "reassign_partitions: expected must have the replicas of each partition with a"
+                f" target, and name no other; it {fault} {_names(keys)}"
+            )
+
+
+def _names(keys: Sequence[TopicPartition]) -> str:
+    names = ", ".join(f"{topic}/{number}" for topic, number in keys[:SHOWN_MAX])
+    return f"{names} and {len(keys) - SHOWN_MAX} more" if len(keys) > SHOWN_MAX else names
 
 
 def _parts(partitions: Iterable[TopicPartition]) -> Iterator[list[TopicPartition]]:

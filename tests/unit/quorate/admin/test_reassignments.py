@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import pytest
+
 from quorate import Admin, TopicPartition
 from quorate.admin.reassignments import NAMED_MAX
 from quorate.errors import InvalidReplicaAssignmentError, to_wire
@@ -68,6 +70,26 @@ async def moving(cluster: FakeCluster) -> Moving:
     cluster.brokers = [broker]
     await cluster.start()
     return broker
+
+
+@pytest.mark.parametrize(
+    ("expected", "told"),
+    [
+        ({KEYS[0]: [1]}, "it has no replicas of t1/0"),
+        ({KEYS[0]: [1], KEYS[1]: []}, "it has no replicas of t1/0"),
+        ({KEYS[0]: [1], KEYS[1]: [1], KEYS[9]: [1]}, "it names, and targets does not, t2/1"),
+        ({}, "it has no replicas of t0/0, t1/0"),
+    ],
+)
+async def test_a_plan_says_of_each_target_what_it_was_made_from(
+    expected: dict[TopicPartition, list[int]], told: str
+) -> None:
+    """A part of a plan that is not compared could undo what changed since."""
+    admin = Admin(bootstrap_servers="nowhere:1")
+    targets = {KEYS[0]: [3], KEYS[1]: [3], KEYS[2]: None}
+    with pytest.raises(ValueError, match="expected must have the replicas of each") as raised:
+        await admin.reassign_partitions(targets, expected=expected)
+    assert told in str(raised.value)
 
 
 def test_more_moves_than_a_request_may_name_go_in_several() -> None:
