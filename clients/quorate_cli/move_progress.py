@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -38,46 +38,78 @@ class Progress:
 class Pace:
     """How fast a move is. `bytes_per_s` is None if it is not known yet.
 
-    `seconds_left`: None, too, if the move would not end at this pace.
+    `seconds_left`: None, too, if the move would not end at this pace. `watched_s`: the time between
+    the looks. `at_most`: the throttle, if that says more than the looks do; else 0.
     """
 
     bytes_per_s: float | None = None
     seconds_left: float | None = None
+    watched_s: float = 0.0
+    at_most: int = 0
 
     @property
     def speed(self) -> str:
         """The speed in words."""
+        if self.at_most:
+            return f"at most {readable(self.at_most)}/s"
         return "-" if self.bytes_per_s is None else f"{readable(round(self.bytes_per_s))}/s"
 
     def left(self, now: Progress) -> str:
         """The time that is left, in words."""
         if now.left == 0:
             return "all copied"
+        if self.at_most and self.seconds_left is not None:
+            return f"{duration(self.seconds_left)} or more"
         if self.bytes_per_s is None:
             return "not known yet"
-        if self.seconds_left is None:
-            return "falls behind" if self.bytes_per_s > 0 else "stands still"
-        return duration(self.seconds_left)
+        if self.seconds_left is not None:
+            return duration(self.seconds_left)
+        if self.bytes_per_s > 0:
+            return "falls behind"
+        # A copy goes in batches: in a shorter time than that, none may have ended.
+        still = self.watched_s >= WINDOW_S
+        return "stands still" if still else f"nothing copied for {duration(self.watched_s)}"
 
 
-def pace(before: Progress, now: Progress, seconds: float) -> Pace:
+def pace(before: Progress, now: Progress, seconds: float, throttle: int = 0) -> Pace:
     """Return the pace between two looks at a move.
 
     What is written to the partition meanwhile must be copied, too: the time that is left is that
-    in which the missing bytes come to nothing.
+    in which the missing bytes come to nothing. A throttled copy comes in bursts, one batch after a
+    pause: until it was watched for WINDOW_S, its `throttle` says more than what was seen.
 
-    >>> pace(Progress(100, 1000), Progress(300, 1000), 2.0)
-    Pace(bytes_per_s=100.0, seconds_left=7.0)
+    >>> pace(Progress(100, 1000), Progress(300, 1000), 2.0).left(Progress(300, 1000))
+    '7 s'
     >>> pace(Progress(100, 1000), Progress(300, 1500), 2.0).left(Progress(300, 1500))
     'falls behind'
+    >>> pace(Progress(100, 1000), Progress(100, 1000), 2.0, 10).left(Progress(100, 1000))
+    '2 min or more'
     """
+    if throttle and seconds < WINDOW_S:
+        return Pace(None, now.left / throttle, seconds, throttle)
     if seconds <= 0:
         return Pace()
     speed = max(0, now.done - before.done) / seconds
     closing = (before.left - now.left) / seconds
     if now.left == 0:
-        return Pace(speed, 0.0)
-    return Pace(speed, now.left / closing if speed > 0 and closing > 0 else None)
+        return Pace(speed, 0.0, seconds)
+    return Pace(speed, now.left / closing if speed > 0 and closing > 0 else None, seconds)
+
+
+def hindrance(move: Reassignment, dead: Collection[int]) -> str:
+    """Return why a move can't end, and what to do; empty if nothing is known to hinder it.
+
+    >>> hindrance(Reassignment((3, 1), (3,), (), (1,), 1), {3})
+    'broker 3 is not alive: start it, or cancel the move'
+    """
+    away = [b for b in move.target if b in dead and b not in move.isr]
+    if not away:
+        return ""
+    if len(away) == 1:
+        return f"broker {away[0]} is not alive: start it, or cancel the move"
+    *others, last = map(str, away)
+    names = f"{', '.join(others)} and {last}"
+    return f"brokers {names} are not alive: start them, or cancel the move"
 
 
 def duration(seconds: float) -> str:
@@ -116,6 +148,12 @@ class Look:
     at_s: float
     moves: Mapping[TopicPartition, Reassignment]
     progress: Mapping[TopicPartition, Progress]
+    #: The registered brokers that are not alive.
+    dead: frozenset[int] = frozenset()
+
+    def hindrance(self, key: TopicPartition) -> str:
+        """Return why a move can't end; empty if nothing is known to hinder it."""
+        return hindrance(self.moves[key], self.dead)
 
 
 @dataclass(slots=True)
@@ -133,10 +171,14 @@ class Looks:
     def pace_of(self, key: TopicPartition) -> Pace:
         """Return the pace of a move of the last look, since the first that saw the same move."""
         now = self._looks[-1]
-        for one in self._looks:
-            if key in one.moves and one.moves[key].adding == now.moves[key].adding:
-                return pace(one.progress[key], now.progress[key], now.at_s - one.at_s)
-        return Pace()
+        same = _what_is_copied(now.moves[key])
+        first = next(
+            one
+            for one in self._looks
+            if key in one.moves and _what_is_copied(one.moves[key]) == same
+        )
+        watched_s = now.at_s - first.at_s
+        return pace(first.progress[key], now.progress[key], watched_s, now.moves[key].throttle)
 
     def pace_of_all(self, keys: Iterable[TopicPartition]) -> tuple[Progress, Pace]:
         """Return how far these moves are together, and the pace of the slowest."""
@@ -146,11 +188,18 @@ class Looks:
             sum(now.progress[key].done for key in named),
             sum(now.progress[key].total for key in named),
         )
-        paces = [self.pace_of(key) for key in named]
-        if not paces or any(one.bytes_per_s is None for one in paces):
+        paces = {key: self.pace_of(key) for key in named}
+        if not paces or any(p.bytes_per_s is None and not p.at_most for p in paces.values()):
             return total, Pace()
-        times = [one.seconds_left for one in paces]
-        return total, Pace(
-            sum(one.bytes_per_s or 0 for one in paces),
-            None if None in times else max(time or 0.0 for time in times),
-        )
+        times = [one.seconds_left for one in paces.values()]
+        longest = None if None in times else max(time or 0.0 for time in times)
+        watched_s = min(one.watched_s for one in paces.values())
+        if any(one.at_most for one in paces.values()):
+            # each leader sends so much
+            limits = {(now.moves[key].leader, one.at_most) for key, one in paces.items()}
+            return total, Pace(None, longest, watched_s, sum(limit for _, limit in limits))
+        return total, Pace(sum(p.bytes_per_s or 0 for p in paces.values()), longest, watched_s)
+
+
+def _what_is_copied(move: Reassignment) -> tuple[tuple[int, ...], int]:
+    return move.adding, move.throttle

@@ -11,9 +11,9 @@ from typing import Annotated, Final
 
 import typer
 
-from quorate import Admin, Reassignment, TopicPartition
+from quorate import Admin, TopicPartition
 from quorate_cli.cluster_disks import readable
-from quorate_cli.move_progress import Look, Looks, Pace, Progress, progress_of
+from quorate_cli.move_progress import Look, Looks, Pace, progress_of
 from quorate_cli.output import aligned, print_json, print_table
 from quorate_cli.progress import live_text
 from quorate_cli.session import Session, in_session, run
@@ -42,8 +42,10 @@ def list_moves(
     """List the partitions whose replicas are being moved: how far they are, how fast, what is left.
 
     The command looks twice, and the speed is that between the looks. The time left is an estimate
-    from it, or why there is none: "all copied" (it waits until the replicas are in sync), "stands
-    still", or "falls behind" (the partition is written to faster than it is copied).
+    from it, or why there is none: "all copied" (it waits until the replicas are in sync), "falls
+    behind" (the partition is written to faster than it is copied), "nothing copied", after half a
+    minute "stands still", or the brokers that are not alive. A throttled copy comes in bursts: for
+    the first half minute of --watch, its speed and time are those of the throttle.
 
     --watch shows the same again and again: on a terminal as one table, in a pipe as plain text, or
     with -o json as a document on each line.
@@ -76,8 +78,10 @@ async def look_at_moves(admin: Admin, looks: Looks) -> Look:
     moves = await admin.list_reassignments()
     topics = sorted({key.topic for key in moves})
     sizes = await admin.describe_log_dirs(topics) if topics else []
+    brokers = (await admin.describe_cluster()).brokers if moves else ()
     far = {key: progress_of(key, one, sizes) for key, one in sorted(moves.items())}
-    look = Look(time.monotonic(), moves, far)
+    dead = frozenset(one.id for one in brokers if one.fenced)
+    look = Look(time.monotonic(), moves, far, dead)
     looks.add(look)
     return look
 
@@ -93,27 +97,22 @@ def _show_moves(session: Session, look: Look, looks: Looks) -> None:
 
 
 def _rows(look: Look, looks: Looks) -> list[Sequence[str]]:
-    rows = [
-        _row(key, look.moves[key], far, looks.pace_of(key)) for key, far in look.progress.items()
-    ]
-    return [HEADER, *rows]
+    return [HEADER, *(_row(key, look, looks.pace_of(key)) for key in look.progress)]
 
 
 def _documents(look: Look, looks: Looks) -> list[dict[str, object]]:
-    return [
-        _document(key, look.moves[key], far, looks.pace_of(key))
-        for key, far in look.progress.items()
-    ]
+    return [_document(key, look, looks.pace_of(key)) for key in look.progress]
 
 
-def _row(key: TopicPartition, move: Reassignment, far: Progress, pace: Pace) -> Sequence[str]:
+def _row(key: TopicPartition, look: Look, pace: Pace) -> Sequence[str]:
+    move, far = look.moves[key], look.progress[key]
     return (
         f"{key.topic}/{key.partition}",
         *map(_ids, (move.target, move.adding, move.removing, move.isr)),
         str(far),
         f"{readable(move.throttle)}/s" if move.throttle else "-",
         pace.speed,
-        pace.left(far),
+        look.hindrance(key) or pace.left(far),
     )
 
 
@@ -121,9 +120,8 @@ def _ids(brokers: Iterable[int]) -> str:
     return ",".join(map(str, brokers)) or "-"
 
 
-def _document(
-    key: TopicPartition, move: Reassignment, far: Progress, pace: Pace
-) -> dict[str, object]:
+def _document(key: TopicPartition, look: Look, pace: Pace) -> dict[str, object]:
+    move, far, why = look.moves[key], look.progress[key], look.hindrance(key)
     return {
         "topic": key.topic,
         "partition": key.partition,
@@ -136,5 +134,6 @@ def _document(
         "total_bytes": far.total,
         "throttle": move.throttle or None,
         "bytes_per_second": pace.bytes_per_s,
-        "seconds_left": pace.seconds_left,
+        "seconds_left": None if why else pace.seconds_left,
+        "hindrance": why or None,
     }

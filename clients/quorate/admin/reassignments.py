@@ -181,7 +181,7 @@ def _check_expected(
     targets: Mapping[TopicPartition, Sequence[int] | None],
     expected: Mapping[TopicPartition, Sequence[int]] | None,
 ) -> None:
-    """Raise ValueError for a plan of which a part would not be compared with the replicas of now."""
+    """Raise ValueError for a plan of which a part would not be compared with what is there."""
     if expected is None:
         return
     lacks = [key for key, target in targets.items() if target is not None and not expected.get(key)]

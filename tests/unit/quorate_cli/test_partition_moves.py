@@ -12,6 +12,8 @@ import pytest
 
 from quorate import (
     Admin,
+    BrokerDescription,
+    ClusterDescription,
     ConfigDescription,
     LogDirDescription,
     Reassignment,
@@ -41,10 +43,11 @@ class Cluster:
         self.min_isr = "2"
         self.replicas = (1, 2)
         self.sizes = {1: 1000, 2: 1000, 3: 250}
+        self.dead: set[int] = set()
         monkeypatch.setattr(partition_moves, "LOOK_S", 0)
         for name in ("start", "describe_topics", "reassign_partitions", "list_reassignments"):
             monkeypatch.setattr(Admin, name, getattr(self, name))
-        for name in ("describe_log_dirs", "describe_configs"):
+        for name in ("describe_log_dirs", "describe_configs", "describe_cluster"):
             monkeypatch.setattr(Admin, name, getattr(self, name))
 
     async def start(self) -> None:
@@ -71,6 +74,10 @@ class Cluster:
 
     async def list_reassignments(self) -> dict[TopicPartition, Reassignment]:
         return self.moves.pop(0) if len(self.moves) > 1 else self.moves[0]
+
+    async def describe_cluster(self) -> ClusterDescription:
+        brokers = (BrokerDescription(b, "", "", "", b in self.dead, 1) for b in (1, 2, 3))
+        return ClusterDescription("c", 1, tuple(brokers))
 
     async def describe_log_dirs(self, topics: Iterable[str]) -> list[LogDirDescription]:
         assert list(topics) == ["t"]
@@ -248,7 +255,7 @@ def test_moves_are_listed_with_the_bytes_that_were_copied(
     assert header.split("  ")[-3:] == ["throttle", "speed", "time left"]
     assert row.split() == [
         *("t/0", "3,1", "3", "2", "1,2", "250", "B", "of", "1000", "B", "(25", "%)"),
-        *("-", "0", "B/s", "stands", "still"),
+        *("-", "0", "B/s", "nothing", "copied", "for", "1", "s"),
     ]
     cluster.moves = [{T0: MOVE._replace(throttle=10 << 20)}]
     assert run(capfd, "list-moves", "-i", "0.1", "-o", "json").json == [
@@ -263,10 +270,21 @@ def test_moves_are_listed_with_the_bytes_that_were_copied(
             "copied_bytes": 250,
             "total_bytes": 1000,
             "throttle": 10 << 20,
-            "bytes_per_second": 0,
-            "seconds_left": None,
+            "bytes_per_second": None,
+            "seconds_left": 750 / (10 << 20),
+            "hindrance": None,
         }
     ]
+
+
+def test_a_move_to_a_broker_that_is_not_alive_is_listed_with_what_to_do(
+    cluster: Cluster, capfd: pytest.CaptureFixture[str]
+) -> None:
+    cluster.moves, cluster.dead = [{T0: MOVE}], {3}
+    told = "broker 3 is not alive: start it, or cancel the move"
+    assert run(capfd, "list-moves", "-i", "0.1").out.rstrip().endswith(told)
+    [document] = run(capfd, "list-moves", "-i", "0.1", "-o", "json").json
+    assert (document["hindrance"], document["seconds_left"]) == (told, None)
 
 
 def test_moves_are_watched_until_nothing_is_moved(
