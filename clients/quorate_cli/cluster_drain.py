@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Final
 
 import typer
 
-from quorate_cli.output import SAID_NO, fail, print_json, print_table, usage_error
+from quorate import TopicPartition
+from quorate_cli.output import (
+    SAID_NO,
+    counted,
+    fail,
+    print_json,
+    print_table,
+    usage_error,
+)
 from quorate_cli.session import Session, in_session
 from quorate_cli.throttle import Throttle, limit
 
+#: The most partitions that are named for one reason. -o json has all.
+SHOWN_MAX: Final = 6
 Broker = Annotated[int, typer.Argument(metavar="ID", min=0, help="The broker.")]
 
 
@@ -42,15 +53,28 @@ def drain(
                 for key, why in found.left.items()]  # fmt: skip
         print_json({"broker": broker, **found._asdict(), "left": left})
     else:
-        begun = f"; {found.replicas_moved} moves of replicas begun" if replicas else ""
+        begun = f"; {counted(found.replicas_moved, 'move of replicas')} begun" if replicas else ""
         sys.stdout.write(
-            f"broker {broker} is drained: {found.leaders_moved} leaders moved{begun}\n"
+            f"broker {broker} is drained: {counted(found.leaders_moved, 'leader')} moved{begun}\n"
         )
         if found.left:
-            rows = [(f"{key.topic}/{key.partition}", why) for key, why in found.left.items()]
-            print_table(("left", "because"), rows)
+            print_table(("left", "because"), _by_reason(found.left))
     if found.left_count:
-        fail(f"{found.left_count} leaders or replicas are left on broker {broker}", SAID_NO)
+        what = "leader or replica is" if found.left_count == 1 else "leaders or replicas are"
+        fail(f"{found.left_count} {what} left on broker {broker}", SAID_NO)
+
+
+def _by_reason(left: Mapping[TopicPartition, str]) -> list[tuple[str, str]]:
+    """Return a row for each reason, with the partitions that it is about."""
+    groups: dict[str, list[str]] = {}
+    for key, why in left.items():
+        groups.setdefault(why, []).append(f"{key.topic}/{key.partition}")
+    return [(_shown(names), why) for why, names in groups.items()]
+
+
+def _shown(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:SHOWN_MAX])
+    return shown if len(names) <= SHOWN_MAX else f"{shown} and {len(names) - SHOWN_MAX} more"
 
 
 @in_session
@@ -59,7 +83,8 @@ def undrain(session: Session, broker: Broker) -> None:
     was = session.ask(lambda admin: admin.undrain_broker(broker))
     session.answer(
         {"broker": broker, "was_drained": was},
-        f"broker {broker} is undrained; `quorate partition elect --all` lets it lead what it led\n"
+        f"broker {broker} is undrained; `quorate partition elect --all` lets it lead what it led;"
+        " if it has no replicas any more, `quorate cluster rebalance` gives it some\n"
         if was
         else f"broker {broker} was not drained\n",
     )

@@ -1,4 +1,4 @@
-"""`quorate cluster rebalance`: give the brokers equal shares of replicas and leaders."""
+"""`quorate cluster rebalance`: give brokers equal shares of replicas and preferred leaders."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from quorate import Admin, ClusterDescription, LogDirDescription, TopicDescripti
 from quorate.errors import InvalidReplicationFactorError, InvalidRequestError, QuorateError
 from quorate_cli import saved_plan
 from quorate_cli.cluster_disks import readable
-from quorate_cli.output import SAID_NO, fail, print_json, print_table, usage_error
+from quorate_cli.output import SAID_NO, counted, fail, print_json, print_table, usage_error
 from quorate_cli.rebalance_plan import Broker, Plan, Planner, Share, skew, together
 from quorate_cli.saved_plan import SavedPlan
 from quorate_cli.session import Session, code_name, in_session
@@ -37,7 +37,7 @@ def rebalance(
     ] = None,
     throttle: Throttle = "",
 ) -> None:
-    """Plan the moves that give all brokers equal shares of replicas and leaders.
+    """Plan the moves that give all brokers equal shares of replicas and preferred leaders.
 
     Replicas go to racks and hosts that a partition lacks. Then they move from brokers with many to
     brokers with few, the smallest first; racks and hosts stay as far apart. Drained brokers are
@@ -73,7 +73,9 @@ def _make(session: Session, *, apply: bool, throttle: int) -> None:
         under_way = await admin.list_reassignments()
         if under_way:
             fail(
-                f"{len(under_way)} partitions are being moved (`quorate partition list-moves`):"
+                f"{counted(len(under_way), 'partition')}"
+                f" {'is' if len(under_way) == 1 else 'are'} being moved (`quorate partition"
+                " list-moves`):"
                 " plan again when they have come to their end, or first `quorate partition cancel"
                 " --all`",
                 SAID_NO,
@@ -104,6 +106,8 @@ def _carry_out(session: Session, plan: SavedPlan, throttle: int) -> None:
     async def question(admin: Admin) -> dict[TopicPartition, QuorateError | None]:
         cluster, topics = await admin.describe_cluster(), await admin.describe_topics()
         moving = await admin.list_reassignments(plan.targets)
+        if not moving and plan.is_carried_out(topics):
+            return {}
         changes = list(plan.changes(cluster, topics, moving))
         if changes:
             more = f", and {len(changes) - 5} more" if len(changes) > 5 else ""
@@ -135,8 +139,13 @@ def _carry_out(session: Session, plan: SavedPlan, throttle: int) -> None:
 
 
 def _tell_begun(results: Mapping[TopicPartition, QuorateError | None]) -> None:
+    if not results:
+        sys.stdout.write("the plan is carried out already\n")
+        return
     begun = sum(error is None for error in results.values())
-    sys.stdout.write(f"{begun} moves begun: `quorate partition list-moves` shows them\n")
+    sys.stdout.write(
+        f"{counted(begun, 'move')} begun: `quorate partition list-moves` shows what goes on\n"
+    )
 
 
 def _fail_if_refused(results: Mapping[TopicPartition, QuorateError | None]) -> None:
@@ -144,7 +153,8 @@ def _fail_if_refused(results: Mapping[TopicPartition, QuorateError | None]) -> N
     if refused:
         key, error = next(iter(refused.items()))
         fail(
-            f"{len(refused)} of {len(results)} moves were refused; {key.topic}/{key.partition}:"
+            f"{len(refused)} of {counted(len(results), 'move')}"
+            f" {'was' if len(refused) == 1 else 'were'} refused; {key.topic}/{key.partition}:"
             f" {error} [{code_name(error)}]",
             SAID_NO,
         )
@@ -152,8 +162,10 @@ def _fail_if_refused(results: Mapping[TopicPartition, QuorateError | None]) -> N
 
 async def change_factor(
     admin: Admin, topic: str, factor: int, *, validate_only: bool = False
-) -> None:
+) -> int:
     """Begin to give each partition of a topic so many replicas; or only see that it is possible.
+
+    Return how many partitions get others.
 
     Raises UnknownTopicError, InvalidReplicationFactorError, InvalidRequestError while partitions of
     the topic are being moved, or the error of the first partition that was refused.
@@ -172,11 +184,12 @@ async def change_factor(
     except ValueError as error:
         raise InvalidReplicationFactorError(str(error)) from None
     if validate_only or not plan.targets:
-        return
+        return len(plan.targets)
     results = await admin.reassign_partitions(plan.targets, expected=plan.expected)
     for refusal in results.values():
         if refusal is not None:
             raise refusal
+    return len(plan.targets)
 
 
 def planner(
@@ -206,7 +219,7 @@ def planner(
 def _show(cluster: ClusterDescription, plan: Plan) -> None:
     where = {b.id: (b.rack, b.host) for b in cluster.brokers}
     print_table(
-        ("broker", "rack", "host", "replicas", "leaders", "bytes"),
+        ("broker", "rack", "host", "replicas", "preferred leaders", "bytes"),
         [
             (broker_id, *where.get(broker_id, ("", "not registered")), *_shares(plan, [broker_id]))
             for broker_id in plan.before
@@ -215,11 +228,11 @@ def _show(cluster: ClusterDescription, plan: Plan) -> None:
     racks = _groups(plan, {b: rack for b, (rack, _) in where.items()})
     if len(racks) > 1:
         rows = [(rack, len(ids), *_shares(plan, ids)) for rack, ids in racks.items()]
-        print_table(("rack", "brokers", "replicas", "leaders", "bytes"), rows)
+        print_table(("rack", "brokers", "replicas", "preferred leaders", "bytes"), rows)
     hosts = _groups(plan, where)
     if len(hosts) < len(where):
         print_table(
-            ("rack", "host", "brokers", "replicas", "leaders", "bytes"),
+            ("rack", "host", "brokers", "replicas", "preferred leaders", "bytes"),
             [(*host, len(ids), *_shares(plan, ids)) for host, ids in hosts.items()],
         )
     if plan.targets:
@@ -231,29 +244,52 @@ def _show(cluster: ClusterDescription, plan: Plan) -> None:
             ],
         )
     _show_skew(cluster, plan)
+    change = "changes" if len(plan.targets) == 1 else "change"
     sys.stdout.write(
-        f"by the metadata of offset {cluster.image_offset}: {len(plan.targets)} partitions change,"
-        f" {plan.moved_replicas} replicas of {readable(plan.moved_bytes)} are copied\n"
+        f"by the metadata of offset {cluster.image_offset}:"
+        f" {counted(len(plan.targets), 'partition')} {change}, {_copies(plan)}\n"
     )
 
 
+def _copies(plan: Plan) -> str:
+    """Return what is copied, in words.
+
+    >>> _copies(Plan(moved_replicas=3, moved_bytes=500, moved_of_unknown_size=1))
+    '3 replicas are copied: 500 B, and 1 replica of a size that is not known'
+    """
+    if not plan.moved_replicas:
+        return "and nothing is copied"
+    are = "is" if plan.moved_replicas == 1 else "are"
+    unknown = counted(plan.moved_of_unknown_size, "replica")
+    more = f", and {unknown} of a size that is not known" if plan.moved_of_unknown_size else ""
+    copied = counted(plan.moved_replicas, "replica")
+    return f"{copied} {are} copied: {readable(plan.moved_bytes)}{more}"
+
+
 def _show_skew(cluster: ClusterDescription, plan: Plan) -> None:
+    if not plan.takers:
+        sys.stdout.write(
+            "all brokers are drained or not alive, so no replica can move: `quorate cluster undrain"
+            " ID` lets a broker take replicas again\n"
+        )
+        return
     skews = ", ".join(
-        f"{name} {_change(_skew(plan, plan.before, name), _skew(plan, plan.after, name))}"
-        for name in ("replicas", "leaders")
+        f"{words} {_change(_skew(plan, plan.before, name), _skew(plan, plan.after, name))}"
+        for name, words in (("replicas", "replicas"), ("preferred_leaders", "preferred leaders"))
     )
     sys.stdout.write(f"fewest to most of a broker: {skews}\n")
     for broker in cluster.brokers:
         has = plan.after[broker.id].replicas
         if broker.fenced and has:
             sys.stdout.write(
-                f"broker {broker.id} is not alive, and keeps its {has} replicas: `quorate cluster"
+                f"broker {broker.id} is not alive, and keeps its {counted(has, 'replica')}:"
+                " `quorate cluster"
                 f" drain {broker.id} --replicas` has others make them anew\n"
             )
         elif broker.drained and has:
             sys.stdout.write(
-                f"broker {broker.id} is drained, and keeps {has} replicas: no other broker that is"
-                " alive and not drained can take them\n"
+                f"broker {broker.id} is drained, and keeps {counted(has, 'replica')}: each broker"
+                " that is alive and not drained has one of these partitions already\n"
             )
 
 
@@ -262,8 +298,8 @@ def _shares(plan: Plan, brokers: Iterable[int]) -> tuple[str, str, str]:
     before, after = (together(shares[b] for b in ids) for shares in (plan.before, plan.after))
     return (
         _change(before.replicas, after.replicas),
-        _change(before.leaders, after.leaders),
-        _change(readable(before.size), readable(after.size)),
+        _change(before.preferred_leaders, after.preferred_leaders),
+        _change(_bytes(before.size), _bytes(after.size)),
     )
 
 
@@ -279,6 +315,10 @@ def _groups(plan: Plan, keys: Mapping[int, K]) -> dict[K, list[int]]:
         if broker_id in keys:
             groups.setdefault(keys[broker_id], []).append(broker_id)
     return dict(sorted(groups.items(), key=lambda item: item[1]))
+
+
+def _bytes(size: int | None) -> str:
+    return "-" if size is None else readable(size)
 
 
 def _change(before: object, after: object) -> str:

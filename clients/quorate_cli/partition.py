@@ -11,7 +11,7 @@ from quorate import Admin, LeaderElection, TopicPartition
 from quorate.errors import ElectionNotNeededError
 from quorate_cli import moves_under_way, partition_moves
 from quorate_cli.completion import partition_names
-from quorate_cli.output import SAID_NO, fail, print_json, print_table, usage_error
+from quorate_cli.output import SAID_NO, counted, fail, print_json, print_table, usage_error
 from quorate_cli.partition_names import every_partition, parsed
 from quorate_cli.session import Session, code_name, in_session
 
@@ -89,7 +89,7 @@ def elect(
             sys.stdout.write("no partition needs an election\n")
     failed = sum(not _is_fine(one) for one in found.values())
     if failed:
-        fail(f"{failed} of {len(found)} partitions had no election", SAID_NO)
+        fail(f"{failed} of {counted(len(found), 'partition')} had no election", SAID_NO)
 
 
 def _is_fine(one: LeaderElection) -> bool:

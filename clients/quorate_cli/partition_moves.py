@@ -7,6 +7,7 @@ import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -20,6 +21,7 @@ from quorate_cli.move_progress import Looks
 from quorate_cli.moves_under_way import NOTHING, look_at_moves
 from quorate_cli.output import (
     SAID_NO,
+    counted,
     fail,
     note,
     print_json,
@@ -101,27 +103,27 @@ def move(
 
     async def question(
         admin: Admin,
-    ) -> tuple[dict[TopicPartition, QuorateError | None], dict[TopicPartition, str], list[str]]:
+    ) -> tuple[dict[TopicPartition, QuorateError | None], _Before]:
         if not targets:
             targets.update(dict.fromkeys(await every_partition(admin, named or ()), brokers))
         if given.directories:
             topics = sorted({key.topic for key, _ in given.directories})
             given.check_directories(await admin.describe_log_dirs(topics))
-        changes, warnings = await _changed_counts(admin, targets)
+        before = await _compared(admin, targets)
         found = await admin.reassign_partitions(
             targets,
             expected=given.expected or None,
             keep_replication_factor=keep_factor,
             throttle=rate,
         )
-        return found, changes, warnings
+        return found, before
 
-    results, changes, warnings = session.ask(question)
+    results, before = session.ask(question)
     found = dict(sorted(results.items()))
-    _show_results(session, found, "begun", changes)
-    begun = [key for key, error in found.items() if error is None]
+    _show_results(session, found, {key: before.done(key) for key in found})
+    begun = [key for key, error in found.items() if error is None and key not in before.there]
     if begun:
-        warn(warnings)
+        warn(before.warnings)
     if wait and begun:
         _await_end(session, {key: targets[key] for key in begun}, wait)
     elif begun and not session.as_json:
@@ -149,7 +151,7 @@ def cancel(
 
     found = dict(sorted(session.ask(question).items()))
     if found or session.as_json:
-        _show_results(session, found, "cancelled")
+        _show_results(session, found, dict.fromkeys(found, "cancelled"))
     else:
         sys.stdout.write(NOTHING)
     _end(found, "was not cancelled")
@@ -182,14 +184,16 @@ def _await_end(
     if elsewhere:
         first = elsewhere[0]
         fail(
-            f"{len(elsewhere)} of {len(begun)} moves were cancelled or replaced meanwhile:"
+            f"{len(elsewhere)} of {counted(len(begun), 'move')}"
+            f" {'was' if len(elsewhere) == 1 else 'were'} cancelled or replaced meanwhile:"
             f" {first.topic}/{first.partition} has other replicas (`quorate topic describe`)",
             SAID_NO,
         )
     if left:
         fail(
-            f"{len(left)} of {len(begun)} moves go on after {wait_s:g} s:"
-            " `quorate partition list-moves` shows them",
+            f"{len(left)} of {counted(len(begun), 'move')}"
+            f" {'goes' if len(left) == 1 else 'go'} on after {wait_s:g} s:"
+            " `quorate partition list-moves` shows what is left",
             SAID_NO,
         )
     if not session.as_json:
@@ -219,24 +223,47 @@ def _check_words(named: Sequence[str] | None, to: str, plan: Path | None) -> Non
         usage_error("give the brokers of the replicas, as --to 3,4,5, or give --plan FILE")
 
 
-async def _changed_counts(
-    admin: Admin, targets: Mapping[TopicPartition, Sequence[int]]
-) -> tuple[dict[TopicPartition, str], list[str]]:
-    """Return which partitions get more or fewer replicas, and warnings of too few."""
+@dataclass(slots=True)
+class _Before:
+    """What the targets of moves change, by the replicas before."""
+
+    #: The partitions that have their targets already.
+    there: set[TopicPartition] = field(default_factory=set)
+    #: The partitions that get more or fewer replicas.
+    counts: dict[TopicPartition, str] = field(default_factory=dict)
+    #: By topic: that it has too few replicas afterwards.
+    too_few: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def warnings(self) -> list[str]:
+        return [one for one in self.too_few.values() if one]
+
+    def done(self, key: TopicPartition) -> str:
+        """Return what was done by a move that was not refused."""
+        if key in self.there:
+            return "has these replicas already"
+        return ", ".join(filter(None, ("begun", self.counts.get(key))))
+
+
+async def _compared(admin: Admin, targets: Mapping[TopicPartition, Sequence[int]]) -> _Before:
+    """Compare the targets of moves with the replicas of now."""
+    found = _Before()
     try:
         topics = await admin.describe_topics(sorted({key.topic for key in targets}))
     except UnknownTopicError:
-        return {}, []  # the move itself tells it, by partition
-    changes, warnings = {}, {}
+        return found  # the move itself tells it, by partition
     for key, target in targets.items():
         partitions = topics[key.topic].partitions
-        before = len(partitions[key.partition].replicas) if key.partition < len(partitions) else 0
-        if before in (0, len(target)):
+        if key.partition >= len(partitions):
             continue
-        changes[key] = f"{before} → {len(target)} replicas"
-        if len(target) < before and key.topic not in warnings:
-            warnings[key.topic] = await _too_few(admin, key.topic, len(target))
-    return changes, [one for one in warnings.values() if one]
+        now = partitions[key.partition]
+        if tuple(now.replicas) == tuple(target) and not now.adding:
+            found.there.add(key)
+        elif len(now.replicas) != len(target):
+            found.counts[key] = f"{len(now.replicas)} → {len(target)} replicas"
+            if len(target) < len(now.replicas) and key.topic not in found.too_few:
+                found.too_few[key.topic] = await _too_few(admin, key.topic, len(target))
+    return found
 
 
 async def _too_few(admin: Admin, topic: str, replicas: int) -> str:
@@ -263,15 +290,16 @@ def _brokers(text: str) -> list[int]:
 def _show_results(
     session: Session,
     found: Mapping[TopicPartition, QuorateError | None],
-    done: str,
-    changes: Mapping[TopicPartition, str] | None = None,
+    done: Mapping[TopicPartition, str],
 ) -> None:
+    """Print what became of each partition. `done`: what was done unless there is an error."""
     if session.as_json:
         print_json(
             [
                 {
                     "topic": key.topic,
                     "partition": key.partition,
+                    "done": done[key] if error is None else "",
                     "error": None if error is None else code_name(error),
                     "message": "" if error is None else str(error),
                 }
@@ -284,9 +312,7 @@ def _show_results(
         [
             (
                 f"{key.topic}/{key.partition}",
-                ", ".join(filter(None, (done, (changes or {}).get(key))))
-                if error is None
-                else f"{error} [{code_name(error)}]",
+                done[key] if error is None else f"{error} [{code_name(error)}]",
             )
             for key, error in found.items()
         ],

@@ -25,11 +25,14 @@ class Broker:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What a broker has: replicas, partitions that it leads if all is well, bytes of its logs."""
+    """What a broker has: replicas, partitions of which it is the preferred leader, bytes of logs.
+
+    `size` is None if that of a partition is not known: no broker with its replica answers.
+    """
 
     replicas: int
-    leaders: int
-    size: int
+    preferred_leaders: int
+    size: int | None
 
 
 @dataclass(slots=True)
@@ -43,20 +46,28 @@ class Plan:
     takers: list[int] = field(default_factory=list)
     before: dict[int, Share] = field(default_factory=dict)
     after: dict[int, Share] = field(default_factory=dict)
-    #: The bytes that brokers copy, and how many replicas that is.
+    #: The bytes that brokers copy as far as known, how many replicas that is, and of how many of
+    #: them the size is not known.
     moved_bytes: int = 0
     moved_replicas: int = 0
+    moved_of_unknown_size: int = 0
     #: The replicas that stay on drained brokers, because no other broker can take them.
     kept: int = 0
 
 
-def skew(brokers: Iterable[int], shares: Mapping[int, Share], name: str) -> tuple[int, int]:
+def skew(
+    brokers: Iterable[int], shares: Mapping[int, Share], name: str
+) -> tuple[int | None, int | None]:
     """Return what the broker with the fewest and the one with the most have, of one field.
 
-    >>> skew([1, 2], {1: Share(4, 0, 0), 2: Share(9, 3, 0)}, "replicas")
+    >>> skew([1, 2], {1: Share(4, 0, 0), 2: Share(9, 3, None)}, "replicas")
     (4, 9)
+    >>> skew([1, 2], {1: Share(4, 0, 0), 2: Share(9, 3, None)}, "size")
+    (None, None)
     """
     values = [getattr(shares[b], name) for b in brokers if b in shares]
+    if None in values:
+        return None, None
     return min(values, default=0), max(values, default=0)
 
 
@@ -65,9 +76,16 @@ def together(shares: Iterable[Share]) -> Share:
     every = list(shares)
     return Share(
         sum(one.replicas for one in every),
-        sum(one.leaders for one in every),
-        sum(one.size for one in every),
+        sum(one.preferred_leaders for one in every),
+        _sum(one.size for one in every),
     )
+
+
+def _sum(sizes: Iterable[int | None]) -> int | None:
+    """Return the sum of sizes; None if one of them is not known."""
+    every = list(sizes)
+    known = [one for one in every if one is not None]
+    return sum(known) if len(known) == len(every) else None
 
 
 class Planner:
@@ -135,6 +153,7 @@ class Planner:
                 added = len(set(self._now[key]) - set(self._first[key]))
                 plan.moved_replicas += added
                 plan.moved_bytes += added * self._sizes.get(key, 0)
+                plan.moved_of_unknown_size += 0 if key in self._sizes else added
         return plan
 
     def with_factor(self, topic: str, factor: int) -> Plan:
@@ -306,12 +325,12 @@ class Planner:
 
     def _shares(self) -> dict[int, Share]:
         leads = Counter(ids[0] for ids in self._now.values())
-        sizes: Counter[int] = Counter()
+        sizes: dict[int, list[int | None]] = {}
         for key, ids in self._now.items():
             for broker_id in ids:
-                sizes[broker_id] += self._sizes.get(key, 0)
+                sizes.setdefault(broker_id, []).append(self._sizes.get(key))
         return {
-            b: Share(self._counts[b], leads[b], sizes[b])
+            b: Share(self._counts[b], leads[b], _sum(sizes.get(b, ())))
             for b in sorted({*self._brokers, *self._counts})
         }
 

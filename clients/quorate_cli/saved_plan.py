@@ -49,15 +49,16 @@ def document(
         ],
         "moved_replicas": plan.moved_replicas,
         "moved_bytes": plan.moved_bytes,
+        "moved_of_unknown_size": plan.moved_of_unknown_size,
         "kept_on_drained": plan.kept,
         "skew": {
             name: {"before": _skew(plan, plan.before, name), "after": _skew(plan, plan.after, name)}
-            for name in ("replicas", "leaders", "size")
+            for name in ("replicas", "preferred_leaders", "size")
         },
     }
 
 
-def _skew(plan: Plan, shares: Mapping[int, Share], name: str) -> dict[str, int]:
+def _skew(plan: Plan, shares: Mapping[int, Share], name: str) -> dict[str, int | None]:
     fewest, most = skew(plan.takers, shares, name)
     return {"min": fewest, "max": most}
 
@@ -72,6 +73,17 @@ class SavedPlan:
     topic_ids: dict[str, str]
     #: By broker: rack and host.
     places: dict[int, tuple[str, str]]
+
+    def is_carried_out(self, topics: Mapping[str, TopicDescription]) -> bool:
+        """Return whether each partition has the replicas that the plan gives it, and no other."""
+        for key, target in self.targets.items():
+            topic = topics.get(key.topic)
+            if topic is None or topic.topic_id != self.topic_ids[key.topic]:
+                return False
+            here = [one for one in topic.partitions if one.partition == key.partition]
+            if not here or here[0].adding or list(here[0].replicas) != target:
+                return False
+        return True
 
     def changes(
         self,

@@ -14,7 +14,7 @@ from quorate.errors import AuthorizationError
 from quorate_cli.cluster_rebalance import change_factor
 from quorate_cli.completion import topic_names
 from quorate_cli.lazy_group import Later, lazy_group
-from quorate_cli.output import print_json, print_table, usage_error, warn
+from quorate_cli.output import counted, print_json, print_table, usage_error, warn
 from quorate_cli.partition_states import out_of_sync_lines
 from quorate_cli.session import Configs, Name, Remove, Session, in_session, parse_configs
 
@@ -135,8 +135,9 @@ def alter(
             " --remove NAME, at least one"
         )
 
-    async def change(admin: Admin) -> tuple[str, ...]:
+    async def change(admin: Admin) -> tuple[tuple[str, ...], int]:
         warnings: tuple[str, ...] = ()
+        moves = 0
         if partitions is not None:
             # Check the numbers before anything is changed: one error, and nothing is changed.
             await admin.create_partitions(name, partitions, validate_only=True)
@@ -147,14 +148,29 @@ def alter(
         if partitions is not None:
             await admin.create_partitions(name, partitions)
         if replication_factor is not None:
-            await change_factor(admin, name, replication_factor)
-        return warnings
+            moves = await change_factor(admin, name, replication_factor)
+        return warnings, moves
 
-    warn(session.ask(change))
-    grown = {} if partitions is None else {"partitions": partitions}
+    warnings, moves = session.ask(change)
+    warn(warnings)
+    done = {} if partitions is None else {"partitions": partitions}
+    lines = [f"set {key} = {value}" for key, value in configs.items()]
+    lines += [f"{key} has its default again" for key in remove or ()]
+    if partitions is not None:
+        lines.append(f"it has {counted(partitions, 'partition')} now")
     if replication_factor is not None:
-        grown["replication_factor"] = replication_factor
-    session.answer({"altered": name, **grown}, "")
+        done |= {"replication_factor": replication_factor, "moves_begun": moves}
+        lines.append(_factor_line(replication_factor, moves))
+    session.answer({"altered": name, **done}, "".join(f"{name}: {line}\n" for line in lines))
+
+
+def _factor_line(factor: int, moves: int) -> str:
+    if not moves:
+        return f"each partition has {counted(factor, 'replica')} already"
+    return (
+        f"{counted(moves, 'move')} begun, after which each partition has"
+        f" {counted(factor, 'replica')}: `quorate partition list-moves` shows what goes on"
+    )
 
 
 @app.command()

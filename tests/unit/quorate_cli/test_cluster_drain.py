@@ -72,7 +72,7 @@ def test_what_is_left_is_told_with_the_reason(
     assert said.status == 1
     assert "t/3" in said.out
     assert "no other replica is in the ISR" in said.out
-    assert "1 leaders or replicas are left on broker 1" in said.err
+    assert "1 leader or replica is left on broker 1" in said.err
     assert run(capfd, "drain", "1", "-o", "json").json == {
         "broker": 1,
         "was_drained": False,
@@ -81,6 +81,29 @@ def test_what_is_left_is_told_with_the_reason(
         "left_count": 1,
         "left": [{"topic": "t", "partition": 3, "reason": LEFT[TopicPartition("t", 3)]}],
     }
+
+
+def test_partitions_with_the_same_reason_share_a_line(
+    cluster: Cluster, capfd: pytest.CaptureFixture[str]
+) -> None:
+    left = {TopicPartition("t", number): "no other" for number in range(31)}
+    cluster.answer = BrokerDrain(False, 1, 1, 32, {**left, TopicPartition("u", 0): "it moves"})
+    said = run(capfd, "drain", "1", "--replicas")
+    assert said.out.splitlines() == [
+        "broker 1 is drained: 1 leader moved; 1 move of replicas begun",
+        "left                                      because",
+        "t/0, t/1, t/2, t/3, t/4, t/5 and 25 more  no other",
+        "u/0                                       it moves",
+    ]
+    assert len(run(capfd, "drain", "1", "-o", "json").json["left"]) == 32
+
+
+def test_an_undrain_says_how_the_broker_gets_work_again(
+    cluster: Cluster, capfd: pytest.CaptureFixture[str]
+) -> None:
+    said = run(capfd, "undrain", "1").out
+    assert "`quorate partition elect --all` lets it lead what it led" in said
+    assert "if it has no replicas any more, `quorate cluster rebalance` gives it some" in said
 
 
 def test_a_broker_that_is_not_there_is_refused(

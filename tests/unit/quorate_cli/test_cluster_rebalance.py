@@ -116,7 +116,7 @@ def test_a_plan_is_printed_and_nothing_is_moved(
     ]
     assert "t/0 0 1" in lines
     assert lines[-2:] == [
-        "by the metadata of offset 77: 1 partitions change, 1 replicas of 100 B are copied",
+        "by the metadata of offset 77: 1 partition changes, 1 replica is copied: 100 B",
         "nothing was moved: --apply begins these moves",
     ]
     assert cluster.asked == []
@@ -127,7 +127,7 @@ def test_a_plan_is_applied_to_the_replicas_that_it_was_made_from(
 ) -> None:
     said = run(capfd, "--apply")
     assert said.status == 0
-    assert said.out.splitlines()[-1].startswith("1 moves begun")
+    assert said.out.splitlines()[-1].startswith("1 move begun")
     assert cluster.asked == [({T0: [1]}, {T0: (0,)})]
 
 
@@ -137,7 +137,7 @@ def test_a_cluster_that_has_changed_refuses_the_plan(
     cluster.refusal = InvalidReplicaAssignmentError("the replicas are [1] now")
     said = run(capfd, "--apply")
     assert said.status == 1
-    assert "1 of 1 moves were refused; t/0: the replicas are [1] now" in said.err
+    assert "1 of 1 move was refused; t/0: the replicas are [1] now" in said.err
     document = run(capfd, "--apply", "-o", "json").json
     assert document["partitions"] == [
         {
@@ -158,7 +158,7 @@ def test_no_plan_is_made_while_moves_are_under_way(
     cluster.moving = {T0: to(5)}
     said = run(capfd, "--apply")
     assert (said.status, cluster.asked) == (1, [])
-    assert "1 partitions are being moved" in said.err
+    assert "1 partition is being moved" in said.err
 
 
 def test_dry_run_and_apply_together_are_wrong_usage(
@@ -229,7 +229,7 @@ def test_a_saved_plan_is_carried_out_whatever_changed_that_it_does_not_depend_on
     said = run(capfd, "--apply", "--plan", str(saved))
     assert (said.status, said.out) == (
         0,
-        "1 moves begun: `quorate partition list-moves` shows them\n",
+        "1 move begun: `quorate partition list-moves` shows what goes on\n",
     )
     assert cluster.asked == [({T0: [1]}, {T0: [0]})]
 
@@ -244,14 +244,22 @@ def ended(cluster: Cluster) -> None:
     cluster.topics = {"t": topic("t", "id", [1], [0])}
 
 
-@pytest.mark.parametrize("change", [begun, ended])
-def test_a_saved_plan_of_which_a_part_was_begun_goes_on(
-    cluster: Cluster,
-    capfd: pytest.CaptureFixture[str],
-    saved: Path,
-    change: Callable[[Cluster], None],
+def test_a_saved_plan_that_is_carried_out_already_says_so(
+    cluster: Cluster, capfd: pytest.CaptureFixture[str], saved: Path
 ) -> None:
-    change(cluster)
+    """Also if its brokers have changed meanwhile: there is nothing left to do."""
+    ended(cluster)
+    taker_is(rack="R7")(cluster)
+    said = run(capfd, "--apply", "--plan", str(saved))
+    assert (said.status, said.out) == (0, "the plan is carried out already\n")
+    assert run(capfd, "--apply", "--plan", str(saved), "-o", "json").json == []
+    assert cluster.asked == []
+
+
+def test_a_saved_plan_that_was_begun_before_goes_on(
+    cluster: Cluster, capfd: pytest.CaptureFixture[str], saved: Path
+) -> None:
+    begun(cluster)
     assert run(capfd, "--apply", "--plan", str(saved)).status == 0
     assert cluster.asked == [({T0: [1]}, {T0: [0]})]
 
@@ -351,23 +359,48 @@ def test_racks_and_hosts_with_several_brokers_are_shown_each(
     cluster.topics = {"t": topic("t", "id", [0, 1], [1, 0])}
     said = run(capfd)
     lines = [" ".join(line.split()) for line in said.out.splitlines()]
-    assert "rack brokers replicas leaders bytes" in lines
+    assert "rack brokers replicas preferred leaders bytes" in lines
     assert "R1 2 4 -> 2 2 -> 1 800 B -> 400 B" in lines
     assert "R2 1 0 -> 2 0 -> 1 0 B -> 400 B" in lines
     assert "R1 h0 2 4 -> 2 2 -> 1 800 B -> 400 B" in lines
-    assert "fewest to most of a broker: replicas 0 to 2 -> 1 to 2, leaders 0 to 1" in lines
+    assert (
+        "fewest to most of a broker: replicas 0 to 2 -> 1 to 2, preferred leaders 0 to 1" in lines
+    )
 
 
 def test_what_stays_on_dead_and_drained_brokers_is_told(
     cluster: Cluster, capfd: pytest.CaptureFixture[str]
 ) -> None:
     dead, other = cluster.brokers
-    cluster.brokers = (replace(dead, fenced=True), replace(other, drained=True))
-    cluster.topics = {"t": topic("t", "id", [0, 1], [1, 0])}
+    third = BrokerDescription(2, "", "h2", "h2:1", False, 2)
+    cluster.brokers = (replace(dead, fenced=True), replace(other, drained=True), third)
+    cluster.topics = {"t": topic("t", "id", [0, 1, 2], [2, 0])}
     said = run(capfd)
     assert said.status == 0
     assert "broker 0 is not alive, and keeps its 2 replicas" in said.out
-    assert "broker 1 is drained, and keeps 2 replicas" in said.out
+    assert "broker 1 is drained, and keeps 1 replica: each broker that is alive and" in said.out
+
+
+def test_that_no_broker_can_take_replicas_is_told_once(
+    cluster: Cluster, capfd: pytest.CaptureFixture[str]
+) -> None:
+    cluster.brokers = tuple(replace(one, drained=True) for one in cluster.brokers)
+    said = run(capfd)
+    told = "all brokers are drained or not alive, so no replica can move: `quorate cluster undrain"
+    assert (said.status, said.out.count("drained"), told in said.out) == (0, 1, True)
+
+
+def test_bytes_that_are_not_known_are_not_shown_as_none(
+    cluster: Cluster, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The only replica of t/2 is on a dead broker: its bytes were shown as 0."""
+    dead = BrokerDescription(2, "", "h2", "h2:1", True, 2)
+    cluster.brokers = (*cluster.brokers, dead)
+    cluster.topics = {"t": topic("t", "id", [0], [1], [2])}
+    assert ["2", "-", "h2", "1", "1", "-"] in [line.split() for line in run(capfd).out.splitlines()]
+    document = run(capfd, "-o", "json").json
+    assert [one["after"]["size"] for one in document["brokers"]] == [100, 300, None]
+    assert document["skew"]["size"]["after"] == {"min": 100, "max": 300}, "of those that take some"
 
 
 # `quorate topic alter -r`.
@@ -441,5 +474,25 @@ def test_a_lower_factor_keeps_what_has_all_records_and_what_serves(
 def test_a_factor_that_the_topic_has_already_changes_nothing(
     cluster: Cluster, capfd: pytest.CaptureFixture[str], asked_for: list[tuple[Any, ...]]
 ) -> None:
-    assert alter(capfd, "-r", "1").status == 0
+    said = alter(capfd, "-r", "1")
+    assert (said.status, said.out) == (0, "t: each partition has 1 replica already\n")
     assert cluster.asked == []
+
+
+@pytest.mark.usefixtures("cluster", "asked_for")
+def test_what_was_altered_is_said(capfd: pytest.CaptureFixture[str]) -> None:
+    arguments = ("-p", "5", "-r", "2", "-c", "retention.ms=1", "--remove", "segment.ms")
+    said = alter(capfd, *arguments)
+    assert said.out.splitlines() == [
+        "t: set retention.ms = 1",
+        "t: segment.ms has its default again",
+        "t: it has 5 partitions now",
+        "t: 2 moves begun, after which each partition has 2 replicas: `quorate partition list-moves`"
+        " shows what goes on",
+    ]
+    assert alter(capfd, *arguments, "-o", "json").json == {
+        "altered": "t",
+        "partitions": 5,
+        "replication_factor": 2,
+        "moves_begun": 2,
+    }

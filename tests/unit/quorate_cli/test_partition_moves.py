@@ -41,7 +41,8 @@ class Cluster:
         #: What the next looks at the moves find; the last one stays.
         self.moves: list[dict[TopicPartition, Reassignment]] = [{}]
         self.min_isr = "2"
-        self.replicas = (1, 2)
+        self.replicas: tuple[int, ...] = (1, 2)
+        self.adding: tuple[int, ...] = ()
         self.sizes = {1: 1000, 2: 1000, 3: 250}
         self.dead: set[int] = set()
         monkeypatch.setattr(partition_moves, "LOOK_S", 0)
@@ -54,7 +55,7 @@ class Cluster:
         return None
 
     async def describe_topics(self, names: Iterable[str]) -> dict[str, Any]:
-        one = SimpleNamespace(replicas=self.replicas)
+        one = SimpleNamespace(replicas=self.replicas, adding=self.adding)
         return {name: SimpleNamespace(partitions=[one, one]) for name in names}
 
     async def describe_configs(self, topic: str) -> list[ConfigDescription]:
@@ -221,7 +222,7 @@ def test_a_refusal_is_told_with_its_code(
 
 def test_the_command_waits_for_the_end(cluster: Cluster, capfd: pytest.CaptureFixture[str]) -> None:
     cluster.moves = [{T0: MOVE, T1: MOVE}, {T1: MOVE}, {}]
-    cluster.replicas = (3, 1)
+    cluster.replicas, cluster.adding = (3, 1), (3,)
     said = run(capfd, "move", "t", "--to", "3,1", "--wait", "60")
     assert (said.status, said.out.splitlines()[-1]) == (0, "2 moved")
     assert cluster.moves == [{}]
@@ -241,10 +242,26 @@ def test_moves_that_go_on_after_the_wait_are_told(
     cluster: Cluster, capfd: pytest.CaptureFixture[str]
 ) -> None:
     cluster.moves = [{T0: MOVE}]
-    cluster.replicas = (3, 1)
+    cluster.replicas, cluster.adding = (3, 1), (3,)
     said = run(capfd, "move", "t", "--to", "3,1", "--wait", "0.01")
     assert said.status == 1
-    assert "1 of 2 moves go on after 0.01 s" in said.err
+    assert "1 of 2 moves goes on after 0.01 s" in said.err
+
+
+def test_a_move_to_the_replicas_that_are_there_has_nothing_to_do(
+    cluster: Cluster, capfd: pytest.CaptureFixture[str]
+) -> None:
+    said = run(capfd, "move", "t/0", "--to", "1,2", "--wait", "9")
+    assert [line.split(maxsplit=1) for line in said.out.splitlines()[1:]] == [
+        ["t/0", "has these replicas already"]
+    ]
+    assert (said.status, said.err) == (0, "")
+    [document] = run(capfd, "move", "t/0", "--to", "1,2", "-o", "json").json
+    assert (document["done"], document["error"]) == ("has these replicas already", None)
+    cluster.adding = (2,)
+    assert "begun" in run(capfd, "move", "t/0", "--to", "1,2").out, "another throttle, perhaps"
+    cluster.adding = ()
+    assert "begun" in run(capfd, "move", "t/0", "--to", "2,1").out, "another preferred leader"
 
 
 def test_moves_are_listed_with_the_bytes_that_were_copied(
@@ -335,7 +352,7 @@ def test_a_move_that_is_not_waited_for_says_where_it_is_shown(
     cluster: Cluster, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert "`quorate partition list-moves` shows" in run(capfd, "move", "t", "--to", "3,1").err
-    cluster.replicas = (3, 1)
+    cluster.replicas, cluster.adding = (3, 1), (3,)
     for more in (("-o", "json"), ("--wait", "9")):
         assert run(capfd, "move", "t", "--to", "3,1", *more).err == ""
 

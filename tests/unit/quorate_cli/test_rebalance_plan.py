@@ -63,7 +63,7 @@ def test_leaders_are_spread_by_the_order_of_replicas_alone() -> None:
     replicas = [[0, 1], [0, 1], [0, 1], [0, 1]]
     found = plan(replicas, racks(0, 1, per_rack=9))
     assert found.moved_bytes == 0
-    assert {b: share.leaders for b, share in found.after.items()} == {0: 2, 1: 2}
+    assert {b: share.preferred_leaders for b, share in found.after.items()} == {0: 2, 1: 2}
 
 
 def test_a_drained_broker_is_emptied_and_a_dead_one_gets_nothing() -> None:
@@ -143,7 +143,9 @@ def test_a_rack_that_joined_gets_a_replica_of_each_partition() -> None:
     brokers = racks(0, 1, 2, 3)
     found = plan([[0, 1], [1, 0], [0, 1], [1, 0]], brokers)
     assert {b: share.replicas for b, share in found.after.items()} == dict.fromkeys(range(4), 2)
-    assert {b: share.leaders for b, share in found.after.items()} == dict.fromkeys(range(4), 1)
+    assert {b: share.preferred_leaders for b, share in found.after.items()} == dict.fromkeys(
+        range(4), 1
+    )
     for ids in after([[0, 1]] * 4, found):
         assert {b // 2 for b in ids} == {0, 1}
     assert found.moved_replicas == 4
@@ -199,7 +201,7 @@ def test_leaderships_go_a_way_over_several_brokers() -> None:
     hosts = [Broker(0, "R0"), Broker(1, "R1"), Broker(2, "R0")]
     found = plan(replicas, hosts)
     assert found.moved_replicas == 0
-    assert {b: share.leaders for b, share in found.after.items()} == {0: 2, 1: 2, 2: 2}
+    assert {b: share.preferred_leaders for b, share in found.after.items()} == {0: 2, 1: 2, 2: 2}
 
 
 def test_more_replicas_than_brokers_are_refused() -> None:
@@ -261,7 +263,7 @@ def test_any_plan_keeps_numbers_of_replicas_racks_and_levels(
                 assert spread([other if b == gone else b for b in new]) <= spread(new)
         giver = new[0]
         for taker in takers.intersection(new[1:]):
-            assert found.after[giver].leaders - found.after[taker].leaders <= 1
+            assert found.after[giver].preferred_leaders - found.after[taker].preferred_leaders <= 1
     assert sum(s.replicas for s in found.after.values()) == sum(map(len, replicas))
     again = plan(replicas, brokers)
     assert again == found
@@ -278,7 +280,7 @@ def test_without_racks_the_shares_differ_by_one_at_most(brokers: int) -> None:
     replicas = [[0, 1, 2]] * 30
     found = plan(replicas, [Broker(b, "", f"h{b}") for b in range(brokers)])
     counts = [share.replicas for share in found.after.values()]
-    leaders = [share.leaders for share in found.after.values()]
+    leaders = [share.preferred_leaders for share in found.after.values()]
     assert max(counts) - min(counts) <= 1
     assert max(leaders) - min(leaders) <= 1
 
