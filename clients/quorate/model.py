@@ -381,7 +381,7 @@ class NodeTrouble:
 
 @dataclass(frozen=True, slots=True)
 class PartitionTrouble:
-    """One kind of trouble: the number of its partitions, and up to 100 as TOPIC-PARTITION."""
+    """One kind of trouble: the number of its partitions, and up to 100 as TOPIC/PARTITION."""
 
     count: int = 0
     examples: tuple[str, ...] = ()

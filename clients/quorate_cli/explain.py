@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Annotated
 
 import typer
@@ -25,6 +25,10 @@ def explain(
             metavar="TOPIC/PARTITION", help="The partition.", autocompletion=partition_names
         ),
     ],
+    last: Annotated[
+        int | None,
+        typer.Option("--last", metavar="N", min=1, help="The newest N events alone."),
+    ] = None,
 ) -> None:
     """Tell why a partition has this leader, ISR and ELR: the events that led here.
 
@@ -33,13 +37,18 @@ def explain(
     """
     topic, number = parsed(named)
     if number is None:
-        usage_error(f"explain takes TOPIC/PARTITION, as in {topic}/0; not {named!r}")
+        name, _, index = topic.rpartition("-")
+        meant = f": did you mean {name}/{index}?" if name and index.isdecimal() else ""
+        usage_error(f"explain takes TOPIC/PARTITION, as in {topic}/0; not {named!r}{meant}")
     found = session.ask(lambda admin: admin.explain_partition(topic, number))
-    text = "".join(f"{line}\n" for line in _lines(found))
-    session.answer(_document(found), text)
+    events = found.events if last is None else found.events[-last:]
+    is_cut = len(events) < len(found.events)
+    shown = replace(found, events=events, complete=found.complete and not is_cut)
+    text = "".join(f"{line}\n" for line in _lines(shown, is_cut=is_cut))
+    session.answer(_document(shown), text)
 
 
-def _lines(found: PartitionExplanation) -> Iterator[str]:
+def _lines(found: PartitionExplanation, *, is_cut: bool) -> Iterator[str]:
     state = found.state
     leads = "no broker leads" if state.leader < 0 else f"broker {state.leader} leads"
     yield (
@@ -52,7 +61,7 @@ def _lines(found: PartitionExplanation) -> Iterator[str]:
     if not found.events:
         yield "No event is kept: the metadata log was written by an older release."
     elif not found.complete:
-        yield "Earlier events are not kept."
+        yield "Earlier events are not shown." if is_cut else "Earlier events are not kept."
     for event in found.events:
         yield f"At {moment(event.time_ms)} (offset {event.offset}) {event.sentence}."
 

@@ -190,7 +190,7 @@ def delete(
 def troubles(log_dirs: Iterable[LogDirDescription]) -> list[str]:
     """Return a sentence for each replica that is damaged or offline, or lost records."""
     return [
-        f"{one.topic}-{one.partition} on broker {found.broker_id}: {one.trouble}"
+        f"{one.topic}/{one.partition} on broker {found.broker_id}: {one.trouble}"
         for found in log_dirs
         for one in found.replicas
         if one.trouble
@@ -200,7 +200,7 @@ def troubles(log_dirs: Iterable[LogDirDescription]) -> list[str]:
 def compaction_failures(log_dirs: Iterable[LogDirDescription]) -> list[str]:
     """Return a sentence for each replica whose last pass of compaction failed."""
     return [
-        f"compaction of {one.topic}-{one.partition} fails on broker {found.broker_id}:"
+        f"compaction of {one.topic}/{one.partition} fails on broker {found.broker_id}:"
         f" {one.compaction_failure}"
         for found in log_dirs
         for one in found.replicas

@@ -86,7 +86,7 @@ class Copied:
         self.failed += 1
         first = self.failures.get(record.partition, record.offset)
         self.failures[record.partition] = min(first, record.offset)
-        self.end(f"{record.topic}-{record.partition} offset {record.offset}", error)
+        self.end(f"{record.topic}/{record.partition} offset {record.offset}", error)
 
     def end(self, where: str, error: QuorateError) -> None:
         """End the copy. The first reason is the one that is told."""

@@ -89,7 +89,7 @@ async def seek_to(consumer: Consumer, starts: Mapping[TopicPartition, int], opti
     for one, offset in starts.items():
         if not begins[one] <= offset <= ends[one]:
             raise OffsetOutOfRangeError(
-                f"{one.topic}-{one.partition} begins at offset {begins[one]} and ends before "
+                f"{one.topic}/{one.partition} begins at offset {begins[one]} and ends before "
                 f"{ends[one]}; {option} {offset} is outside"
             )
         consumer.seek(one, offset)
@@ -125,7 +125,7 @@ async def records_until(
         if left and loop.time() - heard_at > timeout:
             first = left[0]
             raise RequestTimedOutError(
-                f"{len(left)} partitions, {first.topic}-{first.partition} among them, gave no "
+                f"{len(left)} partitions, {first.topic}/{first.partition} among them, gave no "
                 f"record for {timeout:g} s though they hold more: see `quorate cluster health`"
             )
 

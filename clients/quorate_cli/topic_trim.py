@@ -64,7 +64,7 @@ def trim(
         print_json({"topic": name, "starts": {one.partition: at for one, at in starts.items()}})
         return
     for one, at in starts.items():
-        sys.stdout.write(f"{name}-{one.partition} begins at offset {at}\n")
+        sys.stdout.write(f"{name}/{one.partition} begins at offset {at}\n")
 
 
 async def _first_at(

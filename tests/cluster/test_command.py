@@ -280,7 +280,7 @@ SAID_NO = {
     ),
     "offset above the end": (
         ["topic", "consume", "shared", "--partition", "0", "--offset", "5"],
-        "shared-0 begins at offset 0 and ends before 0; --offset 5 is outside",
+        "shared/0 begins at offset 0 and ends before 0; --offset 5 is outside",
     ),
     "living broker unregistered": (["cluster", "unregister", "0"], "runs: stop it first"),
     "unknown broker unregistered": (["cluster", "unregister", "9"], "[UNKNOWN_BROKER]"),

@@ -204,7 +204,7 @@ def test_a_full_disk_refuses_records_serves_others_is_freed_and_heals(
         assert asyncio.run(read(cluster, "t")) == acked, "a restart on the full disk"
 
         trimmed = command("topic", "trim", "t", "--before", str(len(acked) // 2)).out
-        assert trimmed == f"t-0 begins at offset {len(acked) // 2}\n"
+        assert trimmed == f"t/0 begins at offset {len(acked) // 2}\n"
         asyncio.run(write_one(cluster, "t"))
         _, error = asyncio.run(fill(cluster, "t"))
         assert "the disk is full" in str(error)

@@ -47,11 +47,11 @@ def test_records_are_trimmed_by_offset(quorate: Command, cluster: LocalCluster) 
     asyncio.run(write(cluster, "by-offset", [b"%d" % n for n in range(10)], partition=0))
     trim = ("topic", "trim", "by-offset", "--partition", "0", "--before")
     said = quorate(*trim, "7")
-    assert (said.status, said.out) == (0, "by-offset-0 begins at offset 7\n")
+    assert (said.status, said.out) == (0, "by-offset/0 begins at offset 7\n")
     assert asyncio.run(read(cluster, "by-offset")) == [b"7", b"8", b"9"]
     # below the start: done, and nothing moves
     said = quorate(*trim, "3")
-    assert (said.status, said.out, said.err) == (0, "by-offset-0 begins at offset 7\n", "")
+    assert (said.status, said.out, said.err) == (0, "by-offset/0 begins at offset 7\n", "")
     # above the high watermark: refused, and nothing moves
     said = quorate(*trim, "11")
     assert (said.status, said.out) == (1, "")
@@ -69,11 +69,11 @@ def test_records_are_trimmed_by_time(quorate: Command, cluster: LocalCluster) ->
     days = [NEW_YEAR_MS + day * DAY_MS for day in range(4)]
     asyncio.run(write_at(cluster, "by-time", days))
     said = quorate("topic", "trim", "by-time", "--before", "2026-01-03T00:00:00")
-    assert (said.status, said.out) == (0, "by-time-0 begins at offset 2\n")
+    assert (said.status, said.out) == (0, "by-time/0 begins at offset 2\n")
     said = quorate("topic", "trim", "by-time", "--before", "2025-01-01T00:00:00")
-    assert (said.status, said.out) == (0, "by-time-0 begins at offset 2\n"), "nothing is so old"
+    assert (said.status, said.out) == (0, "by-time/0 begins at offset 2\n"), "nothing is so old"
     said = quorate("topic", "trim", "by-time", "--before", "2026-01-20T00:00:00")
-    assert (said.status, said.out) == (0, "by-time-0 begins at offset 4\n"), "all are older"
+    assert (said.status, said.out) == (0, "by-time/0 begins at offset 4\n"), "all are older"
 
 
 @pytest.mark.parametrize("before", ["-1", "soon", ""])

@@ -2267,7 +2267,7 @@ class PartitionTrouble(_message.Message):
     count: _builtins.int
     @_builtins.property
     def examples(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """TOPIC-PARTITION, at most 100; the oldest troubles first"""
+        """TOPIC/PARTITION, at most 100; the oldest troubles first"""
 
     def __init__(
         self,

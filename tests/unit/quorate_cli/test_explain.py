@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -97,6 +98,23 @@ def test_what_is_not_kept_is_said(
     assert line in run(capfd, "explain", "orders/3").out.splitlines()
 
 
+def test_the_newest_events_may_be_asked_for_alone(
+    cluster: Cluster, capfd: pytest.CaptureFixture[str]
+) -> None:
+    events = tuple(replace(MADE, offset=offset) for offset in range(5))
+    cluster.found = replace(FOUND, events=events)
+    lines = run(capfd, "explain", "orders/3", "--last", "2").out.splitlines()
+    assert [line.split(")")[0] for line in lines[3:]] == [
+        "Earlier events are not shown.",
+        "At 2023-11-14T22:13:20Z (offset 3",
+        "At 2023-11-14T22:13:20Z (offset 4",
+    ]
+    document = run(capfd, "explain", "orders/3", "--last", "2", "-o", "json").json
+    assert (len(document["events"]), document["complete"]) == (2, False)
+    assert run(capfd, "explain", "orders/3", "--last", "5", "-o", "json").json["complete"]
+    assert run(capfd, "explain", "orders/3", "--last", "0").status == 2
+
+
 def test_the_document_has_the_state_and_the_events(
     cluster: Cluster, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -115,6 +133,10 @@ def test_the_document_has_the_state_and_the_events(
     ("given", "says"),
     [
         ("orders", "explain takes TOPIC/PARTITION, as in orders/0; not 'orders'"),
+        (
+            "invoice-2",
+            "as in invoice-2/0; not 'invoice-2': did you mean invoice/2?",
+        ),
         ("orders/", "a partition is TOPIC/NUMBER"),
         ("orders/x", "a partition is TOPIC/NUMBER"),
         ("orders/-1", "a partition is TOPIC/NUMBER"),

@@ -133,5 +133,5 @@ def _trouble(
 ) -> admin.PartitionTrouble:
     """Return the count, and as examples at most EXAMPLES_MAX of those that the caller may see."""
     first = ((image.topics[key[0]].name, key[1]) for key in islice(found, EXAMPLES_MAX))
-    examples = [f"{name}-{index}" for name, index in first if may_see(name)]
+    examples = [f"{name}/{index}" for name, index in first if may_see(name)]
     return admin.PartitionTrouble(count=len(found), examples=examples)

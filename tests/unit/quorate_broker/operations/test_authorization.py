@@ -375,7 +375,7 @@ def test_health_names_only_partitions_of_topics_that_the_caller_may_describe() -
             await asyncio.sleep(0.1)
         assert await offline() == (1, [])
         world.voter_rules.allowed.add((Operation.DESCRIBE, Resource(ResourceType.TOPIC, "zoo")))
-        assert await offline() == (1, ["zoo-0"])
+        assert await offline() == (1, ["zoo/0"])
 
     in_a_world(program)
 

@@ -223,9 +223,9 @@ def test_health_names_a_fenced_broker_and_what_lacks_its_replicas() -> None:
         (one,) = found.nodes
         assert (one.kind, one.id, one.state) == ("broker", 2, "fenced")
         assert "does not run, or cannot reach the controller" in one.reason
-        assert found.offline.examples == ("alone-0",)
+        assert found.offline.examples == ("alone/0",)
         assert sorted(found.under_replicated.examples) == [
-            "alone-0", "orders-0", "orders-1", "orders-2", "orders-3",
+            "alone/0", "orders/0", "orders/1", "orders/2", "orders/3",
         ]  # fmt: skip
         assert found.under_replicated.count == 5
         cluster.start("broker-2")
