@@ -371,8 +371,7 @@ class Accumulator:
 
 def _unknown(batch: Batch, error: QuorateError) -> OutcomeUnknownError:
     unknown = OutcomeUnknownError(
-        f"{batch.count} records for {batch.queue.topic}-{batch.queue.partition} were sent and not "
-        f"acknowledged, and may have been written; now: {error}"
+        f"{_records(batch)} sent and not acknowledged, and may have been written; now: {error}"
     )
     unknown.__cause__ = error
     return unknown
@@ -385,16 +384,22 @@ def _timed_out(
     how = "was never sent"
     if batch.attempts:
         became = "may have been" if may_be_written else "was not"
-        how = f"was sent {batch.attempts} times, and {became} written"
+        times = "once" if batch.attempts == 1 else f"{batch.attempts} times"
+        how = f"was sent {times}, and {became} written"
     why = batch.queue.hindrance or batch.refusal or (None if batch.attempts else hindrance)
     error = DeliveryTimeoutError(
-        f"{batch.count} records for {batch.queue.topic}-{batch.queue.partition} were "
-        f"not acknowledged within {timeout_s * 1000:.0f} ms; "
-        f"their batch {how}" + (f" (last: {why})" if why else "")
+        f"{_records(batch)} not acknowledged within {timeout_s * 1000:.0f} ms; "
+        f"the batch {how}" + (f" (last: {why})" if why else "")
     )
     error.may_be_written = may_be_written
     error.__cause__ = why
     return error
+
+
+def _records(batch: Batch) -> str:
+    """Return the subject of a sentence about the records of a batch, with its verb."""
+    noun, verb = ("record", "was") if batch.count == 1 else ("records", "were")
+    return f"{batch.count} {noun} for {batch.queue.topic}/{batch.queue.partition} {verb}"
 
 
 def refusal_of(size: int, codec: int) -> RecordTooLargeError | None:

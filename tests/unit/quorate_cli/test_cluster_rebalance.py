@@ -487,8 +487,8 @@ def test_what_was_altered_is_said(capfd: pytest.CaptureFixture[str]) -> None:
         "t: set retention.ms = 1",
         "t: segment.ms has its default again",
         "t: it has 5 partitions now",
-        "t: 2 moves begun, after which each partition has 2 replicas: `quorate partition list-moves`"
-        " shows what goes on",
+        "t: 2 moves begun, after which each partition has 2 replicas: `quorate partition"
+        " list-moves` shows what goes on",
     ]
     assert alter(capfd, *arguments, "-o", "json").json == {
         "altered": "t",

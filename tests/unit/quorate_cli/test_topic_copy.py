@@ -135,7 +135,7 @@ def test_a_failure_ends_the_copy_and_says_how_to_go_on(quorate: Quorate) -> None
     )
     said = quorate("topic", "copy", source, target, "--until-end", "-o", "json")
     assert said.status == 1
-    assert f"{source}-1 offset 5: " in said.err
+    assert f"{source}/1 offset 5: " in said.err
     assert "[RECORD_TOO_LARGE]" in said.err
     found = quorate.read(target)
     assert said.json["copied"] == len(found)
@@ -181,7 +181,7 @@ def test_a_target_that_fails_in_the_middle_leaves_no_gap(
             finally:
                 process.kill()
         assert (process.returncode, out) == (3, "3 records copied, 1 failed\n")
-        assert f"{topic}-1 offset 0: " in err
+        assert f"{topic}/1 offset 0: " in err
         assert err.endswith("to go on: the same command with --start 0=3 --start 1=0\n")
         other.start_broker(0)
         again = there(*copy[:6], "--until-end", "--start", "0=3", "--start", "1=0")

@@ -172,7 +172,7 @@ def test_batches_expire_in_order_in_flight_or_not() -> None:
     assert told == batches
     assert a.bytes_used == 0
     assert all(isinstance(batch.error, DeliveryTimeoutError) for batch in batches)
-    assert "sent 1 times, and may" in str(batches[0].error)
+    assert "sent once, and may" in str(batches[0].error)
     assert "never sent" in str(batches[1].error)
     assert [may_be_written(batch) for batch in batches] == [True, False, False]
     a.retry(batches[0], NotLeaderError("late"), 100, 0)
@@ -197,7 +197,7 @@ def test_a_batch_that_expires_says_whether_an_attempt_may_have_written_it(
     assert a.expire(100) == [batch]
     assert may_be_written(batch) == is_uncertain
     became = "may have been" if is_uncertain else "was not"
-    assert f"sent 1 times, and {became} written (last: not here" in str(batch.error)
+    assert f"sent once, and {became} written (last: not here" in str(batch.error)
 
 
 def test_bytes_on_the_wire_never_change_when_a_batch_ends_early() -> None:
