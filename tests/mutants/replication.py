@@ -12,8 +12,10 @@ from tests.mutants.mutant import Mutant
 REPLICA: Final = "broker/quorate_broker/replica"
 FOLLOWER: Final = f"{REPLICA}/follower.py"
 FOLLOWER_REPLICA: Final = f"{REPLICA}/follower_replica.py"
+ISR_ENTRIES: Final = f"{REPLICA}/isr_entries.py"
 LEADER: Final = f"{REPLICA}/leader.py"
 LEADER_REPLICA: Final = f"{REPLICA}/leader_replica.py"
+AWAITED: Final = f"{REPLICA}/awaited.py"
 IN_SYNC: Final = f"{REPLICA}/in_sync_replicas.py"
 DIVERGENCE: Final = f"{REPLICA}/divergence.py"
 PRODUCERS: Final = f"{REPLICA}/producers.py"
@@ -29,6 +31,8 @@ STRANGERS: Final = f"{BROKER_TESTS}/replication/test_strangers.py"
 STREAMS: Final = f"{BROKER_TESTS}/replication/test_streams.py"
 FOLLOWER_TESTS: Final = f"{BROKER_TESTS}/replica/test_follower.py"
 LEADER_TESTS: Final = f"{BROKER_TESTS}/replica/test_leader.py"
+AWAITED_TESTS: Final = f"{BROKER_TESTS}/replica/test_awaited.py"
+ISR_ENTRIES_TESTS: Final = "tests/simulation/test_isr_entries.py"
 LEADER_REPLICA_TESTS: Final = f"{BROKER_TESTS}/replica/test_leader_replica.py"
 PRODUCE_QUEUE_TESTS: Final = f"{BROKER_TESTS}/replica/test_produce_queue.py"
 PRODUCERS_TESTS: Final = f"{BROKER_TESTS}/replica/test_producers.py"
@@ -500,6 +504,79 @@ REPLICATION: Final = (
         (
             "tests/unit/quorate/sync/test_clients.py::test_stop_is_refused_in_the_thread_of_a_callback_of_its_own_consumer",
         ),
+    ),
+    Mutant(
+        "near-replicas-enter",
+        "the high watermark does not wait for a replica that is about to enter the ISR",
+        LEADER,
+        "awaited = (*self.in_sync.maximal, *self.awaited.broker_ids)",
+        "awaited = self.in_sync.maximal",
+        (f"{ISR_ENTRIES_TESTS}::test_a_replica_enters_the_isr_while_writes_go_on",),
+    ),
+    Mutant(
+        "near-replicas-enter",
+        "a replica that is about to enter is sent its records as one that catches up",
+        LEADER,
+        "return broker_id in self.in_sync.maximal or broker_id in self.awaited.broker_ids",
+        "return broker_id in self.in_sync.maximal",
+        (
+            f"{AWAITED_TESTS}::test_the_high_watermark_waits_for_a_replica_that_keeps_up_until_it_may_enter",
+        ),
+    ),
+    Mutant(
+        "near-replicas-enter",
+        "the high watermark waits for a replica that does not keep up",
+        LEADER,
+        "        self.round_ms = None\n        if offset",
+        "        self.round_ms = now_ms - self.fetched_ms\n        if offset",
+        (f"{AWAITED_TESTS}::test_a_replica_that_does_not_keep_up_is_not_waited_for",),
+    ),
+    Mutant(
+        "near-replicas-enter",
+        "the high watermark waits for a replica that may not enter the ISR",
+        ISR_ENTRIES,
+        "if is_removed or replica.host.eligible_epoch(replica, broker_id) != stream.broker_epoch:",
+        "if False:",
+        (
+            f"{LEADER_REPLICA_TESTS}::test_the_high_watermark_waits_only_for_a_replica_that_may_enter_the_isr",
+        ),
+    ),
+    Mutant(
+        "near-replicas-enter",
+        "the wait for a replica that dies does not end",
+        ISR_ENTRIES,
+        "        self._leader.awaited.over(wait)\n",
+        "",
+        (
+            f"{ISR_ENTRIES_TESTS}::test_a_replica_that_dies_when_it_is_about_to_enter_delays_commits_once_and_little",
+        ),
+    ),
+    Mutant(
+        "near-replicas-enter",
+        "the high watermark waits for the same replica again and again",
+        AWAITED,
+        "if began_ms is not None and now_ms - began_ms < self.lag_ms:",
+        "if False:",
+        (
+            f"{AWAITED_TESTS}::test_the_wait_for_a_replica_that_dies_ends_and_comes_once_in_the_lag_time",
+            f"{AWAITED_TESTS}::test_a_refused_replica_is_not_waited_for_again_at_once",
+        ),
+    ),
+    Mutant(
+        "near-replicas-enter",
+        "the high watermark waits for a replica that cannot be proposed yet",
+        LEADER,
+        "self.in_sync.proposal is not None or self.waits_for(broker_id):",
+        "self.waits_for(broker_id):",
+        (f"{AWAITED_TESTS}::test_no_wait_begins_while_a_proposal_is_undecided",),
+    ),
+    Mutant(
+        "near-replicas-enter",
+        "the high watermark goes back to the end of the replica that it waits for",
+        LEADER,
+        "        if least < self.high_watermark:\n            return False\n",
+        "",
+        (f"{AWAITED_TESTS}::test_it_never_goes_back_to_the_end_of_the_replica_that_it_waits_for",),
     ),
     Mutant(
         "no-strangers",

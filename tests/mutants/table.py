@@ -3609,7 +3609,7 @@ MUTANTS = (
         "shares-of-a-stream",
         "a replica outside of the ISR counts as in sync",
         FOLLOWER_POSITIONS,
-        "        return self.replica_id in self.leader.machine.in_sync.maximal\n",
+        "        return self.leader.machine.waits_for(self.replica_id)\n",
         "        return True\n",
         (
             f"{SLOW_FOLLOWERS}::test_a_follower_that_catches_up_delays_its_in_sync_partitions_little",

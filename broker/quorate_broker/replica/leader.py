@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
+from quorate_broker.replica.awaited import AwaitedReplicas, Wait
 from quorate_broker.replica.in_sync_replicas import InSyncReplicas, Proposal
 from quorate_quorum.metadata.history import Cause
 from quorate_quorum.v1 import events_pb2 as ev
@@ -59,8 +61,34 @@ class ReplicaProgress:
     #: that time.
     fetched_ms: int = 0
     leader_end_then: int = 1 << 62
+    #: The time from the fetch before to the last one, if the replica then had all records that the
+    #: leader had at the fetch before; None if it did not.
+    round_ms: int | None = None
     #: The replica's stream continues without this partition: the replica is offline, or gone.
     has_left: bool = False
+
+    def fetched(self, stream: ReplicaStream, offset: int, leader_end: int, now_ms: int) -> None:
+        """Take over the position of a fetch."""
+        self.round_ms = None
+        if offset >= self.leader_end_then:
+            # The replica has all records that the leader had at the replica's last fetch, so it
+            # counts as caught up at that time. Without this rule a follower of a busy leader, which
+            # never quite reaches the end, would leave the ISR.
+            self.caught_up_ms = max(self.caught_up_ms, self.fetched_ms)
+            self.round_ms = now_ms - self.fetched_ms
+        if offset >= leader_end:
+            self.caught_up_ms = max(self.caught_up_ms, now_ms)
+        self.stream = stream
+        self.has_left = False
+        self.log_end_offset = offset
+        self.fetched_ms = now_ms
+        self.leader_end_then = leader_end
+
+    def last_caught_up_ms(self, leader_end: int) -> int:
+        """Return the last time at which the replica had all records of the leader, as in Kafka."""
+        if self.stream is not None and not self.has_left and self.log_end_offset >= leader_end:
+            return max(self.caught_up_ms, self.stream.last_request_ms)
+        return self.caught_up_ms
 
     def stream_that_keeps(self, end: int, now_ms: int, lag_ms: int) -> ReplicaStream | None:
         """Return the stream, if the replica has all up to `end` and the stream is not silent."""
@@ -77,7 +105,7 @@ class ReplicaProgress:
             # the member lacks committed records, so it has lost the end of its log
             lost = leader.high_watermark - self.log_end_offset
             return Cause(ev.CAUSE_KIND_LOST_RECORDS, broker_id, records=lost)
-        since_ms = leader.caught_up_ms(self)
+        since_ms = self.last_caught_up_ms(leader.log_end_offset)
         if now_ms - since_ms <= leader.lag_ms:
             return None
         kind = ev.CAUSE_KIND_FELL_BEHIND
@@ -112,6 +140,7 @@ class Leader:
     in_sync: InSyncReplicas
     min_isr: int
     lag_ms: int
+    awaited: AwaitedReplicas
     #: The other replicas, by broker id.
     replicas: dict[int, ReplicaProgress] = field(default_factory=dict)
     #: Whether this reign has confirmed the high watermark. Until then the log stores the high
@@ -153,6 +182,7 @@ class Leader:
             ),
             min_isr=min_isr,
             lag_ms=lag_ms,
+            awaited=AwaitedReplicas(lag_ms),
         )
         leader._assign(replicas, now_ms)
         return leader
@@ -166,7 +196,7 @@ class Leader:
         """
         assert log_end_offset >= self.log_end_offset
         for progress in self.replicas.values():
-            progress.caught_up_ms = self.caught_up_ms(progress)
+            progress.caught_up_ms = progress.last_caught_up_ms(self.log_end_offset)
         self.log_end_offset = log_end_offset
 
     def saved(self, own_end: int) -> None:
@@ -191,18 +221,8 @@ class Leader:
                 # its log (KAFKA-15221).
                 progress = ReplicaProgress(caught_up_ms=progress.caught_up_ms)
                 self.replicas[stream.replica_id] = progress
-        if fetch_offset >= progress.leader_end_then:
-            # The replica has all records that the leader had at the replica's last fetch, so it
-            # counts as caught up at that time. Without this rule a follower of a busy leader, which
-            # never quite reaches the end, would leave the ISR.
-            progress.caught_up_ms = max(progress.caught_up_ms, progress.fetched_ms)
-        if fetch_offset >= self.log_end_offset:
-            progress.caught_up_ms = max(progress.caught_up_ms, now_ms)
-        progress.stream = stream
-        progress.has_left = False
-        progress.log_end_offset = fetch_offset
-        progress.fetched_ms = now_ms
-        progress.leader_end_then = self.log_end_offset
+                self.awaited.leave(stream.replica_id)
+        progress.fetched(stream, fetch_offset, self.log_end_offset, now_ms)
         return True
 
     def follower_left(self, stream: ReplicaStream) -> bool:
@@ -214,9 +234,20 @@ class Leader:
         progress = self.replicas.get(stream.replica_id)
         if progress is None or progress.stream is not stream or progress.has_left:
             return False
-        progress.caught_up_ms = self.caught_up_ms(progress)
+        progress.caught_up_ms = progress.last_caught_up_ms(self.log_end_offset)
         progress.has_left = True
+        self.awaited.leave(stream.replica_id)
         return True
+
+    def await_entry(self, broker_id: int, now_ms: int) -> Wait | None:
+        """Begin to wait for an eligible replica that is about to enter the ISR; None: it is none.
+
+        Call this after its `record_fetch`; after the wait, call `awaited.over` and `advance`.
+        """
+        round_ms = self.replicas[broker_id].round_ms
+        if round_ms is None or self.in_sync.proposal is not None or self.waits_for(broker_id):
+            return None
+        return self.awaited.begin(broker_id, round_ms, now_ms)
 
     def advance(self) -> bool:
         """Move the high watermark to the lowest end of the maximal ISR. Return whether it moved.
@@ -224,11 +255,13 @@ class Leader:
         The high watermark does not move while the committed ISR is below min_isr, because a
         committed record is promised to be on at least min_isr replicas (KIP-966). It does not pass
         the end of a member that the controller may have added meanwhile: if elected, this member
-        would lack committed records.
+        would lack committed records. For a moment it does not pass the end of an awaited replica,
+        either: see AwaitedReplicas.
         """
         if not self.has_enough_replicas:
             return False
-        least = min(self._end_of(broker_id) for broker_id in self.in_sync.maximal)
+        awaited = (*self.in_sync.maximal, *self.awaited.broker_ids)
+        least = min(self._end_of(broker_id) for broker_id in awaited)
         if least < self.high_watermark:
             return False
         self.is_confirmed = True
@@ -261,7 +294,11 @@ class Leader:
         unfenced broker that is not shutting down, and -1 for any other broker. A proposal without
         an answer is returned again, unchanged, until an answer or an image decides it.
         """
-        return self.in_sync.ask(now_ms, lambda: self._wanted(now_ms, broker_epoch, eligible_epoch))
+        wanted = partial(self._wanted, now_ms, broker_epoch, eligible_epoch)
+        proposal = self.in_sync.ask(now_ms, wanted)
+        if proposal is not None:
+            self.awaited.proposed(proposal.isr)
+        return proposal
 
     def update(
         self, partition_epoch: int, isr: Sequence[int], replicas: Iterable[int], now_ms: int
@@ -295,6 +332,10 @@ class Leader:
         """Whether this reign knows the offset up to which consumers may read."""
         return self.high_watermark >= self.epoch_start_offset
 
+    def waits_for(self, broker_id: int) -> bool:
+        """Return whether the high watermark waits for a broker: is it in the ISR, or soon?"""
+        return broker_id in self.in_sync.maximal or broker_id in self.awaited.broker_ids
+
     @property
     def wants_to_expand(self) -> bool:
         """Whether a replica outside of the ISR has reached the high watermark.
@@ -308,14 +349,6 @@ class Leader:
             for broker_id, progress in self.replicas.items()
         )
 
-    def caught_up_ms(self, progress: ReplicaProgress) -> int:
-        """Return the last time at which the replica had all records of the leader, as in Kafka."""
-        is_carried = progress.stream is not None and not progress.has_left
-        if is_carried and progress.log_end_offset >= self.log_end_offset:
-            assert progress.stream is not None
-            return max(progress.caught_up_ms, progress.stream.last_request_ms)
-        return progress.caught_up_ms
-
     # internals
 
     def _wanted(
@@ -328,7 +361,9 @@ class Leader:
             if broker_id in self.isr:
                 why = progress.why_out_of_sync(broker_id, self, now_ms)
                 if why is None:
-                    members.append((broker_id, self._epoch_of(broker_id, eligible_epoch)))
+                    stream = progress.stream
+                    epoch = eligible_epoch(broker_id) if stream is None else stream.broker_epoch
+                    members.append((broker_id, epoch))
                 else:
                     causes.append(why)
             elif self._may_enter(broker_id, progress, now_ms, eligible_epoch):
@@ -340,10 +375,6 @@ class Leader:
             self.leader_epoch, partition_epoch, tuple(members), causes=tuple(causes)
         )
         return None if proposal.isr == self.isr else proposal
-
-    def _epoch_of(self, broker_id: int, eligible_epoch: Callable[[int], int]) -> int:
-        stream = self.replicas[broker_id].stream
-        return eligible_epoch(broker_id) if stream is None else stream.broker_epoch
 
     def _may_enter(
         self,
@@ -380,6 +411,7 @@ class Leader:
             for broker_id in replicas
             if broker_id != self.broker_id
         }
+        self.awaited.keep(self.replicas)
 
     def _assert_invariants(self, least: int) -> None:
         assert self.high_watermark <= self.own_end <= self.log_end_offset

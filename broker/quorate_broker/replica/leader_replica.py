@@ -22,6 +22,7 @@ from quorate_broker.replica.divergence import Divergence, divergence
 from quorate_broker.replica.fetched import Fetched
 from quorate_broker.replica.hints import hinted
 from quorate_broker.replica.in_sync_replicas import Proposal
+from quorate_broker.replica.isr_entries import IsrEntries
 from quorate_broker.replica.leader import Leader, ReplicaStream
 from quorate_broker.replica.log_start import LogStart
 from quorate_broker.replica.produce_queue import ProduceQueue
@@ -79,13 +80,12 @@ class LeaderReplica:
         self._log = log.log
         self.damage = damage
         config = replica.host.config
+        own_end = log.log.synced_end if replica.config.flush_on_ack else log.log.log_end_offset
         self.machine = Leader.begin(
             broker_id=config.node_id,
             leader_epoch=state.leader_epoch,
             log_end_offset=self._log.log_end_offset,
-            own_end=self._log.synced_end
-            if replica.config.flush_on_ack
-            else self._log.log_end_offset,
+            own_end=own_end,
             high_watermark=self._log.high_watermark,
             partition_epoch=state.partition_epoch,
             isr=state.isr,
@@ -98,6 +98,7 @@ class LeaderReplica:
         self.leader_epoch = state.leader_epoch
         self.queue = ProduceQueue(replica, log, self.machine, producers, self._count_own_end)
         self.log_start = LogStart(replica, log, self.machine)
+        self.entries = IsrEntries(replica, log, self.machine, self._advance)
         self._is_syncing = False
         self.is_over = False
         if earlier is not None:
@@ -116,6 +117,7 @@ class LeaderReplica:
         """End the reign. Batches that wait for their commit fail with OutcomeUnknownError."""
         self.is_over = True
         self.log_start.end()
+        self.entries.end()
         self.queue.end()
 
     # consumers
@@ -221,6 +223,7 @@ class LeaderReplica:
         with self._replica_log.guard:
             if self.machine.record_fetch(stream, request.fetch_offset, now_ms):
                 self.log_start.told(stream, request.log_start_offset)
+                self.entries.fetched(stream, now_ms)
                 self._advance()
                 if self.machine.wants_to_expand:
                     self._replica.isr_wanted()

@@ -72,6 +72,9 @@ class ReplicaHost(Protocol):
         was written.
         """
 
+    def eligible_epoch(self, replica: Replica, broker_id: int) -> int:
+        """Return the broker_epoch of a broker; -1 if it must not enter the partition's ISR."""
+
     async def written(self, replica: Replica) -> None:
         """Note in the inventory that the replica was written, before a write is acknowledged."""
 

@@ -214,9 +214,9 @@ class Replicas:
         broker = self.image.brokers.get(self.broker_id)
         return broker is None or broker.fenced or broker.epoch != self.registration.broker_epoch
 
-    def eligible_epoch(self, partition: Partition, broker_id: int) -> int:
+    def eligible_epoch(self, replica: Replica, broker_id: int) -> int:
         """Return the broker_epoch of a broker; -1 if the broker must not be in the ISR."""
-        state = self.image.partition(*partition.key)
+        state = self.image.partition(*replica.key)
         if state is None or not self.image.is_eligible(state, broker_id):
             return -1
         return self.image.brokers[broker_id].epoch

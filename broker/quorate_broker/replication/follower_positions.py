@@ -62,7 +62,7 @@ class _Position:
     @property
     def is_in_sync(self) -> bool:
         """Whether the high watermark waits for this follower, or may soon."""
-        return self.replica_id in self.leader.machine.in_sync.maximal
+        return self.leader.machine.waits_for(self.replica_id)
 
     @property
     def copy(self) -> Copy:

@@ -306,7 +306,7 @@ class World:
         if fields.pop("recovered", False):
             event.recovered_epoch = old.leader_epoch + 1
         for name, value in fields.items():
-            if name in ("isr", "elr", "last_isr"):
+            if name in ("isr", "elr", "last_isr", "removing"):
                 getattr(event, name).SetInParent()
                 getattr(event, name).brokers.extend(value)
             else:

@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from quorate_broker.replica.awaited import Wait
 from quorate_broker.replica.in_sync_replicas import Proposal
 from quorate_broker.replica.leader import Leader, ReplicaStream
 from quorate_quorum.metadata.history import Cause
@@ -316,9 +317,11 @@ def run_schedule(chance: random.Random, seed: int) -> None:
     committed: tuple[int, ...] = (1, 2, 3)
     epoch, now = 7, 0
     under_way: list[tuple[Proposal, int]] = []
+    waits: list[Wait] = []
     for _ in range(120):
         now += chance.choice((1, 50, LAG // 2))
-        match chance.randrange(6):
+        before = leader.high_watermark
+        match chance.randrange(7):
             case 0:
                 append(leader, leader.log_end_offset + chance.randrange(1, 4))
                 leader.advance()
@@ -326,6 +329,9 @@ def run_schedule(chance: random.Random, seed: int) -> None:
                 who = chance.choice((2, 3))
                 ends[who] = chance.randint(ends[who], leader.log_end_offset)
                 fetch(leader, streams[who], ends[who], now)
+                wait = leader.await_entry(who, now)
+                if wait is not None:
+                    waits.append(wait)
             case 2:
                 proposal = leader.propose(now, 101, eligible)
                 if proposal is not None:
@@ -346,11 +352,15 @@ def run_schedule(chance: random.Random, seed: int) -> None:
             case 4:
                 leader.update(epoch, committed, (1, 2, 3), now)
                 leader.advance()
+            case 5 if waits:
+                leader.awaited.over(waits.pop(0))
+                leader.advance()
             case _ if under_way:
                 proposal, _ = under_way[-1]
                 leader.in_sync.lost(proposal, now)
                 under_way = [entry for entry in under_way if now - entry[1] <= LAG]
         assert set(committed) <= set(leader.in_sync.maximal), seed
+        assert leader.high_watermark >= before, seed
         for broker_id in committed:
             held = leader.log_end_offset if broker_id == 1 else ends[broker_id]
             assert held >= leader.high_watermark, seed

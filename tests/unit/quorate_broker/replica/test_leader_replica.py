@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from crc32c import crc32c
 
+from quorate.aio.clock import loop_ms
 from quorate.errors import (
     FencedLeaderEpochError,
     NotLeaderError,
@@ -178,6 +179,41 @@ async def test_a_fetch_that_diverges_or_is_stale_moves_no_state() -> None:
     assert partition.high_watermark == 2
     assert partition.as_leader().follower_fetch(stream, fetch_of(4, 1), 0) is None
     assert partition.high_watermark == 4
+    await world.stop()
+
+
+@pytest.mark.parametrize(
+    "what", ["eligible", "fenced", "a disk that failed", "another registration", "being removed"]
+)
+async def test_the_high_watermark_waits_only_for_a_replica_that_may_enter_the_isr(
+    what: str,
+) -> None:
+    """And for that one only as long as two of its rounds and a little more."""
+    world = World(brokers=2, lag_ms=1_000)
+    await world.start(min_isr=1)
+    one = world.brokers[1]
+    await world.brokers[2].stop()
+    await world.change(isr=[1], **({"removing": [2]} if what == "being removed" else {}))
+    await world.register(world.brokers[2])
+    epoch = world.image.brokers[2].epoch
+    if what == "fenced":
+        await world.fence(2)
+    elif what == "a disk that failed":
+        await world.fail_directory(2)
+    stream = ReplicaStream(2, epoch - (what == "another registration"), b"", 9, 0)
+    leader = one.partition.as_leader()
+    await one.produce(b"a")
+    now_ms = loop_ms()
+    leader.follower_fetch(stream, fetch_of(0, -1, leader_epoch=0), now_ms)
+    await one.produce(b"b")
+
+    leader.follower_fetch(stream, fetch_of(1, 0, leader_epoch=0), now_ms + 2)
+    assert list(leader.machine.awaited.broker_ids) == ([2] if what == "eligible" else [])
+
+    await one.produce(b"c")
+    assert one.partition.high_watermark == 3
+    assert not leader.machine.awaited.broker_ids
+    assert leader.machine.isr == (1,)
     await world.stop()
 
 
