@@ -1535,6 +1535,22 @@ MUTANTS = (
     ),
     Mutant(
         "drained",
+        "a drain says nothing of a partition that has no leader to copy from",
+        DRAINS,
+        "if is_being_moved and (stuck := _why_not_copied(image, topic, index, old)):",
+        "if False and (stuck := _why_not_copied(image, topic, index, old)):",
+        (f"{DRAIN_TESTS}::test_a_partition_that_nothing_is_copied_of_is_named_each_time",),
+    ),
+    Mutant(
+        "drained",
+        "a drain names a partition that is about to get a leader",
+        DRAINS,
+        "    if any(image.is_live(partition, broker_id) for broker_id in able):\n",
+        "    if False:\n",
+        (f"{DRAIN_TESTS}::test_a_partition_that_gets_a_leader_without_an_operator_is_not_named",),
+    ),
+    Mutant(
+        "drained",
         "a drain hands a leadership to another drained broker",
         DRAINS,
         "undrained = [b for b in able if not image.brokers[b].cordoned]",

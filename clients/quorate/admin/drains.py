@@ -15,8 +15,9 @@ class BrokerDrain(NamedTuple):
     """What a drain of a broker has done.
 
     `leaders_moved`: leaderships that other brokers have now. `replicas_moved`: reassignments that
-    were begun. `left_count`: how often the drain could not move a leadership or a replica; `left`
-    gives the reason, for at most 1,000 partitions.
+    were begun. `left_count`: how often the drain could not move a leadership or a replica. `left`
+    gives the reason, for at most 1,000 partitions. A partition is in both counts if its move has
+    begun, but nothing is copied because it has no leader.
     """
 
     was_drained: bool

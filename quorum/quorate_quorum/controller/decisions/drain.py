@@ -30,7 +30,7 @@ from quorate_quorum.controller.decisions.reassignment import reassigned
 from quorate_quorum.controller.decisions.topics import place_of, places_of
 from quorate_quorum.metadata.history import Cause
 from quorate_quorum.metadata.image import MetadataImage
-from quorate_quorum.metadata.partitions import PartitionImage
+from quorate_quorum.metadata.partitions import NO_LEADER, PartitionImage
 from quorate_quorum.metadata.topics import TopicImage
 from quorate_quorum.node.features import DRAINED_BROKERS, METADATA_VERSION
 from quorate_quorum.v1 import events_pb2 as ev
@@ -134,6 +134,7 @@ class Drain:
                 else:
                     why = "no other replica is in the ISR and may lead"
                 self._leave(topic, index, why)
+        is_being_moved = self.replicas
         if self.replicas and self.broker_id in old.target:
             try:
                 # each replica goes on from where the last one went, so that all brokers get some
@@ -145,7 +146,10 @@ class Drain:
                 counts.update(b for b in target if b not in old.broker_ids)
                 self.response.replicas_moved += 1
             except QuorateError as error:
+                is_being_moved = False
                 self._leave(topic, index, str(error))
+        if is_being_moved and (stuck := _why_not_copied(image, topic, index, old)):
+            self._leave(topic, index, stuck)
         self._leads[states[-1].leader] += 1
         return steps(topic.id, index, states)
 
@@ -153,6 +157,26 @@ class Drain:
         self.response.left_count += 1
         if len(self.response.left) < LEFT_MAX:
             self.response.left.add(topic=topic.name, partition=index, reason=why)
+
+
+def _why_not_copied(
+    image: MetadataImage, topic: TopicImage, index: int, partition: PartitionImage
+) -> str | None:
+    """Return why the move of a partition does not begin to copy, and what to do; None if it does.
+
+    Without a leader nothing is copied. An election gives it one, if a replica is live that may
+    lead: a member of ISR or ELR; if there is none, a replica that was there before the move.
+    """
+    if partition.leader != NO_LEADER:
+        return None
+    able = {*partition.isr, *partition.elr} or set(partition.broker_ids) - set(partition.adding)
+    if any(image.is_live(partition, broker_id) for broker_id in able):
+        return None
+    return (
+        f"it has no leader, so nothing is copied: only brokers {sorted(able)} may have all records,"
+        " and none of them is alive with its log; bring one back, or give the records up:"
+        f" `quorate partition elect {topic.name}/{index} --unclean --accept-loss`"
+    )
 
 
 def _target_without(

@@ -377,6 +377,65 @@ def moved_to_the_end(image: MetadataImage) -> MetadataImage:
     return replayed(image, steps(topic.id, 0, [old, caught_up, done]))
 
 
+def dead(image: MetadataImage, *broker_ids: int) -> MetadataImage:
+    for broker_id in broker_ids:
+        image = decided(image, broker_id, decide.fence(image, broker_id))
+    return image
+
+
+#: (what, the partition without a leader, the brokers that may have all records)
+STUCK: list[tuple[str, MetadataImage, str]] = [
+    ("the only replica", dead(with_partition(SIX, [0]), 0), "only brokers [0]"),
+    ("the last in sync", dead(with_partition(SIX, [0, 1, 2], isr=[0]), 0), "only brokers [0]"),
+    ("both that have all records", dead(with_partition(SIX, [0, 1]), 1, 0), "only brokers [0, 1]"),
+    (
+        "another one has all records",
+        dead(with_partition(SIX, [0, 1, 2], isr=[1]), 1),
+        "only brokers [1]",
+    ),
+    (
+        "no replica surely has all",
+        dead(with_partition(SIX, [0, 1], isr=[], last_isr=[0], leader=-1), 0, 1),
+        "only brokers [0, 1]",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("image", "told"), [row[1:] for row in STUCK], ids=[row[0] for row in STUCK]
+)
+def test_a_partition_that_nothing_is_copied_of_is_named_each_time(
+    image: MetadataImage, told: str
+) -> None:
+    assert the_partition(image).leader == -1
+    for moves_begun in (1, 0):
+        image, response, _ = drained(image, 0, replicas=True)
+        assert response.replicas_moved == moves_begun, "it goes on when there is a leader"
+        [left] = response.left
+        assert (left.topic, left.partition, response.left_count) == ("orders", 0, 1)
+        assert told in left.reason
+        assert "`quorate partition elect orders/0 --unclean --accept-loss`" in left.reason
+    assert drained(image, 0)[1].left_count == 0, "it leads nothing"
+
+
+def test_a_partition_that_gets_a_leader_without_an_operator_is_not_named() -> None:
+    image = dead(with_partition(SIX, [0, 1], isr=[], last_isr=[0], leader=-1), 0)
+    assert drained(image, 0, replicas=True)[1].left_count == 0, "broker 1 will lead"
+    image = dead(with_partition(SIX, [0]), 0)
+    image, response, _ = drained(image, 0, replicas=True)
+    assert response.left_count == 1
+    image = decided(image, 0, decide.unfence(image, 0))
+    assert drained(image, 0, replicas=True)[1].left_count == 0, "it is back"
+
+
+def test_what_can_not_be_placed_elsewhere_is_named_once() -> None:
+    image = dead(with_partition(brokers([0]), [0]), 0)
+    _, response, _ = drained(image, 0, replicas=True)
+    [left] = response.left
+    assert response.left_count == 1
+    assert "no other live broker can take the replica" in left.reason
+
+
 def test_too_few_brokers_for_a_topic_are_named_with_what_hinders_them() -> None:
     image = mark(brokers(range(3), fenced=[1]), 2)
     new = admin.NewTopic(name="n", topic_id=topic_id(7), num_partitions=1, replication_factor=2)
