@@ -13,24 +13,35 @@ from quorate_cli.cluster_disks import readable
 #: The speed of a move is that of so much time, at most. A throttled copy comes in bursts.
 WINDOW_S: Final = 30.0
 DAYS_MAX: Final = 999
+#: Why it is not known how far a move is.
+NO_LEADER: Final = "no leader: nothing is copied"
+NO_SIZE: Final = "the leader does not tell its bytes"
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far the replicas that a reassignment adds have come, in bytes of their logs."""
+    """How far the replicas that a reassignment adds have come, in bytes of their logs.
+
+    `unknown`: why it is not known; empty if it is. Of several moves, the bytes are those known.
+    """
 
     done: int
     total: int
+    unknown: str = ""
 
     @property
     def share(self) -> float:
-        return 1.0 if self.total == 0 else self.done / self.total
+        if self.total == 0:
+            return 0.0 if self.unknown else 1.0
+        return self.done / self.total
 
     @property
     def left(self) -> int:
         return self.total - self.done
 
     def __str__(self) -> str:
+        if self.unknown and self.total == 0:
+            return "-"
         return f"{readable(self.done)} of {readable(self.total)} ({100 * self.share:.0f} %)"
 
 
@@ -56,6 +67,8 @@ class Pace:
 
     def left(self, now: Progress) -> str:
         """The time that is left, in words."""
+        if now.unknown:
+            return now.unknown
         if now.left == 0:
             return "all copied"
         if self.at_most and self.seconds_left is not None:
@@ -85,6 +98,8 @@ def pace(before: Progress, now: Progress, seconds: float, throttle: int = 0) -> 
     >>> pace(Progress(100, 1000), Progress(100, 1000), 2.0, 10).left(Progress(100, 1000))
     '2 min or more'
     """
+    if before.unknown or now.unknown:
+        return Pace()
     if throttle and seconds < WINDOW_S:
         return Pace(None, now.left / throttle, seconds, throttle)
     if seconds <= 0:
@@ -129,14 +144,19 @@ def duration(seconds: float) -> str:
 def progress_of(
     key: TopicPartition, move: Reassignment, directories: Iterable[LogDirDescription]
 ) -> Progress:
-    """Return how far the added replicas have come. One that is in sync counts as complete."""
+    """Return how far the added replicas have come. One that is in sync counts as complete.
+
+    Only the leader knows how much there is to copy.
+    """
     sizes = {
         found.broker_id: replica.size
         for found in directories
         for replica in found.replicas
         if (replica.topic, replica.partition) == key
     }
-    whole = sizes.get(move.leader, 0)
+    if move.leader not in sizes:
+        return Progress(0, 0, NO_LEADER if move.leader < 0 else NO_SIZE)
+    whole = sizes[move.leader]
     done = sum(whole if b in move.isr else min(sizes.get(b, 0), whole) for b in move.adding)
     return Progress(done, whole * len(move.adding))
 
@@ -187,6 +207,7 @@ class Looks:
         total = Progress(
             sum(now.progress[key].done for key in named),
             sum(now.progress[key].total for key in named),
+            next((why for key in named if (why := now.progress[key].unknown)), ""),
         )
         paces = {key: self.pace_of(key) for key in named}
         if not paces or any(p.bytes_per_s is None and not p.at_most for p in paces.values()):

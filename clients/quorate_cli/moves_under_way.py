@@ -44,8 +44,10 @@ def list_moves(
     The command looks twice, and the speed is that between the looks. The time left is an estimate
     from it, or why there is none: "all copied" (it waits until the replicas are in sync), "falls
     behind" (the partition is written to faster than it is copied), "nothing copied", after half a
-    minute "stands still", or the brokers that are not alive. A throttled copy comes in bursts: for
-    the first half minute of --watch, its speed and time are those of the throttle.
+    minute "stands still", "no leader: nothing is copied", or the brokers that are not alive. Only
+    the leader tells how much there is to copy: without its answer, the bytes are not known (null
+    with -o json). A throttled copy comes in bursts: for the first half minute of --watch, its speed
+    and time are those of the throttle.
 
     --watch shows the same again and again: on a terminal as one table, in a pipe as plain text, or
     with -o json as a document on each line.
@@ -130,8 +132,8 @@ def _document(key: TopicPartition, look: Look, pace: Pace) -> dict[str, object]:
         "removing": move.removing,
         "isr": move.isr,
         "leader": move.leader,
-        "copied_bytes": far.done,
-        "total_bytes": far.total,
+        "copied_bytes": None if far.unknown else far.done,
+        "total_bytes": None if far.unknown else far.total,
         "throttle": move.throttle or None,
         "bytes_per_second": pace.bytes_per_s,
         "seconds_left": None if why else pace.seconds_left,

@@ -6,6 +6,8 @@ import pytest
 
 from quorate import LogDirDescription, Reassignment, ReplicaSize, TopicPartition
 from quorate_cli.move_progress import (
+    NO_LEADER,
+    NO_SIZE,
     WINDOW_S,
     Look,
     Looks,
@@ -17,6 +19,7 @@ from quorate_cli.move_progress import (
 )
 
 T0, T1 = TopicPartition("t", 0), TopicPartition("t", 1)
+NONE = Progress(0, 0, NO_LEADER)
 MOVE = Reassignment(replicas=(3, 1, 2), adding=(3,), removing=(2,), isr=(1, 2), leader=1)
 
 
@@ -27,7 +30,9 @@ MOVE = Reassignment(replicas=(3, 1, 2), adding=(3,), removing=(2,), isr=(1, 2), 
         ({1: 1000, 3: 400}, (1,), Progress(400, 1000)),
         ({1: 1000, 3: 1400}, (1,), Progress(1000, 1000)),  # compaction has shrunk the leader's
         ({1: 1000, 3: 400}, (1, 3), Progress(1000, 1000)),
-        ({3: 400}, (1,), Progress(0, 0)),  # the leader's broker does not answer
+        ({3: 400}, (1,), Progress(0, 0, NO_SIZE)),  # the leader's broker does not answer
+        ({3: 400}, (1, 3), Progress(0, 0, NO_SIZE)),
+        ({1: 0}, (1,), Progress(0, 0)),
         ({1: 1000}, (1,), Progress(0, 1000)),
     ],
 )
@@ -60,6 +65,8 @@ def test_progress_counts_bytes_and_replicas_in_sync(
         (Progress(100, 1000), Progress(1000, 1000), 2, "450 B/s", "all copied"),
         (Progress(0, 0), Progress(0, 0), 2, "0 B/s", "all copied"),
         (Progress(100, 1000), Progress(300, 1000), 0, "-", "not known yet"),
+        (Progress(100, 1000), Progress(0, 0, NO_LEADER), 2, "-", "no leader: nothing is copied"),
+        (Progress(0, 0, NO_LEADER), Progress(100, 1000), 2, "-", "not known yet"),
         (Progress(0, 1 << 60), Progress(1, 1 << 60), 1, "1 B/s", "over 999 d"),
     ],
 )
@@ -128,6 +135,14 @@ def test_a_move_to_a_broker_that_is_not_alive_says_so(
     assert hindrance(move, dead) == said
 
 
+def test_a_move_without_a_leader_has_copied_nothing_that_is_known() -> None:
+    far = progress_of(T0, MOVE._replace(leader=-1, isr=()), [])
+    assert far == Progress(0, 0, NO_LEADER)
+    assert (far.share, str(far)) == (0.0, "-")
+    directory = LogDirDescription(3, "/d", "", "", 9, (ReplicaSize("t", 0, 400, 0, 9, False),))
+    assert progress_of(T0, MOVE._replace(leader=-1, isr=(3,)), [directory]) == far
+
+
 def looks_at(*seen: tuple[float, dict[TopicPartition, Progress]]) -> Looks:
     looks = Looks()
     for at_s, far in seen:
@@ -164,3 +179,6 @@ def test_several_moves_together_end_with_the_slowest() -> None:
         (1.0, {T0: Progress(50, 100), T1: Progress(0, 100)}),
     )
     assert looks.pace_of_all([T0, T1]) == (Progress(50, 200), Pace(50.0, None, 1.0))
+    looks.add(Look(2.0, dict.fromkeys([T0, T1], MOVE), {T0: Progress(100, 100), T1: NONE}))
+    total, pace_of_all = looks.pace_of_all([T0, T1])
+    assert (str(total), pace_of_all.left(total)) == ("100 B of 100 B (100 %)", NO_LEADER)

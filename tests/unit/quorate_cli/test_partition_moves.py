@@ -304,6 +304,27 @@ def test_a_move_to_a_broker_that_is_not_alive_is_listed_with_what_to_do(
     assert (document["hindrance"], document["seconds_left"]) == (told, None)
 
 
+def test_nothing_is_copied_without_a_leader(
+    cluster: Cluster, capfd: pytest.CaptureFixture[str]
+) -> None:
+    cluster.moves = [{T0: MOVE._replace(isr=(), leader=-1)}]
+    _, row = run(capfd, "list-moves", "-i", "0.1").out.splitlines()
+    assert "all copied" not in row
+    assert row.split()[4:] == ["-", "-", "-", "-", "no", "leader:", "nothing", "is", "copied"]
+    [found] = run(capfd, "list-moves", "-i", "0.1", "-o", "json").json
+    unknown = ("copied_bytes", "total_bytes", "bytes_per_second", "seconds_left")
+    assert [found[name] for name in unknown] == [None] * 4
+
+
+def test_a_leader_that_does_not_answer_has_not_copied_all(
+    cluster: Cluster, capfd: pytest.CaptureFixture[str]
+) -> None:
+    del cluster.sizes[1]
+    cluster.moves = [{T0: MOVE}]
+    _, row = run(capfd, "list-moves", "-i", "0.1").out.splitlines()
+    assert row.endswith("the leader does not tell its bytes")
+
+
 def test_moves_are_watched_until_nothing_is_moved(
     cluster: Cluster, capfd: pytest.CaptureFixture[str]
 ) -> None:
