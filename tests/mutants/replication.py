@@ -479,6 +479,40 @@ REPLICATION: Final = (
     ),
     Mutant(
         "older-controllers-replay",
+        "the first order of a move that an older controller has ended stays",
+        "quorum/quorate_quorum/metadata/partitions.py",
+        "    if state.original and not _is_original_known(state):\n",
+        "    if False:\n",
+        (
+            f"{OLDER_PROGRAMS}"
+            "::test_an_older_controller_that_ends_a_move_ends_what_is_known_of_its_begin",
+        ),
+    ),
+    Mutant(
+        "cancelled-moves-restore",
+        "a cancelled move leaves the order of its target",
+        f"{DECISIONS}/reassignment.py",
+        "return reassigned(image, topic, old, old.before, choice, because)",
+        "before = [b for b in old.broker_ids if b not in old.adding]\n"
+        "    return reassigned(image, topic, old, before, choice, because)",
+        (
+            f"{CONTROLLER_TESTS}/test_reassignment.py"
+            "::test_a_move_cancelled_has_its_first_replicas_again_in_their_order",
+        ),
+    ),
+    Mutant(
+        "cancelled-moves-restore",
+        "a move that replaces another forgets the first order",
+        f"{DECISIONS}/reassignment.py",
+        "    original = old.before\n",
+        "    original = tuple(b for b in old.broker_ids if b not in old.adding)\n",
+        (
+            f"{CONTROLLER_TESTS}/test_reassignment.py"
+            "::test_a_move_cancelled_has_its_first_replicas_again_in_their_order",
+        ),
+    ),
+    Mutant(
+        "older-controllers-replay",
         "a snapshot with the throttle of a move that has ended stops the node",
         "quorum/quorate_quorum/metadata/topics.py",
         "partition = of_now(PARTITION.image(event))",

@@ -90,9 +90,9 @@ class ReassignmentCalls(QuorumCalls):
         catch up; when all of the target are in sync, the others are removed. Producers and
         consumers go on meanwhile. The call returns when the reassignments have begun:
         list_reassignments() shows those under way. A new target replaces an older one. None as a
-        target cancels: the partition keeps the replicas that it had before. More than 1,000 targets
-        go in several requests, one after another: if the call fails, some moves may have begun. The
-        call is safe to repeat.
+        target cancels: the partition keeps the replicas that it had before, in their order. More
+        than 1,000 targets go in several requests, one after another: if the call fails, some moves
+        may have begun. The call is safe to repeat.
 
         `expected`: the replicas from which a plan was made, of each partition with a target.
         ValueError if it lacks one, or names another partition. A partition that has other replicas

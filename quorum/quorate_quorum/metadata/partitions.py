@@ -75,6 +75,9 @@ class PartitionImage:
     causes: tuple[Cause, ...] = field(default=(), compare=False, metadata=NOT_CARRIED)
     #: The most bytes a second that each broker copies to the replicas in `adding`; 0: any.
     throttle: int = 0
+    #: During a reassignment: the replicas from before, in their order. Empty: the order is not
+    #: known, because an older program began the reassignment.
+    original: tuple[int, ...] = ()
 
     @property
     def broker_ids(self) -> tuple[int, ...]:
@@ -93,6 +96,14 @@ class PartitionImage:
         Without a reassignment: the assigned brokers.
         """
         return tuple(b for b in self.broker_ids if b not in self.removing)
+
+    @property
+    def before(self) -> tuple[int, ...]:
+        """The brokers that had a replica before the reassignment, the preferred one first.
+
+        Without a reassignment: the assigned brokers. If their order is not known, that of now.
+        """
+        return self.original or tuple(b for b in self.broker_ids if b not in self.adding)
 
     @property
     def is_under_replicated(self) -> bool:
@@ -158,8 +169,15 @@ def of_now(state: PartitionImage) -> PartitionImage:
     know. An event of it must not stop the nodes that know them: it is in the log for good.
     """
     if state.throttle and not state.adding:
-        return replace(state, throttle=0)
+        state = replace(state, throttle=0)
+    if state.original and not _is_original_known(state):
+        state = replace(state, original=())
     return state
+
+
+def _is_original_known(state: PartitionImage) -> bool:
+    stays = [b for b in state.broker_ids if b not in state.adding]
+    return state.is_reassigned and sorted(state.original) == sorted(stays)
 
 
 PARTITION = Carrier(PartitionImage, ev.Partition)

@@ -756,6 +756,7 @@ class Partition(_message.Message):
     HISTORY_FIELD_NUMBER: _builtins.int
     CAUSES_FIELD_NUMBER: _builtins.int
     THROTTLE_FIELD_NUMBER: _builtins.int
+    ORIGINAL_FIELD_NUMBER: _builtins.int
     topic_id: _builtins.bytes
     partition: _builtins.int
     leader: _builtins.int
@@ -786,6 +787,10 @@ class Partition(_message.Message):
     def causes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Cause]:
         """in the log: why the partition was created"""
 
+    @_builtins.property
+    def original(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """During a reassignment: the replicas from before, in their order. None: an older program began it."""
+
     def __init__(
         self,
         *,
@@ -804,10 +809,11 @@ class Partition(_message.Message):
         history: _builtins.bytes = ...,
         causes: _abc.Iterable[Global___Cause] | None = ...,
         throttle: _builtins.int = ...,
+        original: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adding", b"adding", "causes", b"causes", "elr", b"elr", "history", b"history", "isr", b"isr", "last_isr", b"last_isr", "leader", b"leader", "leader_epoch", b"leader_epoch", "partition", b"partition", "partition_epoch", b"partition_epoch", "recovered_epoch", b"recovered_epoch", "removing", b"removing", "replicas", b"replicas", "throttle", b"throttle", "topic_id", b"topic_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adding", b"adding", "causes", b"causes", "elr", b"elr", "history", b"history", "isr", b"isr", "last_isr", b"last_isr", "leader", b"leader", "leader_epoch", b"leader_epoch", "original", b"original", "partition", b"partition", "partition_epoch", b"partition_epoch", "recovered_epoch", b"recovered_epoch", "removing", b"removing", "replicas", b"replicas", "throttle", b"throttle", "topic_id", b"topic_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -873,6 +879,7 @@ class PartitionChange(_message.Message):
     REMOVING_FIELD_NUMBER: _builtins.int
     CAUSES_FIELD_NUMBER: _builtins.int
     THROTTLE_FIELD_NUMBER: _builtins.int
+    ORIGINAL_FIELD_NUMBER: _builtins.int
     topic_id: _builtins.bytes
     partition: _builtins.int
     partition_epoch: _builtins.int
@@ -896,6 +903,8 @@ class PartitionChange(_message.Message):
     def causes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Cause]:
         """none: an older program wrote this, and did not say why"""
 
+    @_builtins.property
+    def original(self) -> Global___BrokerSet: ...
     def __init__(
         self,
         *,
@@ -913,10 +922,11 @@ class PartitionChange(_message.Message):
         removing: Global___BrokerSet | None = ...,
         causes: _abc.Iterable[Global___Cause] | None = ...,
         throttle: _builtins.int | None = ...,
+        original: Global___BrokerSet | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_leader", b"_leader", "_leader_epoch", b"_leader_epoch", "_recovered_epoch", b"_recovered_epoch", "_throttle", b"_throttle", "adding", b"adding", "elr", b"elr", "isr", b"isr", "last_isr", b"last_isr", "leader", b"leader", "leader_epoch", b"leader_epoch", "recovered_epoch", b"recovered_epoch", "removing", b"removing", "replicas", b"replicas", "throttle", b"throttle"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_leader", b"_leader", "_leader_epoch", b"_leader_epoch", "_recovered_epoch", b"_recovered_epoch", "_throttle", b"_throttle", "adding", b"adding", "elr", b"elr", "isr", b"isr", "last_isr", b"last_isr", "leader", b"leader", "leader_epoch", b"leader_epoch", "original", b"original", "recovered_epoch", b"recovered_epoch", "removing", b"removing", "replicas", b"replicas", "throttle", b"throttle"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_leader", b"_leader", "_leader_epoch", b"_leader_epoch", "_recovered_epoch", b"_recovered_epoch", "_throttle", b"_throttle", "adding", b"adding", "causes", b"causes", "elr", b"elr", "isr", b"isr", "last_isr", b"last_isr", "leader", b"leader", "leader_epoch", b"leader_epoch", "partition", b"partition", "partition_epoch", b"partition_epoch", "recovered_epoch", b"recovered_epoch", "removing", b"removing", "replicas", b"replicas", "throttle", b"throttle", "topic_id", b"topic_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_leader", b"_leader", "_leader_epoch", b"_leader_epoch", "_recovered_epoch", b"_recovered_epoch", "_throttle", b"_throttle", "adding", b"adding", "causes", b"causes", "elr", b"elr", "isr", b"isr", "last_isr", b"last_isr", "leader", b"leader", "leader_epoch", b"leader_epoch", "original", b"original", "partition", b"partition", "partition_epoch", b"partition_epoch", "recovered_epoch", b"recovered_epoch", "removing", b"removing", "replicas", b"replicas", "throttle", b"throttle", "topic_id", b"topic_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__leader: _TypeAlias = _typing.Literal["leader"]  # noqa: Y015
     _WhichOneofArgType__leader: _TypeAlias = _typing.Literal["_leader", b"_leader"]  # noqa: Y015

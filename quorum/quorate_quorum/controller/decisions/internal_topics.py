@@ -125,6 +125,7 @@ def _raised(
         old,
         replicas=(*old.replicas, *map(choice.of, added)),
         adding=(*old.adding, *added),
+        original=old.before,
         partition_epoch=old.partition_epoch + 1,
         causes=(Cause(ev.CAUSE_KIND_INTERNAL_TOPIC_RAISED),),
     )

@@ -53,18 +53,19 @@ ALTERED_PER_TURN = 50
 class Assigned:
     """The replicas of a partition, and which of them a reassignment adds and removes.
 
-    `throttle`: see PartitionImage.
+    `throttle`, `original`: see PartitionImage.
     """
 
     replicas: tuple[ReplicaImage, ...]
     adding: tuple[int, ...] = ()
     removing: tuple[int, ...] = ()
     throttle: int = 0
+    original: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, old: PartitionImage, replicas: tuple[ReplicaImage, ...]) -> Assigned:
         """Return the same assignment, where replicas may be in other directories."""
-        return cls(replicas, old.adding, old.removing, old.throttle)
+        return cls(replicas, old.adding, old.removing, old.throttle, old.original)
 
     @property
     def broker_ids(self) -> set[int]:
@@ -108,6 +109,7 @@ def moved(
         adding=now.adding,
         removing=now.removing,
         throttle=now.throttle,
+        original=now.original,
         isr=now.ordered(members),
         leader=leader,
         leader_epoch=old.leader_epoch + is_new_reign,

@@ -9,8 +9,8 @@ A member of ISR or ELR counts only if the image does not tell that it is away, o
 sweep of its broker may be to come.
 
 The *original* replicas are those that the partition had before: all that are not being added. To
-cancel is to make them the target again. A new request replaces an older one: replicas that only the
-older one wanted are dropped at once.
+cancel is to make them the target again, in the order that they had. A new request replaces an older
+one: replicas that only the older one wanted are dropped at once.
 
 The throttle of a request is a part of the state of each of its partitions, too. It goes with the
 last replica that is added: at the end, with a cancellation, or with a request that replaces it.
@@ -77,7 +77,7 @@ def reassigned(
             ev.CAUSE_KIND_REASSIGNMENT_ASKED if is_first else ev.CAUSE_KIND_REASSIGNMENT_REPLACED
         )
     _check_target(image, old, target)
-    original = [b for b in old.broker_ids if b not in old.adding]
+    original = old.before
     removing = tuple(b for b in original if b not in target)
     placed = {one.broker_id: one for one in old.replicas}
     added = [b for b in target if b not in placed]
@@ -88,6 +88,7 @@ def reassigned(
         adding=adding,
         removing=removing,
         throttle=throttle if adding else 0,
+        original=original if adding or removing else (),
     )
     new = _with(image, topic, old, assigned, because)
     return [old, new, completed(image, topic, new)]
@@ -98,17 +99,16 @@ def cancelled(
 ) -> list[PartitionImage]:
     """Return the states of a partition whose reassignment is cancelled, from `old` on.
 
-    The partition has its original replicas again. Those that were to be removed come after the
-    others in the order of assignment. Raises NoReassignmentInProgressError, and
+    The partition has its original replicas again, in their order: a cancelled move leaves no other
+    preferred leader behind. Raises NoReassignmentInProgressError, and
     InvalidReplicaAssignmentError if only added replicas surely have all records.
     """
     if not old.is_reassigned:
         raise NoReassignmentInProgressError(
             f"the partition has the replicas {list(old.broker_ids)}, and none is added or removed"
         )
-    original = [b for b in old.broker_ids if b not in old.adding]
     because = Cause(ev.CAUSE_KIND_REASSIGNMENT_CANCELLED)
-    return reassigned(image, topic, old, original, choice, because)
+    return reassigned(image, topic, old, old.before, choice, because)
 
 
 def _with(

@@ -58,6 +58,7 @@ def test_fields_of_0_are_shown_and_those_that_were_not_set_are_not(tmp_path: Pat
         "partition_epoch": 0,
         "recovered_epoch": 0,
         "throttle": 0,
+        "original": [],
         "causes": [],
         "history": "",
     }

@@ -108,6 +108,7 @@ def test_the_offsets_topic_is_raised_to_the_number_of_its_own_setting() -> None:
     image = brokers([1, 2, 3], on=made(image))
     image = raised(image)
     assert {len(one.replicas) for one in offsets_topic(image).partitions} == {3}
+    assert {one.original for one in offsets_topic(image).partitions} == {(0,)}
 
 
 def moving(image: MetadataImage, *target: int) -> MetadataImage:

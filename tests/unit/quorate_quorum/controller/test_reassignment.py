@@ -23,8 +23,8 @@ from quorate_quorum.controller.decisions.reassignment import (
     Reassignments,
     under_way,
 )
-from quorate_quorum.metadata.delta import replayed
-from quorate_quorum.metadata.image import MetadataImage
+from quorate_quorum.metadata.delta import MetadataDelta, replayed
+from quorate_quorum.metadata.image import EMPTY, MetadataImage
 from quorate_quorum.metadata.partitions import PartitionImage
 from quorate_quorum.v1 import controller_pb2 as wire
 from tests.unit.quorate_quorum.metadata.builders import (
@@ -159,25 +159,53 @@ def test_the_same_target_changes_nothing() -> None:
     assert moving([3, 1, 2], image).topics == image.topics
 
 
-def test_a_move_cancelled_has_its_first_replicas_again() -> None:
-    image = in_sync(moving([3, 4, 0]), 0, 1, 2, 3)
-    image, result = ask(image, cancel=True)
+@pytest.mark.parametrize(
+    "targets",
+    [
+        ([3, 4, 0],),
+        ([1, 2, 3],),
+        ([3, 2, 1, 0],),
+        ([2],),
+        ([2], [3, 1, 0]),
+        ([1, 2, 3], [2, 1, 4], [5]),
+    ],
+    ids=str,
+)
+def test_a_move_cancelled_has_its_first_replicas_again_in_their_order(
+    targets: tuple[list[int], ...],
+) -> None:
+    """Another order would be another preferred leader."""
+    image = START
+    if targets == ([2],):
+        image = with_partition(SIX, [0, 1, 2], isr=[0, 1])  # else it is there at once
+    for target in targets:
+        image = moving(target, in_sync(image, 0, 1))
+    assert list(image.reassigned) == [(topic_id(1), 0)]
+    restored = MetadataDelta(EMPTY)  # the next controller began from a snapshot
+    for event in image.to_events():
+        restored.replay(event)
+    image, result = ask(restored.finish(image.offset, image.epoch), cancel=True)
     assert not result.HasField("error")
-    assert set(the_partition(image).broker_ids) == {0, 1, 2}
-    assert state(replace_order(image)) == State((0, 1, 2), (), (), (0, 1, 2), 0, leader_epoch=1)
+    found = the_partition(image)
+    assert (found.broker_ids, found.adding, found.removing) == ((0, 1, 2), (), ())
+    assert found.leader == 0
+    assert found.original == ()
     assert list(image.reassigned) == []
 
 
-def replace_order(image: MetadataImage) -> MetadataImage:
-    """Bring the replicas back into the order that they had."""
-    return moving([0, 1, 2], image)
+def test_a_move_begins_from_the_order_of_its_time() -> None:
+    image = in_sync(moving([4, 3, 2]), 0, 2, 3, 4)
+    assert the_partition(image).original == ()
+    assert the_partition(moving([1], image)).original == (4, 3, 2)
+    image, _ = ask(moving([2, 1], moving([2, 4, 3], image)), cancel=True)
+    assert the_partition(image).broker_ids == (2, 4, 3)
 
 
 def test_a_new_target_replaces_the_old_one_and_drops_what_only_that_wanted() -> None:
     image = moving([4, 1, 5], moving([3, 4, 0]))
     assert state(image) == State((4, 1, 5, 0, 2), (4, 5), (0, 2), (1, 0, 2), 0, leader_epoch=1)
     image, _ = ask(image, cancel=True)
-    assert set(the_partition(image).broker_ids) == {0, 1, 2}
+    assert the_partition(image).broker_ids == (0, 1, 2)
 
 
 def test_a_leader_that_only_the_old_target_wanted_hands_over() -> None:

@@ -61,6 +61,7 @@ PARTITION_SEEN = PartitionImage(
     last_isr=(4, 1),
     recovered_epoch=5,
     throttle=1 << 40,
+    original=(3, 1, 2),
 )
 
 

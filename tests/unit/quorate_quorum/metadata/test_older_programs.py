@@ -34,8 +34,8 @@ from tests.unit.quorate_quorum.metadata.builders import (
 #: The fields that came after the first metadata.version, and that it may pass over. A new field of
 #: this kind belongs here.
 NEWER = {
-    "partition": ("history", "causes", "throttle"),
-    "partition_change": ("causes", "throttle"),
+    "partition": ("history", "causes", "throttle", "original"),
+    "partition_change": ("causes", "throttle", "original"),
     "register_broker": ("fenced_because", "configs"),
     "broker_change": ("cause", "configs"),
 }
@@ -134,6 +134,37 @@ def test_a_snapshot_has_no_throttle_without_a_copy() -> None:
     assert the_partition(restored(events, cluster.new)).throttle == 0
 
 
+def test_a_move_that_an_older_controller_began_is_cancelled_to_the_order_of_now() -> None:
+    """The order from before is not known."""
+    cluster = TwoReleases()
+    cluster.move([1, 2, 3], by_older=True)
+    assert cluster.state.original == ()
+    cluster.move(None, by_older=False)
+    assert cluster.state.broker_ids == (1, 2, 0)
+
+
+def test_a_move_that_an_older_controller_replaced_is_cancelled_to_the_first_order() -> None:
+    cluster = TwoReleases()
+    cluster.move([1, 2, 3], by_older=False)
+    cluster.move([4, 2, 1], by_older=True)
+    cluster.move(None, by_older=False)
+    assert cluster.state.broker_ids == (0, 1, 2)
+
+
+@pytest.mark.parametrize("end", [None, [2, 1, 0]], ids=["cancelled", "other order"])
+def test_an_older_controller_that_ends_a_move_ends_what_is_known_of_its_begin(
+    end: list[int] | None,
+) -> None:
+    cluster = TwoReleases()
+    cluster.move([1, 2, 3], by_older=False)
+    cluster.move(end, by_older=True)
+    assert (cluster.state.is_reassigned, cluster.state.original) == (False, ())
+    order = cluster.state.broker_ids
+    cluster.move([5], by_older=False)
+    cluster.move(None, by_older=False)
+    assert cluster.state.broker_ids == order
+
+
 STEPS = st.one_of(
     st.none(),
     st.lists(st.integers(0, 5), min_size=1, max_size=4, unique=True),
@@ -153,6 +184,7 @@ def test_controllers_of_two_releases_take_turns(
             cluster.move(step, by_older=by_older, throttle=throttle)
         state = cluster.state
         assert state.adding or not state.throttle
+        assert set(state.before) == set(state.broker_ids) - set(state.adding)
     assert restored(cluster.new.to_events(), cluster.new) == cluster.new
 
 
