@@ -61,6 +61,7 @@ MACHINES = [
     "quorum/quorate_quorum/controller/decisions/health.py",
     "quorum/quorate_quorum/controller/decisions/outcome.py",
     "quorum/quorate_quorum/controller/decisions/topics.py",
+    "quorum/quorate_quorum/controller/decisions/config_change.py",
     "quorum/quorate_quorum/controller/decisions/creation.py",
     "quorum/quorate_quorum/controller/decisions/brokers.py",
     "quorum/quorate_quorum/controller/decisions/features.py",

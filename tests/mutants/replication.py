@@ -23,6 +23,7 @@ DECISIONS: Final = "quorum/quorate_quorum/controller/decisions"
 PARTITIONS: Final = f"{DECISIONS}/partitions.py"
 LOSSY_ELECTIONS: Final = f"{DECISIONS}/lossy_elections.py"
 DRAIN: Final = f"{DECISIONS}/drain.py"
+CONFIG_CHANGE: Final = f"{DECISIONS}/config_change.py"
 ISR_KEEPER: Final = "broker/quorate_broker/replication/isr.py"
 SHARD: Final = "broker/quorate_broker/groups/shard.py"
 
@@ -39,6 +40,7 @@ PRODUCERS_TESTS: Final = f"{BROKER_TESTS}/replica/test_producers.py"
 CONTROLLER_TESTS: Final = "tests/unit/quorate_quorum/controller"
 PARTITIONS_TESTS: Final = f"{CONTROLLER_TESTS}/test_partitions.py"
 BROKERS_TESTS: Final = f"{CONTROLLER_TESTS}/test_brokers.py"
+CONFIG_CHANGE_TESTS: Final = f"{CONTROLLER_TESTS}/test_config_change.py"
 DRAIN_TESTS: Final = f"{CONTROLLER_TESTS}/test_drain.py"
 OLDER_PROGRAMS: Final = "tests/unit/quorate_quorum/metadata/test_older_programs.py"
 
@@ -457,6 +459,65 @@ REPLICATION: Final = (
         "    if broker.cordoned:\n",
         "    if False:\n",
         (f"{DRAIN_TESTS}::test_a_drained_broker_gets_no_new_replicas",),
+    ),
+    Mutant(
+        "emptied-before-lowered",
+        "a partition that changes after its turn is not looked at again",
+        CONFIG_CHANGE,
+        "                self._again[change.topic_id, change.partition] = None\n",
+        "                _ = change\n",
+        (
+            f"{CONFIG_CHANGE_TESTS}::test_a_partition_that_changes_after_its_turn_is_looked_at_again",
+        ),
+    ),
+    Mutant(
+        "emptied-before-lowered",
+        "another change of the config does not begin the looks anew",
+        CONFIG_CHANGE,
+        "            elif self._may_count_here(event.config):\n",
+        "            elif False:\n",
+        (f"{CONFIG_CHANGE_TESTS}::test_another_change_of_the_same_config_begins_the_looks_anew",),
+    ),
+    Mutant(
+        "emptied-before-lowered",
+        "the config comes before the ELRs are emptied",
+        CONFIG_CHANGE,
+        "return Outcome((*events, *changes), True)",
+        "return Outcome((*changes, *events), True)",
+        (
+            f"{CONTROLLER_TESTS}/test_topics.py"
+            "::test_an_elr_is_void_before_the_isr_may_commit_alone_wherever_the_log_ends",
+        ),
+    ),
+    Mutant(
+        "emptied-before-lowered",
+        "a change in turns does not see what others propose",
+        "quorum/quorate_quorum/controller/driver/reign.py",
+        "            for told in (self.when_proposed, *self._watches):\n",
+        "            for told in (self.when_proposed,):\n",
+        (
+            f"{CONTROLLER_TESTS}/test_reign.py"
+            "::test_a_change_in_turns_sees_what_others_propose_between_its_turns",
+        ),
+    ),
+    Mutant(
+        "short-turns",
+        "a change of one topic's min.insync.replicas looks at all topics",
+        CONFIG_CHANGE,
+        "        if self.request.topic:\n            self._topics",
+        "        if False:\n            self._topics",
+        (f"{CONFIG_CHANGE_TESTS}::test_a_change_of_a_topic_looks_at_its_own_partitions_alone",),
+    ),
+    Mutant(
+        "short-turns",
+        "all ELRs are emptied in one turn",
+        CONFIG_CHANGE,
+        "if looked == self.looked_max or len(events) == self.changed_max:",
+        "if False:",
+        (
+            f"{CONFIG_CHANGE_TESTS}"
+            "::test_a_change_of_the_default_goes_in_bounded_turns_and_its_config_is_last",
+        ),
     ),
     Mutant(
         "old-nodes-understand",

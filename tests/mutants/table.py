@@ -4259,7 +4259,7 @@ MUTANTS = (
     Mutant(
         "internal-topics",
         "a topic may be altered so that it loses offsets",
-        "quorum/quorate_quorum/controller/decisions/topics.py",
+        "quorum/quorate_quorum/controller/decisions/config_change.py",
         "        _check_internal(topic, wanted)\n",
         "        pass\n",
         (

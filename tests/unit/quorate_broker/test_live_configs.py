@@ -27,7 +27,6 @@ from quorate_quorum.controller.decisions.creation import Creation
 from quorate_quorum.controller.decisions.internal_topics import internal_topic
 from quorate_quorum.controller.decisions.lossy_elections import LossyElections
 from quorate_quorum.controller.decisions.outcome import Context
-from quorate_quorum.controller.decisions.topics import alter_configs
 from quorate_quorum.metadata.delta import replayed
 from quorate_quorum.metadata.topics import OFFSETS_TOPIC
 from quorate_quorum.node.authorizer import ALLOW_ALL
@@ -40,6 +39,7 @@ from tests.unit.quorate_broker.builders import (
     batch_of,
     until,
 )
+from tests.unit.quorate_quorum.metadata.builders import alter_configs
 
 NEW_ID = bytes([7]) * 16
 #: A probe of a config: its result must differ once the config is altered.

@@ -1,9 +1,8 @@
-"""Deletes topics and alters configs; and the rule of numbers of replicas."""
+"""Deletes topics; and the rule of numbers of replicas."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable
 from itertools import islice
 
 from quorate.errors import (
@@ -12,49 +11,25 @@ from quorate.errors import (
     NotEnoughReplicasError,
     PolicyViolationError,
     QuorateError,
-    UnknownBrokerError,
     UnknownTopicError,
     to_wire,
 )
 from quorate.v1 import admin_pb2 as admin
 from quorate_quorum.configs import (
     ClusterConfig,
-    check_config,
-    min_isr_warnings,
-    refusal_of,
-    spec_of,
-    spec_of_broker,
 )
 from quorate_quorum.controller.decisions.outcome import Outcome
-from quorate_quorum.controller.decisions.partitions import moved
 from quorate_quorum.controller.decisions.placement import Place
-from quorate_quorum.metadata.aspect import event_of
-from quorate_quorum.metadata.brokers import CHANGE, BrokerImage
-from quorate_quorum.metadata.delta import replayed
-from quorate_quorum.metadata.history import Cause
+from quorate_quorum.metadata.brokers import BrokerImage
 from quorate_quorum.metadata.image import MetadataImage
-from quorate_quorum.metadata.partitions import partition_changed
 from quorate_quorum.metadata.topics import TopicImage
 from quorate_quorum.v1 import events_pb2 as ev
 
 TOPICS_PER_REQUEST_MAX = 1_000
-CONFIGS_PER_REQUEST_MAX = 1_000
 #: The most topics that one turn of the event loop deletes: each may have many partitions.
 DELETED_PER_TURN = 50
 #: The most brokers that an error tells of.
 TOLD_MAX = 20
-MIN_ISR = "min.insync.replicas"
-#: The configs of an internal topic that stay as they were made. With another value, records that
-#: the cluster needs would be deleted, or the cluster's own appends would be refused.
-FIXED_ON_INTERNAL = frozenset(
-    (
-        "cleanup.policy",
-        "max.message.bytes",
-        "message.timestamp.after.max.ms",
-        "message.timestamp.type",
-        "unclean.leader.election.enable",
-    )
-)
 
 #: Returns the error for a caller that may not delete a topic; None if the caller may. Arguments:
 #: the topic's name, and its id if the caller named the topic by its id.
@@ -193,119 +168,3 @@ def parts_of(request: admin.DeleteTopicsRequest) -> list[admin.DeleteTopicsReque
         for first in range(0, len(asked), DELETED_PER_TURN)
         if (part := asked[first : first + DELETED_PER_TURN])
     ]
-
-
-def alter_configs(
-    image: MetadataImage, request: admin.AlterConfigsRequest
-) -> Outcome[admin.AlterConfigsResponse]:
-    """Set and remove configs, all or none: of a topic, of a broker, or of the cluster.
-
-    If a lower min.insync.replicas makes an ISR large enough to commit, the same Outcome empties the
-    ELR: its members would lack the records that the ISR commits from then on.
-    """
-    try:
-        if request.HasField("broker_id"):
-            events = _broker_config_events(image, request)
-        else:
-            events = _config_events(image, request)
-    except QuorateError as error:
-        return Outcome((), admin.AlterConfigsResponse(error=to_wire(error)))
-    response = admin.AlterConfigsResponse()
-    topic = image.topic_named(request.topic) if request.topic else None
-    if topic is not None:
-        replicas = len(topic.partitions[0].replicas)
-        response.warnings.extend(min_isr_warnings(request.set, replicas))
-    if request.validate_only:
-        return Outcome((), response)
-    after = replayed(image, events)
-    if any(event.config.name == MIN_ISR for event in events):
-        # The changes of ELRs come first. If the log ended after the config alone, an ELR would stay
-        # whose members lack what the ISR commits.
-        events = [*_voided(after), *events]
-    return Outcome(tuple(events), response)
-
-
-def _config_events(
-    image: MetadataImage, request: admin.AlterConfigsRequest
-) -> list[ev.MetadataEvent]:
-    topic = image.topic_named(request.topic) if request.topic else None
-    if request.topic and topic is None:
-        raise UnknownTopicError(f"no topic {request.topic!r}")
-    _check_count(request)
-    topic_id, now = (b"", image.configs) if topic is None else (topic.id, topic.configs)
-    wanted: dict[str, str | None] = {}
-    for name in request.remove:
-        spec_of(name, of_topic=topic is not None)
-        if name in wanted:
-            raise InvalidRequestError(f"{name} is removed twice in one request")
-        wanted[name] = None
-    for name in sorted(request.set):
-        if name in wanted:
-            raise InvalidRequestError(f"{name} is both set and removed")
-        wanted[name] = check_config(name, request.set[name], of_topic=topic is not None)
-    if topic is not None and (refusal := refusal_of(now, wanted)):
-        raise PolicyViolationError(refusal)
-    if topic is not None and topic.is_internal:
-        _check_internal(topic, wanted)
-    events = []
-    for name, value in wanted.items():
-        if value != now.get(name):
-            config = ev.Config(topic_id=topic_id, name=name)
-            if value is not None:
-                config.value = value
-            events.append(ev.MetadataEvent(config=config))
-    return events
-
-
-def _broker_config_events(
-    image: MetadataImage, request: admin.AlterConfigsRequest
-) -> list[ev.MetadataEvent]:
-    _check_count(request)
-    if request.topic:
-        raise InvalidRequestError("a request names a topic or a broker, not both")
-    broker = image.brokers.get(request.broker_id)
-    if broker is None:
-        raise UnknownBrokerError(
-            f"broker {request.broker_id} is not registered; {sorted(image.brokers)} are"
-        )
-    wanted = dict(broker.configs)
-    for name in request.remove:
-        spec_of_broker(name)
-        wanted.pop(name, None)
-    for name in sorted(request.set):
-        spec = spec_of_broker(name)
-        wanted[name] = spec.shown(spec.parsed(request.set[name]))
-    new = replace(broker, configs=tuple(sorted(wanted.items())))
-    if new == broker:
-        return []
-    change = CHANGE.change(broker, new, broker_id=broker.id, broker_epoch=broker.epoch)
-    return [event_of(broker_change=change)]
-
-
-def _check_count(request: admin.AlterConfigsRequest) -> None:
-    count = len(request.set) + len(request.remove)
-    if count > CONFIGS_PER_REQUEST_MAX:
-        raise InvalidRequestError(
-            f"a request names {count} configs; {CONFIGS_PER_REQUEST_MAX} are allowed"
-        )
-
-
-def _check_internal(topic: TopicImage, wanted: Mapping[str, str | None]) -> None:
-    """Raise PolicyViolationError for a config without which an internal topic cannot work."""
-    refused = sorted(FIXED_ON_INTERNAL.intersection(wanted))
-    if refused:
-        raise PolicyViolationError(
-            f"topic {topic.name!r} is Quorate's own, and {', '.join(refused)} of it cannot be"
-            " altered: its records would be lost or refused; its other configs can"
-        )
-
-
-def _voided(image: MetadataImage) -> Iterator[ev.MetadataEvent]:
-    """Yield the events that empty the ELRs of partitions whose ISR is now large enough."""
-    because = (Cause(ev.CAUSE_KIND_MIN_ISR_CHANGED),)
-    for topic in image.all_topics():
-        for index, old in enumerate(topic.partitions):
-            if old.elr:
-                new = moved(image, topic, old, isr=old.isr, leader=old.leader, because=because)
-                if new is not old:
-                    yield partition_changed(topic.id, index, old, new)

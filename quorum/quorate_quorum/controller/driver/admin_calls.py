@@ -45,7 +45,7 @@ from quorate.v1.admin_pb2 import (
     ListReassignmentsRequest,
     ListReassignmentsResponse,
 )
-from quorate_quorum.controller.decisions import topics
+from quorate_quorum.controller.decisions.config_change import ConfigChange
 from quorate_quorum.controller.driver.active import ActiveController, check_named
 from quorate_quorum.controller.driver.reign import Decided
 from quorate_quorum.node.authorizer import (
@@ -146,7 +146,9 @@ async def _alter_configs(
 ) -> Decided[AlterConfigsResponse]:
     """Alter the configs of a topic; if none is named, of a broker or of the cluster."""
     caller.check(ALTER_THEIR_CONFIGS, request.topic or None)
-    return await active.reign.run(lambda image, _: topics.alter_configs(image, request))
+    change = ConfigChange(request)
+    end = await active.reign.run_in_turns(change.next, change.proposed)
+    return Decided(change.response, end)
 
 
 async def _describe_health(

@@ -60,7 +60,7 @@ class Decided(Generic[R]):
 
 
 def _ignore(events: Sequence[MetadataEvent]) -> None:
-    """Do nothing. The value of `when_proposed` until a Sweeper sets another one."""
+    """Do nothing: the default of those that are told of a proposed batch."""
 
 
 @dataclass(eq=False)
@@ -87,6 +87,7 @@ class Reign:
     def __post_init__(self) -> None:
         #: The committed image plus all proposed events. The next proposal begins at its offset.
         self.pending = self.image
+        self._watches: list[Callable[[Sequence[MetadataEvent]], None]] = []
         self._committed = ReachedOffset(
             WAITERS_MAX, "requests wait for their commit", self.image.offset
         )
@@ -147,13 +148,21 @@ class Reign:
         await self._wait_committed(after, has_proposed=after > before)
         return Decided(response, after)
 
-    async def run_in_turns(self, step: Decision[bool]) -> int:
+    async def run_in_turns(
+        self,
+        step: Decision[bool],
+        watch: Callable[[Sequence[MetadataEvent]], None] = _ignore,
+    ) -> int:
         """Call `step` once in each turn of the event loop, until its response is True.
+
+        `watch`: called with each batch that any decision proposes meanwhile.
 
         Wait for the commit of all its events, and return the offset one past them. Raises the
         errors of `run`; OutcomeUnknownError if an earlier call's events were proposed already.
         """
+        self._committed.check_room()
         has_proposed = is_done = False
+        self._watches.append(watch)
         try:
             while not is_done:
                 before = self.pending.offset
@@ -168,6 +177,8 @@ class Reign:
             if has_proposed:
                 raise OutcomeUnknownError(f"only a part of the change was made: {error}") from error
             raise
+        finally:
+            self._watches.remove(watch)
         return after
 
     async def run_parts(
@@ -240,7 +251,8 @@ class Reign:
                 f"proposed at {base_offset}, decided at {self.pending.offset}"
             )
             self.pending = image
-            self.when_proposed(part)
+            for told in (self.when_proposed, *self._watches):
+                told(part)
 
     async def _wait_committed(self, offset: int, *, has_proposed: bool) -> None:
         """Wait until all records below `offset` are committed, and this voter is known to lead.

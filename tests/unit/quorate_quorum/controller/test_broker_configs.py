@@ -8,13 +8,13 @@ import pytest
 
 from quorate.v1 import admin_pb2 as admin
 from quorate_quorum.controller.decisions.brokers import register
-from quorate_quorum.controller.decisions.topics import alter_configs
 from quorate_quorum.metadata.delta import replayed
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.v1 import controller_pb2 as wire
 from quorate_quorum.v1 import events_pb2 as ev
 from tests.harness.addresses import listening_at
 from tests.unit.quorate_quorum.metadata.builders import (
+    alter_configs,
     brokers,
     context,
     directory_id,

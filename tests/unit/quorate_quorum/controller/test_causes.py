@@ -22,7 +22,6 @@ from quorate_quorum.controller.decisions.outcome import Outcome
 from quorate_quorum.controller.decisions.partitions import alter_partitions
 from quorate_quorum.controller.decisions.reassignment import Reassignments
 from quorate_quorum.controller.decisions.requested_elections import RequestedElections
-from quorate_quorum.controller.decisions.topics import alter_configs
 from quorate_quorum.metadata.delta import replayed
 from quorate_quorum.metadata.history import CAUSE, CAUSES_MAX, Cause, changes_of
 from quorate_quorum.metadata.image import MetadataImage
@@ -30,6 +29,7 @@ from quorate_quorum.v1 import controller_pb2 as wire
 from quorate_quorum.v1 import events_pb2 as ev
 from tests.harness.addresses import listening_at
 from tests.unit.quorate_quorum.metadata.builders import (
+    alter_configs,
     brokers,
     context,
     create_topics,

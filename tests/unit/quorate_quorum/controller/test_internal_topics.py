@@ -10,6 +10,7 @@ import pytest
 from quorate.errors import InvalidTopicError
 from quorate.v1 import admin_pb2 as admin
 from quorate.v1.common_pb2 import ErrorCode
+from quorate_quorum.controller.decisions.config_change import FIXED_ON_INTERNAL
 from quorate_quorum.controller.decisions.internal_topics import (
     CHANGED_MAX,
     LOOKED_MAX,
@@ -18,7 +19,6 @@ from quorate_quorum.controller.decisions.internal_topics import (
 )
 from quorate_quorum.controller.decisions.outcome import Outcome
 from quorate_quorum.controller.decisions.reassignment import Reassignments
-from quorate_quorum.controller.decisions.topics import FIXED_ON_INTERNAL, alter_configs
 from quorate_quorum.metadata.delta import replayed
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.metadata.topics import OFFSETS_TOPIC, TopicImage
@@ -27,6 +27,7 @@ from quorate_quorum.v1 import controller_pb2 as wire
 from quorate_quorum.v1 import events_pb2 as ev
 from tests.unit.quorate_quorum.controller.builders import CLUSTER, World, in_a_world
 from tests.unit.quorate_quorum.metadata.builders import (
+    alter_configs,
     brokers,
     built,
     context,

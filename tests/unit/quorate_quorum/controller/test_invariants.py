@@ -15,6 +15,7 @@ import pytest
 
 from quorate.v1 import admin_pb2 as admin
 from quorate_quorum.controller.decisions import brokers as decide
+from quorate_quorum.controller.decisions.config_change import ConfigChange
 from quorate_quorum.controller.decisions.creation import Creation, abandon
 from quorate_quorum.controller.decisions.drain import Drain, cordon
 from quorate_quorum.controller.decisions.free_space import FreeSpace
@@ -32,7 +33,6 @@ from quorate_quorum.controller.decisions.reassignment import Reassignments
 from quorate_quorum.controller.decisions.requested_elections import RequestedElections
 from quorate_quorum.controller.decisions.sweep import Sweep
 from quorate_quorum.controller.decisions.topics import (
-    alter_configs,
     delete_topics,
 )
 from quorate_quorum.metadata.delta import MetadataDelta, replayed
@@ -73,6 +73,11 @@ class Cluster:
         self.creation: Creation | None = None
         #: A topic that gets more partitions, as slowly.
         self.growth: Growth | None = None
+        #: A change of min.insync.replicas, as slowly; and how many there were.
+        self.change: ConfigChange | None = None
+        self.configured = 0
+        #: Whether ELRs are emptied now, before a lower min.insync.replicas.
+        self.empties_elrs = False
         #: The number of partitions that growths have made.
         self.grown = 0
         #: The number of reassignments that were begun, cancelled, and that ended at their target.
@@ -116,7 +121,7 @@ class Cluster:
         if self.chance.random() < 0.2:
             self.sweep = Sweep(looked_max=4, changed_max=1)
             self.sweep.begin(sorted(self.image.brokers))
-            self.creation = self.growth = None
+            self.creation = self.growth = self.change = None
             self.take(abandon(self.image, self.context()))
         self.settle(self.chance.randint(0, 6))
 
@@ -131,6 +136,8 @@ class Cluster:
     def take(self, outcome: Outcome[Any]) -> None:
         before = self.image
         self.image = replayed(before, outcome.events)
+        if self.change is not None:
+            self.change.proposed(outcome.events)
         self.completed += len([k for k in before.reassigned if k not in self.image.reassigned])
         assert set(self.image.reassigned) == {
             (topic.id, index)
@@ -175,6 +182,7 @@ class Cluster:
             assert new.leader in holders, (key, new, holders)
         if (
             old is not None
+            and not self.empties_elrs
             and new.partition_epoch == old.partition_epoch + 1  # AlterPartition may step twice
             and len(new.isr) < min_isr
             and new.recovered_epoch == old.recovered_epoch
@@ -282,11 +290,21 @@ class Cluster:
 
     def configure(self, broker: int) -> None:
         del broker
-        request = admin.AlterConfigsRequest(
-            topic=self.chance.choice(["", "a", "c"]),
-            set={"min.insync.replicas": self.chance.choice(["1", "2", "3"])},
-        )
-        self.take(alter_configs(self.image, request))
+        if self.change is None:
+            request = admin.AlterConfigsRequest(
+                topic=self.chance.choice(["", "a", "c"]),
+                set={"min.insync.replicas": self.chance.choice(["1", "2", "3"])},
+            )
+            self.change = ConfigChange(request, looked_max=3, changed_max=1)
+        for _ in range(self.chance.randint(1, 4)):
+            outcome = self.change.next(self.image, self.context())
+            self.empties_elrs = True
+            self.take(outcome)
+            self.empties_elrs = False
+            if outcome.response:
+                self.change = None
+                self.configured += 1
+                return
 
     def raise_internal(self, broker: int) -> None:
         del broker
@@ -503,8 +521,8 @@ def test_nothing_acknowledged_is_elected_away(seed: int) -> None:
 
 def test_the_random_decisions_make_topics_move_them_drain_brokers_and_elect_leaders() -> None:
     """Without this floor, a rule that refuses all of them would leave nothing to check."""
-    made = grown = reassigned = cancelled = completed = drained = elected = 0
-    for seed in range(8):
+    made = grown = reassigned = cancelled = completed = drained = elected = configured = 0
+    for seed in range(10):
         cluster = Cluster(seed)
         for _ in range(200):
             cluster.happen()
@@ -515,6 +533,7 @@ def test_the_random_decisions_make_topics_move_them_drain_brokers_and_elect_lead
         completed += cluster.completed
         drained += cluster.drained
         elected += cluster.elected
+        configured += cluster.configured
     assert reassigned >= 20, reassigned
     assert cancelled >= 5, cancelled
     assert completed >= 10, completed
@@ -522,6 +541,7 @@ def test_the_random_decisions_make_topics_move_them_drain_brokers_and_elect_lead
     assert grown >= 10, grown
     assert drained >= 10, drained
     assert elected >= 3, elected
+    assert configured >= 10, configured
 
 
 def test_a_seed_gives_the_same_events() -> None:

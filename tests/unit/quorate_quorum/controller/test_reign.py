@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
@@ -158,5 +159,27 @@ def test_nothing_of_an_outcome_is_proposed_unless_all_of_it_fits_the_image() -> 
         with pytest.raises(AssertionError, match="77"):
             active.reign.decide(half_wrong)
         assert world.raft.log_end_offset == before
+
+    in_a_world(program)
+
+
+def test_a_change_in_turns_sees_what_others_propose_between_its_turns() -> None:
+    async def program(world: World) -> None:
+        seen: list[int] = []
+
+        def watch(events: Sequence[MetadataEvent]) -> None:
+            seen.extend(event.feature.level for event in events)
+
+        def step(image: MetadataImage, context: Context) -> Outcome[bool]:
+            level = image.features.get("x", 0) + 1
+            return Outcome((feature(level),), level >= 6)
+
+        reign = world.controller.active().reign
+        in_turns = asyncio.ensure_future(reign.run_in_turns(step, watch))
+        await asyncio.sleep(0)
+        await asyncio.gather(in_turns, world.run(one_event(4)))
+        assert seen[seen.index(4) :] == [4, 5, 6]
+        await world.run(one_event(9))
+        assert 9 not in seen, "it has ended"
 
     in_a_world(program)

@@ -7,7 +7,6 @@ import pytest
 from quorate.v1 import admin_pb2 as admin
 from quorate.v1.common_pb2 import ErrorCode
 from quorate_quorum.controller.decisions.topics import (
-    alter_configs,
     delete_topics,
 )
 from quorate_quorum.metadata.delta import replayed
@@ -15,6 +14,7 @@ from quorate_quorum.metadata.image import MetadataImage
 from tests.unit.quorate_quorum.controller.builders import create, new
 from tests.unit.quorate_quorum.metadata.builders import (
     RACKS,
+    alter_configs,
     brokers,
     built,
     config_event,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any
 
 from quorate.v1 import admin_pb2 as admin
+from quorate_quorum.controller.decisions.config_change import ConfigChange
 from quorate_quorum.controller.decisions.creation import Creation
 from quorate_quorum.controller.decisions.free_space import FreeSpace
 from quorate_quorum.controller.decisions.internal_topics import Raising
@@ -121,6 +122,20 @@ def create_topics(
     outcome = creation.next(image, context)
     assert outcome.response
     return Outcome(outcome.events, creation.response)
+
+
+def alter_configs(
+    image: MetadataImage, request: admin.AlterConfigsRequest
+) -> Outcome[admin.AlterConfigsResponse]:
+    """Decide a change of configs to its end, in as many turns as it takes."""
+    change, is_done = ConfigChange(request), False
+    events: list[ev.MetadataEvent] = []
+    while not is_done:
+        outcome = change.next(image, context(image))
+        image, is_done = replayed(image, outcome.events), outcome.response
+        change.proposed(outcome.events)
+        events += outcome.events
+    return Outcome(tuple(events), change.response)
 
 
 def permitted(name: str, topic_id: bytes) -> None:
