@@ -259,9 +259,12 @@ async def _compared(admin: Admin, targets: Mapping[TopicPartition, Sequence[int]
         now = partitions[key.partition]
         if tuple(now.replicas) == tuple(target) and not now.adding:
             found.there.add(key)
-        elif len(now.replicas) != len(target):
-            found.counts[key] = f"{len(now.replicas)} → {len(target)} replicas"
-            if len(target) < len(now.replicas) and key.topic not in found.too_few:
+            continue
+        # those that a move under way adds are not there from before
+        before = len(now.replicas) - len(now.adding)
+        if before != len(target):
+            found.counts[key] = f"{before} → {len(target)} replicas"
+            if len(target) < before and key.topic not in found.too_few:
                 found.too_few[key.topic] = await _too_few(admin, key.topic, len(target))
     return found
 

@@ -394,6 +394,16 @@ def test_another_number_of_replicas_is_told_and_too_few_are_warned_of(
     assert "warning" not in run(capfd, "move", "t", "--to", "3").err
 
 
+def test_the_same_move_with_another_throttle_changes_no_number_of_replicas(
+    cluster: Cluster, capfd: pytest.CaptureFixture[str]
+) -> None:
+    cluster.replicas, cluster.adding = (1, 2, 3), (3,)
+    said = run(capfd, "move", "t/0", "--to", "2,3", "--throttle", "20MiB")
+    assert said.out.splitlines()[1].split() == ["t/0", "begun"]
+    said = run(capfd, "move", "t/0", "--to", "1,2,3")
+    assert said.out.splitlines()[1].split() == ["t/0", "begun,", "2", "→", "3", "replicas"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
