@@ -93,6 +93,8 @@ CREDIT = "tests/unit/quorate_broker/replication/test_stream_credit.py"
 WINDOW_TESTS = "tests/unit/quorate_broker/replication/test_catch_up_window.py"
 LATE_CHUNKS = "tests/unit/quorate_broker/replication/test_late_chunks.py"
 REPLICA_SERVICE = "broker/quorate_broker/replication/service.py"
+HELD_BYTES = "broker/quorate_broker/replication/held_bytes.py"
+HELD_BYTES_TESTS = "tests/unit/quorate_broker/replication/test_held_bytes.py"
 SLOW_FOLLOWERS = "tests/simulation/test_slow_followers.py"
 ISR_KEEPER = "tests/unit/quorate_broker/replication/test_isr_keeper.py"
 RECOVERY_POINT = "tests/unit/quorate_quorum/log/test_recovery_point.py"
@@ -3564,6 +3566,34 @@ MUTANTS = (
         "        self.credit.move_late(now_ms)\n",
         "",
         (f"{SLOW_FOLLOWERS}::test_reads_from_a_dead_disk_delay_no_other_partition_on_the_stream",),
+    ),
+    Mutant(
+        "shares-of-a-stream",
+        "what a follower holds for a dead disk stops the stream",
+        HELD_BYTES,
+        "return self.in_time <= most and",
+        "return self.size <= most and",
+        (f"{SLOW_FOLLOWERS}::test_what_a_dead_disk_holds_stops_no_stream_when_others_begin",),
+    ),
+    Mutant(
+        "shares-of-a-stream",
+        "what all streams hold for dead disks has no bound",
+        HELD_BYTES,
+        "<= most and all_held <= all_max",
+        "<= most",
+        (
+            f"{HELD_BYTES_TESTS}::test_late_bytes_do_not_stop_the_stream_unless_all_streams_hold_too_much",
+        ),
+    ),
+    Mutant(
+        "shares-of-a-stream",
+        "new streams get the room that the bytes of a dead disk fill",
+        HELD_BYTES,
+        "return max(0, bytes_max - 2 * excess)",
+        "return bytes_max",
+        (
+            f"{HELD_BYTES_TESTS}::test_the_rooms_of_all_streams_shrink_by_what_late_bytes_hold_too_much",
+        ),
     ),
     Mutant(
         "shares-of-a-stream",

@@ -20,6 +20,7 @@ from tests.harness.catch_up import (
     write,
 )
 from tests.harness.cluster_scene import TOPIC, Scene, play
+from tests.harness.scene_clients import ask
 
 pytestmark = [pytest.mark.simulation, pytest.mark.timeout(120)]
 
@@ -128,6 +129,54 @@ def play_dead_disk(partitions: int, operation: Literal["append", "read"]) -> Non
         replicas=2,
         configs={"min.insync.replicas": "1"},
         log_dirs=("/data1", "/data2"),
+    )
+
+
+def test_what_a_dead_disk_holds_stops_no_stream_when_others_begin() -> None:
+    """The fault: the room of each stream shrinks below what the follower holds for the dead disk.
+
+    Then it waited for that disk before it read on, with all healthy partitions of the stream.
+    """
+    partitions, limit = 80, 8 * MIB
+
+    async def story(scene: Scene) -> None:
+        leader = scene.state.leader
+        [follower] = {*scene.state.broker_ids} - {leader}
+        configs = {"min.insync.replicas": "1", "segment.bytes": str(MIB)}
+        await make_backlog_topic(scene, [leader, follower], partitions, configs)
+        good = directory_of(scene.state, follower)
+        dead = {n for n, one in enumerate(backlog(scene)) if directory_of(one, follower) != good}
+        paths = tuple(f"/data{n}/{BACKLOG}-{p}/" for n in (1, 2) for p in dead)
+        disk, server = scene.node(follower).disk, scene.node(follower).server
+        assert isinstance(server, BrokerServer)
+        disk.slow_path = lambda name, path: 300 * (name == "append" and path.startswith(paths))
+        isr_epoch, delays = scene.state.partition_epoch, Delays()
+        writing = scene.cluster.spawn_client(lambda: write(scene, delays))
+        await fill_backlog(scene, partitions, partitions * MIB)
+        await asyncio.sleep(2 * LATE_MS / 1000)
+        _, held = server.replication_bytes
+        others = [n for n in range(5) if n not in (leader, follower)]
+        assert limit // (1 + len(others)) < held <= limit, "more than the stream may hold from now"
+        delays.take()
+        led = [[other, follower] for other in others]
+        configs = {"min.insync.replicas": "1"}
+        await ask(scene, lambda a: a.create_topic("more", configs=configs, assignments=led))
+        for _ in range(15):
+            await asyncio.sleep(1)
+            assert delays.take()[-1] < 50
+            assert server.replication_bytes[1] <= limit
+        assert scene.state.partition_epoch == isr_epoch, "no other replica left the ISR"
+        delays.is_over.set()
+        await writing
+        disk.mend()
+
+    play(
+        story,
+        replicas=2,
+        brokers=5,
+        configs={"min.insync.replicas": "1"},
+        log_dirs=("/data1", "/data2"),
+        broker_settings={"replica_queued_max_bytes": limit},
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from itertools import islice
 
 import structlog
@@ -26,6 +26,7 @@ from quorate_broker.replica.partition import Partition
 from quorate_broker.replica.replica import Key
 from quorate_broker.replicas.replicas import Replicas
 from quorate_broker.replication.followed import Followed
+from quorate_broker.replication.held_bytes import HeldBytes, room_beside
 from quorate_broker.replication.patience import Patience
 from quorate_broker.replication.stream_credit import ROOMS, room_of_a_stream
 from quorate_broker.replication.throttle import Throttle
@@ -107,14 +108,26 @@ class Fetchers:
     @property
     def room(self) -> int:
         """The bytes to ask for: one room of a stream (see StreamCredit)."""
-        config = self.replicas.config
-        room = room_of_a_stream(config.replica_queued_max_bytes, len(self._streams))
-        return min(room, config.replica_fetch_max_bytes)
+        config, streams = self.replicas.config, self._streams.values()
+        bytes_max = config.replica_queued_max_bytes
+        fair = room_of_a_stream(bytes_max, len(streams))
+        left = room_beside(bytes_max, fair, [stream.held.late for stream in streams], ROOMS)
+        return min(room_of_a_stream(left, len(streams)), config.replica_fetch_max_bytes)
 
     @property
     def bytes_held(self) -> int:
         """The bytes that were received from all leaders and are not yet written."""
-        return sum(stream.bytes_held for stream in self._streams.values())
+        return sum(stream.held.size for stream in self._streams.values())
+
+    def may_take_more(self, held: HeldBytes) -> bool:
+        """Return whether a stream that holds these bytes may take another frame.
+
+        A leader sends no more than it was asked for, unless streams were opened meanwhile. What
+        slow partitions hold is bounded by the limit of all streams together.
+        """
+        most = ROOMS * self.room
+        all_max = max(self.replicas.config.replica_queued_max_bytes, most * len(self._streams))
+        return held.has_room(most, self.bytes_held, all_max)
 
     def backoff_s(self) -> float:
         chance = self.replicas.environment.chance
@@ -154,8 +167,7 @@ class LeaderStream:
         self._changed = asyncio.Event()
         #: Set when all requests with `forgotten` partitions are sent.
         self._all_told = asyncio.Event()
-        #: Bytes that were received and are not yet written.
-        self.bytes_held = 0
+        self.held = HeldBytes()
         self._written = asyncio.Event()
         self._is_open = False
         self._broker_epoch = -1
@@ -347,16 +359,21 @@ class LeaderStream:
             followed = self._followed.get((fetched.topic_id, fetched.partition))
             if followed is not None:
                 followed.take(fetched, batches)
-                self.bytes_held += len(batches)
+                # they live until they are written or dropped, so no others have their id
+                self.held.received(id(batches), len(batches), loop_ms())
 
     async def _room(self) -> None:
-        """Wait while too many received bytes are not yet written.
-
-        The leader sends no more than fits, unless streams were opened meanwhile.
-        """
-        while self.bytes_held > ROOMS * self._fetchers.room:
+        """Wait while too many received bytes are not yet written, without those that are late."""
+        while True:
+            now_ms = loop_ms()
+            next_late_ms = self.held.next_late_ms(now_ms)
+            if self._fetchers.may_take_more(self.held):
+                return
             self._written.clear()
-            await self._written.wait()
+            wait_s = None if next_late_ms is None else (next_late_ms - now_ms) / 1000
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._written.wait()
 
     # for the partitions
 
@@ -375,9 +392,9 @@ class LeaderStream:
         if self._named:
             self._changed.set()
 
-    def _let_go(self, size: int) -> None:
-        """Count `size` received bytes as written or dropped."""
-        self.bytes_held -= size
+    def _let_go(self, batches: memoryview) -> None:
+        """Count received batches as written or dropped."""
+        self.held.let_go(id(batches))
         self._written.set()
 
     def _failed(self, _: str, error: BaseException) -> None:

@@ -39,7 +39,7 @@ class Followed:
     position is sent again when the throttle allows more.
 
     `named` is called with each position to send, and the bytes that it may ask for (None: any).
-    `written` is called with the number of bytes that were written or dropped.
+    `written` is called with the batches of each answer when they are written or dropped.
     """
 
     partition: Partition
@@ -47,7 +47,7 @@ class Followed:
     _tasks: Tasks
     _throttle: Throttle[Key]
     named: Callable[[Partition, FetchPosition, int | None], None]
-    written: Callable[[int], None]
+    written: Callable[[memoryview], None]
     backoff_s: Callable[[], float]
     _is_carried: bool = True
     _is_working: bool = False
@@ -82,8 +82,8 @@ class Followed:
     def drop(self) -> None:
         """Leave the stream. A write under way is finished; waiting answers are dropped."""
         self._is_carried = False
-        self.written(sum(len(batches) for _, batches in self._pending))
-        self._pending.clear()
+        while self._pending:
+            self.written(self._pending.popleft()[1])
         self._must_name = False
         self._unwatch()
         self._throttle.leave(self.partition.key)
@@ -121,7 +121,7 @@ class Followed:
                 self._throttle.used(self.partition.key, len(batches))
             refused = await follower.take(fetched, batches)
         finally:
-            self.written(len(batches))
+            self.written(batches)
         if refused is not None and self._is_carried:
             log_line.info(
                 "not replicated", partition=self.partition.name, reason=refused, repeats=True

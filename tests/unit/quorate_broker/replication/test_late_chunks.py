@@ -92,8 +92,8 @@ class Following:
             backoff_s=lambda: 0.0,
         )
 
-    def _written(self, size: int) -> None:
-        self.written += size
+    def _written(self, batches: memoryview) -> None:
+        self.written += len(batches)
 
     async def named_again(self) -> None:
         await self.tasks.ended()
