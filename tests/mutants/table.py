@@ -3555,8 +3555,8 @@ MUTANTS = (
         "shares-of-a-stream",
         "catching up takes the room of in-sync partitions",
         STREAM_CREDIT,
-        "        is_full = self._out[is_in_sync] > 0 and room < self._largest\n",
-        "        is_full = most - self.bytes_out < self._largest\n",
+        "        is_full = self._out[is_in_sync] > 0 and room < max(batch_max, CHUNK_BYTES_MIN)\n",
+        "        is_full = most - self.bytes_out < max(batch_max, CHUNK_BYTES_MIN)\n",
         (f"{CREDIT}::test_neither_kind_takes_the_room_of_the_other",),
     ),
     Mutant(
@@ -3597,11 +3597,57 @@ MUTANTS = (
     ),
     Mutant(
         "shares-of-a-stream",
-        "slow partitions hold any number of bytes",
+        "slow partitions take room beyond their own, and leave the others as much as before",
         STREAM_CREDIT,
-        "            if not is_late or is_full:\n",
-        "            if not is_late:\n",
+        "        most = max(self.bytes_max - excess, WINDOW_BYTES_MIN)\n",
+        "        most = self.bytes_max\n",
         (f"{CREDIT}::test_slow_partitions_have_a_bound_too",),
+    ),
+    Mutant(
+        "shares-of-a-stream",
+        "slow partitions beyond their room leave the others none",
+        STREAM_CREDIT,
+        "        most = max(self.bytes_max - excess, WINDOW_BYTES_MIN)\n",
+        "        if excess:\n            return -1\n"
+        "        most = max(self.bytes_max - excess, WINDOW_BYTES_MIN)\n",
+        (f"{CREDIT}::test_slow_partitions_beyond_their_room_leave_some_to_each_kind",),
+    ),
+    Mutant(
+        "shares-of-a-stream",
+        "a stuck chunk that does not fit beside the slow ones keeps an ordinary room",
+        STREAM_CREDIT,
+        "            if now_ms - chunk.since_ms < LATE_MS:\n",
+        "            is_full = self._late_out > 0 and chunk.size > self._late_room\n"
+        "            if now_ms - chunk.since_ms < LATE_MS or is_full:\n",
+        (
+            f"{CREDIT}::test_whatever_is_stuck_holds_a_room_only_until_it_counts_as_slow",
+            f"{SLOW_FOLLOWERS}::"
+            "test_batches_larger_than_a_room_on_a_dead_disk_delay_no_other_partition",
+        ),
+    ),
+    Mutant(
+        "shares-of-a-stream",
+        "a slow read goes back into an ordinary room",
+        STREAM_CREDIT,
+        "        chunk.size = size\n        self._enter(chunk)\n",
+        "        chunk.size = size\n        chunk.is_late = False\n        self._enter(chunk)\n",
+        (f"{CREDIT}::test_a_slow_read_stays_in_the_room_of_slow_partitions",),
+    ),
+    Mutant(
+        "shares-of-a-stream",
+        "no room is reserved for a large batch",
+        STREAM_CREDIT,
+        "        size = max(read_max, batch_max)\n",
+        "        size = read_max\n",
+        (f"{CREDIT}::test_room_is_reserved_for_a_batch_as_large_as_the_last_ones",),
+    ),
+    Mutant(
+        "shares-of-a-stream",
+        "a large batch is reserved for, for ever",
+        STREAM_CREDIT,
+        "    older = batch_max - batch_max // 8\n",
+        "    older = batch_max\n",
+        (f"{CREDIT}::test_a_large_batch_is_forgotten_by_and_by",),
     ),
     Mutant(
         "shares-of-a-stream",

@@ -85,9 +85,25 @@ def test_reads_from_a_dead_disk_delay_no_other_partition_on_the_stream(partition
     play_dead_disk(partitions, "read")
 
 
-def play_dead_disk(partitions: int, operation: Literal["append", "read"]) -> None:
-    """Half of a follower's appends, or of its leader's reads, take five minutes each."""
-    configs = {"min.insync.replicas": "1", "segment.bytes": str(MIB)}
+@pytest.mark.parametrize("operation", ["append", "read"])
+def test_batches_larger_than_a_room_on_a_dead_disk_delay_no_other_partition(
+    operation: Literal["append", "read"],
+) -> None:
+    """The fault: the second one does not fit into the room of slow partitions, and stays."""
+    play_dead_disk(4, operation, batch_bytes=9 * MIB)
+
+
+def play_dead_disk(
+    partitions: int, operation: Literal["append", "read"], *, batch_bytes: int = 0
+) -> None:
+    """Half of a follower's appends, or of its leader's reads, take five minutes each.
+
+    With `batch_bytes`, each of these partitions first gets one batch of that size.
+    """
+    segment = max(MIB, 2 * batch_bytes)
+    configs = {"min.insync.replicas": "1", "segment.bytes": str(segment)}
+    if batch_bytes:
+        configs["max.message.bytes"] = str(2 * batch_bytes)
 
     async def story(scene: Scene) -> None:
         leader = scene.state.leader
@@ -100,16 +116,26 @@ def play_dead_disk(partitions: int, operation: Literal["append", "read"]) -> Non
         paths = tuple(f"/data{n}/{BACKLOG}-{p}/" for n in (1, 2) for p in dead)
         disk = scene.node(broker_id).disk
         disk.slow_path = lambda name, path: 300 * (name == operation and path.startswith(paths))
+
+        async def write_large() -> None:
+            async with Producer(
+                bootstrap_servers=scene.cluster.bootstrap_servers, acks=1
+            ) as producer:
+                for n in sorted(dead):
+                    await producer.send_and_wait(BACKLOG, b"." * batch_bytes, partition=n)
+
         isr_epoch, delays = scene.state.partition_epoch, Delays()
         writing = scene.cluster.spawn_client(lambda: write(scene, delays))
+        if batch_bytes:
+            await scene.cluster.spawn_client(write_large)
         await fill_backlog(scene, partitions, partitions * MIB)
         await scene.until(
             lambda: all(len(one.isr) == 1 for n, one in enumerate(backlog(scene)) if n in dead),
             "those on the dead disk left",
         )
         during = delays.take()
-        # they may hold the room once, until they count as slow
-        assert during[-1] < LATE_MS + 500
+        # they may hold the room once, until they count as slow; a large batch is alone in it
+        assert during[-1] < LATE_MS * (len(dead) if batch_bytes else 1) + 500
         assert during[len(during) // 2] < 50
         await asyncio.sleep(5)
         assert delays.take()[-1] < 50

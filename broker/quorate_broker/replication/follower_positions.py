@@ -58,6 +58,8 @@ class _Position:
     #: The batches that are read or were sent. No more is read until the follower sends a new
     #: position.
     chunk: Chunk | None = None
+    #: Chunk.batch_max of the partition's last chunk.
+    batch_max: int = 0
 
     @property
     def is_in_sync(self) -> bool:
@@ -150,6 +152,7 @@ class FollowerPositions:
         """Take a new position. If it is refused or diverges, add an answer that says so."""
         key = (named.topic_id, named.partition)
         self._acknowledge(key, named.fetch_offset, now_ms)
+        last = self._positions.get(key)
         self.forget(key)
         try:
             partition = self._replicas.get(*key)
@@ -175,6 +178,7 @@ class FollowerPositions:
             named.log_start_offset,
             partition.replica_watches.add(lambda: self._wake(key)),
             named.bytes_max if named.HasField("bytes_max") else None,
+            batch_max=0 if last is None else last.batch_max,
         )
         self._due[key] = None
 
@@ -287,12 +291,18 @@ class FollowerPositions:
         """Read partitions of one kind, in turn, as long as there is room."""
         behind = self._behind[is_in_sync]
         while behind:
-            chunk = self.credit.begin(is_in_sync=is_in_sync, waiting=len(behind), now_ms=now_ms)
+            key = next(iter(behind))
+            position = self._positions[key]
+            chunk = self.credit.begin(
+                is_in_sync=is_in_sync,
+                waiting=len(behind),
+                now_ms=now_ms,
+                batch_max=position.batch_max,
+            )
             if chunk is None:
                 return
-            key = next(iter(behind))
             del behind[key]
-            self._start_read(key, self._positions[key], chunk)
+            self._start_read(key, position, chunk)
 
     def _lost(self, key: Key, position: _Position) -> bool:
         """Return whether the leader that took the position has lost its leadership.
@@ -330,6 +340,7 @@ class FollowerPositions:
                 self.answers.append(answer)
         finally:
             self.credit.read(chunk, len(batches))
+            position.batch_max = chunk.batch_max
         if self._positions.get(key) is not position:
             self.credit.drop(chunk)
             return

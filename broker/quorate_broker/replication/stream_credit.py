@@ -9,13 +9,17 @@ others catch up. The rules:
 * If the follower acknowledges its in-sync chunks late, the link or the follower is busy. Then the
   window for catching up shrinks: see CatchUpWindow.
 * A chunk that is read or written for longer than LATE_MS belongs to a slow partition. It moves to a
-  room of its own, so that it does not take the room of the other partitions. The fuller this room,
-  the smaller the next chunks: the other partitions of a dead disk are not known yet.
+  room of its own, always, so that it does not take the room of the other partitions. The fuller
+  this room, the smaller the next chunks: the other partitions of a dead disk are not known yet.
+* What slow partitions have beyond their room comes out of the other rooms, down to
+  WINDOW_BYTES_MIN each. So new reads wait, not the partitions that the slow ones stand before.
+* A read reserves room for a batch as large as the partition's last ones. The largest batch of
+  another partition does not count. One that is larger than a room is alone in it.
 
-All chunks together have at most ROOMS * bytes_max bytes. A batch that is larger than a chunk is
-sent whole. The first such batches come on top; then each read reserves room for the largest batch
-so far, and a batch that is larger than a room is alone in it. The caller gives the time in
-milliseconds.
+While slow partitions have at most ROOMS - 1 rooms, all chunks together have at most ROOMS *
+bytes_max bytes. Beyond that each slow partition adds its one chunk, of SLOW_CHUNK_BYTES_MIN or one
+batch: bounded by the partitions of the stream. A batch that is larger than what its read reserved
+is sent whole and comes on top. The caller gives the time in milliseconds.
 """
 
 from __future__ import annotations
@@ -48,6 +52,19 @@ def room_of_a_stream(bytes_max: int, streams: int) -> int:
     return max(bytes_max // (ROOMS * max(streams, 1)), WINDOW_BYTES_MIN)
 
 
+def next_batch_max(batch_max: int, size: int, read_max: int) -> int:
+    """Return the size of a batch to expect, after a read of `read_max` bytes returned `size`.
+
+    A larger one counts at once. It is forgotten by an eighth with each chunk.
+
+    >>> next_batch_max(0, 9 << 20, 1 << 20) >> 20, next_batch_max(9 << 20, 100, 1 << 20) >> 20
+    (9, 7)
+    """
+    older = batch_max - batch_max // 8
+    newer = size if size > read_max else 0
+    return max(older if older > CHUNK_BYTES_MIN else 0, newer)
+
+
 @dataclass(slots=True, eq=False)
 class Chunk:
     """Batches of one partition, from the begin of their read until they are acknowledged."""
@@ -59,6 +76,8 @@ class Chunk:
     since_ms: int
     #: The bytes to read, or one batch if that is larger.
     read_max: int = 0
+    #: The size of a batch to expect in the next chunk of the partition; 0: none larger than a chunk.
+    batch_max: int = 0
     is_sent: bool = False
     #: Whether it has moved to the room of slow partitions.
     is_late: bool = False
@@ -83,8 +102,6 @@ class StreamCredit:
     _reads: dict[bool, int] = field(default_factory=lambda: {True: 0, False: 0})
     #: Chunks that are read or were sent, in time, the oldest first.
     _waiting: dict[Chunk, None] = field(default_factory=dict)
-    #: The largest batch that was larger than its chunk.
-    _largest: int = CHUNK_BYTES_MIN
     #: The bytes that catching up may send before the next in-sync chunk.
     _owed: int = 0
 
@@ -102,22 +119,26 @@ class StreamCredit:
 
     # the way of a chunk
 
-    def begin(self, *, is_in_sync: bool, waiting: int, now_ms: int) -> Chunk | None:
+    def begin(
+        self, *, is_in_sync: bool, waiting: int, now_ms: int, batch_max: int = 0
+    ) -> Chunk | None:
         """Return the next chunk to read of one kind; None: there is no room.
 
-        `waiting`: the partitions of this kind that wait, with this one.
+        `waiting`: the partitions of this kind that wait, with this one. `batch_max`: that of the
+        partition's last chunk.
         """
         if not is_in_sync and self.window.is_paused(now_ms):
             return None
         most = self._most(is_in_sync)
         room = most - self._out[is_in_sync]
-        is_full = self._out[is_in_sync] > 0 and room < self._largest
+        is_full = self._out[is_in_sync] > 0 and room < max(batch_max, CHUNK_BYTES_MIN)
         if is_full or self._reads[is_in_sync] >= READS_MAX:
             return None
         least = SLOW_CHUNK_BYTES_MIN if self._late_out else CHUNK_BYTES_MIN
         share = min(most // max(waiting, 2), FRAME_BYTES) * self._late_room // self._late_most
-        read_max = min(max(share, least), room)
-        chunk = Chunk(is_in_sync, max(read_max, self._largest), now_ms, read_max)
+        read_max = max(min(share, room), least)
+        size = max(read_max, batch_max)
+        chunk = Chunk(is_in_sync, size, now_ms, read_max, batch_max)
         self._out[is_in_sync] += chunk.size
         self._reads[is_in_sync] += 1
         self._waiting[chunk] = None
@@ -128,17 +149,16 @@ class StreamCredit:
     def read(self, chunk: Chunk, size: int) -> None:
         """Take note that the read has ended. The chunk waits for a frame now."""
         self._leave(chunk)
-        if size > chunk.read_max:
-            self._largest = max(self._largest, size)
-        chunk.is_late = False
+        chunk.batch_max = next_batch_max(chunk.batch_max, size, chunk.read_max)
         chunk.size = size
-        self._out[chunk.is_in_sync] += size
+        self._enter(chunk)
 
     def sent(self, chunk: Chunk, now_ms: int) -> None:
         """Take note that the chunk is in a frame."""
         chunk.is_sent = True
         chunk.since_ms = now_ms
-        self._waiting[chunk] = None
+        if not chunk.is_late:
+            self._waiting[chunk] = None
 
     def acknowledged(self, chunk: Chunk, now_ms: int) -> None:
         """End a chunk for whose partition the follower sent a new position."""
@@ -168,13 +188,11 @@ class StreamCredit:
         moved = False
         while self._waiting:
             chunk = next(iter(self._waiting))
-            is_late = now_ms - chunk.since_ms >= LATE_MS
-            is_full = self._late_out > 0 and chunk.size > self._late_room
-            if not is_late or is_full:
+            if now_ms - chunk.since_ms < LATE_MS:
                 break
             self._leave(chunk)
             chunk.is_late = moved = True
-            self._late_out += chunk.size
+            self._enter(chunk)
         return moved
 
     # the order of frames
@@ -206,7 +224,16 @@ class StreamCredit:
         return max(self._late_most - self._late_out, 0)
 
     def _most(self, is_in_sync: bool) -> int:
-        return self.bytes_max if is_in_sync else min(self.window.size, self.bytes_max)
+        excess = max(self._late_out - self._late_most, 0)
+        most = max(self.bytes_max - excess, WINDOW_BYTES_MIN)
+        return most if is_in_sync else min(self.window.size, most)
+
+    def _enter(self, chunk: Chunk) -> None:
+        """Count a chunk in its room."""
+        if chunk.is_late:
+            self._late_out += chunk.size
+        else:
+            self._out[chunk.is_in_sync] += chunk.size
 
     def _leave(self, chunk: Chunk) -> None:
         """Take a chunk out of its room."""

@@ -17,6 +17,7 @@ from quorate_broker.replication.stream_credit import (
     ROOMS,
     Chunk,
     StreamCredit,
+    next_batch_max,
     room_of_a_stream,
 )
 
@@ -70,15 +71,76 @@ def test_a_slow_partition_gives_its_room_back_after_a_while() -> None:
     assert credit.bytes_out == M
 
 
+def late_bytes(chunks: list[Chunk]) -> int:
+    return sum(chunk.size for chunk in chunks if chunk.is_late)
+
+
 def test_slow_partitions_have_a_bound_too() -> None:
+    """Beyond their rooms, they leave new reads of each kind the smallest room."""
     credit = wide(StreamCredit(M))
-    for second in range(20):
+    chunks: list[Chunk] = []
+    for second in range(40):
         now_ms = second * LATE_MS
         credit.move_late(now_ms)
-        fill(credit, is_in_sync=True, now_ms=now_ms)
-        fill(credit, is_in_sync=False, now_ms=now_ms)
-        assert credit.bytes_out <= ROOMS * M
+        before, late = credit.bytes_out, late_bytes(chunks)
+        for is_in_sync in (True, False):
+            chunks += fill(credit, is_in_sync=is_in_sync, now_ms=now_ms)
+        if late <= (ROOMS - 1) * M - WINDOW_BYTES_MIN:
+            assert credit.bytes_out <= ROOMS * M
+        else:
+            assert credit.bytes_out - before <= 2 * WINDOW_BYTES_MIN
     assert credit.bytes_out > (ROOMS - 1) * M
+
+
+def test_slow_partitions_beyond_their_room_leave_some_to_each_kind() -> None:
+    credit = wide(StreamCredit(M))
+    for second in range(40):
+        credit.move_late(second * LATE_MS)
+        for is_in_sync in (True, False):
+            found = fill(credit, is_in_sync=is_in_sync, now_ms=second * LATE_MS)
+            assert sum(chunk.size for chunk in found) >= WINDOW_BYTES_MIN - CHUNK_BYTES_MIN
+
+
+def test_a_slow_read_stays_in_the_room_of_slow_partitions() -> None:
+    """The fault: it goes back, and holds the room of the others a second time."""
+    credit = StreamCredit(M)
+    reads = [begin(credit, is_in_sync=True) for _ in range(M // FRAME_BYTES)]
+    credit.move_late(LATE_MS)
+    for chunk in reads:
+        credit.read(chunk, chunk.read_max)
+        credit.sent(chunk, LATE_MS)
+    assert late_bytes(reads) == credit.bytes_out == M
+    begin(credit, is_in_sync=True, now_ms=LATE_MS)
+    for chunk in reads:
+        credit.acknowledged(chunk, 2 * LATE_MS)
+    assert late_bytes(reads) == 0
+
+
+@pytest.mark.parametrize("room", [WINDOW_BYTES_MIN, M])
+@pytest.mark.parametrize("seed", range(20))
+def test_whatever_is_stuck_holds_a_room_only_until_it_counts_as_slow(seed: int, room: int) -> None:
+    """The fault: two partitions on a dead disk, and a batch larger than a room."""
+    chance = random.Random(seed)
+    credit = wide(StreamCredit(room))
+    now_ms = 0
+    for _ in range(chance.choice([1, 2, 3, 100])):
+        kind = chance.random() < 0.5
+        waiting = chance.choice([1, 4, 300])
+        batch = chance.choice([0, 100 * KIB, room // 2, room, 3 * room])
+        known = chance.choice([0, batch])
+        chunk = credit.begin(is_in_sync=kind, waiting=waiting, now_ms=now_ms, batch_max=known)
+        if chunk is None:
+            now_ms += LATE_MS
+            credit.move_late(now_ms)
+            chunk = credit.begin(is_in_sync=kind, waiting=waiting, now_ms=now_ms, batch_max=known)
+            assert chunk is not None, f"seed {seed}"
+        if chance.random() < 0.5:
+            credit.read(chunk, max(batch, chunk.read_max))
+            credit.sent(chunk, now_ms)
+    now_ms += LATE_MS
+    credit.move_late(now_ms)
+    for kind in (True, False):
+        begin(credit, is_in_sync=kind, now_ms=now_ms)
 
 
 @pytest.mark.parametrize("partitions", [20, 100, 1000])
@@ -143,15 +205,37 @@ def test_streams_share_the_limit_of_the_broker(limit: int, streams: int, room: i
 
 
 @pytest.mark.parametrize("batch", [100 * KIB, FRAME_BYTES])
-def test_batches_that_are_larger_than_chunks_are_reserved_for(batch: int) -> None:
+def test_room_is_reserved_for_a_batch_as_large_as_the_last_ones(batch: int) -> None:
     credit = StreamCredit(M)
     learnt = begin(credit, is_in_sync=True, waiting=5000)
     credit.read(learnt, batch)
     found = 1
-    while chunk := credit.begin(is_in_sync=True, waiting=5000, now_ms=0):
+    while chunk := credit.begin(
+        is_in_sync=True, waiting=5000, now_ms=0, batch_max=learnt.batch_max
+    ):
+        assert chunk.size == batch
         credit.read(chunk, batch)
         found += 1
     assert found == M // batch
+
+
+def test_no_room_is_reserved_for_the_batches_of_another_partition() -> None:
+    """The fault: one large batch ever, and each read of the stream waits for an empty room."""
+    credit = StreamCredit(M)
+    large = begin(credit, is_in_sync=True)
+    credit.read(large, 2 * M)
+    credit.sent(large, 0)
+    credit.acknowledged(large, 1)
+    assert len(fill(credit, is_in_sync=True)) == M // FRAME_BYTES
+
+
+def test_a_large_batch_is_forgotten_by_and_by() -> None:
+    sizes = [M]
+    for _ in range(40):
+        sizes.append(next_batch_max(sizes[-1], CHUNK_BYTES_MIN, CHUNK_BYTES_MIN))
+    assert sizes[3] > M // 2
+    assert sizes[-1] == 0
+    assert next_batch_max(M, 2 * M, FRAME_BYTES) == 2 * M
 
 
 def test_a_batch_that_is_larger_than_the_room_is_alone_in_it() -> None:
