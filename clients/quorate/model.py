@@ -240,6 +240,8 @@ class PartitionExplanation:
     events: tuple[PartitionEvent, ...]
     #: Whether the first event is the creation of the partition. If not, earlier ones are not kept.
     complete: bool
+    #: Without a leader: the end of a sentence that begins with the partition, "waits for ...".
+    waits_for: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -385,6 +387,9 @@ class PartitionTrouble:
 
     count: int = 0
     examples: tuple[str, ...] = ()
+    #: Of partitions without a leader, what each example waits for: the end of a sentence that
+    #: begins with it. Empty for other troubles.
+    waits_for: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

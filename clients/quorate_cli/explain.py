@@ -56,6 +56,8 @@ def _lines(found: PartitionExplanation, *, is_cut: bool) -> Iterator[str]:
         f" {ids(state.replicas)}; ISR {ids(state.isr)}; ELR {ids(state.elr)}; min ISR"
         f" {found.min_isr}"
     )
+    if found.waits_for:
+        yield f"{found.topic}/{state.partition} {found.waits_for}"
     yield from out_of_sync_lines(state)
     yield ""
     if not found.events:

@@ -160,6 +160,7 @@ def _reasons(found: ClusterHealth, why: str) -> list[str]:
             names = f": {', '.join(shown)}" if shown else ""
             tail = f" and {more} more" if shown and more > 0 else ""
             reasons.append(f"{trouble.count} {noun} {what}{names}{tail}")
+            reasons.extend(map(" ".join, zip(shown, trouble.waits_for, strict=False)))
     return reasons
 
 

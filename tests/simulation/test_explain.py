@@ -169,6 +169,17 @@ async def loses_all_but_one(scene: Scene) -> None:
     await asyncio.sleep(3)
 
 
+async def loses_all_but(scene: Scene, number: int) -> None:
+    """That replica comes back, and the others, which have more records, do not."""
+    scene.cluster.kill(f"broker-{number}")
+    await left(scene, f"broker-{number}")
+    await scene.produce(5)
+    await scene.kill_all()
+    scene.cluster.start(f"broker-{number}")
+    await scene.until(lambda: bool(scene.node(number).server), "it is back")
+    await asyncio.sleep(3)
+
+
 async def elects_with_loss(scene: Scene) -> None:
     await loses_all_but_one(scene)
     await ask(scene, lambda admin: admin.elect_leaders([KEY], unclean=True))
@@ -257,6 +268,32 @@ def test_a_producer_and_a_description_name_what_led_to_too_few_replicas() -> Non
         assert 20_000 <= out[one].for_ms < 60_000
         assert out[one].reason.startswith("it was fenced: no heartbeat for 3")
         assert out[other].reason.startswith("it was fenced: its connection broke")
+
+    play(story, configs={"min.insync.replicas": "2"})
+
+
+def test_what_a_partition_without_a_leader_waits_for_and_who_is_back_is_told() -> None:
+    async def story(scene: Scene) -> None:
+        number = int(follower(scene).removeprefix("broker-"))
+        complete = [b for b in scene.state.broker_ids if b != number]
+        await loses_all_but(scene, number)
+        await scene.until(lambda: scene.state.leader < 0, "no broker leads")
+        found = await explained(scene)
+        named = found.waits_for.partition(",")[0].removeprefix("waits for broker ")
+        assert sorted(map(int, named.split(" or "))) == sorted(complete)
+        assert "have all records; neither is alive: start one, or give up" in found.waits_for
+        assert f"`quorate partition elect {TOPIC}/0 --unclean --accept-loss`" in found.waits_for
+        out = {one.broker_id: one.reason for one in found.state.out_of_sync}
+        said = "its port refuses; it is alive again, but not sure to have all records"
+        assert out[number].endswith(said)
+        assert "alive" not in out[complete[0]]
+        health = await ask(scene, lambda admin: admin.describe_health())
+        assert health.offline.examples == (f"{TOPIC}-0",)
+        assert health.offline.waits_for == (found.waits_for,)
+        for broker in complete:
+            scene.cluster.start(f"broker-{broker}")
+        await scene.whole()
+        assert (await explained(scene)).waits_for == ""
 
     play(story, configs={"min.insync.replicas": "2"})
 

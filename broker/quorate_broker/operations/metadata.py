@@ -28,6 +28,7 @@ from quorate_quorum.metadata.history import PastChange, changes_of
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.metadata.partitions import PartitionImage
 from quorate_quorum.metadata.topics import TopicImage
+from quorate_quorum.metadata.waiting import waits_for
 from quorate_quorum.node.authorizer import (
     DESCRIBE_CLUSTER,
     DESCRIBE_TOPIC,
@@ -73,6 +74,8 @@ class Explained(NamedTuple):
     changes: tuple[PastChange, ...]
     #: How many in-sync replicas a commit needs.
     min_isr: int
+    #: Without a leader: the end of a sentence that begins with the partition; else empty.
+    waits_for: str
 
 
 class Metadata:
@@ -160,7 +163,8 @@ class Metadata:
                 f"topic {name!r} has partitions 0 to {len(found.partitions) - 1}, and no {number}"
             )
         changes = changes_of(state.history)
-        return Explained(found, number, state, changes, image.min_isr(found, state))
+        waiting = waits_for(image, found, number)
+        return Explained(found, number, state, changes, image.min_isr(found, state), waiting)
 
     def configs(self, image: MetadataImage, principal: Principal, name: str) -> list[ConfigFound]:
         """Return every setting of a topic; if `name` is empty, of the cluster."""

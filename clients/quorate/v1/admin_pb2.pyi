@@ -1034,11 +1034,14 @@ class ExplainPartitionResponse(_message.Message):
     MIN_ISR_FIELD_NUMBER: _builtins.int
     EVENTS_FIELD_NUMBER: _builtins.int
     COMPLETE_FIELD_NUMBER: _builtins.int
+    WAITS_FOR_FIELD_NUMBER: _builtins.int
     topic_id: _builtins.bytes
     min_isr: _builtins.int
     """how many in-sync replicas a commit needs"""
     complete: _builtins.bool
     """the first of them is the creation"""
+    waits_for: _builtins.str
+    """without a leader: the end of the sentence "TOPIC/0 ..." """
     @_builtins.property
     def error(self) -> _common_pb2.Error: ...
     @_builtins.property
@@ -1056,10 +1059,11 @@ class ExplainPartitionResponse(_message.Message):
         min_isr: _builtins.int = ...,
         events: _abc.Iterable[Global___PartitionEvent] | None = ...,
         complete: _builtins.bool = ...,
+        waits_for: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "state", b"state"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "error", b"error", "events", b"events", "min_isr", b"min_isr", "state", b"state", "topic_id", b"topic_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "error", b"error", "events", b"events", "min_isr", b"min_isr", "state", b"state", "topic_id", b"topic_id", "waits_for", b"waits_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2264,20 +2268,26 @@ class PartitionTrouble(_message.Message):
 
     COUNT_FIELD_NUMBER: _builtins.int
     EXAMPLES_FIELD_NUMBER: _builtins.int
+    WAITS_FOR_FIELD_NUMBER: _builtins.int
     count: _builtins.int
     @_builtins.property
     def examples(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """TOPIC/PARTITION, at most 100; the oldest troubles first"""
+
+    @_builtins.property
+    def waits_for(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """of those without a leader: the end of the sentence "TOPIC/0 ..." """
 
     def __init__(
         self,
         *,
         count: _builtins.int = ...,
         examples: _abc.Iterable[_builtins.str] | None = ...,
+        waits_for: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "examples", b"examples"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "examples", b"examples", "waits_for", b"waits_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

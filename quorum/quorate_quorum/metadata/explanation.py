@@ -111,6 +111,8 @@ class OutOfSync:
     since_ms: int
     #: The end of a sentence "it is out of the ISR, because ..."
     reason: str
+    #: Whether it is out because its broker was away. Then the broker may be back by now.
+    was_away: bool = False
 
     def for_ms(self, now_ms: int) -> int:
         """Return how long the replica is out; -1: not known. A clock that is behind counts as 0."""
@@ -197,7 +199,8 @@ def out_of_sync(
         for broker_id in absent:
             reason = None if broker_id in found else _why_out(before, change, broker_id)
             if reason is not None:
-                found[broker_id] = OutOfSync(broker_id, change.time_ms, reason)
+                away = before is None or _was_away(change, broker_id)
+                found[broker_id] = OutOfSync(broker_id, change.time_ms, reason, away)
         change = before
     not_kept = "the event that took it out is not kept"
     return [found.get(b) or OutOfSync(b, 0, not_kept) for b in absent]
@@ -221,6 +224,23 @@ def _why_left(change: PastChange, broker_id: int) -> str:
     if not (own or others):
         return CLAUSES[ev.CAUSE_KIND_UNSPECIFIED]
     return _listed([clause(one, "it") for one in own] or [clause(one) for one in others])
+
+
+def _was_away(change: PastChange, broker_id: int) -> bool:
+    return any(one.broker_id == broker_id and one.kind in _AWAY for one in change.causes)
+
+
+#: Causes that a broker was away.
+_AWAY: Final = (
+    ev.CAUSE_KIND_BROKER_SILENT,
+    ev.CAUSE_KIND_BROKER_GONE,
+    ev.CAUSE_KIND_BROKER_REPLACED,
+    ev.CAUSE_KIND_BROKER_UNREACHABLE,
+    ev.CAUSE_KIND_BROKER_VANISHED,
+    ev.CAUSE_KIND_BROKER_STOPPED,
+    ev.CAUSE_KIND_BROKER_RESTARTED,
+    ev.CAUSE_KIND_SHUTTING_DOWN,
+)
 
 
 def _leader(change: PastChange) -> str:

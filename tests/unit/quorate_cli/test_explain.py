@@ -77,6 +77,16 @@ def test_a_partition_is_explained_in_sentences(
     ]
 
 
+def test_it_is_told_what_a_partition_without_a_leader_waits_for(
+    cluster: Cluster, capfd: pytest.CaptureFixture[str]
+) -> None:
+    state = replace(STATE, leader=-1)
+    cluster.found = replace(FOUND, state=state, waits_for="waits for broker 2, which is away")
+    lines = run(capfd, "explain", "orders/3").out.splitlines()
+    assert lines[0].startswith("orders/3: no broker leads")
+    assert lines[1] == "orders/3 waits for broker 2, which is away"
+
+
 @pytest.mark.parametrize(
     ("found", "line"),
     [

@@ -187,6 +187,7 @@ class AdminService:
             min_isr=found.min_isr,
             events=events_of(found.changes),
             complete=bool(found.changes) and found.changes[0].is_creation,
+            waits_for=found.waits_for,
         )
 
     async def describe_configs(
@@ -372,7 +373,7 @@ def _partition(
         error=hindrances.get(partition.leader),
         offline=() if image is None else _offline(image, partition),
         adding=() if image is None else partition.adding,
-        out_of_sync=() if image is None else out_of_sync_replicas(partition, now_ms),
+        out_of_sync=() if image is None else out_of_sync_replicas(image, partition, now_ms),
     )
 
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from quorate.v1.admin_pb2 import OutOfSyncReplica, PartitionEvent
-from quorate_quorum.metadata.explanation import out_of_sync, sentence
+from quorate_quorum.metadata.explanation import OutOfSync, out_of_sync, sentence
 from quorate_quorum.metadata.history import PastChange, newest_first
+from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.metadata.partitions import PartitionImage
+from quorate_quorum.metadata.waiting import present_state
 
 
-def out_of_sync_replicas(partition: PartitionImage, now_ms: int) -> list[OutOfSyncReplica]:
+def out_of_sync_replicas(
+    image: MetadataImage, partition: PartitionImage, now_ms: int
+) -> list[OutOfSyncReplica]:
     """Return the replicas that are not in the ISR. A partition whose ISR is whole costs nothing."""
     if len(partition.isr) == len(partition.replicas):
         return []
@@ -20,10 +24,15 @@ def out_of_sync_replicas(partition: PartitionImage, now_ms: int) -> list[OutOfSy
             broker_id=one.broker_id,
             since_ms=one.since_ms,
             for_ms=one.for_ms(now_ms),
-            reason=one.reason,
+            reason=_with_present_state(image, partition, one),
         )
         for one in found
     ]
+
+
+def _with_present_state(image: MetadataImage, partition: PartitionImage, one: OutOfSync) -> str:
+    now = present_state(image, partition, one.broker_id) if one.was_away else ""
+    return f"{one.reason}; {now}" if now else one.reason
 
 
 def events_of(changes: tuple[PastChange, ...]) -> Iterator[PartitionEvent]:

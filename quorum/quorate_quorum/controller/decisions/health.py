@@ -16,6 +16,7 @@ from quorate_quorum.metadata.delta import MetadataDelta
 from quorate_quorum.metadata.image import MetadataImage
 from quorate_quorum.metadata.partitions import NO_LEADER, Key, PartitionImage
 from quorate_quorum.metadata.topics import TopicImage
+from quorate_quorum.metadata.waiting import waits_for
 
 EXAMPLES_MAX = 100
 
@@ -87,7 +88,7 @@ def describe_health(
     return admin.DescribeHealthResponse(
         controller=quorum.leader,
         nodes=[*_voters(quorum), *_brokers(image, why_fenced)],
-        offline=_trouble(image, partitions.offline, may_see),
+        offline=_offline(image, partitions.offline, may_see),
         under_min_isr=_trouble(image, partitions.under_min_isr, may_see),
         under_replicated=_trouble(image, partitions.under_replicated, may_see),
     )
@@ -128,10 +129,27 @@ def _brokers(
         yield admin.NodeTrouble(id=broker.id, endpoint=broker.endpoint, state=state, reason=reason)
 
 
+def _offline(
+    image: MetadataImage, found: Mapping[Key, None], may_see: Callable[[str], bool]
+) -> admin.PartitionTrouble:
+    """Return `_trouble`, and what each example waits for."""
+    trouble = _trouble(image, found, may_see)
+    shown = _examples(image, found, may_see)
+    trouble.waits_for.extend(waits_for(image, topic, index) for topic, index in shown)
+    return trouble
+
+
 def _trouble(
     image: MetadataImage, found: Mapping[Key, None], may_see: Callable[[str], bool]
 ) -> admin.PartitionTrouble:
     """Return the count, and as examples at most EXAMPLES_MAX of those that the caller may see."""
-    first = ((image.topics[key[0]].name, key[1]) for key in islice(found, EXAMPLES_MAX))
-    examples = [f"{name}/{index}" for name, index in first if may_see(name)]
+    shown = _examples(image, found, may_see)
+    examples = [f"{topic.name}/{index}" for topic, index in shown]
     return admin.PartitionTrouble(count=len(found), examples=examples)
+
+
+def _examples(
+    image: MetadataImage, found: Mapping[Key, None], may_see: Callable[[str], bool]
+) -> list[tuple[TopicImage, int]]:
+    first = ((image.topics[key[0]], key[1]) for key in islice(found, EXAMPLES_MAX))
+    return [(topic, index) for topic, index in first if may_see(topic.name)]

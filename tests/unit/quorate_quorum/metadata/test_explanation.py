@@ -208,7 +208,10 @@ LOSSY = Cause(ev.CAUSE_KIND_LOSSY_ASKED, 3)
         ),
         pytest.param(
             [NEW, SHRUNK, after(SHRUNK, SILENT, leader=3, leader_epoch=1, isr=(3,))],
-            [OutOfSync(1, 3_000, clause(SILENT, "it")), OutOfSync(2, 2_000, clause(BEHIND, "it"))],
+            [
+                OutOfSync(1, 3_000, clause(SILENT, "it"), was_away=True),
+                OutOfSync(2, 2_000, clause(BEHIND, "it")),
+            ],
             id="each has its own cause and time",
         ),
         pytest.param(
@@ -223,7 +226,14 @@ LOSSY = Cause(ev.CAUSE_KIND_LOSSY_ASKED, 3)
         ),
         pytest.param(
             [replace(NEW, isr=(1, 3))],
-            [OutOfSync(2, 1_000, "its broker was not alive when the partition was created")],
+            [
+                OutOfSync(
+                    2,
+                    1_000,
+                    "its broker was not alive when the partition was created",
+                    was_away=True,
+                )
+            ],
             id="never in sync",
         ),
         pytest.param(
@@ -233,7 +243,7 @@ LOSSY = Cause(ev.CAUSE_KIND_LOSSY_ASKED, 3)
         ),
         pytest.param(
             [NEW, NO_LEADER, after(NO_LEADER, LOSSY, leader=3, leader_epoch=2, isr=(3,))],
-            [OutOfSync(b, 2_000, clause(SILENT, "it")) for b in (1,)]
+            [OutOfSync(1, 2_000, clause(SILENT, "it"), was_away=True)]
             + [OutOfSync(2, 2_000, "the cause was not recorded")],
             id="out before a lossy election",
         ),
