@@ -243,8 +243,10 @@ LOSSY = Cause(ev.CAUSE_KIND_LOSSY_ASKED, 3)
         ),
         pytest.param(
             [NEW, NO_LEADER, after(NO_LEADER, LOSSY, leader=3, leader_epoch=2, isr=(3,))],
-            [OutOfSync(1, 2_000, clause(SILENT, "it"), was_away=True)]
-            + [OutOfSync(2, 2_000, "the cause was not recorded")],
+            [
+                OutOfSync(1, 2_000, clause(SILENT, "it"), was_away=True),
+                OutOfSync(2, 2_000, "the cause was not recorded"),
+            ],
             id="out before a lossy election",
         ),
         pytest.param(
