@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections import Counter
 
 import pytest
 
 from tests.docs.api_pages import MODULES, PAGES, page
+from tests.docs.blocks import ROOT
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -28,6 +30,21 @@ def test_every_public_method_is_on_the_page(place: str) -> None:
         for member, value in vars(found).items() if inspect.isclass(found) else ():
             if inspect.isfunction(value) and not member.startswith("_") and inspect.getdoc(value):
                 assert f"\n### {name}.{member}\n" in text
+
+
+def test_the_calls_and_results_that_the_operations_page_names_are_on_the_page_of_the_admin() -> (
+    None
+):
+    """A client's calls are in its base classes, too."""
+    operations = (ROOT / "docs" / "operations.md").read_text()
+    table = operations.partition("## The same from Python\n")[2].partition("\n## ")[0]
+    calls, results = re.findall(r"`(\w+)\(\)`", table), re.findall(r"`([A-Z]\w+)`", table)
+    assert len(calls) == 7
+    text = page("api/admin.md")
+    for name in calls:
+        assert f"\n### Admin.{name}\n" in text
+    for name in results:
+        assert f"\n## {name}\n" in text
 
 
 @pytest.mark.parametrize("place", PAGES)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from quorate.v1 import common_pb2
 from quorate.v1.common_pb2 import ErrorCode
+
+#: The module from which programs import the errors.
+PUBLIC: Final = "quorate.errors"
 
 
 class QuorateError(Exception):
@@ -25,6 +28,8 @@ class QuorateError(Exception):
     refused_records: tuple[int, ...] = ()
 
     def __init_subclass__(cls) -> None:
+        # Tracebacks name an error as programs import it.
+        cls.__module__ = PUBLIC if cls.__module__.startswith(f"{PUBLIC}.") else cls.__module__
         words = re.findall("[A-Z][a-z]+", cls.__name__.removesuffix("Error"))
         name = "_".join(("ERROR_CODE", *words)).upper()
         if name in ErrorCode.DESCRIPTOR.values_by_name:
@@ -37,6 +42,7 @@ class QuorateError(Exception):
             self.add_note(self.advice)
 
 
+QuorateError.__module__ = PUBLIC
 BY_CODE: dict[ErrorCode.ValueType, type[QuorateError]] = {}
 
 

@@ -7,7 +7,7 @@ so it needs no text in the metadata log.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from quorate.durations import duration
@@ -142,6 +142,11 @@ def sentence(before: PastChange | None, change: PastChange) -> str:
         if change.elr:
             done += f", ELR {_ids(change.elr)}"
         done += f" and replicas {_ids(change.replicas)}"
+    elif _is_throttled_anew(before, change):
+        return (
+            "the controller changed the throttle of the reassignment, because an operator asked"
+            " for the same replicas with another throttle"
+        )
     else:
         steps = list(_steps(before, change))
         done = _listed(steps) if steps else "changed the state of the partition"
@@ -172,6 +177,14 @@ def _steps(before: PastChange, change: PastChange) -> Iterator[str]:
         yield f"put {_brokers(entered)} into the ELR"
     if dropped := _without(_without(before.elr, change.elr), change.isr):
         yield f"took {_brokers(dropped)} out of the ELR"
+    yield from _replica_steps(before, change)
+
+
+def _replica_steps(before: PastChange, change: PastChange) -> Iterator[str]:
+    """Yield what a reassignment changed between two states."""
+    sizes = [len(_target(one)) for one in (before, change)]
+    if sizes[0] != sizes[1]:
+        yield f"gave the partition {sizes[1]} replicas instead of {sizes[0]}"
     if added := _without(change.replicas, before.replicas):
         yield f"began to add replicas on {_brokers(added)}"
     if removing := _without(change.removing, before.removing):
@@ -181,6 +194,23 @@ def _steps(before: PastChange, change: PastChange) -> Iterator[str]:
     is_over = (before.adding or before.removing) and not (change.adding or change.removing)
     if is_over:
         yield f"ended the reassignment, with replicas {_ids(change.replicas)}"
+    elif change.replicas != before.replicas and set(change.replicas) == set(before.replicas):
+        yield f"changed the order of the replicas to {_ids(change.replicas)}"
+
+
+def _is_throttled_anew(before: PastChange, change: PastChange) -> bool:
+    """Return whether a new request for the same replicas changed the throttle of a reassignment.
+
+    The throttle is not in the history. But no other change replaces a reassignment by an equal one.
+    """
+    like = replace(before, offset=change.offset, time_ms=change.time_ms, causes=change.causes)
+    return like == change and [one.kind for one in change.causes] == [
+        ev.CAUSE_KIND_REASSIGNMENT_REPLACED
+    ]
+
+
+def _target(change: PastChange) -> list[int]:
+    return _without(change.replicas, change.removing)
 
 
 def out_of_sync(

@@ -48,3 +48,13 @@ def test_a_member_that_the_group_does_not_know_joins_anew_by_one_class() -> None
     assert issubclass(errors.UnknownMemberIdError, errors.NotMemberError)
     assert issubclass(errors.FencedMemberEpochError, errors.NotMemberError)
     assert not issubclass(errors.StaleMemberEpochError, errors.NotMemberError)
+
+
+def test_a_traceback_names_each_error_as_programs_import_it() -> None:
+    classes = {
+        found
+        for found in vars(errors).values()
+        if isinstance(found, type) and issubclass(found, errors.QuorateError)
+    }
+    assert {found.__module__ for found in classes} == {"quorate.errors"}
+    assert all(getattr(errors, found.__name__) is found for found in classes)

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 
 from quorate.errors import (
     InvalidReplicaAssignmentError,
-    InvalidReplicationFactorError,
-    InvalidRequestError,
     NotEnoughReplicasError,
 )
 from quorate_quorum.controller.decisions.free_space import DirectoryChoice
@@ -85,16 +83,17 @@ def check_assignments(
     """
     for index, replicas in enumerate(assignments, first):
         if not replicas or len(set(replicas)) != len(replicas):
-            raise InvalidRequestError(
+            raise InvalidReplicaAssignmentError(
                 f"partition {index} must be assigned to different brokers, not {replicas}"
             )
         if len(replicas) != factor:
-            raise InvalidReplicationFactorError(
-                f"partition {index} has {len(replicas)} replicas, partition 0 has {factor}"
+            raise InvalidReplicaAssignmentError(
+                f"partition {index} is assigned to brokers {replicas}; name {factor} for each"
+                " partition, as partition 0 has"
             )
         unknown = [b for b in replicas if b not in image.brokers]
         if unknown:
-            raise InvalidRequestError(
+            raise InvalidReplicaAssignmentError(
                 f"partition {index} is assigned to brokers {unknown}, which are not registered;"
                 f" {sorted(image.brokers)} are"
             )

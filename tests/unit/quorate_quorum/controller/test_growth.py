@@ -137,10 +137,18 @@ def test_fewer_live_brokers_than_replicas_are_refused_retriably() -> None:
     ("assigned", "code", "said"),
     [
         ([[0, 1]], "INVALID_PARTITIONS", "has 3 partitions, and 5 were asked for: that is 2 more"),
-        ([[0, 1], [2]], "INVALID_REPLICATION_FACTOR", "partition 4 has 1 replicas"),
-        ([[0, 1], [2, 2]], "INVALID_REQUEST", "partition 4 must be assigned to different"),
-        ([[0, 1], []], "INVALID_REQUEST", "partition 4 must be assigned to different"),
-        ([[0, 9], [1, 2]], "INVALID_REQUEST", "partition 3 is assigned to brokers [9]"),
+        (
+            [[0, 1], [2]],
+            "INVALID_REPLICA_ASSIGNMENT",
+            "partition 4 is assigned to brokers [2]; name 2 ",
+        ),
+        (
+            [[0, 1], [2, 2]],
+            "INVALID_REPLICA_ASSIGNMENT",
+            "partition 4 must be assigned to different",
+        ),
+        ([[0, 1], []], "INVALID_REPLICA_ASSIGNMENT", "partition 4 must be assigned to different"),
+        ([[0, 9], [1, 2]], "INVALID_REPLICA_ASSIGNMENT", "partition 3 is assigned to brokers [9]"),
     ],
 )
 def test_assignments_that_do_not_fit_are_refused(

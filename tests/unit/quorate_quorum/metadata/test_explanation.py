@@ -181,6 +181,32 @@ MOVING = after(
             id="two causes",
         ),
         pytest.param(
+            MOVING,
+            after(MOVING, Cause(ev.CAUSE_KIND_REASSIGNMENT_REPLACED)),
+            "the controller changed the throttle of the reassignment, because an operator asked"
+            " for the same replicas with another throttle",
+            id="another throttle",
+        ),
+        pytest.param(
+            NEW,
+            after(
+                NEW,
+                Cause(ev.CAUSE_KIND_REASSIGNMENT_ASKED),
+                replicas=(1, 2, 3, 4),
+                adding=(4,),
+            ),
+            "the controller gave the partition 4 replicas instead of 3 and began to add replicas"
+            " on broker 4, because an operator asked for other replicas",
+            id="more replicas",
+        ),
+        pytest.param(
+            NEW,
+            after(NEW, Cause(ev.CAUSE_KIND_REASSIGNMENT_ASKED), replicas=(2, 1, 3)),
+            "the controller changed the order of the replicas to [2, 1, 3], because an operator"
+            " asked for other replicas",
+            id="another preferred leader",
+        ),
+        pytest.param(
             NEW,
             after(NEW, Cause(ev.CAUSE_KIND_LOSSY_ASKED, 3), leader=3, leader_epoch=2, isr=(3,)),
             "the controller elected broker 3 in leader epoch 2 and took brokers 1 and 2 out of the"
