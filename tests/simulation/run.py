@@ -15,7 +15,7 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from tests.harness.cluster_faults import KINDS
 from tests.harness.cluster_shape import FLAGS, Shape
 from tests.harness.kafka_reads_world import run_reads
 from tests.harness.quorum_seed import broken_rule, shortest
-from tests.harness.world import plan_of, run_seed, shape_of
+from tests.harness.world import Outcome, plan_of, run_seed, shape_of
 from tests.simulation.many import Result, results
 
 CLUSTER, KAFKA_READS = "cluster", "kafka-reads"
@@ -74,8 +74,7 @@ def main() -> int:
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     if options.scenario == KAFKA_READS:
         if options.seed is not None:
-            print(run_reads(options.seed, verbose=True))
-            return 0
+            return _replay(lambda: _counted(run_reads(options.seed, verbose=True)), options.seed)
         return _many_reads(seeds, options.workers, options.state)
     if options.seed is not None:
         plan = plan_of(options.seed)
@@ -87,9 +86,32 @@ def main() -> int:
                 f"--without {','.join(sorted(unknown))}: it may name {', '.join(PROGRAMS)}"
             )
         shape = without(shape_of(options.seed), left_out)
-        print(run_seed(options.seed, plan, shape=shape, verbose=True))
-        return 0
+        return _replay(
+            lambda: _told(run_seed(options.seed, plan, shape=shape, verbose=True)), options.seed
+        )
     return _many(seeds, options.workers, options.state, shrink=not options.no_shrink)
+
+
+def _replay(run: Callable[[], str], seed: int) -> int:
+    """Run one seed, print a verdict as the last line, and return the exit status."""
+    try:
+        told = run()
+    except Exception as error:
+        traceback.print_exc()
+        print(f"seed {seed} FAILED: it breaks {broken_rule(error)}")
+        return 1
+    print(f"{told}\nseed {seed} passed: no rule was broken")
+    return 0
+
+
+def _told(outcome: Outcome) -> str:
+    """Return what happened in a run."""
+    counts = Counter({name: getattr(outcome, name) for name in SUMS}) + outcome.counters
+    return f"{outcome.shape}\n{_counted(counts)}\nfaults:\n{_counted(outcome.injected)}"
+
+
+def _counted(counts: Counter[str]) -> str:
+    return "\n".join(f"  {counts[name]:10}  {name}" for name in sorted(counts))
 
 
 def _many(seeds: range, workers: int, state: Path | None, *, shrink: bool) -> int:

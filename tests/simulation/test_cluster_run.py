@@ -85,3 +85,26 @@ def test_a_seed_is_replayed_with_some_faults_and_without_some_programs(
     with pytest.raises(SystemExit):
         run(monkeypatch, "--seed", str(seed), "--without", "everything")
     assert "--without everything: it may name cancels, " in capsys.readouterr().err
+
+
+def test_a_replay_ends_with_a_verdict(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def passes(seed: int, plan: object, **_: object) -> Outcome:
+        return outcome(seed)
+
+    monkeypatch.setattr(cluster_run, "run_seed", passes)
+    assert run(monkeypatch, "--seed", "7") == 0
+    said = capsys.readouterr().out
+    assert said.splitlines()[-1] == "seed 7 passed: no rule was broken"
+    assert "Outcome(" not in said
+    assert f"{ENOUGH['drains']:10}  drains\n" in said
+
+    def fails(seed: int, plan: object, **_: object) -> Outcome:
+        raise Violation("a record is lost")
+
+    monkeypatch.setattr(cluster_run, "run_seed", fails)
+    assert run(monkeypatch, "--seed", "7") == 1
+    said, told = capsys.readouterr()
+    assert said.startswith("seed 7 FAILED: it breaks Violation in fails, line ")
+    assert "a record is lost" in told
