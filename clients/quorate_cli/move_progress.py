@@ -111,13 +111,13 @@ def pace(before: Progress, now: Progress, seconds: float, throttle: int = 0) -> 
     return Pace(speed, now.left / closing if speed > 0 and closing > 0 else None, seconds)
 
 
-def hindrance(move: Reassignment, dead: Collection[int]) -> str:
+def hindrance(target: Iterable[int], isr: Collection[int], dead: Collection[int]) -> str:
     """Return why a move can't end, and what to do; empty if nothing is known to hinder it.
 
-    >>> hindrance(Reassignment((3, 1), (3,), (), (1,), 1), {3})
+    >>> hindrance([3, 1], [1], {3})
     'broker 3 is not alive: start it, or cancel the move'
     """
-    away = [b for b in move.target if b in dead and b not in move.isr]
+    away = [b for b in target if b in dead and b not in isr]
     if not away:
         return ""
     if len(away) == 1:
@@ -173,7 +173,8 @@ class Look:
 
     def hindrance(self, key: TopicPartition) -> str:
         """Return why a move can't end; empty if nothing is known to hinder it."""
-        return hindrance(self.moves[key], self.dead)
+        move = self.moves[key]
+        return hindrance(move.target, move.isr, self.dead)
 
 
 @dataclass(slots=True)

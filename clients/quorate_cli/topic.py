@@ -14,6 +14,7 @@ from quorate.errors import AuthorizationError
 from quorate_cli.cluster_rebalance import change_factor
 from quorate_cli.completion import topic_names
 from quorate_cli.lazy_group import Later, lazy_group
+from quorate_cli.move_progress import hindrance
 from quorate_cli.output import counted, print_json, print_table, usage_error, warn
 from quorate_cli.partition_states import out_of_sync_lines
 from quorate_cli.session import Configs, Name, Remove, Session, in_session, parse_configs
@@ -78,18 +79,21 @@ def list_topics(
 def describe(session: Session, name: Name) -> None:
     """Show a topic's partitions: leader, replicas, ISR; and their logs: start, end, bytes.
 
-    Each replica that is not in the ISR has a line: since when, and why. Warns of replicas that are
-    damaged or offline, and of those whose compaction fails.
+    Each replica that is not in the ISR has a line: since when, and why. Warns of logs of which
+    nothing is known, of replicas that are damaged or offline, and of those whose compaction fails.
     """
     failures: list[str] = []
 
     async def question(admin: Admin) -> tuple[TopicDescription, dict[int, ReplicaSize]]:
         topic = (await admin.describe_topics([name]))[name]
+        failures.extend(await _hindered_moves(admin, topic))
         try:
             log_dirs = await admin.describe_log_dirs([name])
-        except AuthorizationError:
+        except AuthorizationError as error:
             # the caller may describe the topic, but not the disks of the cluster
+            failures.append(f"start, end and bytes are not known: {error}")
             return topic, {}
+        failures.extend(unknown_logs(topic, log_dirs))
         failures.extend(troubles(log_dirs))
         failures.extend(compaction_failures(log_dirs))
         led = (one for found in log_dirs for one in found.replicas if one.is_leader)
@@ -185,6 +189,43 @@ def delete(
     """Delete topics and all their records."""
     session.ask(lambda admin: admin.delete_topics(names))
     session.answer({"deleted": names}, "")
+
+
+async def _hindered_moves(admin: Admin, topic: TopicDescription) -> list[str]:
+    """Return a sentence for each partition that is moved to a broker that is not alive."""
+    if not any(set(one.adding) & set(one.offline) for one in topic.partitions):
+        return []
+    dead = {one.id for one in (await admin.describe_cluster()).brokers if one.fenced}
+    told = ((one.partition, hindrance(one.adding, one.isr, dead)) for one in topic.partitions)
+    return [f"{topic.name}/{number}: {why}" for number, why in told if why]
+
+
+def unknown_logs(topic: TopicDescription, log_dirs: Iterable[LogDirDescription]) -> list[str]:
+    """Return why the start, end and bytes of partitions are not known: a sentence for each reason.
+
+    The broker that leads a partition tells them.
+    """
+    told: set[int] = set()
+    silent: set[int] = set()
+    for found in log_dirs:
+        told.update(one.partition for one in found.replicas if one.is_leader)
+        if not found.path:
+            silent.add(found.broker_id)
+    reasons: dict[str, list[int]] = {}
+    for one in topic.partitions:
+        if one.partition in told:
+            continue
+        reason = f"broker {one.leader} has not opened its log"
+        if one.leader < 0:
+            reason = "no broker leads"
+        elif one.leader in silent or one.leader in one.offline:
+            reason = f"broker {one.leader} does not answer"
+        reasons.setdefault(reason, []).append(one.partition)
+    return [
+        f"start, end and bytes of partition{'' if len(numbers) == 1 else 's'}"
+        f" {', '.join(map(str, numbers))} are not known: {reason}"
+        for reason, numbers in reasons.items()
+    ]
 
 
 def troubles(log_dirs: Iterable[LogDirDescription]) -> list[str]:

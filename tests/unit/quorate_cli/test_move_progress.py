@@ -132,7 +132,7 @@ def test_a_changed_throttle_begins_a_new_pace() -> None:
 def test_a_move_to_a_broker_that_is_not_alive_says_so(
     move: Reassignment, dead: set[int], said: str
 ) -> None:
-    assert hindrance(move, dead) == said
+    assert hindrance(move.target, move.isr, dead) == said
 
 
 def test_a_move_without_a_leader_has_copied_nothing_that_is_known() -> None:
