@@ -76,7 +76,7 @@ class Chunk:
     since_ms: int
     #: The bytes to read, or one batch if that is larger.
     read_max: int = 0
-    #: The size of a batch to expect in the next chunk of the partition; 0: none larger than a chunk.
+    #: The size of a batch to expect in the partition's next chunk; 0: none larger than a chunk.
     batch_max: int = 0
     is_sent: bool = False
     #: Whether it has moved to the room of slow partitions.

@@ -9,7 +9,7 @@ Nothing is undone if the controller changes in between: the mark stays, and the 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -129,11 +129,7 @@ class Drain:
                 states.append(moved(image, topic, old, isr=old.isr, leader=leader, because=because))
                 self.response.leaders_moved += 1
             elif not self.replicas:
-                if able:  # two drained brokers would hand it to and fro
-                    why = "the other replicas that may lead are on drained brokers, too"
-                else:
-                    why = "no other replica is in the ISR and may lead"
-                self._leave(topic, index, why)
+                self._leave(topic, index, _why_it_leads(old, self.broker_id, able))
         is_being_moved = self.replicas
         if self.replicas and self.broker_id in old.target:
             try:
@@ -177,6 +173,15 @@ def _why_not_copied(
         " and none of them is alive with its log; bring one back, or give the records up:"
         f" `quorate partition elect {topic.name}/{index} --unclean --accept-loss`"
     )
+
+
+def _why_it_leads(partition: PartitionImage, broker_id: int, able: Sequence[int]) -> str:
+    """Return why a drained broker goes on leading. `able`: the others that may lead."""
+    if able:  # two drained brokers would hand it to and fro
+        return "the other replicas that may lead are on drained brokers, too"
+    if len(partition.replicas) == 1:
+        return f"it has one replica: use `quorate cluster drain {broker_id} --replicas`"
+    return "no other replica is in the ISR and may lead"
 
 
 def _target_without(

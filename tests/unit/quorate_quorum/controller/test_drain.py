@@ -79,6 +79,12 @@ def test_the_only_member_of_an_isr_leads_on_and_is_told() -> None:
     assert "no other replica is in the ISR" in left.reason
 
 
+def test_the_leader_of_a_partition_of_one_replica_leads_on_and_the_way_out_is_told() -> None:
+    _, response, _ = drained(with_partition(SIX, [3]), 3)
+    [left] = response.left
+    assert left.reason == "it has one replica: use `quorate cluster drain 3 --replicas`"
+
+
 def test_a_drain_hands_no_leadership_to_another_drained_broker() -> None:
     image = mark(with_partition(SIX, [0, 1, 2]), 1)
     assert the_partition(drained(image, 0)[0]).leader == 2
