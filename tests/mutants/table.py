@@ -1802,6 +1802,16 @@ MUTANTS = (
         ),
     ),
     Mutant(
+        "plan-of-another-time",
+        "a target that the plan does not say the replicas of is moved without the comparison",
+        "clients/quorate/admin/reassignments.py",
+        "_check_expected(targets, expected)",
+        "pass",
+        (
+            "tests/unit/quorate/admin/test_reassignments.py::test_a_plan_says_of_each_target_what_it_was_made_from",
+        ),
+    ),
+    Mutant(
         "repeated-growth",
         "a repeated request is refused once the first one has been carried out",
         GROWTH,
