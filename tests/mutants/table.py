@@ -2956,8 +2956,8 @@ MUTANTS = (
         "moves-keep-one",
         "a target that only the older move wanted is forgotten as an original replica",
         REASSIGNMENT,
-        "    original = [b for b in old.broker_ids if b not in old.adding]\n    removing",
-        "    original = list(old.broker_ids)\n    removing",
+        "    original = old.before\n    removing",
+        "    original = old.broker_ids\n    removing",
         (
             f"{REASSIGNMENT_TESTS}"
             "::test_a_new_target_replaces_the_old_one_and_drops_what_only_that_wanted",

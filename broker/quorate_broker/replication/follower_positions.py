@@ -106,6 +106,48 @@ class _Ready:
     batches: bytes
 
 
+class _ReadyAnswers:
+    """The answers with batches for the next frames: of in-sync followers, and of others."""
+
+    def __init__(self, credit: StreamCredit, is_current: Callable[[_Ready], bool]) -> None:
+        self._credit = credit
+        self._is_current = is_current
+        #: By is_in_sync.
+        self._ready: dict[bool, deque[_Ready]] = {True: deque(), False: deque()}
+
+    def __bool__(self) -> bool:
+        return any(self._ready.values())
+
+    def add(self, answer: _Ready) -> None:
+        self._ready[answer.chunk.is_in_sync].append(answer)
+
+    def take(self, header: ReplicaFetchHeader) -> list[bytes]:
+        """Add the answers of the next frame to its header, and return their batches."""
+        first = {kind: self._first_size(ready) for kind, ready in self._ready.items()}
+        is_in_sync = not self._credit.is_catch_up_next(first[True], first[False])
+        pieces: list[bytes] = []
+        size, now_ms = 0, loop_ms()
+        ready = self._ready[is_in_sync]
+        while (next_size := self._first_size(ready)) and (
+            not size or size + next_size <= FRAME_BYTES
+        ):
+            found = ready.popleft()
+            self._credit.taken(found.chunk, both_wait=first[not is_in_sync] > 0)
+            self._credit.sent(found.chunk, now_ms)
+            size += next_size
+            header.partitions.append(found.answer)
+            pieces.append(found.batches)
+        return pieces
+
+    def _first_size(self, ready: deque[_Ready]) -> int:
+        """Return the size of the first answer; 0: there is none. Drop those that came too late."""
+        while ready:
+            if self._is_current(ready[0]):
+                return len(ready[0].batches)
+            self._credit.drop(ready.popleft().chunk)
+        return 0
+
+
 class FollowerPositions:
     """The partitions of one follower's stream.
 
@@ -135,8 +177,7 @@ class FollowerPositions:
         self._behind: dict[bool, dict[Key, None]] = {True: {}, False: {}}
         #: Partitions whose new high watermark or log start waits for a frame.
         self._news: dict[Key, None] = {}
-        #: Answers with batches for the next frames, by is_in_sync.
-        self._ready: dict[bool, deque[_Ready]] = {True: deque(), False: deque()}
+        self._ready = _ReadyAnswers(self.credit, self._is_current)
         self._reads = Tasks(lambda _, defect: failed(defect))
 
     async def close(self) -> None:
@@ -249,7 +290,7 @@ class FollowerPositions:
     def is_due(self, now: float) -> bool:
         """Return whether a frame is due: for an answer, or because a high watermark has waited."""
         has_lingered = self.linger_until is not None and now >= self.linger_until
-        return bool(self.answers or any(self._ready.values())) or has_lingered
+        return bool(self.answers or self._ready) or has_lingered
 
     def _wake(self, key: Key) -> None:
         self._due[key] = None
@@ -312,12 +353,15 @@ class FollowerPositions:
         partition = position.partition
         if not position.leader.is_over:
             return False
-        self.forget(key)
-        answer = _answer(partition, position.leader.leader_epoch, position.offset)
         text = f"{partition.name}: leader {partition.leader}, leader_epoch {partition.leader_epoch}"
-        answer.error.CopyFrom(to_wire(NotLeaderError(text)))
-        self.answers.append(answer)
+        self._end(key, position, NotLeaderError(text))
         return True
+
+    def _end(self, key: Key, position: _Position, error: QuorateError) -> None:
+        self.forget(key)
+        answer = _answer(position.partition, position.leader.leader_epoch, position.offset)
+        answer.error.CopyFrom(to_wire(error))
+        self.answers.append(answer)
 
     def _start_read(self, key: Key, position: _Position, chunk: Chunk) -> None:
         position.chunk = chunk
@@ -327,17 +371,13 @@ class FollowerPositions:
 
     async def _read(self, key: Key, position: _Position, chunk: Chunk) -> None:
         """Read the batches at a position. A slow disk delays only this partition."""
-        partition = position.partition
         batches = b""
         bytes_max = min(chunk.read_max, position.allowed or chunk.read_max)
         try:
             batches = await position.leader.read_for_follower(position.offset, bytes_max=bytes_max)
         except QuorateError as error:
             if self._positions.get(key) is position:
-                self.forget(key)
-                answer = _answer(partition, position.leader.leader_epoch, position.offset)
-                answer.error.CopyFrom(to_wire(error))
-                self.answers.append(answer)
+                self._end(key, position, error)
         finally:
             self.credit.read(chunk, len(batches))
             position.batch_max = chunk.batch_max
@@ -351,9 +391,14 @@ class FollowerPositions:
             self._due[key] = None
             return
         self._throttle.used(position.copy, len(batches))
-        answer = _answer(partition, position.leader.leader_epoch, position.offset)
+        answer = _answer(position.partition, position.leader.leader_epoch, position.offset)
         answer.size = len(batches)
-        self._ready[chunk.is_in_sync].append(_Ready(position, chunk, answer, batches))
+        self._ready.add(_Ready(position, chunk, answer, batches))
+
+    def _is_current(self, found: _Ready) -> bool:
+        """Whether no new position has come since the read, and the partition is not forgotten."""
+        key = (found.answer.topic_id, found.answer.partition)
+        return self._positions.get(key) is found.position
 
     def frame(self, request_number: int) -> Frame[ReplicaFetchHeader]:
         """Return the answers that are ready, as one frame of about FRAME_BYTES.
@@ -365,41 +410,9 @@ class FollowerPositions:
         header.partitions.extend(self.answers)
         self.answers.clear()
         self.taken.set()
-        pieces = self._take_ready(header)
+        pieces = self._ready.take(header)
         self._add_bounds(header)
         return Frame(header, tuple(pieces))
-
-    def _take_ready(self, header: ReplicaFetchHeader) -> list[bytes]:
-        first = {kind: self._first_size(ready) for kind, ready in self._ready.items()}
-        is_in_sync = not self.credit.is_catch_up_next(first[True], first[False])
-        pieces: list[bytes] = []
-        size, now_ms = 0, loop_ms()
-        ready = self._ready[is_in_sync]
-        while (next_size := self._first_size(ready)) and (
-            not size or size + next_size <= FRAME_BYTES
-        ):
-            found = ready.popleft()
-            self.credit.taken(found.chunk, both_wait=first[not is_in_sync] > 0)
-            self.credit.sent(found.chunk, now_ms)
-            size += next_size
-            header.partitions.append(found.answer)
-            pieces.append(found.batches)
-        return pieces
-
-    def _first_size(self, ready: deque[_Ready]) -> int:
-        """Return the size of the first answer; 0: there is none. Drop those that came too late.
-
-        After the read of such an answer, a new position came, or the partition was forgotten.
-        """
-        while ready:
-            found = ready[0]
-            if self._positions.get((found.answer.topic_id, found.answer.partition)) is (
-                found.position
-            ):
-                return len(found.batches)
-            ready.popleft()
-            self.credit.drop(found.chunk)
-        return 0
 
     def _add_bounds(self, header: ReplicaFetchHeader) -> None:
         """Add the high watermarks and log starts that wait for a frame."""
