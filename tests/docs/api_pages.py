@@ -20,7 +20,7 @@ import quorate.sync
 import quorate_testing
 from quorate import errors, serializers
 from quorate.settings import Rule, settings_of
-from quorate_testing import pytest_plugin
+from quorate_testing import history, pytest_plugin
 from tests.house.field_comments import field_comments
 
 LINE_MAX = 88
@@ -71,12 +71,14 @@ PAGES: Mapping[str, Content] = {
     ),
     "api/sync.md": Content("Blocking clients", "quorate.sync", quorate.sync.__all__, SYNC),
     "api/testing.md": Content("Clusters in tests", "quorate_testing", quorate_testing.__all__),
+    "api/history.md": Content("Histories", "quorate_testing.history", history.__all__),
 }
 MODULES: Mapping[str, Any] = {
     "quorate": quorate,
     "quorate.serializers": serializers,
     "quorate.sync": quorate.sync,
     "quorate_testing": quorate_testing,
+    "quorate_testing.history": history,
 }
 #: Where each documented class stands. A class of `quorate` goes first: others have its name.
 HOMES = {

@@ -27,6 +27,8 @@ WW, WR, ORDER = 1, 2, 4
 #: most steps of that search.
 STARTS_MAX = 32
 STEPS_MAX = 300_000
+#: The most operations of a circle that an error shows.
+SHOWN_MAX = 12
 
 
 class Family(NamedTuple):
@@ -94,7 +96,7 @@ def _circles(facts: Facts, numbers: Sequence[Number], family: Family) -> Iterato
                 family.kind,
                 f"{len(component)} operations came before each other, and the search of "
                 f"{STEPS_MAX} steps found no circle of them to show",
-                tuple(Place(facts.operations[number]) for number in component[:8]),
+                tuple(Place(facts.operations[number]) for number in component[:SHOWN_MAX]),
                 len(component),
             )
 
@@ -239,13 +241,16 @@ def _error(facts: Facts, family: Family, circle: list[tuple[Number, int]]) -> Er
     numbers = [number for number, _label in circle]
     names = {number: f"T{index}" for index, number in enumerate(numbers, 1)}
     reasons = []
-    for index, (number, label) in enumerate(circle):
+    for index, (number, label) in enumerate(circle[:SHOWN_MAX]):
         after = numbers[(index + 1) % len(numbers)]
         reasons.append(f"{names[number]} {_why(facts, number, after, label, names[after])}")
+    if len(circle) > SHOWN_MAX:
+        reasons.append(f"and so on, from T{SHOWN_MAX + 1} back to T1")
+    shown = islice(names.items(), SHOWN_MAX)
     return Error(
         family.kind,
         f"{len(circle)} operations in a circle: {'; '.join(reasons)}",
-        tuple(Place(facts.operations[number], name=name) for number, name in names.items()),
+        tuple(Place(facts.operations[number], name=name) for number, name in shown),
         len(circle),
         family.is_by_design,
     )

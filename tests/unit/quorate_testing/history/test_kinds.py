@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from quorate_testing.history import KINDS, check
+from quorate_testing.history import check
+from quorate_testing.history.errors import KINDS
 from tests.harness.history_lines import history
 
 #: Name -> (the kinds that are failures, those that are none by design, the history).
@@ -167,6 +168,26 @@ TABLE: dict[str, tuple[set[str], set[str], str]] = {
         1: send x b@1
         2: poll x b@1
         3: poll x a@0
+        """,
+    ),
+    "lost-write: a value with two offsets counts as read from the first on": (
+        {"duplicate", "unseen"},
+        {"G0", "G0-realtime"},
+        """
+        1: send x b@3
+        2? send x a
+        3: poll x a@5
+        4: poll x a@1
+        """,
+    ),
+    "lost-write: a value with two offsets may be read behind the bound": (
+        {"duplicate", "unseen"},
+        {"G0", "G0-realtime"},
+        """
+        1: send x a@1
+        2: send x c@3
+        3! poll x a@5
+        4: poll x c@3
         """,
     ),
     "unseen: of two keys": (
@@ -358,6 +379,15 @@ TABLE: dict[str, tuple[set[str], set[str], str]] = {
         2! txn poll x 1@1 2@2
         2? txn poll x 3@3
         3: poll x 0@0 1@1 2@2 3@3
+        """,
+    ),
+    "poll-skip: an operation begins with its first poll": (
+        set(),
+        set(),
+        """
+        1: send x a@0 b@1 c@2
+        2: poll x a@0
+        2: poll x b@1 / x c@2
         """,
     ),
     "nonmonotonic-poll: back": (
@@ -591,6 +621,15 @@ TABLE: dict[str, tuple[set[str], set[str], str]] = {
         3: poll x b1@1, y b2@0
         """,
     ),
+    "G0: not if one failed, though it was read": (
+        {"G1a"},
+        set(),
+        """
+        [0-3] 1! send x a1@0, y a2@1
+        [1-4] 2: send x b1@1, y b2@0
+        3: poll x a1@0 b1@1, y b2@0 a2@1
+        """,
+    ),
     "G0-process: the later send stands before": (
         {"nonmonotonic-send"},
         {"G0-process", "G0-realtime"},
@@ -671,6 +710,23 @@ TABLE: dict[str, tuple[set[str], set[str], str]] = {
         [0-2] 1! txn send x a@0 / poll y b@0
         [1-3] 2: txn send y b@0 / poll x a@0
         3: poll y b@0
+        """,
+    ),
+    "G1c: not by what an operation of unknown outcome read": (
+        set(),
+        set(),
+        """
+        [0-2] 1? txn send x a@0 / poll y b@0
+        [1-3] 2: txn send y b@0 / poll x a@0
+        3: poll y b@0
+        """,
+    ),
+    "G1c: one ends when the other starts": (
+        {"G1c"},
+        set(),
+        """
+        [0-5] 1: txn send x a@0 / poll y b@0
+        [5-9] 2: txn send y b@0 / poll x a@0
         """,
     ),
     "G1c-process: it read before it sent": (
@@ -764,6 +820,15 @@ TABLE: dict[str, tuple[set[str], set[str], str]] = {
         """
         1: send x a a@1
         3: poll x a@1
+        """,
+    ),
+    "reused-value: not if the later send failed": (
+        set(),
+        set(),
+        """
+        1: send x a@0
+        2! send x a
+        3: poll x a@0
         """,
     ),
     "empty: no operations": ({"empty"}, set(), "1: assign x"),

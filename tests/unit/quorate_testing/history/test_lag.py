@@ -40,6 +40,8 @@ MORE = """
         (BEGIN + "[6-7] 0: subscribe x\n[20-21] 0: poll", None),
         # Nothing is read after a crash, before keys are assigned again.
         (BEGIN + "[6-7] 0: crash\n[20-21] 0: poll", None),
+        # What was read stays read.
+        (BEGIN + "[6-7] 0: send x b@1\n[8-9] 0: poll x a@0 b@1\n[20-21] 0: poll x a@0", None),
         # A poll that failed tells nothing.
         (BEGIN + "[20-21] 0! poll x", None),
     ],

@@ -7,7 +7,8 @@ import random
 import pytest
 from msgspec.structs import replace
 
-from quorate_testing.history import KINDS, Operation, Poll, Send, check
+from quorate_testing.history import Operation, Poll, Send, check
+from quorate_testing.history.errors import KINDS
 from quorate_testing.history.operations import Name
 from tests.harness.random_histories import PLANTS, NoPlace, good_history
 

@@ -44,6 +44,17 @@ def test_a_circle_says_why_each_operation_comes_before_the_next() -> None:
     )
 
 
+def test_of_a_long_circle_only_the_beginning_is_shown() -> None:
+    ring = "\n".join(
+        f"[0-9] 1: txn send x {i}@{i} / poll x {(i - 1) % 99}@{(i - 1) % 99}" for i in range(99)
+    )
+    (found,) = (one for one in check(history(ring)).failures if one.kind == "G1c")
+    (error,) = found.examples
+    assert error.sentence.startswith("99 operations in a circle: T1 wrote x ")
+    assert error.sentence.endswith("which T13 read; and so on, from T13 back to T1")
+    assert len(error.places) == 12
+
+
 def test_of_a_long_operation_only_the_place_is_shown() -> None:
     records = [(offset, offset) for offset in range(1000)]
     sends = tuple(Send("x", value, value) for value in range(1000))
