@@ -46,6 +46,12 @@ class Operator:
                     await act(admin)
                 except QuorateError as error:
                     self.done[f"refused: {type(error).__name__}"] += 1
+            # the topic may have to be made once more, on as many brokers as it has replicas
+            await self._undrain_all(admin)
+
+    async def _undrain_all(self, admin: Admin) -> None:
+        for broker_id in self._broker_ids:
+            await self._again(partial(admin.undrain_broker, broker_id))
 
     async def _move(self, admin: Admin) -> None:
         chosen = self.chance.sample(self.clients.all_partitions(), self.chance.randint(1, 2))
@@ -109,8 +115,7 @@ class Operator:
             await self._come_to_rest(admin)
 
     async def _come_to_rest(self, admin: Admin) -> None:
-        for broker_id in self._broker_ids:
-            await self._again(partial(admin.undrain_broker, broker_id))
+        await self._undrain_all(admin)
         left = {one: self._target() for one in self.clients.all_partitions()}
         while left:
             results = await self._again(partial(admin.reassign_partitions, left))

@@ -260,9 +260,15 @@ class World:
         return self._outcome()
 
     async def _supervise(self) -> None:
-        """Start again the nodes that stop themselves, as a broker with a new disk may do."""
+        """Start again the nodes that stop themselves, as a broker with a new disk may do.
+
+        A broker that works on with one of its disks is restarted, too. Its replicas on the others
+        come back only then, and a move waits for them.
+        """
         while True:
             await asyncio.sleep(RESTART_S)
+            for name in self.view.brokers_without_a_disk():
+                self.cluster.kill(name)
             self.cluster.start_all()
 
     def _administrate(self, until_s: float) -> dict[str, asyncio.Task[None]]:
