@@ -3979,6 +3979,16 @@ MUTANTS = (
         ),
     ),
     Mutant(
+        "epochs-in-batches",
+        "the first batch of an epoch goes when it has lost its records",
+        f"{COMPACTION}/batch_filter.py",
+        "            or self._begins_epoch\n",
+        "",
+        (
+            f"{COMPACTION_TESTS}/test_batch_filter.py::test_the_first_batch_of_each_epoch_stays_wherever_the_log_starts",
+        ),
+    ),
+    Mutant(
         "last-record-survives",
         "a batch with records that the map does not have is passed over",
         f"{COMPACTION}/cleaning.py",

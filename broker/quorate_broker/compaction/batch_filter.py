@@ -13,13 +13,14 @@ A machine. The rules:
   of its key.
 * The records that stay keep their offsets, timestamps, headers, sequences and epoch. The batch
   keeps its first and last offset and its codec.
-* A batch without records stays, empty, if it is the first of a leader_epoch, the last of its
-  segment, or one of the last of a producer: epochs, ends and sequences are read from the batches.
+* A batch without records stays, empty, if it is the first of its leader_epoch among the batches, the
+  last of its segment, or one of the last of a producer: epochs, ends and sequences are read from the
+  batches. The log's start does not matter: the batches of an epoch may begin below it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from quorate.errors import CorruptRecordError, UnsupportedError
@@ -60,8 +61,6 @@ class Rules:
     delete_retention_ms: int
     #: Whether this pass may remove tombstones: only if every replica is in the ISR (compactor.py).
     may_drop_tombstones: bool
-    #: The offsets at which leader_epochs begin.
-    epoch_starts: Container[int]
     #: producer_id -> base offset of its oldest remembered batch.
     producers: Mapping[int, int]
 
@@ -81,6 +80,9 @@ class BatchFilter:
         self._rules = rules
         #: Whether the pass has met a batch that stays as it is, and so may have any keys.
         self._has_passed_over = False
+        #: The leader_epoch of the last batch, and whether this batch is the first of it.
+        self._epoch = -1
+        self._begins_epoch = False
         self.counts = Counts()
 
     def filtered(self, header: BatchHeader, batch: Buffer, *, segment_end: int) -> Buffer | None:
@@ -88,6 +90,8 @@ class BatchFilter:
 
         `segment_end` is the offset at which the new segment will end.
         """
+        self._begins_epoch = header.leader_epoch != self._epoch
+        self._epoch = header.leader_epoch
         if not header.count:
             return batch if self._must_stay(header, segment_end) else None
         if not may_be_filtered(header):
@@ -165,10 +169,9 @@ class BatchFilter:
 
     def _must_stay(self, header: BatchHeader, segment_end: int) -> bool:
         """Return whether a batch stays even if it is empty."""
-        rules = self._rules
-        oldest = rules.producers.get(header.producer_id)
+        oldest = self._rules.producers.get(header.producer_id)
         return (
             header.end_offset >= segment_end
-            or header.base_offset in rules.epoch_starts
+            or self._begins_epoch
             or (oldest is not None and header.base_offset >= oldest)
         )

@@ -75,7 +75,6 @@ class Cleaning:
             now_ms=job.now_ms,
             delete_retention_ms=job.delete_retention_ms,
             may_drop_tombstones=job.may_drop_tombstones,
-            epoch_starts=frozenset(start for _, start in job.epochs),
             producers=dict(job.producers),
         )
         self._survivors.mark_all(self._map.last_offsets())

@@ -29,8 +29,11 @@ from tests.unit.quorate_broker.compaction.builders import NOW_MS, Pair, keyed
 CODECS = [compression.NONE, compression.ZSTD]
 
 
-def filter_with(later: dict[bytes, int], **rules: Any) -> BatchFilter:
-    """Return a filter of a pass whose map holds `later`."""
+def filter_with(later: dict[bytes, int], *, epoch_before: int = 1, **rules: Any) -> BatchFilter:
+    """Return a filter of a pass whose map holds `later`.
+
+    It has met a batch of epoch_before; batches are of epoch 1.
+    """
     offsets = OffsetMap(10_000, bytes(16))
     offsets.put(later)
     survivors = Survivors(0, 1000)
@@ -41,10 +44,12 @@ def filter_with(later: dict[bytes, int], **rules: Any) -> BatchFilter:
         "now_ms": NOW_MS,
         "delete_retention_ms": 100,
         "may_drop_tombstones": True,
-        "epoch_starts": frozenset(),
         "producers": {},
     }
-    return BatchFilter(offsets, survivors, Rules(**(values | rules)))
+    found = BatchFilter(offsets, survivors, Rules(**(values | rules)))
+    earlier = emptied(parse_header(keyed(0, [(b"k", b"v")], epoch=epoch_before)))
+    found.filtered(parse_header(earlier), earlier, segment_end=1000)
+    return found
 
 
 def left_of(batch: bytes, later: dict[bytes, int], end: int = 1000, **rules: Any) -> bytes | None:
@@ -85,7 +90,7 @@ def test_a_batch_without_records_goes() -> None:
     "reason",
     [
         {"end": 13},
-        {"epoch_starts": frozenset([10])},
+        {"epoch_before": 0},
         {"producers": {7: 10}},
         {"producers": {7: 3}},
     ],
@@ -101,6 +106,23 @@ def test_an_empty_batch_stays_where_its_header_is_needed(reason: dict[str, Any])
     assert list(records(left)) == []
     assert left_of(left, {}, **reason) == left, "and in every later pass"
     assert left_of(left, {}) is None, "until it is not needed any more"
+
+
+def test_the_first_batch_of_each_epoch_stays_wherever_the_log_starts() -> None:
+    """A power loss may leave an old table of epochs. The batches tell where each one begins.
+
+    The table begins at the log's start, and may know no batch that begins an epoch: when records
+    were deleted up to the middle of a batch, the whole epoch was lost with its batches.
+    """
+    batch_filter = filter_with({b"a": 90, b"b": 91}, epoch_before=0)
+    left = []
+    for base_offset, epoch in ((10, 1), (13, 1), (16, 2), (19, 4), (22, 4)):
+        batch = keyed(base_offset, THREE, epoch=epoch)
+        found = batch_filter.filtered(parse_header(batch), batch, segment_end=99)
+        if found is not None:
+            header = parse_header(found)
+            left.append((header.base_offset, header.leader_epoch, header.count))
+    assert left == [(10, 1, 0), (16, 2, 0), (19, 4, 0)]
 
 
 def test_a_batch_of_a_producer_that_wrote_more_since_goes() -> None:
