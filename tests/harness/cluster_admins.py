@@ -18,8 +18,10 @@ from quorate.errors import (
     TopicExistsError,
     UnknownTopicError,
 )
+from quorate_broker.server import BrokerServer
 from tests.harness.cluster_clients import TOPIC, Clients, started
 from tests.harness.cluster_shape import TOPIC_CODECS, Shape
+from tests.harness.invariants import partitions_of
 
 T = TypeVar("T")
 
@@ -108,6 +110,8 @@ class Administrators:
             await asyncio.sleep(self.chance.uniform(1, 8))
             async with self._one_at_a_time:
                 await self._recreate()
+            await self._until_forgotten()
+            self.history.first_of_topic = self.clients.number
 
     async def _recreate(self) -> None:
         async with Admin(bootstrap_servers=self._servers) as admin:
@@ -119,14 +123,32 @@ class Administrators:
                     return  # an earlier try did it
 
             self.history.next_at_deletion = self.clients.number
-            # Until the topic is made again, an acknowledgement may be of either.
+            # Until the old topic is forgotten, an acknowledgement may be of either.
             self.history.first_of_topic = 1 << 62
             self.on_delete()
             await self.clients.again(delete)
         await asyncio.sleep(self.chance.choice((0.0, 0.0, 0.5)))
         await self.create_topic()
-        self.history.first_of_topic = self.clients.number
         self.done["topics made again"] += 1
+
+    async def _until_forgotten(self) -> None:
+        """Wait until no broker leads the topic that was deleted.
+
+        A broker that is cut off does not hear of it. A leader without followers acknowledges
+        meanwhile what clients write that do not know the new topic.
+        """
+        while self._leads_old_topic():  # noqa: ASYNC110  (virtual time)
+            await asyncio.sleep(0.05)
+
+    def _leads_old_topic(self) -> bool:
+        image = self.clients.cluster.image()
+        topic = None if image is None else image.topic_named(TOPIC)
+        return topic is None or any(
+            one.is_leader and one.topic == TOPIC and one.topic_id != topic.id
+            for node in self.clients.cluster.brokers
+            if isinstance(node.server, BrokerServer)
+            for one in partitions_of(node.server)
+        )
 
     async def configure(self, until_s: float) -> None:
         """Change a setting of the topic now and then; at the end, what it must have is as at first.

@@ -28,16 +28,6 @@ class TopicView:
         servers = [node.server for node in self.cluster.brokers]
         return all(isinstance(one, BrokerServer) and not one.is_fenced for one in servers)
 
-    def brokers_without_a_disk(self) -> list[str]:
-        """Return the names of the brokers that have given up one of their log directories."""
-        return [
-            node.name
-            for node in self.cluster.brokers
-            if isinstance(node.server, BrokerServer)
-            and node.server._directories is not None
-            and node.server._directories.failed_ids
-        ]
-
     def is_in_sync(self) -> bool:
         """Whether at every broker each partition that it holds has a full ISR.
 

@@ -16,6 +16,7 @@ from typing import Any
 import structlog
 
 from quorate_broker.replica.partition import Partition
+from quorate_broker.server import BrokerServer
 from quorate_testing.simulated.chaos import RESTART_S, Fault
 from quorate_testing.simulated.cluster import ClusterShape, SimulatedCluster, SimulatedNode
 from quorate_testing.simulated.loop import SimulatedLoop, current_process, simulate
@@ -26,7 +27,7 @@ from tests.harness.cluster_faults import Nemesis, draw_plan
 from tests.harness.cluster_history import judge, must_be_seen
 from tests.harness.cluster_operator import Operator
 from tests.harness.cluster_shape import FLAGS, Shape, draw_shape
-from tests.harness.invariants import Invariants, Violation
+from tests.harness.invariants import Invariants, Violation, has_started
 from tests.harness.partition_rules import PartitionRules, duplicates_counted
 from tests.harness.topic_view import TopicView
 
@@ -262,13 +263,17 @@ class World:
     async def _supervise(self) -> None:
         """Start again the nodes that stop themselves, as a broker with a new disk may do.
 
-        A broker that works on with one of its disks is restarted, too. Its replicas on the others
-        come back only then, and a move waits for them.
+        A broker that goes on without a log directory is restarted once, as an operator does when
+        the disk works again. Without that the replicas in it stay offline.
         """
+        restarted: set[str] = set()
         while True:
             await asyncio.sleep(RESTART_S)
-            for name in self.view.brokers_without_a_disk():
+            lacking = {node.name for node in self.cluster.brokers if _lacks_a_directory(node)}
+            for name in sorted(lacking - restarted):
+                self.tell(f"{name} is restarted: a log directory failed")
                 self.cluster.kill(name)
+            restarted |= lacking
             self.cluster.start_all()
 
     def _administrate(self, until_s: float) -> dict[str, asyncio.Task[None]]:
@@ -441,3 +446,10 @@ class World:
             injected=self.nemesis.injected,
             trace=self.trace.hexdigest(),
         )
+
+
+def _lacks_a_directory(node: SimulatedNode) -> bool:
+    server = node.server
+    if not isinstance(server, BrokerServer) or not has_started(server):
+        return False
+    return bool(server.replicas.failed_directories)
