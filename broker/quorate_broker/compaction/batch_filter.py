@@ -13,9 +13,9 @@ A machine. The rules:
   of its key.
 * The records that stay keep their offsets, timestamps, headers, sequences and epoch. The batch
   keeps its first and last offset and its codec.
-* A batch without records stays, empty, if it is the first of its leader_epoch among the batches, the
-  last of its segment, or one of the last of a producer: epochs, ends and sequences are read from the
-  batches. The log's start does not matter: the batches of an epoch may begin below it.
+* A batch without records stays, empty, if it is the first of its leader_epoch among the batches,
+  the last of its segment, or one of the last of a producer: epochs, ends and sequences are read
+  from the batches. The log's start does not matter: the batches of an epoch may begin below it.
 """
 
 from __future__ import annotations
