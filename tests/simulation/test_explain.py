@@ -288,7 +288,7 @@ def test_what_a_partition_without_a_leader_waits_for_and_who_is_back_is_told() -
         assert out[number].endswith(said)
         assert "alive" not in out[complete[0]]
         health = await ask(scene, lambda admin: admin.describe_health())
-        assert health.offline.examples == (f"{TOPIC}-0",)
+        assert health.offline.examples == (f"{TOPIC}/0",)
         assert health.offline.waits_for == (found.waits_for,)
         for broker in complete:
             scene.cluster.start(f"broker-{broker}")
