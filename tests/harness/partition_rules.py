@@ -178,7 +178,9 @@ class PartitionRules:
         number, mark, state = partition.partition, machine.high_watermark, look.state
         if before is None or before.machine is not machine:
             self.batches.check_leader(node, partition)
-        if state is not None and state.leader_epoch == machine.leader_epoch:
+        # A leader may have the controller's answer before the voters that are left know it.
+        is_known = state is not None and state.partition_epoch >= machine.in_sync.partition_epoch
+        if state is not None and is_known and state.leader_epoch == machine.leader_epoch:
             check_maximal(node.name, partition.name, state, look.maximal)
         if machine.knows_high_watermark:
             self._clients_see(node, partition, machine.leader_epoch, mark)
