@@ -246,7 +246,7 @@ class _Before:
 
 
 async def _compared(admin: Admin, targets: Mapping[TopicPartition, Sequence[int]]) -> _Before:
-    """Compare the targets of moves with the replicas of now."""
+    """Compare the target of each move with the replicas that the partition has."""
     found = _Before()
     try:
         topics = await admin.describe_topics(sorted({key.topic for key in targets}))

@@ -87,6 +87,8 @@ class CommittedBatches:
         past = (*partition.key, recovered)
         agreed = self._agreed.setdefault(past, _Agreed())
         for batch in self._next(node, partition, past):
+            if batch.end_offset <= log.log_start_offset:
+                continue  # nothing is claimed of what lies below a log's start
             self.compared += 1
             try:
                 _compare(agreed, batch, log.log_start_offset, is_first=recovered == NEVER)

@@ -46,6 +46,18 @@ OLDER_PROGRAMS: Final = "tests/unit/quorate_quorum/metadata/test_older_programs.
 
 REPLICATION: Final = (
     Mutant(
+        "start-before-high-watermark",
+        "a follower takes over the high watermark before the log's start",
+        FOLLOWER_REPLICA,
+        "        machine.learn(fetched.high_watermark, log.log_end_offset)\n",
+        "        machine.learn(fetched.high_watermark, log.log_end_offset)\n"
+        "        self._take_high_watermark()\n",
+        (
+            "tests/unit/quorate_broker/replica/test_follower_reads.py"
+            "::test_the_start_of_a_log_moves_before_its_high_watermark",
+        ),
+    ),
+    Mutant(
         "cut-by-epoch",
         "a follower that restarts cuts its log to its own high watermark",
         FOLLOWER_REPLICA,

@@ -331,7 +331,10 @@ class Members:
                     placed.set()
 
     def missing(self, acked: dict[bytes, int]) -> list[tuple[bytes, int, int]]:
-        """The acknowledged records that nobody has read: value, partition, reader (-1: all)."""
+        """Return the acknowledged records that a reader lacks: value, partition, reader.
+
+        The reader is -1 for a group: none of its members has read the record.
+        """
         if self.group:
             found = {(v, p) for read in self.read for p, values in read.items() for v in values}
             return [(value, p, -1) for value, p in acked.items() if (value, p) not in found]

@@ -406,7 +406,7 @@ def test_a_follower_that_refuses_is_left_alone_for_a_while(
         asked.append(offset)
         if len(asked) > 50:  # let a consumer that goes to and fro come to an end
             return await plain(self, offset, **limits)
-        raise NotLeaderError("this follower serves nobody")
+        raise NotLeaderError("this follower serves no consumers")
 
     monkeypatch.setattr(FollowerReads, "fetch", refuse)
 

@@ -186,14 +186,10 @@ class FollowerReplica:
         machine.has_matched = True
         if self.is_over:
             return "the leader changed during the append"
-        if machine.learn(fetched.high_watermark, log.log_end_offset):
-            self._replica_log.set_high_watermark(
-                machine.high_watermark, machine.high_watermark_epoch
-            )
-            self._replica.watches.wake()
-        if log.hw_epoch != machine.high_watermark_epoch:
-            self._replica_log.set_high_watermark(log.high_watermark, machine.high_watermark_epoch)
-        await self._follow_log_start(fetched.log_start_offset)
+        machine.learn(fetched.high_watermark, log.log_end_offset)
+        # First the start: what this log has below it may be records that were never committed.
+        if await self._follow_log_start(fetched.log_start_offset) and not self.is_over:
+            self._take_high_watermark()
         if len(batches):
             # the next fetch reports a bad batch to the leader
             self.was_corrupt = fault is not None
@@ -225,13 +221,28 @@ class FollowerReplica:
                 return
             offset = header.end_offset
 
-    async def _follow_log_start(self, log_start_offset: int) -> None:
-        """Move this log's start to the leader's log start, but not past the high watermark."""
-        if (
-            self._log.log_start_offset < log_start_offset <= self.machine.high_watermark
-            and await self._replica_log.write(self._log.move_start(log_start_offset))
-        ):
-            self._replica.retention_wanted()
+    async def _follow_log_start(self, log_start_offset: int) -> bool:
+        """Move this log's start to the leader's log start, but not past the high watermark.
+
+        Return False if the disk did not let it move.
+        """
+        if not self._log.log_start_offset < log_start_offset <= self.machine.high_watermark:
+            return True
+        if not await self._replica_log.write(self._log.move_start(log_start_offset)):
+            return False
+        self._replica.retention_wanted()
+        return True
+
+    def _take_high_watermark(self) -> None:
+        """Give the log the high watermark that the machine has learnt."""
+        log, machine = self._log, self.machine
+        before = log.high_watermark
+        if (before, log.hw_epoch) != (machine.high_watermark, machine.high_watermark_epoch):
+            self._replica_log.set_high_watermark(
+                machine.high_watermark, machine.high_watermark_epoch
+            )
+        if machine.high_watermark != before:
+            self._replica.watches.wake()
 
     async def _truncate(self, step: Truncate) -> None:
         log_line.info(

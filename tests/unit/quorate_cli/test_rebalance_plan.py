@@ -129,7 +129,7 @@ def test_a_preferred_leader_that_is_not_alive_goes_before_the_others() -> None:
 
 
 def test_a_replica_on_a_failed_disk_goes_before_others_on_its_broker_s_rack() -> None:
-    """Its broker is alive, and it is the only one on that rack; it serves nobody."""
+    """Its broker is alive, and alone on that rack. A replica on a failed disk serves no client."""
     key = TopicPartition("t", 0)
     brokers = racks(0, 1, 2)  # R0: 0, 1; R1: 2
     planner = Planner(brokers, {key: [0, 1, 2]}, {}, {key: [0, 1]}, {key: [2]})

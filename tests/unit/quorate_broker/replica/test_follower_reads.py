@@ -16,7 +16,10 @@ from quorate.errors import (
 from quorate.record.batch import split
 from quorate_broker.replica.contact import Contact
 from quorate_broker.replica.fetched import Fetched
+from quorate_broker.replica.follower_replica import FollowerReplica
 from quorate_broker.replica.hints import hint_of
+from quorate_broker.v1.replica_pb2 import ReplicaFetched
+from quorate_quorum.log.log import Log
 from tests.unit.quorate_broker.builders import Broker, World, no_controller, until, values_of
 
 LOG = "/data/invoice-0/00000000000000000000.log"
@@ -74,6 +77,33 @@ async def test_a_position_below_its_start_is_out_of_range(world: World) -> None:
     await follower.partition.log.move_start(1)
     with pytest.raises(OffsetOutOfRangeError, match="offset 0 is below the start 1"):
         await fetch(follower, 0)
+
+
+async def test_the_start_of_a_log_moves_before_its_high_watermark(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A follower that comes back may have records below the leader's start that nobody committed.
+
+    With the high watermark first, they would count as committed while the start is written.
+    """
+    follower = await uncommitted(world)
+    await world.brokers[1].stop()
+    log, role = follower.partition.log, follower.partition.role
+    assert isinstance(role, FollowerReplica)
+    seen: list[tuple[int, int]] = []
+    move_start = Log.move_start
+
+    async def watched(self: Log, offset: int) -> None:
+        seen.append((offset, self.high_watermark))
+        await move_start(self, offset)
+
+    monkeypatch.setattr(Log, "move_start", watched)
+    answer = ReplicaFetched(
+        leader_epoch=role.leader_epoch, base_offset=3, high_watermark=3, log_start_offset=3
+    )
+    assert await role.take(answer, b"") is None
+    assert seen == [(3, 2)]
+    assert (log.log_start_offset, log.high_watermark) == (3, 3)
 
 
 async def test_another_past_is_for_the_leader_to_judge(world: World) -> None:
